@@ -1,0 +1,39 @@
+"""Server-Sent Events for ASGI that survive production: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+
+from ._app import EventSourceApp
+from ._event import ServerSentEvent
+from ._hub import Hub
+from ._middleware import EventSourceMiddleware, get_hub
+from ._response import EventSourceResponse
+from ._subscription import Subscription
+from .backends.base import Backend
+from .backends.memory import MemoryBackend
+from .config import create_hub
+from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+
+__all__ = [
+    "Backend",
+    "BackendError",
+    "EventSourceApp",
+    "EventSourceMiddleware",
+    "EventSourceResponse",
+    "Hub",
+    "HubClosedError",
+    "MemoryBackend",
+    "PublishUnknownError",
+    "SSEError",
+    "ServerSentEvent",
+    "SlowReaderError",
+    "Subscription",
+    "create_hub",
+    "get_hub",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib.metadata import version  # noqa: PLC0415 - costs an import of its own, for those who ask
+
+    return version("sse-asgi")

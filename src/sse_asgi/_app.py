@@ -1,0 +1,220 @@
+"""EventSourceApp: the channels of a hub as a mountable ASGI application."""
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from ._hub import Hub, check_channels
+from ._response import EventSourceResponse
+from ._subscription import Overflow, Snapshot, Transform
+
+METHODS = "GET, HEAD, OPTIONS"
+REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With"
+MAX_LIFETIME = 1800.0
+RESERVED = "sse."
+
+Channels = Collection[str] | Callable[[Request], Any]
+
+
+class EventSourceApp:
+    """Streams channels of a hub over HTTP: `app.mount("/events", EventSourceApp(hub, ...))`.
+
+    `GET /events/?channel=a&channel=b` streams two channels. Without any option only the default channel is served.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        channels: Channels | None = None,
+        default_channel: str = "default",
+        authorize: Callable[[Request, tuple[str, ...]], Any] | None = None,
+        cors_origins: Collection[str] = (),
+        max_channels: int = 100,
+        initial: Iterable[Any] = (),
+        snapshot: Snapshot | None = None,
+        transform: Transform | None = None,
+        buffer_size: int | None = None,
+        buffer_bytes: int | None = None,
+        overflow: Overflow | None = None,
+        position_frames: bool = True,
+        max_lifetime: float | None = MAX_LIFETIME,
+        **response_options: Any,
+    ) -> None:
+        """Say what is served, and to whom.
+
+        Args:
+            hub: Opened by EventSourceMiddleware, by `hub.lifespan`, or by this app when it is the outermost.
+            channels: What a request may ask for by `?channel=`: None is the default channel, or whatever `authorize`
+                lets through; `"*"` is any name; a collection is these names, and all of them for a request without
+                `?channel=`. A function of the request, sync or async, decides instead of the query.
+            default_channel: The channel of a request that names none.
+            authorize: A function of the request and the channels, sync or async, called before anything is
+                subscribed, on resuming as well. It raises HTTPException to refuse; what it returns is the
+                subscription's `properties`.
+            cors_origins: Other origins that may read, like `https://example.com`; `"*"` lets any read, without
+                credentials.
+            max_channels: The most channels in one request.
+            initial: See Hub.subscribe, like the next six.
+            snapshot: See Hub.subscribe.
+            transform: See Hub.subscribe.
+            buffer_size: See Hub.subscribe.
+            buffer_bytes: See Hub.subscribe.
+            overflow: See Hub.subscribe.
+            position_frames: See Hub.subscribe.
+            max_lifetime: Seconds, give or take a fifth, after which a browser is made to reconnect, without a loss;
+                not applied where the hub keeps no history. None never does.
+            **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers.
+
+        Raises:
+            TypeError: An unknown option.
+            ValueError: A bad channel name or option.
+        """
+        self._hub = hub
+        self._channels = (
+            channels
+            if channels is None or channels == "*" or callable(channels)
+            else check_channels((channels,) if isinstance(channels, str) else channels)
+        )
+        self._default = check_channels((default_channel,))
+        self._authorize = authorize
+        self._origins = frozenset((cors_origins,) if isinstance(cors_origins, str) else cors_origins)
+        self._max_channels = max_channels
+        self._subscribe_options: dict[str, Any] = {
+            "initial": tuple(initial),
+            "snapshot": snapshot,
+            "transform": transform,
+            "buffer_size": buffer_size,
+            "buffer_bytes": buffer_bytes,
+            "overflow": overflow,
+            "position_frames": position_frames,
+        }
+        self._response_options = response_options
+        self._max_lifetime = max_lifetime
+        EventSourceResponse((), max_lifetime=max_lifetime, **response_options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan where this app is the outermost."""
+        if scope["type"] == "lifespan":
+            await Router(lifespan=self._hub.lifespan).lifespan(scope, receive, send)
+        elif scope["type"] == "http":
+            await (await self._answer(scope))(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _answer(self, scope: Scope) -> Response:
+        request = Request(scope)  # without receive(), which has one owner: the response
+        cors: dict[str, str] = {}
+        try:
+            _check_target(request)
+            cors = self._cors_headers(request)
+            return await self._stream(request, cors) if request.method != "OPTIONS" else _preflight(cors)
+        except HTTPException as error:
+            error.headers = {**cors, **(error.headers or {})}
+            if "starlette.exception_handlers" in scope:
+                raise
+            return PlainTextResponse(error.detail, error.status_code, error.headers)
+
+    async def _stream(self, request: Request, cors: dict[str, str]) -> Response:
+        channels = await self._requested(request)
+        properties = None if self._authorize is None else await _result(self._authorize(request, channels))
+        subscription = self._hub.subscribe(
+            *channels,
+            last_event_id=_queried_id(request),
+            properties=properties,
+            **self._subscribe_options,
+        )
+        options = self._response_options
+        lossless = self._max_lifetime is not MAX_LIFETIME or self._hub.keeps_history
+        return EventSourceResponse(
+            subscription,
+            max_lifetime=self._max_lifetime if lossless else None,
+            **{**options, "headers": {**(options.get("headers") or {}), **cors}},
+        )
+
+    # Which channels
+
+    async def _requested(self, request: Request) -> tuple[str, ...]:
+        allowed = self._channels
+        if callable(allowed):
+            chosen = await _result(allowed(request))
+            return check_channels((chosen,) if isinstance(chosen, str) else chosen)
+        asked = request.query_params.getlist("channel")
+        if not asked:
+            return self._default if allowed is None or allowed == "*" else tuple(allowed)
+        if len(asked) > self._max_channels:
+            raise HTTPException(400, f"at most {self._max_channels} channels in one request, not {len(asked)}")
+        try:
+            names = check_channels(asked)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+        for name in names:
+            if not self._serves(name):
+                raise HTTPException(403, f"the channel {name!r} is not served here")
+        return names
+
+    def _serves(self, name: str) -> bool:
+        if name.startswith(RESERVED):
+            return False
+        if self._channels is None:
+            return self._authorize is not None or name in self._default
+        return self._channels == "*" or (not callable(self._channels) and name in self._channels)
+
+    # Which origins
+
+    def _cors_headers(self, request: Request) -> dict[str, str]:
+        origin = request.headers.get("origin")
+        vary = {"Vary": "Origin"} if self._origins else {}
+        if origin in self._origins:
+            return {**vary, "Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
+        if origin is not None and "*" in self._origins:
+            return {**vary, "Access-Control-Allow-Origin": "*"}
+        if origin is None or _is_same_origin(origin, request.headers.get("host", "")):
+            return vary
+        raise HTTPException(403, f"the origin {origin!r} is not allowed here")
+
+
+def _check_target(request: Request) -> None:
+    below = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if below.strip("/"):
+        raise HTTPException(404)
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        raise HTTPException(405, headers={"Allow": METHODS})
+
+
+def _queried_id(request: Request) -> str | None:
+    """Return the id that the query gives, unless there is the header, which the response reads itself."""
+    if "last-event-id" in request.headers:
+        return None
+    return request.query_params.get("last_event_id", request.query_params.get("lastEventId"))
+
+
+def _preflight(cors: dict[str, str]) -> Response:
+    headers = {**cors, "Allow": METHODS}
+    if "Access-Control-Allow-Origin" in cors:
+        headers["Access-Control-Allow-Methods"] = METHODS
+        headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
+        headers["Access-Control-Max-Age"] = "600"
+    return Response(status_code=204, headers=headers)
+
+
+def _is_same_origin(origin: str, host: str) -> bool:
+    """Compare host and port; a proxy may have taken the TLS off, so the scheme only says the default port."""
+    try:
+        page = urlsplit(origin)
+        here = urlsplit(f"//{host}")
+        default = {"http": 80, "https": 443}.get(page.scheme)
+        return bool(page.hostname) and (page.hostname, page.port or default) == (here.hostname, here.port or default)
+    except ValueError:  # a port that is no number
+        return False
+
+
+async def _result(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,282 @@
+"""One connection's life: the one write loop, and everything that can end it.
+
+Two tasks serve a connection: the server's own, which writes, and a helper that owns `receive()`. A third runs while
+there is content to fetch. Whoever has news sets a field and wakes the writer; only the writer sends.
+"""
+
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import anyio
+from starlette.types import Message, Receive, Send
+
+from ._event import ServerSentEvent, as_frame
+from ._feeds import PING, Feed
+from ._runtime import Alarm, Child, checkpoint, new_wakeup, shared_timer, spawn
+from ._shutdown import current_notice, farewell
+from .encoder import encode
+
+logger = logging.getLogger("sse_asgi")
+
+SHUTDOWN_SECONDS = 0.5
+FAREWELL_SECONDS = 0.4
+END_ID = "sse.end"
+FINAL_ID = encode(id=END_ID)
+ERROR = ServerSentEvent({}, event="sse.error").encode()
+
+
+class Terms(NamedTuple):
+    """What was agreed for a connection; see EventSourceResponse."""
+
+    greeting: bytes
+    ping_interval: float | None
+    start_timeout: float
+    send_timeout: float | None
+    max_lifetime: float | None
+    cleanup_timeout: float
+    on_error: Callable[[Exception], Any] | None
+
+
+class Connection:
+    """One stream from its first byte to its last.
+
+    Attributes:
+        started: Whether the response head was sent.
+        error: What the content raised, or None.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_begun",
+        "_child",
+        "_ends",
+        "_feed",
+        "_final_id",
+        "_head",
+        "_last",
+        "_notice",
+        "_ping_due",
+        "_reason",
+        "_receive",
+        "_scope",
+        "_send",
+        "_sending",
+        "_stopping",
+        "_terms",
+        "_timer",
+        "_wakeup",
+        "error",
+        "started",
+    )
+
+    def __init__(
+        self, feed: Feed, terms: Terms, head: Message, receive: Receive, send: Send, *, final_id: bool
+    ) -> None:
+        """Prepare; nothing is sent, and the content is not touched."""
+        self.started = False
+        self.error: Exception | None = None
+        self._feed = feed
+        self._terms = terms
+        self._head = head
+        self._final_id = final_id
+        self._receive = receive
+        self._send = send
+        self._wakeup = new_wakeup()
+        self._notice = current_notice()
+        self._scope = anyio.CancelScope()
+        self._child: Child | None = None
+        self._stopping = False
+        self._reason: str | None = None
+        self._sending = False
+        self._ping_due = False
+        self._begun = self._last = time.monotonic()
+        lifetime = math.inf if terms.max_lifetime is None else terms.max_lifetime
+        self._ends = self._begun + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        self._timer = shared_timer()
+        self._alarm = Alarm()
+        self._look_again(self._begun)
+
+    async def run(self) -> None:
+        """Stream until the content, the client, the server or a limit ends it; then clean up."""
+        self._feed.attach(self._wakeup)
+        self._notice.listen(self._on_shutdown)
+        watcher = spawn(self._watch_client)
+        try:
+            with self._scope:
+                await self._write()
+        finally:
+            self._alarm.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._close()
+            watcher.cancel()
+            self._notice.unlisten(self._on_shutdown)
+
+    # Writing
+
+    async def _write(self) -> None:
+        if self._feed.immediate:
+            self._fetch()
+            await checkpoint()  # so that whoever has seen the head misses nothing that is published afterwards
+            self._ping_due = True
+        while self._reason != "client":
+            if self._feed.pending:
+                await self._emit(self._feed.take())
+                self._feed.sent()
+                if self._feed.pending:
+                    await checkpoint()
+            elif self._reason or self._feed.ended or self.error:
+                self._end(self._feed.ended or "error")
+                break
+            elif self._ping_due:
+                await self._emit(self._feed.ping() if self.started else b"")
+            else:
+                self._fetch()
+                await self._wakeup.wait()
+
+    def _fetch(self) -> None:
+        if self._child is None and self._feed.hungry and self._reason is None:
+            self._child = spawn(self._run_feed, self._feed_done)
+
+    async def _emit(self, body: bytes) -> None:
+        """Send one body, behind the head and the greeting when it is the first."""
+        self._ping_due = False
+        self._sending = True
+        self._last = time.monotonic()
+        try:
+            if not self.started:
+                self.started = True
+                await self._send(self._head)
+                body = (self._terms.greeting + body) or PING
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        except OSError:
+            self._end("client")
+        self._sending = False
+
+    # What can happen meanwhile
+
+    async def _watch_client(self) -> None:
+        """Own `receive()`: called by nobody else, and never cancelled to be called again."""
+        with contextlib.suppress(OSError):
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        self._end("client")
+
+    async def _run_feed(self) -> None:
+        try:
+            await self._feed.run()
+        except Exception as error:
+            if self._stopping:
+                logger.exception("the content of a stream failed while it was cleaned up")
+            else:
+                self.error = error
+        except BaseException:
+            if not self._stopping:
+                self.error = RuntimeError("the content of a stream was cancelled from within")
+            raise
+
+    def _feed_done(self) -> None:
+        self._child = None
+        self._wakeup.set()
+
+    def _on_shutdown(self) -> None:
+        self._end("shutdown")
+        self._alarm.cancel()
+        self._alarm = self._timer.after(SHUTDOWN_SECONDS, self._cut)
+
+    def _watch_clock(self) -> None:
+        """See what is due, and look again when something can be due next."""
+        terms, now = self._terms, time.monotonic()
+        if self._sending:
+            if terms.send_timeout is not None and now >= self._last + terms.send_timeout:
+                self._cut()
+        elif now >= self._silence_ends():
+            self._ping_due = True
+            self._wakeup.set()
+        if now >= self._ends:
+            self._end("lifetime")
+        else:
+            self._look_again(now)
+
+    def _silence_ends(self) -> float:
+        if not self.started:
+            return self._begun + self._terms.start_timeout
+        return math.inf if self._terms.ping_interval is None else self._last + self._terms.ping_interval
+
+    def _look_again(self, now: float) -> None:
+        terms = self._terms
+        looks = [self._ends]
+        if terms.send_timeout is not None:
+            looks.append((self._last if self._sending else now) + terms.send_timeout)
+        if self._sending or self._ping_due:
+            looks.append(now + (terms.ping_interval or math.inf))
+        else:
+            looks.append(self._silence_ends())
+        if min(looks) < math.inf:
+            self._alarm = self._timer.after(min(looks) - now, self._watch_clock)
+
+    def _end(self, reason: str) -> None:
+        if self._reason is None or reason == "client":
+            self._reason = reason
+        if reason == "client" and self._sending:
+            self._scope.cancel()
+        self._wakeup.set()
+
+    def _cut(self) -> None:
+        """Stop writing to a client that does not read, and close its connection where the server lets us."""
+        if self._sending:
+            self._reason = "slow"
+            transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
+            if transport is not None:
+                transport.abort()
+        self._scope.cancel()
+
+    # The end
+
+    async def _close(self) -> None:
+        self._stopping = True
+        if self._child is not None:
+            self._child.cancel()
+        if self.started or self._reason in ("finished", "shutdown", "lifetime"):
+            with anyio.move_on_after(FAREWELL_SECONDS):
+                await self._part()
+        if not await self._clean_up():
+            logger.warning("the content of a stream took more than %s s to clean up", self._terms.cleanup_timeout)
+            if self._child is not None:
+                self._child.cancel()
+
+    async def _part(self) -> None:
+        tail = b"" if self._sending else self._tail()
+        if tail or not self.started:
+            await self._emit(tail)
+        with contextlib.suppress(OSError):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _tail(self) -> bytes:
+        if self._reason == "finished":
+            return FINAL_ID if self._final_id else b""
+        if self._reason == "error" and self.error is not None:
+            return self._error_frame(self.error) + farewell(self._notice)
+        return farewell(self._notice) if self._reason in ("shutdown", "lifetime", "slow") else b""
+
+    def _error_frame(self, error: Exception) -> bytes:
+        if self._terms.on_error is None:
+            return ERROR
+        try:
+            event = self._terms.on_error(error)
+            return b"" if event is None else as_frame(event)
+        except Exception:
+            logger.exception("on_error failed")
+            return ERROR
+
+    async def _clean_up(self) -> bool:
+        with anyio.move_on_after(self._terms.cleanup_timeout):
+            while self._child is not None:
+                await self._wakeup.wait()
+            await self._feed.close()
+            return True
+        return False

@@ -1,0 +1,208 @@
+"""Events: as an application writes them, and as a log keeps them."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from ._position import Position
+from .encoder import encode
+
+
+class ServerSentEvent:
+    """One event, immutable, and valid because its frame exists.
+
+    Attributes:
+        data: The payload as text, or None.
+        event: The type, or None for the browser's default, `message`.
+        id: The event id, or None.
+        retry: Milliseconds, or None.
+        comment: Text that parsers skip, or None.
+        channels: The channels of this reader that the event was published to; empty unless it came from a subscription.
+    """
+
+    __slots__ = ("_frame", "channels", "comment", "data", "event", "id", "retry")
+
+    data: str | None
+    event: str | None
+    id: str | None
+    retry: int | None
+    comment: str | None
+    channels: tuple[str, ...]
+    _frame: bytes
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the standard's name of the field
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Turn the data into text and check every field.
+
+        Args:
+            data: str as it is, bytes as UTF-8 text, None for no data field, anything else as compact JSON; with
+                pydantic installed also models, dataclasses, datetime, UUID and whatever else it can serialise.
+            event: The type.
+            id: The event id.
+            retry: The browser's reconnection time, in milliseconds.
+            comment: Text that parsers skip.
+
+        Raises:
+            ValueError: A value that cannot be written, NaN in the data, or no field at all.
+            TypeError: A value of the wrong type, or data that is not serialisable.
+        """
+        text = data if data is None or isinstance(data, str | bytes) else to_json(data)
+        frame = encode(text, event=event, id=id, retry=retry, comment=comment)
+        data = text.decode() if isinstance(text, bytes) else text
+        self._set(data=data, event=event, id=id, retry=retry, comment=comment, channels=(), _frame=frame)
+
+    def _set(self, **fields: object) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def encode(self) -> bytes:
+        """Return the frame, the bytes of this event on the wire."""
+        return self._frame
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: an event may be on its way to many readers."""
+        msg = "a ServerSentEvent is immutable: make a new one"
+        raise AttributeError(msg)
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the fields."""
+        return _rebuild, (self._fields(), self.channels)
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("data", "event", "id", "retry", "comment")}
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what goes over the wire."""
+        return self._frame == other._frame if isinstance(other, ServerSentEvent) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Hash what goes over the wire."""
+        return hash(self._frame)
+
+    def __repr__(self) -> str:
+        """Show the fields that are set."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._fields().items() if value is not None)
+        return f"ServerSentEvent({shown})"
+
+
+def _rebuild(fields: dict[str, Any], channels: tuple[str, ...]) -> ServerSentEvent:
+    event = ServerSentEvent(**fields)
+    event._set(channels=channels)  # noqa: SLF001 - a copy of this class
+    return event
+
+
+def as_event(value: Any) -> ServerSentEvent:
+    """Return an event as it is, and anything else as the data of a new one."""
+    return value if isinstance(value, ServerSentEvent) else ServerSentEvent(value)
+
+
+def as_frame(value: Any) -> bytes:
+    """Return the frame of what as_event takes, without making an event of plain text."""
+    return encode(value) if isinstance(value, str | bytes) else as_event(value).encode()
+
+
+def to_json(value: object) -> str:
+    """Write compact JSON, the one form of every payload that is no text."""
+    return _JSON.encode(value)
+
+
+def _serialisable(value: object) -> object:
+    try:
+        from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - optional
+    except ImportError:
+        _refuse(value, "install pydantic, or convert it")
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        _refuse(value, f"pydantic says: {error}", error)
+
+
+def _refuse(value: object, advice: str, cause: Exception | None = None) -> NoReturn:
+    msg = f"data of type {type(value).__name__} cannot be written as JSON: {advice}"
+    raise TypeError(msg) from cause
+
+
+_JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_serialisable)
+
+
+class RenderedEvent(NamedTuple):
+    """An event whose data is made for each reader, by calling `render` with the reader's properties."""
+
+    render: Callable[[Any], Any]
+    event: str | None
+    retry: int | None
+
+    def render_for(self, properties: Any) -> ServerSentEvent | None:
+        """Return this reader's event, or None where the function gave something falsy."""
+        data = self.render(properties)
+        return ServerSentEvent(data, event=self.event, retry=self.retry) if data else None
+
+    def encode(self) -> bytes:
+        """Return no bytes: there are none before there is a reader."""
+        return b""
+
+
+class Entry:
+    """One line of a log: an event at a position.
+
+    Attributes:
+        event: What was published; None for a bare position that is shown to a reader.
+        position: Its place in the log; None where no history is kept.
+        channels: The channels that it was published to.
+        key: What it is the newest value of, for subscriptions with `overflow="latest"`.
+        frame: Its bytes on the wire with its id, written once for all readers.
+    """
+
+    __slots__ = ("channels", "event", "frame", "key", "position")
+
+    def __init__(
+        self,
+        event: ServerSentEvent | RenderedEvent | None,
+        position: Position | None = None,
+        channels: tuple[str, ...] = (),
+        key: str | None = None,
+    ) -> None:
+        """Join an event with its place."""
+        self.event = event
+        self.position = position
+        self.channels = channels
+        self.key = key
+        self.frame = self.write(event)
+
+    def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
+        """Return the frame that an event has at this entry's position."""
+        body = b"\n" if event is None else event.encode()
+        return body if self.position is None else b"id: %b\n%b" % (str(self.position).encode(), body)
+
+    def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:
+        """Return an event as a reader of these channels sees it: with its id and the channels that matched."""
+        seen = _rebuild(event._fields() | {"id": self._id(event)}, ())
+        seen._set(channels=tuple(name for name in self.channels if name in channels))  # noqa: SLF001
+        return seen
+
+    def _id(self, event: ServerSentEvent) -> str | None:
+        return event.id if self.position is None else str(self.position)
+
+
+class History(NamedTuple):
+    """One page of what a log holds.
+
+    Attributes:
+        entries: In the order of their positions.
+        next: The position after which the next page begins; None when this page reached the end that was asked for.
+        reason: Why events after the asked position are missing, or None: `trimmed`, `expired`, `epoch`, `fork` or
+            `evicted`.
+    """
+
+    entries: Sequence[Entry]
+    next: Position | None = None
+    reason: str | None = None

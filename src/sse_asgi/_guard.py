@@ -1,0 +1,145 @@
+"""A stream that is not ours, kept from holding up the server: pings, a lifetime, an end at shutdown.
+
+The application goes on believing that it sends; what it sends after the end goes nowhere, and it is cancelled.
+"""
+
+import math
+import random
+import time
+
+import anyio
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ._runtime import Alarm, Timer, shared_timer, spawn
+from ._shutdown import current_notice, farewell
+
+KEY = "sse_asgi.guard"
+PATIENCE = 0.5
+HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+
+
+class Guard:
+    """Watches one response, and takes a hand in it if it turns out to be a foreign event stream."""
+
+    __slots__ = (
+        "_alarm",
+        "_at_boundary",
+        "_ended",
+        "_ends",
+        "_last",
+        "_lock",
+        "_notice",
+        "_ping_interval",
+        "_scope",
+        "_send",
+        "_stream",
+        "_timer",
+        "_watching",
+    )
+
+    def __init__(self, send: Send, ping_interval: float | None, max_lifetime: float | None) -> None:
+        """Let everything through."""
+        self._send = send
+        self._ping_interval = math.inf if ping_interval is None else ping_interval
+        self._ends = math.inf if max_lifetime is None else max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311
+        self._watching = True
+        self._stream = False
+        self._ended = False
+
+    def release(self) -> None:
+        """Leave this response to one of ours, which sees to all of this itself."""
+        self._watching = False
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+        """Serve one request."""
+        scope[KEY] = self
+        with anyio.CancelScope() as self._scope:
+            try:
+                await app(scope, receive, self.send)
+            finally:
+                if self._stream:
+                    self._alarm.cancel()
+                    self._notice.unlisten(self._on_shutdown)
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application sends."""
+        if self._stream:
+            await self._pass_on(message)
+        elif self._watching and message["type"] == "http.response.start" and _is_event_stream(message):
+            await self._begin(message)
+        else:
+            await self._send(message)
+
+    async def _begin(self, message: Message) -> None:
+        headers = MutableHeaders(raw=message.setdefault("headers", []))
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)
+        self._stream = self._at_boundary = True
+        self._lock = anyio.Lock()
+        self._timer: Timer = shared_timer()
+        self._last = time.monotonic()
+        self._ends += self._last
+        self._alarm: Alarm = self._timer.after(min(self._ping_interval, self._ends), self._watch_clock)
+        self._notice = current_notice()
+        await self._send(message)
+        self._notice.listen(self._on_shutdown)
+
+    async def _pass_on(self, message: Message) -> None:
+        async with self._lock:
+            if self._ended:
+                return
+            await self._send(message)
+        self._last = time.monotonic()
+        body = message.get("body", b"")
+        if body:
+            self._at_boundary = body.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        self._ended = not message.get("more_body", False)
+
+    def _watch_clock(self) -> None:
+        now = time.monotonic()
+        if now >= self._ends:
+            spawn(self._end)
+            return
+        if now >= self._last + self._ping_interval:
+            self._last = now
+            spawn(self._ping)
+        self._alarm = self._timer.after(min(self._last + self._ping_interval, self._ends) - now, self._watch_clock)
+
+    def _on_shutdown(self) -> None:
+        spawn(self._end)
+
+    async def _ping(self) -> None:
+        if not self._lock.statistics().locked:
+            async with self._lock:
+                if self._at_boundary and not self._ended:
+                    await self._send_body(b":\n", more=True)
+
+    async def _end(self) -> None:
+        """Close the body, unless the application is stuck in the middle of a send, and stop the application."""
+        with anyio.move_on_after(PATIENCE):
+            async with self._lock:
+                if not self._ended:
+                    self._ended = True
+                    await self._send_body(farewell(self._notice) if self._at_boundary else b"", more=False)
+        self._scope.cancel()
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        except OSError:
+            self._ended = True
+
+
+def release(scope: Scope) -> None:
+    """Tell the guard of this request, if there is one, that the response is ours."""
+    guard = scope.get(KEY)
+    if guard is not None:
+        guard.release()
+
+
+def _is_event_stream(message: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+        for name, value in message.get("headers", ())
+    )

@@ -1,0 +1,322 @@
+"""The public face of a hub: opening, publishing, subscribing."""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Self, get_args
+
+import anyio
+import anyio.lowlevel
+
+from ._event import RenderedEvent, ServerSentEvent
+from ._registry import Registry
+from ._runtime import checkpoint
+from ._subscription import PAGE, Options, Overflow, Snapshot, Subscription, Transform, initial_events
+from .backends.base import Backend
+from .backends.memory import MemoryBackend
+from .exceptions import HubClosedError
+
+MAX_CHANNEL_BYTES = 512
+DRAIN_SECONDS = 1.0
+
+
+class Hub:
+    """Publishes events to channels, and lets any number of readers in this process subscribe to them."""
+
+    def __init__(
+        self,
+        backend: Backend | None = None,
+        *,
+        buffer_size: int = 256,
+        buffer_bytes: int = 1 << 20,
+        overflow: Overflow = "replay",
+        ping_interval: float | None = 15.0,
+    ) -> None:
+        """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
+
+        Args:
+            backend: What carries and keeps the events; None is a MemoryBackend().
+            buffer_size: How many live events may wait for one reader.
+            buffer_bytes: How many bytes of them.
+            overflow: What happens to a reader whose buffer is full: `"replay"` catches it up from history, `"close"`
+                ends its stream, `"drop_oldest"` drops and announces, `"latest"` keeps the newest event of each key.
+            ping_interval: Seconds of silence after which a response of this hub sends a ping; None sends none.
+
+        Raises:
+            ValueError: A bound below 1, an unknown overflow rule, or a ping_interval that is not above 0.
+        """
+        self.backend = MemoryBackend() if backend is None else backend
+        self._defaults = _checked(
+            Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
+        )
+        self._registry: Registry | None = None
+        self._connection = AsyncExitStack()
+        self._loop: object = None
+        self._borrowers: Counter[int] = Counter()
+
+    # Opening and closing
+
+    @property
+    def state(self) -> str:
+        """`"closed"`, `"up"`, or `"down"` while the backend is out of reach."""
+        if self._registry is None:
+            return "closed"
+        return "up" if self._registry.up else "down"
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether readers can resume: the backend gives positions. False while the hub is closed."""
+        return self._registry is not None and self._registry.position() is not None
+
+    async def __aenter__(self) -> Self:
+        """Open the hub; where it is open already, only borrow it.
+
+        Raises:
+            RuntimeError: It is open in another event loop.
+        """
+        loop = anyio.lowlevel.current_token()
+        if self._registry is None:
+            registry = Registry(self.backend)
+            await self._connection.enter_async_context(self.backend.connect(registry))
+            self._registry, self._loop = registry, loop
+        elif self._loop != loop:
+            msg = "this hub is open in another event loop: close it there first, or make one hub for each loop"
+            raise RuntimeError(msg)
+        else:
+            self._borrowers[_current_task()] += 1
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the hub if this is the exit of whoever opened it: every subscription ends."""
+        task = _current_task()
+        if self._borrowers[task] > 0:
+            self._borrowers[task] -= 1
+            return
+        registry, self._registry = self._registry, None
+        self._borrowers.clear()
+        if registry is not None:
+            registry.close()
+        await self._connection.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG002 - Starlette passes it
+        """Open the hub for an application's life: `FastAPI(lifespan=hub.lifespan)`, where `get_hub` finds it too."""
+        async with self:
+            yield {"hub": self}
+
+    async def drain(self) -> None:
+        """End every subscription of this hub in this process: pending events are sent, then the stream ends.
+
+        It returns when the readers have left, after a second at the latest.
+
+        Raises:
+            HubClosedError: The hub is not open.
+        """
+        await self._opened("cannot drain").drain(DRAIN_SECONDS)
+
+    def _opened(self, what: str) -> Registry:
+        if self._registry is None:
+            raise HubClosedError(what)
+        return self._registry
+
+    # Publishing
+
+    async def publish(
+        self,
+        channels: str | Collection[str],
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str | None:
+        """Publish one event; a reader of several of the channels gets it once.
+
+        Args:
+            channels: A name or several.
+            data: str as it is, bytes as UTF-8 text, a ServerSentEvent without an id, anything else as JSON. On a
+                MemoryBackend also a function of a reader's properties, whose result is that reader's data; a falsy
+                result skips the reader.
+            event: The type.
+            retry: The browser's reconnection time, in milliseconds.
+            key: What this is the newest value of, for readers with `overflow="latest"`.
+            idempotency_key: Publishing again with the same key within two minutes stores nothing, and returns the
+                same id.
+
+        Returns:
+            The event's id, once it is stored; None where no history is kept.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            ValueError: No data, an id, a bad field or a bad channel name.
+            TypeError: Data that cannot be written as JSON, or a function on a backend that crosses processes.
+            BackendError: The event was not stored.
+            PublishUnknownError: It may have been stored; publish again with an idempotency_key.
+        """
+        self._opened("cannot publish")
+        names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
+        message = self._message(data, event, retry)
+        await checkpoint()  # before it is stored: who is cancelled here has published nothing
+        self._opened("cannot publish")
+        position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
+        return None if position is None else str(position)
+
+    def _message(self, data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
+        if isinstance(data, ServerSentEvent):
+            return _unchanged(data, event, retry)
+        if data is None:
+            msg = 'an event without data would be seen by no browser: publish "" for an empty one'
+            raise ValueError(msg)
+        if not callable(data):
+            return ServerSentEvent(data, event=event, retry=retry)
+        if not self.backend.in_process:
+            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
+            raise TypeError(msg)
+        ServerSentEvent("", event=event, retry=retry)
+        return RenderedEvent(data, event, retry)
+
+    async def history(self, *channels: str, limit: int = 100) -> list[ServerSentEvent]:
+        """Return the newest events that the backend keeps of these channels, the oldest of them first.
+
+        Args:
+            channels: At least one name.
+            limit: The most events to return.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            BackendError: The backend could not be asked.
+        """
+        registry = self._opened("cannot read history")
+        names = check_channels(channels)
+        kept: deque[ServerSentEvent] = deque(maxlen=limit)
+        upto, after = registry.position(), None
+        while upto is not None:
+            page = await registry.history(names, after, upto, PAGE)
+            events = ((entry, entry.event) for entry in page.entries)
+            kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
+            if page.next is None:
+                break
+            after = page.next
+        return list(kept)
+
+    # Subscribing
+
+    def subscribe(
+        self,
+        *channels: str,
+        last_event_id: str | None = None,
+        properties: Any = None,
+        transform: Transform | None = None,
+        initial: Iterable[Any] = (),
+        snapshot: Snapshot | None = None,
+        buffer_size: int | None = None,
+        buffer_bytes: int | None = None,
+        overflow: Overflow | None = None,
+        position_frames: bool = True,
+    ) -> Subscription:
+        """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
+
+        Args:
+            channels: At least one name.
+            last_event_id: The id to resume after; None is the request's own Last-Event-ID in an EventSourceResponse
+                and a fresh start elsewhere, `""` is a fresh start on purpose.
+            properties: Anything that tells this reader from others; given to `transform` and to callable data.
+            transform: A plain function `(event, properties)`: what this reader gets instead, or None to skip it.
+            initial: Events for a fresh stream to begin with.
+            snapshot: An async function that returns the current state, for a reader that is fresh or has a gap: sent
+                as one event of type `snapshot` before any later event. Write your state first, then publish: a delta
+                that follows may already be contained in the snapshot, so make deltas idempotent or versioned.
+            buffer_size: How many live events may wait; None is the hub's.
+            buffer_bytes: How many bytes of them; None is the hub's.
+            overflow: What happens when they are too many; None is the hub's.
+            position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
+                out of history.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            ValueError: No channel, a bad name, or a bad option.
+            TypeError: A channel that is no str, or `initial` that is no collection of events.
+        """
+        registry = self._opened("cannot subscribe")
+        defaults = self._defaults
+        options = defaults._replace(
+            properties=properties,
+            transform=_checked_callable("transform", transform),
+            initial=initial_events(initial),
+            snapshot=_checked_callable("snapshot", snapshot),
+            position_frames=position_frames,
+            buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
+            buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
+            overflow=defaults.overflow if overflow is None else overflow,
+        )
+        if last_event_id is not None and not isinstance(last_event_id, str):
+            msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
+            raise TypeError(msg)
+        return Subscription(registry, check_channels(channels), last_event_id, _checked(options))
+
+
+def check_channels(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names, each once, or raise for one that cannot be a channel."""
+    if isinstance(names, bytes | bytearray) or not isinstance(names, Collection):
+        msg = f"channels must be a str or a collection of str, not {type(names).__name__}"
+        raise TypeError(msg)
+    if not names:
+        msg = "at least one channel is needed"
+        raise ValueError(msg)
+    return tuple(dict.fromkeys(check_channel(name) for name in names))
+
+
+def check_channel(name: str) -> str:
+    """Return the name of a channel: any str without control characters of 1 to 512 bytes.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is empty, too long, or not writable.
+    """
+    if not isinstance(name, str):
+        msg = f"a channel is a str, not {type(name).__name__}: subscribe('a', 'b') or publish(['a', 'b'], ...)"
+        raise TypeError(msg)
+    if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_CHANNEL_BYTES:
+        return name
+    if not name or any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in name):
+        msg = f"the channel name {name!r} is empty or has control characters or lone surrogates"
+        raise ValueError(msg)
+    if len(name.encode()) > MAX_CHANNEL_BYTES:
+        msg = f"the channel name {name[:32]!r}... is longer than {MAX_CHANNEL_BYTES} bytes of UTF-8"
+        raise ValueError(msg)
+    return name
+
+
+def _checked(options: Options) -> Options:
+    if options.overflow not in get_args(Overflow):
+        msg = f"overflow={options.overflow!r} is none of {', '.join(get_args(Overflow))}"
+        raise ValueError(msg)
+    if options.buffer_size < 1 or options.buffer_bytes < 1:
+        msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
+        raise ValueError(msg)
+    if options.ping_interval is not None and options.ping_interval <= 0:
+        msg = f"ping_interval={options.ping_interval} must be above 0 seconds; None turns pings off"
+        raise ValueError(msg)
+    return options
+
+
+def _checked_callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        msg = f"{name} must be a function, not {type(value).__name__}: pass it without calling it"
+        raise TypeError(msg)
+    return value
+
+
+def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
+    if event is not None or retry is not None:
+        msg = "give event and retry to the ServerSentEvent, not to publish"
+        raise ValueError(msg)
+    if data.id is not None or data.data is None:
+        msg = f"{data!r} cannot be published: it needs data, and no id, because ids are positions in the hub's log"
+        raise ValueError(msg)
+    return data
+
+
+def _current_task() -> int:
+    return anyio.get_current_task().id

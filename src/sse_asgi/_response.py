@@ -1,0 +1,170 @@
+"""EventSourceResponse: content and terms of one stream, as a Starlette response."""
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import Any
+
+import anyio
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ._connection import END_ID, Connection, Terms, logger
+from ._event import ServerSentEvent
+from ._feeds import Feed, IterableFeed, SubscriptionFeed
+from ._guard import release
+from ._subscription import Subscription
+from .encoder import encode
+
+Content = Subscription | AsyncIterable[Any] | Iterable[Any]
+
+HEADERS = {
+    # No charset: the standard says UTF-8, and some proxies match the type exactly.
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+PING_INTERVAL = 15.0
+
+
+class EventSourceResponse(Response):
+    """Streams a subscription or an iterable, until the content, the client, the server or a limit ends it."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        content: Content,
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        background: BackgroundTask | None = None,
+        ping_interval: float | None = PING_INTERVAL,
+        retry: int | None = None,
+        start_timeout: float = 1.0,
+        send_timeout: float | None = 30.0,
+        max_lifetime: float | None = None,
+        cleanup_timeout: float = 5.0,
+        on_error: Callable[[Exception], Any] | None = None,
+        reconnect_after_end: bool = False,
+    ) -> None:
+        """Check everything that can be checked; the content is not touched before the response is called.
+
+        Args:
+            content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of what one takes as
+                data; None items are skipped. A generator runs in one task and one context from first to last, and is
+                closed in it; a sync one runs in a thread of its own.
+            status_code: The status of a stream that starts.
+            headers: They win over the defaults, which keep caches and proxies from holding events back.
+            background: Runs after the stream was cleaned up, if it had started.
+            ping_interval: Seconds of silence after which a comment is sent; None sends none. A subscription's default
+                is its hub's.
+            retry: Milliseconds that the browser waits before it reconnects, sent at the start.
+            start_timeout: Seconds that an iterable has to yield or raise before the head is sent. What it raises in
+                time becomes a real error response.
+            send_timeout: Seconds after which a client that does not read is cut off; None waits for ever.
+            max_lifetime: Seconds, give or take a fifth, after which the browser is made to reconnect; None never does.
+            cleanup_timeout: Seconds that the content has to end after it was cancelled.
+            on_error: A plain function of the exception of a stream that had started; returns the event to send in
+                place of `sse.error`, or None to send none.
+            reconnect_after_end: Whether the browser may ask again, and run the iterable again, when it is finished.
+
+        Raises:
+            TypeError: Content that cannot be streamed; the message names the fix.
+            ValueError: A number of seconds that is not above 0, or a bad `retry`.
+        """
+        self.content = content
+        self.status_code = status_code
+        self.background = background
+        self.init_headers(HEADERS | {name.lower(): value for name, value in (headers or {}).items()})
+        self._feed = _feed(content)
+        if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
+            ping_interval = content.options.ping_interval
+        self._terms = Terms(
+            greeting=b"" if retry is None else encode(retry=retry)[:-1],
+            ping_interval=_seconds("ping_interval", ping_interval),
+            start_timeout=max(0.0, start_timeout),
+            send_timeout=_seconds("send_timeout", send_timeout),
+            max_lifetime=_seconds("max_lifetime", max_lifetime),
+            cleanup_timeout=cleanup_timeout,
+            on_error=on_error,
+        )
+        self._reconnect_after_end = reconnect_after_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        last_event_id = _header(scope, b"last-event-id")
+        finite = not isinstance(self.content, Subscription) and scope["method"] == "GET"
+        if scope["method"] == "HEAD":
+            await _answer(send, self.status_code, self.raw_headers)
+        elif finite and last_event_id == END_ID and not self._reconnect_after_end:
+            await _answer(send, 204, [])
+        else:
+            await self._stream(scope, last_event_id, receive, send)
+
+    async def _stream(self, scope: Scope, last_event_id: str | None, receive: Receive, send: Send) -> None:
+        if isinstance(self.content, Subscription) and self.content.last_event_id is None:
+            self.content.last_event_id = last_event_id
+        release(scope)
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        final_id = not self._reconnect_after_end and _is_event_source(scope)
+        connection = Connection(self._feed, self._terms, head, receive, send, final_id=final_id)
+        try:
+            await connection.run()
+        except BaseException:
+            with anyio.move_on_after(self._terms.cleanup_timeout, shield=True):
+                await self._run_background(connection)
+            raise
+        await self._run_background(connection)
+        if connection.error is not None:
+            raise connection.error
+
+    async def _run_background(self, connection: Connection) -> None:
+        if connection.started and self.background is not None:
+            try:
+                await self.background()
+            except Exception:  # noqa: BLE001 - logged; the stream itself may have an error to raise
+                logger.exception("the background task of a stream failed")
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode(errors="replace") for key, value in scope["headers"] if key == name), None)
+
+
+def _is_event_source(scope: Scope) -> bool:
+    """Tell whether the client is one that asks again when a stream has ended."""
+    return scope["method"] == "GET" and "text/event-stream" in (_header(scope, b"accept") or "")
+
+
+def _feed(content: Any) -> Feed:
+    if isinstance(content, Subscription):
+        return SubscriptionFeed(content)
+    refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
+    if isinstance(content, AsyncIterable | Iterable) and not refused:
+        return IterableFeed(content)
+    if inspect.iscoroutine(content):
+        content.close()
+    msg = f"EventSourceResponse cannot stream {type(content).__name__}: {_advice(content)}"
+    raise TypeError(msg)
+
+
+def _advice(content: Any) -> str:
+    if callable(content):
+        return "call the function and pass what it returns, as in EventSourceResponse(events())"
+    if inspect.isawaitable(content):
+        return "await it first, or put a `yield` into the async function so that it becomes a generator"
+    if isinstance(content, str | bytes | bytearray | memoryview | Mapping | ServerSentEvent):
+        return "put single events into a list, as in EventSourceResponse([event])"
+    return "pass hub.subscribe(...), an async or sync generator, or another iterable of events"
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None and value <= 0:
+        msg = f"{name}={value} must be above 0 seconds; None turns it off"
+        raise ValueError(msg)
+    return value

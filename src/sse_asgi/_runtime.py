@@ -1,0 +1,216 @@
+"""What the event loop gives: wake-ups, a shared timer, helper tasks, calls from other threads.
+
+On asyncio these are bare futures, handles and tasks, because anyio's primitives cost more per event and per connection
+than they give here (benchmarks/README.md); elsewhere, which today means trio, they are built on anyio and trio.
+"""
+
+import asyncio
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+
+def on_asyncio() -> bool:
+    """Tell whether an asyncio loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def checkpoint() -> None:
+    """Let every other task that is ready run once."""
+    if on_asyncio():
+        await asyncio.sleep(0)
+    else:  # trio runs what is ready in random order, so that only the second time everybody has had a turn
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+
+
+class Wakeup(Protocol):
+    """A flag with at most one waiter: `wait` returns once `set` was called since it last returned."""
+
+    def set(self) -> None:
+        """Wake the waiter, or let the next wait return at once."""
+
+    async def wait(self) -> None:
+        """Wait for the flag and take it down."""
+
+
+def new_wakeup() -> Wakeup:
+    """Make the wake-up of the running event loop."""
+    return _FutureWakeup() if on_asyncio() else _EventWakeup()
+
+
+class _FutureWakeup:
+    __slots__ = ("_future", "_loop", "_set")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def wait(self) -> None:
+        if not self._set:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+        self._set = False
+
+
+class _EventWakeup:
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+class Child(Protocol):
+    """A helper task that outlives the scopes of the task that started it."""
+
+    def cancel(self) -> object:
+        """Cancel it: on asyncio once, so that it can await while it cleans up; on trio until it ends."""
+
+
+def spawn(function: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], None] | None = None) -> Child:
+    """Run a function in a task of its own, in a copy of this context, and call back when it has ended or not begun.
+
+    The function must handle its own exceptions.
+    """
+    if not on_asyncio():
+        return _TrioChild(function, done)
+    task = asyncio.get_running_loop().create_task(function())
+    if done is not None:
+        task.add_done_callback(lambda _: done())
+    return task
+
+
+class _TrioChild:
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], None] | None) -> None:
+        import trio  # noqa: PLC0415 - only where trio runs, so it is there
+
+        self._function = function
+        self._done = done
+        self._scope = anyio.CancelScope()
+        trio.lowlevel.spawn_system_task(self._run, context=copy_context())
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                await self._function()
+        finally:
+            if self._done is not None:
+                self._done()
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+
+def thread_safe_caller() -> Callable[[Callable[[], None]], object]:
+    """Return a function that other threads and signal handlers may call to run something in this event loop."""
+    if on_asyncio():
+        return asyncio.get_running_loop().call_soon_threadsafe
+    import trio  # noqa: PLC0415 - only where trio runs, so it is there
+
+    return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+class Alarm:
+    """One callback that the timer owes."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None] | None = None) -> None:
+        """Owe this callback, or nothing."""
+        self._callback = callback
+
+    def cancel(self) -> None:
+        """Owe nothing any more, and let go of what the callback holds."""
+        self._callback = None
+
+    def ring(self) -> None:
+        """Call back, unless cancelled."""
+        if self._callback is not None:
+            self._callback()
+
+
+class Timer:
+    """All the alarms of one event loop on one handle: a heap entry costs a tenth of a loop's own timer handle."""
+
+    def __init__(self) -> None:
+        """Start with no alarms."""
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._count = itertools.count()
+        self._armed = math.inf
+        self._handle: asyncio.TimerHandle | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    def after(self, delay: float, callback: Callable[[], None]) -> Alarm:
+        """Call back in so many seconds; the callback must not raise."""
+        alarm = Alarm(callback)
+        when = time.monotonic() + delay
+        heapq.heappush(self._heap, (when, next(self._count), alarm))
+        if when < self._armed:
+            self._arm(when)
+        return alarm
+
+    def _arm(self, when: float) -> None:
+        self._armed = when
+        delay = max(0.0, when - time.monotonic())
+        if on_asyncio():
+            if self._handle is not None:
+                self._handle.cancel()
+            self._handle = asyncio.get_running_loop().call_later(delay, self._ring)
+        elif self._scope is None:
+            self._scope = anyio.CancelScope(deadline=anyio.current_time() + delay)
+            spawn(self._sleep)
+        else:
+            self._scope.deadline = anyio.current_time() + delay
+
+    async def _sleep(self) -> None:
+        assert self._scope is not None
+        with self._scope:
+            await anyio.sleep_forever()
+        self._scope = None
+        self._ring()
+
+    def _ring(self) -> None:
+        self._armed = math.inf
+        now = time.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            heapq.heappop(self._heap)[2].ring()
+        if self._heap and self._heap[0][0] < self._armed:
+            self._arm(self._heap[0][0])
+
+
+_timer: anyio.lowlevel.RunVar[Timer] = anyio.lowlevel.RunVar("_timer")
+
+
+def shared_timer() -> Timer:
+    """Return the timer of the running event loop; to be asked in a task, not in a callback."""
+    timer = _timer.get(None)
+    if timer is None:
+        timer = Timer()
+        _timer.set(timer)
+    return timer

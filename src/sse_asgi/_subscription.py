@@ -1,0 +1,408 @@
+"""One reader's handle on its channels: a bounded buffer behind a replay gate.
+
+The gate is closed while the reader is behind the log. Live events are held in the buffer meanwhile, and history is
+read a page at a time until it reaches what is held; then the gate opens. A reader that falls behind later closes its
+gate again and is caught up the same way, so there is one recovery path. These hold at every await:
+
+- Everything up to `_position` was taken by the reader, waits in `_ready`, or was declared lost by an `sse.gap`.
+- With the gate open, the buffer holds every later event of the reader's channels that this process has seen.
+- With the gate closed, it holds those seen since the last round began, unless `_missed` says that some were let go.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal, NamedTuple, Protocol, Self
+
+from ._buffer import Buffer
+from ._event import Entry, History, RenderedEvent, ServerSentEvent, as_event
+from ._position import Position
+from ._runtime import Wakeup, new_wakeup
+from .exceptions import SlowReaderError
+
+logger = logging.getLogger("sse_asgi")
+
+PAGE = 256
+
+Overflow = Literal["replay", "close", "drop_oldest", "latest"]
+Transform = Callable[[ServerSentEvent, Any], Any]
+Snapshot = Callable[[], Awaitable[Any]]
+
+
+class Recovery(NamedTuple):
+    """How a subscription began.
+
+    Attributes:
+        outcome: `fresh` (no id was given), `resumed` (nothing is missing), or `gap` (the stream begins with `sse.gap`).
+        replayed: How many events came from history so far.
+        reason: Why there is a gap, or None.
+    """
+
+    outcome: Literal["fresh", "resumed", "gap"]
+    replayed: int = 0
+    reason: str | None = None
+
+
+class Source(Protocol):
+    """What a subscription needs of its hub."""
+
+    def position(self) -> Position | None:
+        """Return the position up to which this process has seen all events; None without history."""
+
+    async def enter(self, subscription: "Subscription") -> Position | None:
+        """Begin to offer live events, then return a position that history reaches."""
+
+    async def leave(self, subscription: "Subscription") -> None:
+        """Stop offering."""
+
+    async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
+        """Read one page of the log, from its beginning where `after` is None."""
+
+
+class Options(NamedTuple):
+    """How one reader wants its events; see `Hub.subscribe`."""
+
+    properties: Any = None
+    transform: Transform | None = None
+    initial: tuple[ServerSentEvent, ...] = ()
+    snapshot: Snapshot | None = None
+    buffer_size: int = 256
+    buffer_bytes: int = 1 << 20
+    overflow: Overflow = "replay"
+    position_frames: bool = True
+    ping_interval: float | None = 15.0
+
+
+class Subscription:
+    """A reader's events, to be returned in an EventSourceResponse or iterated inside `async with`.
+
+    Attributes:
+        channels: The names it reads, in the order given.
+        last_event_id: Where it resumes; None or `""` is a fresh start.
+        options: How it reads.
+        ended: Why its hub ended it (`shutdown`, or `slow` with `overflow="close"`), or None.
+        recovery: How it began; known once it is entered.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_lost",
+        "_missed",
+        "_open",
+        "_position",
+        "_ready",
+        "_source",
+        "_state",
+        "_wakeup",
+        "_written",
+        "channels",
+        "ended",
+        "last_event_id",
+        "options",
+        "recovery",
+    )
+
+    def __init__(self, source: Source, channels: tuple[str, ...], last_event_id: str | None, options: Options) -> None:
+        """Prepare to read; nothing happens before it is entered."""
+        self.channels = channels
+        self.last_event_id = last_event_id
+        self.options = options
+        self.ended: str | None = None
+        self.recovery = Recovery("fresh")
+        self._source = source
+        self._wakeup: Wakeup | None = None
+        self._state: Literal["new", "entered", "left"] = "new"
+        self._ready: list[Entry] = []
+        self._buffer = Buffer(options.buffer_size, options.buffer_bytes)
+        self._position: Position | None = None
+        self._written: Position | None = None
+        self._open = False
+        self._missed = False
+        self._lost: str | None = None
+
+    # What the application uses
+
+    async def __aenter__(self) -> Self:
+        """Join the channels, and resume after `last_event_id` where one was given."""
+        if self._state != "new":
+            msg = "a subscription is entered once: make another one with hub.subscribe(...)"
+            raise RuntimeError(msg)
+        self._state = "entered"
+        if self._wakeup is None:
+            self._wakeup = new_wakeup()
+        try:
+            await self._begin(await self._source.enter(self))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Leave the channels."""
+        self._state = "left"
+        await self._source.leave(self)
+
+    def __aiter__(self) -> Self:
+        """Iterate over the events."""
+        return self
+
+    async def __anext__(self) -> ServerSentEvent:
+        """Return the next event; it carries its `id` and this reader's `channels`.
+
+        Raises:
+            SlowReaderError: The buffer was full and the rule is `overflow="close"`.
+            StopAsyncIteration: The hub was drained or closed.
+        """
+        if self._state != "entered" or self._wakeup is None:
+            msg = "a subscription is iterated inside `async with subscription:`"
+            raise RuntimeError(msg)
+        while True:
+            while (entry := self._pop()) is not None:
+                event = self._render(entry)
+                if event is not None:
+                    return entry.for_reader(event, self.channels)
+            if self.ended == "slow":
+                msg = f"{self.options.buffer_size} events were waiting: read faster, or choose another overflow rule"
+                raise SlowReaderError(msg)
+            if self.ended is not None:
+                raise StopAsyncIteration
+            await (self.catch_up() if self.behind else self._wakeup.wait())
+
+    # What the hub calls, in the publisher's own turn
+
+    def offer(self, entry: Entry) -> None:
+        """Hold one live event; never waits and never fails, whatever the reader does."""
+        if not self._buffer.append(entry):
+            self._overflow(entry)
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    def lose(self, reason: str) -> None:
+        """Announce that live events were lost, then catch up from what is left."""
+        self._lost = reason
+        self._close_gate()
+        self._wake()
+
+    def end(self, reason: str) -> None:
+        """Let the reader have what is pending, then end its stream."""
+        self.ended = self.ended or reason
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    # What the response calls, in the reader's own turn
+
+    def attach(self, wakeup: Wakeup) -> None:
+        """Wake this when there is something to do."""
+        self._wakeup = wakeup
+
+    @property
+    def behind(self) -> bool:
+        """Whether history must be read before there is anything to give."""
+        return not self._open and not self._ready and self.ended is None
+
+    @property
+    def pending(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._ready) or (self._open and len(self._buffer) > 0)
+
+    def take(self, limit: int) -> bytes:
+        """Return the frames that are pending, joined: at most `limit` bytes, or a single larger one."""
+        frames: list[bytes] = []
+        size = 0
+        while (entry := self._peek()) is not None and (not frames or size + len(entry.frame) <= limit):
+            self._pop()
+            frame = self._frame(entry)
+            if frame:
+                self._written = entry.position or self._written
+                frames.append(frame)
+                size += len(frame)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def position_frame(self) -> bytes:
+        """Return an id-only frame if nothing is pending and the position moved since an id was written."""
+        position = self._source.position()
+        quiet = self._open and not self._ready and not self._buffer
+        if not quiet or position is None or position == self._written or not self.options.position_frames:
+            return b""
+        self._position = self._written = position
+        return Entry(None, position).frame
+
+    async def catch_up(self) -> None:
+        """Read the next page of history, and open the gate when it reaches what is held."""
+        upto = self._source.position()
+        if upto is not None:
+            await self._read_page(upto)
+        else:
+            self._announce(None)
+            self._open_gate()
+
+    # The gate
+
+    async def _begin(self, upto: Position | None) -> None:
+        if upto is None or not self.last_event_id:
+            await self._begin_fresh(upto)
+            return
+        self._position = Position.parse(self.last_event_id)
+        self._lost = None if self._position else "malformed"
+        self.recovery = Recovery("resumed")
+        reason = await self._read_page(upto)
+        if reason is not None:
+            self.recovery = self.recovery._replace(outcome="gap", reason=reason)
+
+    async def _begin_fresh(self, upto: Position | None) -> None:
+        self._ready.extend(Entry(event) for event in self.options.initial)
+        if self.options.snapshot is not None:
+            self._ready.append(await self._take_snapshot(self.options.snapshot, upto))
+        elif upto is not None and self.options.position_frames:
+            # After the initial events: whoever comes back with this id is not sent them again.
+            self._ready.append(Entry(None, upto))
+        self._reach(upto)
+
+    async def _read_page(self, upto: Position) -> str | None:
+        self._missed = False
+        page = await self._source.history(self.channels, self._position, upto, PAGE)
+        self._lost = self._lost or page.reason
+        if self._lost is not None and self.options.snapshot is not None:
+            snapshot = await self._take_snapshot(self.options.snapshot, upto)
+            reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot
+            self._ready.append(snapshot)
+            self._reach(upto)
+            return reason
+        reason = self._announce(_before(page.entries[0]) if page.entries else upto)
+        self._ready.extend(page.entries)
+        self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
+        if page.next is None:
+            self._reach(upto)
+        else:
+            self._position = page.next
+        return reason
+
+    def _announce(self, position: Position | None) -> str | None:
+        reason, self._lost = self._lost, None
+        if reason is not None:
+            self._ready.append(_gap(reason, position))
+        return reason
+
+    async def _take_snapshot(self, snapshot: Snapshot, position: Position | None) -> Entry:
+        state = await snapshot()
+        if not isinstance(state, ServerSentEvent):
+            state = ServerSentEvent(state, event="snapshot")
+        return Entry(_without_id(state), position)
+
+    def _reach(self, position: Position | None) -> None:
+        """Have everything up to here; go live if everything later is held."""
+        self._position = position
+        if not self._missed:
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        self._open = True
+        known = sum(not _is_after(entry, self._position) for entry in self._buffer)
+        if known:
+            self._buffer.pop(known)
+
+    def _close_gate(self) -> None:
+        self._open = False
+        self._missed = True
+        self._buffer.clear()
+        self._buffer.dropped = False
+
+    def _overflow(self, entry: Entry) -> None:
+        rule = self.options.overflow
+        if entry.position is None or (self._open and rule == "drop_oldest"):
+            self._buffer.append_dropping_oldest(entry)
+        elif self._open and rule == "latest" and self._buffer.append_keeping_latest(entry):
+            pass
+        else:
+            if self._open and rule == "close":
+                self.ended = self.ended or "slow"
+            self._close_gate()
+
+    # The queue: what is ready, then what is live
+
+    def _peek(self) -> Entry | None:
+        if not self._ready and self._open and self._buffer:
+            if not self._buffer.dropped:
+                return next(iter(self._buffer))
+            self._buffer.dropped = False
+            self._ready.append(_gap("overflow", _before(next(iter(self._buffer)))))
+        return self._ready[0] if self._ready else None
+
+    def _pop(self) -> Entry | None:
+        entry = self._peek()
+        if self._ready:
+            self._ready.pop(0)
+        elif entry is not None:
+            self._buffer.pop()
+            self._position = entry.position
+        return entry
+
+    # What this reader sees
+
+    def _frame(self, entry: Entry) -> bytes:
+        if entry.event is None or (self.options.transform is None and type(entry.event) is ServerSentEvent):
+            return entry.frame
+        event = self._render(entry)
+        return b"" if event is None else entry.write(event)
+
+    def _render(self, entry: Entry) -> ServerSentEvent | None:
+        """Return this reader's event: None where it is filtered, a gap where the application's function failed."""
+        event = entry.event
+        if not entry.channels:
+            return event if isinstance(event, ServerSentEvent) else None
+        try:
+            if isinstance(event, RenderedEvent):
+                event = event.render_for(self.options.properties)
+            return event and self._transformed(entry, event)
+        except Exception:
+            logger.exception("a transform or callable data failed for an event on %s", ", ".join(entry.channels))
+            return _GAP_ERROR
+
+    def _transformed(self, entry: Entry, event: ServerSentEvent) -> ServerSentEvent | None:
+        if self.options.transform is None:
+            return event
+        result = self.options.transform(entry.for_reader(event, self.channels), self.options.properties)
+        return None if result is None else _without_id(as_event(result))
+
+
+def _gap_event(reason: str) -> ServerSentEvent:
+    return ServerSentEvent({"reason": reason}, event="sse.gap")
+
+
+_GAP_ERROR = _gap_event("error")
+
+
+def _gap(reason: str, position: Position | None) -> Entry:
+    return Entry(_gap_event(reason), position)
+
+
+def _before(entry: Entry) -> Position | None:
+    position = entry.position
+    return position and position._replace(sequence=position.sequence - 1)
+
+
+def _is_after(entry: Entry, position: Position | None) -> bool:
+    if position is None or entry.position is None:
+        return True
+    return entry.position.epoch != position.epoch or entry.position.sequence > position.sequence
+
+
+def _without_id(event: ServerSentEvent) -> ServerSentEvent:
+    """Leave the position to the hub."""
+    if event.id is None:
+        return event
+    return ServerSentEvent(event.data, event=event.event, retry=event.retry, comment=event.comment)
+
+
+def initial_events(values: Iterable[Any]) -> tuple[ServerSentEvent, ...]:
+    """Check what a fresh stream begins with."""
+    if isinstance(values, str | bytes | dict | ServerSentEvent) or not isinstance(values, Iterable):
+        msg = f"initial must be a collection of events, as in initial=[...], not {type(values).__name__}"
+        raise TypeError(msg)
+    events = tuple(as_event(value) for value in values)
+    if any(event.id is not None for event in events):
+        msg = "an initial event must not have an id: the ids of a stream are positions in the hub's log"
+        raise ValueError(msg)
+    return events

@@ -1,0 +1,1 @@
+"""What carries and keeps events: the contract, and its implementations."""

@@ -1,0 +1,93 @@
+"""The contract between a hub and what carries and keeps its events."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from .._event import Entry, History, RenderedEvent, ServerSentEvent
+from .._position import Position
+
+
+class Sink(Protocol):
+    """What a backend tells a hub; every method is called in the hub's event loop, and none waits."""
+
+    def deliver(self, entry: Entry) -> None:
+        """Hand over one event, in the order of the log, each exactly once; it moves the position as well."""
+
+    def advance(self, position: Position) -> None:
+        """Say that every event up to this position on the subscribed channels was delivered.
+
+        A backend with history says it once before the first `subscribe` returns.
+        """
+
+    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
+        """Say that events on these channels (None: on all) were lost on their way; their readers are told."""
+
+    def state(self, *, up: bool) -> None:
+        """Say whether the backend is reachable; a hub starts with True."""
+
+
+class Backend(ABC):
+    """A log that is shared by every hub that is connected to it.
+
+    All events of a log are numbered in one increasing sequence. Whoever keeps no history has no positions: `publish`
+    and `subscribe` return None, and `history` is never called.
+
+    Attributes:
+        in_process: Whether events never leave this process, so that publishing a function as data is possible.
+    """
+
+    in_process = False
+
+    @abstractmethod
+    def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
+        """Own the connections and reader tasks while the context is open; it is entered and left in one task.
+
+        Entering must not fail because a server is away: say so by `sink.state(up=False)`, and reconnect.
+        """
+
+    @abstractmethod
+    async def publish(
+        self,
+        channels: tuple[str, ...],
+        event: ServerSentEvent | RenderedEvent,
+        *,
+        key: str | None,
+        idempotency_key: str | None,
+    ) -> Position | None:
+        """Store an event under one position and announce it, atomically; each hub has it delivered once.
+
+        Args:
+            channels: At least one, none twice.
+            event: Without an id; a RenderedEvent only where `in_process` is true.
+            key: Travels with the entry.
+            idempotency_key: A second publish with the same key stores nothing and returns the first position.
+
+        Raises:
+            BackendError: It was not stored.
+            PublishUnknownError: It may have been stored.
+        """
+
+    @abstractmethod
+    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+        """Begin to deliver these channels to the sink that is connected in this hub.
+
+        Returns:
+            A position: history reaches it, and every later event will be delivered.
+        """
+
+    @abstractmethod
+    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+        """Stop delivering these channels; the hub has no reader of them any more."""
+
+    @abstractmethod
+    async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
+        """Read one page of what is kept of these channels, merged in the order of the log.
+
+        Args:
+            channels: At least one.
+            after: Entries up to this position are left out; None begins with the oldest that is kept. A position
+                that this log never gave out is answered like None, with the reason `epoch` or `fork`.
+            upto: Entries after this position are left out.
+            limit: The most entries to return.
+        """

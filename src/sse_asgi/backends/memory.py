@@ -1,0 +1,213 @@
+"""A log in this process's memory: the default backend, and the reference for the contract."""
+
+import heapq
+import logging
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import groupby, islice, takewhile
+from typing import NamedTuple
+
+from .._event import Entry, History, RenderedEvent, ServerSentEvent
+from .._position import Position, new_epoch
+from .._shutdown import uvicorn_server
+from .base import Backend, Sink
+
+logger = logging.getLogger("sse_asgi")
+
+IDEMPOTENCY_SECONDS = 120.0
+MAX_EMPTIED = 100_000
+
+
+class _Loss(NamedTuple):
+    """The last sequence that a channel had to let go, and why."""
+
+    sequence: int = 0
+    reason: str = ""
+
+
+class _Log:
+    """What one channel keeps: (time, entry) pairs, and what it had to let go last."""
+
+    __slots__ = ("items", "loss")
+
+    def __init__(self, loss: _Loss) -> None:
+        self.items: deque[tuple[float, Entry]] = deque()
+        self.loss = loss
+
+    @property
+    def newest(self) -> float:
+        return self.items[-1][0]
+
+    def append(self, now: float, entry: Entry, size: int) -> None:
+        self.items.append((now, entry))
+        if len(self.items) > size:
+            self._drop_first("trimmed")
+
+    def expire(self, horizon: float) -> None:
+        while self.items and self.items[0][0] < horizon:
+            self._drop_first("expired")
+
+    def _drop_first(self, reason: str) -> None:
+        self.loss = _Loss(_sequence(self.items.popleft()[1]), reason)
+
+    def between(self, start: int, end: int) -> list[Entry]:
+        """Return the entries in (start, end], looking at little more than those."""
+        newer = takewhile(lambda item: _sequence(item[1]) > start, reversed(self.items))
+        return [entry for _, entry in newer if _sequence(entry) <= end][::-1]
+
+
+def _sequence(entry: Entry) -> int:
+    return entry.position.sequence if entry.position else 0
+
+
+class MemoryBackend(Backend):
+    """Keeps each channel's latest events in memory, also while nobody reads them, for one process.
+
+    Channels that were published to least recently are emptied when there are too many; a reader who missed something
+    that way is told.
+    """
+
+    in_process = True
+
+    def __init__(
+        self, *, history_size: int = 1000, history_ttl: float | None = 3600, max_channels: int = 10_000
+    ) -> None:
+        """Begin an empty log.
+
+        Args:
+            history_size: Events kept for each channel; 0 keeps none, and then nothing can be replayed.
+            history_ttl: Seconds that an event is kept; None keeps it until there are too many.
+            max_channels: Channels that keep events.
+
+        Raises:
+            ValueError: A negative number, or a `history_ttl` or `max_channels` of 0.
+        """
+        if history_size < 0 or (history_ttl is not None and history_ttl <= 0) or max_channels < 1:
+            msg = (
+                f"history_size={history_size}, history_ttl={history_ttl}, max_channels={max_channels}: "
+                "the size must be at least 0, the ttl above 0 or None, the channels at least 1"
+            )
+            raise ValueError(msg)
+        self._size = history_size
+        self._ttl = history_ttl
+        self._max_channels = max_channels
+        self._position = Position(new_epoch(), 0)
+        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._emptied: OrderedDict[str, _Loss] = OrderedDict()
+        self._emptied_before = _Loss(0, "evicted")
+        self._published: OrderedDict[str, tuple[float, Position | None]] = OrderedDict()
+        self._sinks: list[Sink] = []
+
+    def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
+        """Deliver every event to this sink."""
+        return self._connected(sink)
+
+    @asynccontextmanager
+    async def _connected(self, sink: Sink) -> AsyncIterator[None]:
+        _warn_of_workers()
+        self._sinks.append(sink)
+        if self._size:
+            sink.advance(self._position)
+        try:
+            yield
+        finally:
+            self._sinks.remove(sink)
+
+    async def publish(
+        self,
+        channels: tuple[str, ...],
+        event: ServerSentEvent | RenderedEvent,
+        *,
+        key: str | None,
+        idempotency_key: str | None,
+    ) -> Position | None:
+        """Number, keep and deliver an event without waiting, so that nothing comes between."""
+        now = time.monotonic()
+        self._expire(now)
+        if idempotency_key is not None and idempotency_key in self._published:
+            return self._published[idempotency_key][1]
+        self._position = self._position._replace(sequence=self._position.sequence + 1)
+        entry = Entry(event, self._position if self._size else None, channels, key)
+        if idempotency_key is not None:
+            self._published[idempotency_key] = (now, entry.position)
+        if self._size:
+            self._keep(entry, now)
+        for sink in self._sinks:
+            sink.deliver(entry)
+        return entry.position
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:  # noqa: ARG002 - all are delivered
+        """Return the last position given out."""
+        return self._position if self._size else None
+
+    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+        """Do nothing: hubs look for their own readers."""
+
+    async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
+        """Merge what is kept of the channels."""
+        self._expire(time.monotonic(), channels)
+        reason = after and self._reason(after, channels)
+        start = after.sequence if after and reason not in ("epoch", "fork") else 0
+        logs = [self._logs[name].between(start, upto.sequence) for name in channels if name in self._logs]
+        merged = heapq.merge(*logs, key=_sequence)
+        # An event that was published to several of these channels is in several logs, and one in the page.
+        entries = list(islice((next(same) for _, same in groupby(merged, key=_sequence)), limit + 1))
+        return History(entries[:limit], entries[limit - 1].position if len(entries) > limit else None, reason)
+
+    def _reason(self, after: Position, channels: tuple[str, ...]) -> str | None:
+        if after.epoch != self._position.epoch:
+            return "epoch"
+        if after.sequence > self._position.sequence:
+            return "fork"
+        losses = (
+            self._logs[name].loss if name in self._logs else self._emptied.get(name, self._emptied_before)
+            for name in channels
+        )
+        return next((loss.reason for loss in losses if loss.sequence > after.sequence), None)
+
+    def _keep(self, entry: Entry, now: float) -> None:
+        for name in entry.channels:
+            if name not in self._logs:
+                self._logs[name] = _Log(self._emptied.pop(name, self._emptied_before))
+            self._logs[name].append(now, entry, self._size)
+            self._logs.move_to_end(name)
+        while len(self._logs) > self._max_channels:
+            self._empty_oldest("evicted")
+
+    def _expire(self, now: float, channels: tuple[str, ...] = ()) -> None:
+        while self._published and next(iter(self._published.values()))[0] < now - IDEMPOTENCY_SECONDS:
+            self._published.popitem(last=False)
+        if self._ttl is None:
+            return
+        horizon = now - self._ttl
+        while self._logs and next(iter(self._logs.values())).newest < horizon:
+            self._empty_oldest("expired")
+        for name in channels:
+            if name in self._logs:
+                self._logs[name].expire(horizon)
+
+    def _empty_oldest(self, reason: str) -> None:
+        name, log = self._logs.popitem(last=False)
+        self._emptied[name] = _Loss(_sequence(log.items[-1][1]), reason)
+        if len(self._emptied) > MAX_EMPTIED:
+            self._emptied_before = self._emptied.popitem(last=False)[1]
+
+
+def _warn_of_workers() -> None:
+    workers = _worker_count()
+    if workers > 1:
+        logger.warning(
+            "MemoryBackend with %d workers: each worker has a hub of its own, so an event reaches only the readers "
+            "of the worker that published it. Set SSE_BACKEND_URL=redis://..., or run one worker.",
+            workers,
+        )
+
+
+def _worker_count() -> int:
+    server = uvicorn_server()
+    if server is not None:
+        return int(server.config.workers)
+    return int(os.environ.get("WEB_CONCURRENCY") or 1)
