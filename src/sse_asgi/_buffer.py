@@ -1,7 +1,5 @@
 """The live events held for one reader, bounded in number and bytes."""
 
-from collections.abc import Iterator
-
 from ._event import Entry
 
 
@@ -11,30 +9,23 @@ class Buffer:
     An entry that is larger than the whole buffer is still admitted when the buffer is empty.
 
     Attributes:
+        entries: From the oldest to the newest; to be read, not changed.
         dropped: Whether entries were let go since this was last reset.
     """
 
-    __slots__ = ("_bytes", "_entries", "_max_bytes", "_max_events", "dropped")
+    __slots__ = ("_bytes", "_max_bytes", "_max_events", "dropped", "entries")
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         """Hold nothing yet; an empty list costs a tenth of an empty deque, and there is one for every idle reader."""
-        self._entries: list[Entry] = []
+        self.entries: list[Entry] = []
         self._bytes = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
         self.dropped = False
 
-    def __len__(self) -> int:
-        """Count the entries."""
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[Entry]:
-        """Iterate from the oldest to the newest."""
-        return iter(self._entries)
-
     def append(self, entry: Entry) -> bool:
         """Hold one more; False, and nothing is done, when the buffer is full."""
-        entries = self._entries
+        entries = self.entries
         size = self._bytes + len(entry.frame)
         if entries and (len(entries) >= self._max_events or size > self._max_bytes):
             return False
@@ -44,15 +35,15 @@ class Buffer:
 
     def append_dropping_oldest(self, entry: Entry) -> None:
         """Hold one more and let go of as many of the oldest as that takes."""
-        self._replace([*self._entries, entry])
-        while len(self._entries) > 1 and self._is_over():
+        self._replace([*self.entries, entry])
+        while len(self.entries) > 1 and self._is_over():
             self.pop()
         self.dropped = True
 
     def append_keeping_latest(self, entry: Entry) -> bool:
         """Hold one more and only the newest of each key; False when that is still too much."""
         newest: dict[object, Entry] = {}
-        for one in (*self._entries, entry):
+        for one in (*self.entries, entry):
             key = one if one.key is None else one.key
             newest.pop(key, None)
             newest[key] = one
@@ -61,22 +52,24 @@ class Buffer:
 
     def pop(self, count: int = 1) -> Entry:
         """Let go of the oldest entries; return the last of them."""
-        last = self._entries[count - 1]
-        if count == len(self._entries):
-            self.clear()
+        entries = self.entries
+        last = entries[count - 1]
+        if count == len(entries):
+            entries.clear()
+            self._bytes = 0
         else:
-            self._bytes -= sum(len(one.frame) for one in self._entries[:count])
-            del self._entries[:count]
+            self._bytes -= sum(len(one.frame) for one in entries[:count])
+            del entries[:count]
         return last
 
     def clear(self) -> None:
         """Let go of everything."""
-        self._entries.clear()
+        self.entries.clear()
         self._bytes = 0
 
     def _replace(self, entries: list[Entry]) -> None:
-        self._entries = entries
+        self.entries = entries
         self._bytes = sum(len(one.frame) for one in entries)
 
     def _is_over(self) -> bool:
-        return len(self._entries) > self._max_events or self._bytes > self._max_bytes
+        return len(self.entries) > self._max_events or self._bytes > self._max_bytes

@@ -13,16 +13,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import anyio
+from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Send
 
 from ._event import ServerSentEvent, as_frame
-from ._feeds import PING, Feed
-from ._runtime import Alarm, Child, checkpoint, new_wakeup, shared_timer, spawn
+from ._feeds import Feed
+from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice, farewell
+from ._subscription import PING
 from .encoder import encode
 
 logger = logging.getLogger("sse_asgi")
 
+CHECKPOINT_BYTES = 16 * 1024
 SHUTDOWN_SECONDS = 0.5
 FAREWELL_SECONDS = 0.4
 END_ID = "sse.end"
@@ -58,12 +61,12 @@ class Connection:
         "_feed",
         "_final_id",
         "_head",
+        "_interrupt",
         "_last",
         "_notice",
         "_ping_due",
         "_reason",
         "_receive",
-        "_scope",
         "_send",
         "_sending",
         "_stopping",
@@ -88,7 +91,7 @@ class Connection:
         self._send = send
         self._wakeup = new_wakeup()
         self._notice = current_notice()
-        self._scope = anyio.CancelScope()
+        self._interrupt = new_interrupt()
         self._child: Child | None = None
         self._stopping = False
         self._reason: str | None = None
@@ -101,60 +104,74 @@ class Connection:
         self._alarm = Alarm()
         self._look_again(self._begun)
 
-    async def run(self) -> None:
-        """Stream until the content, the client, the server or a limit ends it; then clean up."""
+    async def run(self, background: BackgroundTask | None) -> None:
+        """Stream until the content, the client, the server or a limit ends it; clean up; then do the background task.
+
+        Raises:
+            Exception: What the content raised.
+        """
         self._feed.attach(self._wakeup)
         self._notice.listen(self._on_shutdown)
         watcher = spawn(self._watch_client)
         try:
-            with self._scope:
+            with self._interrupt:
                 await self._write()
-        finally:
-            self._alarm.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._close()
-            watcher.cancel()
-            self._notice.unlisten(self._on_shutdown)
+        except OSError:  # what some servers raise from send when the client has gone
+            self._reason = "client"
+            await self._leave(watcher, background, None)
+        except BaseException:
+            await self._leave(watcher, background, self._terms.cleanup_timeout)
+            raise
+        else:
+            await self._leave(watcher, background, None)
+        if self.error is not None:
+            raise self.error
 
     # Writing
 
     async def _write(self) -> None:
+        """Send what is there, then wait for a wake-up: whoever changes anything that is looked at here sets one."""
         if self._feed.immediate:
             self._fetch()
             await checkpoint()  # so that whoever has seen the head misses nothing that is published afterwards
             self._ping_due = True
+        feed, wakeup, send = self._feed, self._wakeup, self._send
         while self._reason != "client":
-            if self._feed.pending:
-                await self._emit(self._feed.take())
-                self._feed.sent()
-                if self._feed.pending:
+            while body := feed.take():
+                if self.started:  # the same as in _emit, without a coroutine for each event
+                    self._begin_send()
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    self._sending = False
+                else:
+                    await self._emit(body)
+                if len(body) > CHECKPOINT_BYTES:
                     await checkpoint()
-            elif self._reason or self._feed.ended or self.error:
-                self._end(self._feed.ended or "error")
+            if self._reason or feed.ended or self.error:
+                self._end(feed.ended or "error")
                 break
-            elif self._ping_due:
-                await self._emit(self._feed.ping() if self.started else b"")
-            else:
+            if self._ping_due:
+                await self._emit(feed.ping() if self.started else b"")
+            if feed.hungry:
                 self._fetch()
-                await self._wakeup.wait()
+            await wakeup
 
     def _fetch(self) -> None:
-        if self._child is None and self._feed.hungry and self._reason is None:
+        if self._child is None and self._reason is None:
             self._child = spawn(self._run_feed, self._feed_done)
+
+    def _begin_send(self) -> None:
+        self._sending = True
+        self._ping_due = False
+        self._last = time.monotonic()
 
     async def _emit(self, body: bytes) -> None:
         """Send one body, behind the head and the greeting when it is the first."""
-        self._ping_due = False
-        self._sending = True
-        self._last = time.monotonic()
-        try:
-            if not self.started:
-                self.started = True
-                await self._send(self._head)
-                body = (self._terms.greeting + body) or PING
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        except OSError:
-            self._end("client")
+        self._begin_send()
+        if not self.started:
+            self.started = True
+            await self._send(self._head)
+            body = (self._terms.greeting + body) or PING
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
 
     # What can happen meanwhile
@@ -223,7 +240,7 @@ class Connection:
         if self._reason is None or reason == "client":
             self._reason = reason
         if reason == "client" and self._sending:
-            self._scope.cancel()
+            self._interrupt.cancel()
         self._wakeup.set()
 
     def _cut(self) -> None:
@@ -233,12 +250,23 @@ class Connection:
             transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
             if transport is not None:
                 transport.abort()
-        self._scope.cancel()
+        self._interrupt.cancel()
 
     # The end
 
-    async def _close(self) -> None:
+    async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float | None) -> None:
+        """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
+        self._alarm.cancel()
         self._stopping = True
+        with anyio.CancelScope(shield=True):
+            await self._close()
+        watcher.cancel()
+        self._notice.unlisten(self._on_shutdown)
+        if self.started and background is not None:
+            with anyio.move_on_after(patience, shield=patience is not None):
+                await _run(background)
+
+    async def _close(self) -> None:
         if self._child is not None:
             self._child.cancel()
         if self.started or self._reason in ("finished", "shutdown", "lifetime"):
@@ -251,9 +279,9 @@ class Connection:
 
     async def _part(self) -> None:
         tail = b"" if self._sending else self._tail()
-        if tail or not self.started:
-            await self._emit(tail)
         with contextlib.suppress(OSError):
+            if tail or not self.started:
+                await self._emit(tail)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _tail(self) -> bytes:
@@ -276,7 +304,14 @@ class Connection:
     async def _clean_up(self) -> bool:
         with anyio.move_on_after(self._terms.cleanup_timeout):
             while self._child is not None:
-                await self._wakeup.wait()
+                await self._wakeup
             await self._feed.close()
             return True
         return False
+
+
+async def _run(background: BackgroundTask) -> None:
+    try:
+        await background()
+    except Exception:
+        logger.exception("the background task of a stream failed")

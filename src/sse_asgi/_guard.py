@@ -11,7 +11,7 @@ import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._runtime import Alarm, Timer, shared_timer, spawn
+from ._runtime import Alarm, Timer, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
 
 KEY = "sse_asgi.guard"
@@ -27,11 +27,11 @@ class Guard:
         "_at_boundary",
         "_ended",
         "_ends",
+        "_interrupt",
         "_last",
         "_lock",
         "_notice",
         "_ping_interval",
-        "_scope",
         "_send",
         "_stream",
         "_timer",
@@ -54,7 +54,8 @@ class Guard:
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         """Serve one request."""
         scope[KEY] = self
-        with anyio.CancelScope() as self._scope:
+        self._interrupt = new_interrupt()
+        with self._interrupt:
             try:
                 await app(scope, receive, self.send)
             finally:
@@ -122,7 +123,7 @@ class Guard:
                 if not self._ended:
                     self._ended = True
                     await self._send_body(farewell(self._notice) if self._at_boundary else b"", more=False)
-        self._scope.cancel()
+        self._interrupt.cancel()
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         try:

@@ -86,7 +86,7 @@ class EventSourceMiddleware:
                 await anyio.sleep_forever()
 
         self._supervisor = spawn(supervise, opened.set)
-        await opened.wait()
+        await opened
 
 
 def _nothing() -> None:

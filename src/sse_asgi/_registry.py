@@ -121,7 +121,7 @@ class Registry:
             reader.end("shutdown")
         with anyio.move_on_after(patience):
             while self._readers(None):
-                await wakeup.wait()
+                await wakeup
         self._left = None
 
     def close(self) -> None:

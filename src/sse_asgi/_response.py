@@ -1,29 +1,28 @@
 """EventSourceResponse: content and terms of one stream, as a Starlette response."""
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-import anyio
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ._connection import END_ID, Connection, Terms, logger
+from ._connection import END_ID, Connection, Terms
 from ._event import ServerSentEvent
-from ._feeds import Feed, IterableFeed, SubscriptionFeed
+from ._feeds import Feed, IterableFeed
 from ._guard import release
 from ._subscription import Subscription
 from .encoder import encode
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
 
-HEADERS = {
+HEADERS = (
     # No charset: the standard says UTF-8, and some proxies match the type exactly.
-    "content-type": "text/event-stream",
-    "cache-control": "no-cache, no-transform",
-    "x-accel-buffering": "no",
-}
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
 PING_INTERVAL = 15.0
 
 
@@ -76,7 +75,7 @@ class EventSourceResponse(Response):
         self.content = content
         self.status_code = status_code
         self.background = background
-        self.init_headers(HEADERS | {name.lower(): value for name, value in (headers or {}).items()})
+        self.raw_headers = _merged(headers)
         self._feed = _feed(content)
         if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
             ping_interval = content.options.ping_interval
@@ -91,45 +90,30 @@ class EventSourceResponse(Response):
         )
         self._reconnect_after_end = reconnect_after_end
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve one request: the coroutine that is returned is the connection's own, with none around it."""
         last_event_id = _header(scope, b"last-event-id")
-        finite = not isinstance(self.content, Subscription) and scope["method"] == "GET"
         if scope["method"] == "HEAD":
-            await _answer(send, self.status_code, self.raw_headers)
-        elif finite and last_event_id == END_ID and not self._reconnect_after_end:
-            await _answer(send, 204, [])
-        else:
-            await self._stream(scope, last_event_id, receive, send)
-
-    async def _stream(self, scope: Scope, last_event_id: str | None, receive: Receive, send: Send) -> None:
-        if isinstance(self.content, Subscription) and self.content.last_event_id is None:
-            self.content.last_event_id = last_event_id
+            return self._answer(send, self.status_code, self.raw_headers)
+        if isinstance(self.content, Subscription):
+            if self.content.last_event_id is None:
+                self.content.last_event_id = last_event_id
+        elif scope["method"] == "GET" and last_event_id == END_ID and not self._reconnect_after_end:
+            return self._answer(send, 204, [])
         release(scope)
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
-        connection = Connection(self._feed, self._terms, head, receive, send, final_id=final_id)
-        try:
-            await connection.run()
-        except BaseException:
-            with anyio.move_on_after(self._terms.cleanup_timeout, shield=True):
-                await self._run_background(connection)
-            raise
-        await self._run_background(connection)
-        if connection.error is not None:
-            raise connection.error
+        return Connection(self._feed, self._terms, head, receive, send, final_id=final_id).run(self.background)
 
-    async def _run_background(self, connection: Connection) -> None:
-        if connection.started and self.background is not None:
-            try:
-                await self.background()
-            except Exception:  # noqa: BLE001 - logged; the stream itself may have an error to raise
-                logger.exception("the background task of a stream failed")
+    async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    names = {name for name, _ in given}
+    return [*(header for header in HEADERS if header[0] not in names), *given]
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
@@ -143,7 +127,7 @@ def _is_event_source(scope: Scope) -> bool:
 
 def _feed(content: Any) -> Feed:
     if isinstance(content, Subscription):
-        return SubscriptionFeed(content)
+        return content
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
         return IterableFeed(content)

@@ -9,9 +9,10 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import anyio
 import anyio.lowlevel
@@ -36,12 +37,12 @@ async def checkpoint() -> None:
 
 
 class Wakeup(Protocol):
-    """A flag with at most one waiter: `wait` returns once `set` was called since it last returned."""
+    """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned."""
 
     def set(self) -> None:
         """Wake the waiter, or let the next wait return at once."""
 
-    async def wait(self) -> None:
+    def __await__(self) -> Generator[Any, Any, None]:
         """Wait for the flag and take it down."""
 
 
@@ -51,6 +52,8 @@ def new_wakeup() -> Wakeup:
 
 
 class _FutureWakeup:
+    """Hands out a future itself, so that waiting needs no coroutine of its own."""
+
     __slots__ = ("_future", "_loop", "_set")
 
     def __init__(self) -> None:
@@ -59,19 +62,22 @@ class _FutureWakeup:
         self._set = False
 
     def set(self) -> None:
-        self._set = True
         future = self._future
-        if future is not None and not future.done():
+        if future is None or future.done():
+            self._set = True
+        else:
             future.set_result(None)
 
-    async def wait(self) -> None:
+    def __await__(self) -> Generator[Any, Any, None]:
         if not self._set:
             self._future = self._loop.create_future()
-            try:
-                await self._future
-            finally:
-                self._future = None
+            return self._future.__await__()
         self._set = False
+        return _nothing()
+
+
+def _nothing() -> Generator[Any, Any, None]:
+    yield from ()
 
 
 class _EventWakeup:
@@ -81,8 +87,8 @@ class _EventWakeup:
     def set(self) -> None:
         self._event.set()
 
-    async def wait(self) -> None:
-        await self._event.wait()
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from self._event.wait().__await__()
         self._event = anyio.Event()
 
 
@@ -125,6 +131,54 @@ class _TrioChild:
 
     def cancel(self) -> None:
         self._scope.cancel()
+
+
+class Interrupt(Protocol):
+    """A `with` block of one task that others can break off, once, while it awaits."""
+
+    def __enter__(self) -> Any:
+        """Begin the block."""
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool | None:
+        """End the block, quietly if it was broken off."""
+
+    def cancel(self) -> None:
+        """Break the block off; must not be called from inside it."""
+
+
+def new_interrupt() -> Interrupt:
+    """Make the interrupt of the running event loop."""
+    return _TaskInterrupt() if on_asyncio() else anyio.CancelScope()
+
+
+class _TaskInterrupt:
+    """What asyncio.timeout does, without the timeout: a tenth of the memory of a cancel scope."""
+
+    __slots__ = ("_called", "_cancelling", "_task")
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._called = False
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancelling = self._task.cancelling()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool:
+        task, self._task = self._task, None
+        assert task is not None
+        return self._called and task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError
+
+    def cancel(self) -> None:
+        if self._task is not None and not self._called:
+            self._called = True
+            self._task.cancel()
 
 
 def thread_safe_caller() -> Callable[[Callable[[], None]], object]:

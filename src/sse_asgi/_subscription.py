@@ -21,7 +21,9 @@ from .exceptions import SlowReaderError
 
 logger = logging.getLogger("sse_asgi")
 
+BODY_LIMIT = 64 * 1024
 PAGE = 256
+PING = b":\n"
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
@@ -83,11 +85,14 @@ class Subscription:
         recovery: How it began; known once it is entered.
     """
 
+    immediate = True
+
     __slots__ = (
         "_buffer",
         "_lost",
         "_missed",
         "_open",
+        "_plain",
         "_position",
         "_ready",
         "_source",
@@ -118,6 +123,7 @@ class Subscription:
         self._open = False
         self._missed = False
         self._lost: str | None = None
+        self._plain = options.transform is None
 
     # What the application uses
 
@@ -165,7 +171,7 @@ class Subscription:
                 raise SlowReaderError(msg)
             if self.ended is not None:
                 raise StopAsyncIteration
-            await (self.catch_up() if self.behind else self._wakeup.wait())
+            await (self.catch_up() if self.behind else self._wakeup)
 
     # What the hub calls, in the publisher's own turn
 
@@ -191,27 +197,40 @@ class Subscription:
         if self._wakeup is not None:
             self._wakeup.set()
 
-    # What the response calls, in the reader's own turn
+    # What the response calls: the methods of a Feed
 
     def attach(self, wakeup: Wakeup) -> None:
         """Wake this when there is something to do."""
         self._wakeup = wakeup
 
     @property
+    def hungry(self) -> bool:
+        """Whether it must be entered or caught up."""
+        return not self._open and (self._state == "new" or self.behind)
+
+    @property
     def behind(self) -> bool:
         """Whether history must be read before there is anything to give."""
         return not self._open and not self._ready and self.ended is None
 
-    @property
-    def pending(self) -> bool:
-        """Whether `take` has something to give."""
-        return bool(self._ready) or (self._open and len(self._buffer) > 0)
+    def take(self) -> bytes:
+        """Return the frames that are pending, joined: at most 64 KiB, or a single larger one."""
+        entries = self._buffer.entries
+        if not self._ready:
+            if not entries or not self._open:
+                return b""
+            if len(entries) == 1 and self._plain and not self._buffer.dropped:
+                entry = self._buffer.pop()
+                if type(entry.event) is ServerSentEvent:
+                    self._position = self._written = entry.position
+                    return entry.frame
+                self._ready.append(entry)
+        return self._join()
 
-    def take(self, limit: int) -> bytes:
-        """Return the frames that are pending, joined: at most `limit` bytes, or a single larger one."""
+    def _join(self) -> bytes:
         frames: list[bytes] = []
         size = 0
-        while (entry := self._peek()) is not None and (not frames or size + len(entry.frame) <= limit):
+        while (entry := self._peek()) is not None and (not frames or size + len(entry.frame) <= BODY_LIMIT):
             self._pop()
             frame = self._frame(entry)
             if frame:
@@ -220,14 +239,23 @@ class Subscription:
                 size += len(frame)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
-    def position_frame(self) -> bytes:
-        """Return an id-only frame if nothing is pending and the position moved since an id was written."""
+    def ping(self) -> bytes:
+        """Return an id-only frame if the position moved since the last id and nothing is pending, else a comment."""
         position = self._source.position()
-        quiet = self._open and not self._ready and not self._buffer
+        quiet = self._open and not self._ready and not self._buffer.entries
         if not quiet or position is None or position == self._written or not self.options.position_frames:
-            return b""
+            return PING
         self._position = self._written = position
         return Entry(None, position).frame
+
+    async def run(self) -> None:
+        """Enter, or read one page of history."""
+        await (self.__aenter__() if self._state == "new" else self.catch_up())
+
+    async def close(self) -> None:
+        """Leave, if it was entered."""
+        if self._state == "entered":
+            await self.__aexit__()
 
     async def catch_up(self) -> None:
         """Read the next page of history, and open the gate when it reaches what is held."""
@@ -299,7 +327,7 @@ class Subscription:
 
     def _open_gate(self) -> None:
         self._open = True
-        known = sum(not _is_after(entry, self._position) for entry in self._buffer)
+        known = sum(not _is_after(entry, self._position) for entry in self._buffer.entries)
         if known:
             self._buffer.pop(known)
 
@@ -323,11 +351,11 @@ class Subscription:
     # The queue: what is ready, then what is live
 
     def _peek(self) -> Entry | None:
-        if not self._ready and self._open and self._buffer:
+        if not self._ready and self._open and self._buffer.entries:
             if not self._buffer.dropped:
-                return next(iter(self._buffer))
+                return self._buffer.entries[0]
             self._buffer.dropped = False
-            self._ready.append(_gap("overflow", _before(next(iter(self._buffer)))))
+            self._ready.append(_gap("overflow", _before(self._buffer.entries[0])))
         return self._ready[0] if self._ready else None
 
     def _pop(self) -> Entry | None:
@@ -342,7 +370,7 @@ class Subscription:
     # What this reader sees
 
     def _frame(self, entry: Entry) -> bytes:
-        if entry.event is None or (self.options.transform is None and type(entry.event) is ServerSentEvent):
+        if entry.event is None or (self._plain and type(entry.event) is ServerSentEvent):
             return entry.frame
         event = self._render(entry)
         return b"" if event is None else entry.write(event)

@@ -62,7 +62,7 @@ class _Thread:
 
     async def pull(self) -> Any:
         self._asked.release()
-        await self._answered.wait()
+        await self._answered
         if self._error is not None:
             raise self._error
         return _END if self._ended else self._item
@@ -71,7 +71,7 @@ class _Thread:
         self._stopping = True
         self._asked.release()
         while not self._ended:
-            await self._answered.wait()
+            await self._answered
 
     # In the thread
 
