@@ -208,16 +208,16 @@ class Connection:
     def _watch_clock(self) -> None:
         """See what is due, and look again when something can be due next."""
         terms, now = self._terms, time.monotonic()
-        if self._sending:
-            if terms.send_timeout is not None and now >= self._last + terms.send_timeout:
-                self._cut()
-        elif now >= self._silence_ends():
+        if self._sending and terms.send_timeout is not None and now >= self._last + terms.send_timeout:
+            self._cut()
+            return
+        if not self._sending and now >= self._silence_ends():
             self._ping_due = True
             self._wakeup.set()
         if now >= self._ends:
             self._end("lifetime")
-        else:
-            self._look_again(now)
+            self._ends = math.inf
+        self._look_again(now)
 
     def _silence_ends(self) -> float:
         if not self.started:
@@ -229,9 +229,9 @@ class Connection:
         looks = [self._ends]
         if terms.send_timeout is not None:
             looks.append((self._last if self._sending else now) + terms.send_timeout)
-        if self._sending or self._ping_due:
+        if self._sending or self._ping_due or not self.started:
             looks.append(now + (terms.ping_interval or math.inf))
-        else:
+        if not self._sending and not self._ping_due:
             looks.append(self._silence_ends())
         if min(looks) < math.inf:
             self._alarm = self._timer.after(min(looks) - now, self._watch_clock)

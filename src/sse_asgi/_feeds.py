@@ -59,7 +59,7 @@ class IterableFeed:
         self._iterable = iterable
         self._frames: list[bytes] = []
         self._size = 0
-        self._since = 0.0
+        self._handed_over = 0.0
         self._sending = False
         self._wakeup: Wakeup | None = None
         self._room: Wakeup | None = None
@@ -112,17 +112,16 @@ class IterableFeed:
     async def _put(self, frame: bytes) -> None:
         assert self._wakeup is not None
         assert self._room is not None
-        if not self._frames:
-            self._since = time.monotonic()
         self._frames.append(frame)
         self._size += len(frame)
         self._wakeup.set()
-        # What comes without a pause is joined, but not for longer than a reader would notice.
-        while self._frames and (self._sending or self._size >= BODY_LIMIT or self._is_old()):
-            await self._room
-
-    def _is_old(self) -> bool:
-        return time.monotonic() - self._since > JOIN_SECONDS
+        # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
+        # without awaiting would otherwise be heard only when it has finished.
+        now = time.monotonic()
+        if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
+            self._handed_over = now
+            while self._frames:
+                await self._room
 
     async def close(self) -> None:
         """Have nothing left to do."""

@@ -259,6 +259,7 @@ class Subscription:
 
     async def catch_up(self) -> None:
         """Read the next page of history, and open the gate when it reaches what is held."""
+        self._missed = False  # in the same breath as the position: what is let go later is after it
         upto = self._source.position()
         if upto is not None:
             await self._read_page(upto)
@@ -289,7 +290,6 @@ class Subscription:
         self._reach(upto)
 
     async def _read_page(self, upto: Position) -> str | None:
-        self._missed = False
         page = await self._source.history(self.channels, self._position, upto, PAGE)
         self._lost = self._lost or page.reason
         if self._lost is not None and self.options.snapshot is not None:

@@ -1,0 +1,239 @@
+"""What every backend promises: one suite over all of them, through the backend's own interface and through a hub."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi._event import Entry
+from sse_asgi._position import Position
+
+pytestmark = pytest.mark.anyio
+
+BACKENDS = {"memory": MemoryBackend}
+
+
+class Tape:
+    """A sink that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.position: Position | None = None
+
+    def deliver(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.position = entry.position
+
+    def advance(self, position: Position) -> None:
+        self.position = position
+
+    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
+        raise AssertionError(reason, channels)
+
+    def state(self, *, up: bool) -> None:
+        assert up
+
+
+@pytest.fixture(params=BACKENDS)
+def make_backend(request: pytest.FixtureRequest) -> Any:
+    """Return a function that makes a backend with these history options."""
+    return BACKENDS[request.param]
+
+
+@asynccontextmanager
+async def connected(backend: Backend, *channels: str) -> AsyncIterator[Tape]:
+    tape = Tape()
+    async with backend.connect(tape):
+        await backend.subscribe(channels)
+        yield tape
+
+
+async def put(
+    backend: Backend, *channels: str, data: str = "x", key: str | None = None, once: str | None = None
+) -> Any:
+    return await backend.publish(channels, ServerSentEvent(data), key=key, idempotency_key=once)
+
+
+def texts(entries: Any) -> list[str]:
+    return [entry.event.data for entry in entries]
+
+
+async def settled(tape: Tape, count: int) -> None:
+    with anyio.fail_after(5):
+        while len(tape.entries) < count:
+            await anyio.sleep(0.001)
+
+
+async def test_positions_grow_in_one_sequence(make_backend: Any) -> None:
+    """All events of a log are numbered in one increasing sequence, whatever their channel."""
+    backend = make_backend()
+    async with connected(backend, "a", "b"):
+        positions = [await put(backend, name) for name in "abab"]
+    assert len({position.epoch for position in positions}) == 1
+    assert [p.sequence for p in positions] == sorted({p.sequence for p in positions})
+
+
+async def test_delivery_is_in_the_order_of_the_log(make_backend: Any) -> None:
+    """A sink gets each event once, in the order of positions, with its channels, key and frame."""
+    backend = make_backend()
+    async with connected(backend, "a", "b") as tape:
+        for number in range(20):
+            await put(backend, "ab"[number % 2], data=str(number), key="k")
+        await settled(tape, 20)
+    assert texts(tape.entries) == [str(number) for number in range(20)]
+    assert [entry.channels for entry in tape.entries[:2]] == [("a",), ("b",)]
+    assert {entry.key for entry in tape.entries} == {"k"}
+    assert tape.entries[0].frame == f"id: {tape.entries[0].position}\ndata: 0\n\n".encode()
+
+
+async def test_several_channels_are_one_event(make_backend: Any) -> None:
+    """An event that is published to several channels has one position, one delivery and one place in history."""
+    backend = make_backend()
+    async with connected(backend, "a", "b") as tape:
+        position = await put(backend, "a", "b")
+        await settled(tape, 1)
+        history = await backend.history(("a", "b"), None, position, 10)
+    assert [entry.position for entry in tape.entries] == [position]
+    assert [entry.position for entry in history.entries] == [position]
+
+
+async def test_idempotency_key_stores_once(make_backend: Any) -> None:
+    """Publishing again with the same key stores and delivers nothing, and returns the first position."""
+    backend = make_backend()
+    async with connected(backend, "a") as tape:
+        first = await put(backend, "a", data="1", once="key")
+        again = await put(backend, "a", data="2", once="key")
+        other = await put(backend, "a", data="3", once="other")
+        await settled(tape, 2)
+    assert first == again != other
+    assert texts(tape.entries) == ["1", "3"]
+
+
+async def test_history_pages_in_order(make_backend: Any) -> None:
+    """Pages follow each other by their next position, and the last one has none."""
+    backend = make_backend()
+    async with connected(backend, "a", "b", "c"):
+        for number in range(10):
+            last = await put(backend, "abc"[number % 3], data=str(number))
+        seen, after, pages = [], None, 0
+        while True:
+            page = await backend.history(("a", "b"), after, last, 3)
+            seen += texts(page.entries)
+            pages += 1
+            assert page.reason is None
+            if page.next is None:
+                break
+            after = page.next
+    assert seen == ["0", "1", "3", "4", "6", "7", "9"]
+    assert pages == 3
+
+
+async def test_history_is_bounded_by_both_ends(make_backend: Any) -> None:
+    """Only entries after the one position and up to the other are returned."""
+    backend = make_backend()
+    async with connected(backend, "a"):
+        positions = [await put(backend, "a", data=str(number)) for number in range(6)]
+        page = await backend.history(("a",), positions[1], positions[3], 10)
+    assert texts(page.entries) == ["2", "3"]
+    assert page.next is None
+
+
+async def test_history_outlives_readers(make_backend: Any) -> None:
+    """Events of a channel that nobody reads are kept."""
+    backend = make_backend()
+    async with connected(backend):
+        start = await put(backend, "other")
+        await backend.subscribe(("a",))
+        await backend.unsubscribe(("a",))
+        last = await put(backend, "a", data="kept")
+        assert texts((await backend.history(("a",), start, last, 10)).entries) == ["kept"]
+
+
+async def test_unknown_channel_has_no_history(make_backend: Any) -> None:
+    """A channel that nothing was published to has an empty history, and misses nothing."""
+    backend = make_backend()
+    async with connected(backend):
+        position = await put(backend, "a")
+        page = await backend.history(("b",), position, position, 10)
+    assert (list(page.entries), page.next, page.reason) == ([], None, None)
+
+
+async def test_trimmed_is_exact_at_the_boundary(make_backend: Any) -> None:
+    """A reader is complete as long as the first event after its position is kept, and told when it is not."""
+    backend = make_backend(history_size=3)
+    async with connected(backend):
+        positions = [await put(backend, "a", data=str(number)) for number in range(10)]
+        reasons = [(await backend.history(("a",), p, positions[-1], 10)).reason for p in positions]
+        rest = await backend.history(("a",), positions[0], positions[-1], 10)
+    kept = 10 - len(rest.entries)
+    assert reasons == ["trimmed"] * (kept - 1) + [None] * (11 - kept)
+    assert texts(rest.entries) == [str(number) for number in range(kept, 10)]
+
+
+async def test_trimming_concerns_only_its_channel(make_backend: Any) -> None:
+    """A busy channel's trimming is no gap for the readers of a quiet one."""
+    backend = make_backend(history_size=2)
+    async with connected(backend):
+        start = await put(backend, "quiet")
+        for _ in range(50):
+            last = await put(backend, "busy")
+        assert (await backend.history(("quiet",), start, last, 10)).reason is None
+        assert (await backend.history(("quiet", "busy"), start, last, 10)).reason == "trimmed"
+
+
+async def test_position_of_another_life_is_an_epoch_gap(make_backend: Any) -> None:
+    """A position of another epoch is answered with all that is kept, and the reason."""
+    backend = make_backend()
+    async with connected(backend):
+        last = await put(backend, "a", data="1")
+        foreign = last._replace(epoch="0" * 8 if last.epoch != "0" * 8 else "1" * 8)
+        page = await backend.history(("a",), foreign, last, 10)
+    assert (texts(page.entries), page.reason) == (["1"], "epoch")
+
+
+async def test_position_from_the_future_is_a_fork(make_backend: Any) -> None:
+    """A position that this log never gave out is answered with all that is kept, and the reason."""
+    backend = make_backend()
+    async with connected(backend):
+        last = await put(backend, "a", data="1")
+        page = await backend.history(("a",), last._replace(sequence=last.sequence + 1000), last, 10)
+    assert (texts(page.entries), page.reason) == (["1"], "fork")
+
+
+async def test_position_reaches_a_sink_before_subscribing_returns(make_backend: Any) -> None:
+    """A hub that has had no event yet knows the position of the log all the same."""
+    backend = make_backend()
+    async with connected(backend):
+        last = await put(backend, "a")
+    async with connected(backend, "a") as tape:
+        assert tape.position == last
+
+
+async def test_two_hubs_on_one_backend_see_the_same(make_backend: Any) -> None:
+    """An event published on one hub reaches the readers of another one, under the same id."""
+    backend = make_backend()
+    async with Hub(backend) as one, Hub(backend) as two, two.subscribe("a") as subscription:
+        published = await one.publish("a", "hello")
+        event = await anext(subscription)
+    assert (event.data, event.id) == ("hello", published)
+
+
+async def test_no_history_means_no_positions(make_backend: Any) -> None:
+    """With history_size=0 events are delivered without a position."""
+    backend = make_backend(history_size=0)
+    async with connected(backend, "a") as tape:
+        assert await backend.subscribe(("a",)) is None
+        assert await put(backend, "a", data="plain") is None
+        await settled(tape, 1)
+    assert tape.entries[0].position is None
+    assert tape.entries[0].frame == b"data: plain\n\n"
+
+
+@pytest.mark.parametrize("options", [{"history_size": -1}, {"history_ttl": 0}, {"history_ttl": -1}])
+async def test_bad_options_are_refused(make_backend: Any, options: dict[str, int]) -> None:
+    """A history that cannot be is refused where it is asked for."""
+    with pytest.raises(ValueError, match="at least 0"):
+        make_backend(**options)

@@ -1,0 +1,44 @@
+"""The error tree."""
+
+import pytest
+
+from sse_asgi import exceptions
+from sse_asgi.exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+
+
+@pytest.mark.parametrize(
+    ("error", "parents"),
+    [
+        (SSEError, (Exception,)),
+        (HubClosedError, (SSEError, RuntimeError)),
+        (SlowReaderError, (SSEError,)),
+        (BackendError, (SSEError,)),
+        (PublishUnknownError, (BackendError,)),
+    ],
+)
+def test_an_error_is_where_the_tree_shows_it(error: type[Exception], parents: tuple[type[Exception], ...]) -> None:
+    """Each error has exactly the parents that the module's docstring draws."""
+    assert error.__bases__ == parents
+
+
+def test_the_tree_shows_every_error() -> None:
+    """The module's docstring names each class of the module."""
+    names = [name for name, value in vars(exceptions).items() if isinstance(value, type)]
+    assert len(names) == 5
+    assert all(name in (exceptions.__doc__ or "") for name in names)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "async with hub:",
+        "app.add_middleware(EventSourceMiddleware, hub=hub)",
+        "FastAPI(lifespan=hub.lifespan)",
+        "with TestClient(app):",
+    ],
+)
+def test_a_closed_hub_names_the_ways_to_open_it(way: str) -> None:
+    """The message says what failed, how a hub is opened, and what a test client needs."""
+    message = str(HubClosedError("cannot publish"))
+    assert message.startswith("cannot publish: the hub is not open.")
+    assert f"`{way}`" in message

@@ -1,0 +1,396 @@
+"""Hub: opening, publishing, subscribing, draining."""
+
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, ServerSentEvent, SSEError
+from sse_asgi._event import History
+from sse_asgi._position import Position
+from sse_asgi.backends.base import Backend
+
+pytestmark = pytest.mark.anyio
+
+BAD_NAMES = ["", "a\nb", "a\0", "\x7f", "\x85", "x" * 513, "é" * 257, "\ud800"]
+GOOD_NAMES = ["a", "room:42/é😀 \u2028", "x" * 512, "é" * 256, "sse.internal", " "]
+
+
+# Opening
+
+
+async def test_publishing_on_a_closed_hub_says_how_to_open_it() -> None:
+    """A hub outside `async with` refuses, and names the ways in."""
+    hub = Hub()
+    with pytest.raises(HubClosedError, match=r"async with hub.*EventSourceMiddleware.*lifespan"):
+        await hub.publish("a", "x")
+    with pytest.raises(HubClosedError):
+        hub.subscribe("a")
+    with pytest.raises(HubClosedError):
+        await hub.history("a")
+    with pytest.raises(HubClosedError):
+        await hub.drain()
+    assert hub.state == "closed"
+    assert not hub.keeps_history
+
+
+async def test_closing_ends_subscriptions_and_refuses_new_ones() -> None:
+    """What is pending is still read, then the iteration ends; a subscription made before cannot be entered after."""
+    hub = Hub()
+    async with hub:
+        assert hub.state == "up"
+        late = hub.subscribe("a")
+        subscription = await hub.subscribe("a").__aenter__()
+        await hub.publish("a", "last")
+    assert [event.data async for event in subscription] == ["last"]
+    with pytest.raises(HubClosedError):
+        await late.__aenter__()
+
+
+async def test_a_hub_can_be_opened_again_and_keeps_its_log() -> None:
+    """History belongs to the backend, and outlives the hub's opening."""
+    hub = Hub()
+    async with hub:
+        first = await hub.publish("a", "1")
+        await hub.publish("a", "2")
+    async with hub, hub.subscribe("a", last_event_id=first) as subscription:
+        assert (await anext(subscription)).data == "2"
+
+
+async def test_nested_opening_borrows() -> None:
+    """The first opener owns the hub: an inner exit closes nothing."""
+    hub = Hub()
+    async with hub:
+        async with hub:
+            pass
+        await hub.publish("a", "still open")
+    assert hub.state == "closed"
+
+
+async def test_the_owners_exit_closes_at_once() -> None:
+    """A borrower in another task does not keep the hub open, nor does its later exit disturb."""
+    hub = Hub()
+    borrowed, closed = anyio.Event(), anyio.Event()
+
+    async def borrow() -> None:
+        async with hub:
+            borrowed.set()
+            await closed.wait()
+
+    async with anyio.create_task_group() as tasks:
+        async with hub:
+            tasks.start_soon(borrow)
+            await borrowed.wait()
+        assert hub.state == "closed"
+        async with hub:
+            closed.set()
+            await anyio.wait_all_tasks_blocked()
+        assert hub.state == "closed"
+
+
+async def test_a_hub_belongs_to_one_event_loop() -> None:
+    """Opening it in a second loop while it is open is refused with a clear error."""
+    hub = Hub()
+    errors: list[BaseException] = []
+
+    def other_loop() -> None:
+        try:
+            anyio.run(hub.__aenter__)
+        except RuntimeError as error:
+            errors.append(error)
+
+    async with hub:
+        thread = threading.Thread(target=other_loop)
+        thread.start()
+        await anyio.to_thread.run_sync(thread.join)
+    assert "another event loop" in str(errors[0])
+
+
+async def test_a_hub_works_in_one_loop_after_another() -> None:
+    """Nothing of a closed loop stays behind."""
+    hub = Hub()
+
+    async def once() -> None:
+        async with hub, hub.subscribe("a") as subscription:
+            await hub.publish("a", "x")
+            await anext(subscription)
+
+    for _ in range(3):
+        await anyio.to_thread.run_sync(anyio.run, once)
+        await once()
+
+
+async def test_lifespan_opens_the_hub_and_shows_it() -> None:
+    """`hub.lifespan` fits Starlette's and FastAPI's lifespan, and its state holds the hub."""
+    hub = Hub()
+    async with hub.lifespan(object()) as state:
+        assert state == {"hub": hub}
+        assert hub.state == "up"
+    assert hub.state == "closed"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"buffer_size": 0},
+        {"buffer_bytes": 0},
+        {"overflow": "explode"},
+        {"ping_interval": 0},
+        {"ping_interval": -1.0},
+    ],
+)
+async def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    """A wrong value is refused where it is given, and the message has it."""
+    with pytest.raises(ValueError, match=str(next(iter(options)))):
+        Hub(**options)
+
+
+async def test_unknown_options_are_refused() -> None:
+    """A misspelt option is a TypeError."""
+    with pytest.raises(TypeError):
+        Hub(bufer_size=3)  # type: ignore[call-arg]
+
+
+# Publishing
+
+
+async def test_publish_returns_the_id_that_readers_see() -> None:
+    """The returned id is the event's."""
+    async with Hub() as hub, hub.subscribe("a") as subscription:
+        published = await hub.publish("a", {"x": 1}, event="update", retry=10)
+        event = await anext(subscription)
+    assert event == ServerSentEvent({"x": 1}, event="update", retry=10, id=published)
+
+
+async def test_several_channels_reach_a_reader_once() -> None:
+    """A reader of several of an event's channels gets it once, and sees which of its own matched."""
+    async with Hub() as hub, hub.subscribe("a", "b", "z") as subscription:
+        await hub.publish(["a", "b", "c"], "1")
+        await hub.publish(("c", "z", "z"), "2")
+        events = [await anext(subscription), await anext(subscription)]
+    assert [(event.data, event.channels) for event in events] == [("1", ("a", "b")), ("2", ("z",))]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+async def test_bad_channel_names_are_refused(name: str) -> None:
+    """Empty, too long, or unprintable: ValueError, for readers and publishers."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match="channel"):
+            await hub.publish(name, "x")
+        with pytest.raises(ValueError, match="channel"):
+            hub.subscribe(name)
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+async def test_any_other_channel_name_works(name: str) -> None:
+    """Names are taken verbatim."""
+    async with Hub() as hub, hub.subscribe(name) as subscription:
+        await hub.publish(name, "x")
+        assert (await anext(subscription)).channels == (name,)
+
+
+@pytest.mark.parametrize("channels", [b"a", 3, None, [b"a"], [1]])
+async def test_channels_of_a_wrong_type_are_refused(channels: Any) -> None:
+    """A channel is a str."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match="str"):
+            await hub.publish(channels, "x")
+
+
+async def test_at_least_one_channel_is_needed() -> None:
+    """No channel: ValueError."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match="at least one"):
+            await hub.publish([], "x")
+        with pytest.raises(ValueError, match="at least one"):
+            hub.subscribe()
+
+
+async def test_a_list_given_to_subscribe_is_explained() -> None:
+    """subscribe takes names, not a list of them, and says so."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match=r"subscribe\('a', 'b'\)"):
+            hub.subscribe(["a", "b"])  # type: ignore[arg-type]
+
+
+async def test_an_event_needs_data() -> None:
+    """Without data no browser would see it: ValueError; empty data is data."""
+    async with Hub() as hub, hub.subscribe("a") as subscription:
+        for nothing in (None, ServerSentEvent(comment="x")):
+            with pytest.raises(ValueError, match="data"):
+                await hub.publish("a", nothing)
+        await hub.publish("a", "")
+        assert (await anext(subscription)).data == ""
+
+
+async def test_an_event_of_your_own_has_no_id() -> None:
+    """Ids are positions: a ServerSentEvent with one is refused, one without is published as it is."""
+    async with Hub() as hub, hub.subscribe("a") as subscription:
+        with pytest.raises(ValueError, match="no id"):
+            await hub.publish("a", ServerSentEvent("x", id="1"))
+        with pytest.raises(ValueError, match="give event and retry to"):
+            await hub.publish("a", ServerSentEvent("x"), event="y")
+        await hub.publish("a", ServerSentEvent("x", event="y", comment="c"))
+        event = await anext(subscription)
+    assert (event.data, event.event, event.comment) == ("x", "y", "c")
+
+
+@pytest.mark.parametrize(("data", "error"), [(float("nan"), ValueError), (object(), TypeError), (b"\xff", ValueError)])
+async def test_bad_data_is_refused_before_it_is_stored(data: Any, error: type[Exception]) -> None:
+    """Nothing of it reaches the log."""
+    async with Hub() as hub:
+        with pytest.raises(error):
+            await hub.publish("a", data)
+        assert await hub.history("a") == []
+
+
+async def test_a_publishing_loop_lets_readers_run() -> None:
+    """A burst of 300 publishes, more than a buffer holds, disconnects no fast reader and loses nothing."""
+    async with Hub(overflow="close") as hub, hub.subscribe("a") as subscription:
+        seen: list[str | None] = []
+
+        async def read() -> None:
+            async for event in subscription:
+                seen.append(event.data)
+                if len(seen) == 300:
+                    break
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            for number in range(300):
+                await hub.publish("a", str(number))
+    assert seen == [str(number) for number in range(300)]
+
+
+async def test_a_cancelled_publish_has_not_published() -> None:
+    """Publish is cancelled before it stores, or not at all."""
+    async with Hub() as hub:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await hub.publish("a", "x")
+        assert scope.cancelled_caught
+        assert await hub.history("a") == []
+
+
+async def test_idempotency_key_publishes_once() -> None:
+    """The second publish with a key returns the first id."""
+    async with Hub() as hub:
+        first = await hub.publish("a", "1", idempotency_key="k")
+        assert await hub.publish("a", "1", idempotency_key="k") == first
+        assert len(await hub.history("a")) == 1
+
+
+async def test_callable_data_is_rendered_for_each_reader() -> None:
+    """A function as data gets each reader's properties; a falsy result skips the reader."""
+    async with Hub() as hub:
+        async with hub.subscribe("a", properties="ann") as ann, hub.subscribe("a", properties="bob") as bob:
+            published = await hub.publish("a", lambda name: name != "bob" and {"for": name}, event="e")
+            await hub.publish("a", "for all")
+            first, second = await anext(ann), await anext(bob)
+    assert first == ServerSentEvent({"for": "ann"}, event="e", id=published)
+    assert second.data == "for all"
+
+
+class Elsewhere(Backend):
+    """A backend of some ten lines, that crosses processes, so to speak."""
+
+    def __init__(self) -> None:
+        self.inner = MemoryBackend()
+
+    def connect(self, sink: Any) -> Any:
+        return self.inner.connect(sink)
+
+    async def publish(self, channels: Any, event: Any, *, key: str | None, idempotency_key: str | None) -> Any:
+        return await self.inner.publish(channels, event, key=key, idempotency_key=idempotency_key)
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+        return await self.inner.subscribe(channels)
+
+    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+        await self.inner.unsubscribe(channels)
+
+    async def history(self, channels: Any, after: Any, upto: Position, limit: int) -> History:
+        return await self.inner.history(channels, after, upto, limit)
+
+
+async def test_callable_data_cannot_leave_the_process() -> None:
+    """On a backend that crosses processes it is a TypeError that names transform."""
+    async with Hub(Elsewhere()) as hub:
+        with pytest.raises(TypeError, match="transform"):
+            await hub.publish("a", lambda _: "x")
+        await hub.publish("a", "x")
+
+
+async def test_a_backend_error_reaches_the_publisher() -> None:
+    """What was not stored raises."""
+
+    class Failing(Elsewhere):
+        async def publish(self, *_: Any, **__: Any) -> Any:
+            msg = "no"
+            raise BackendError(msg)
+
+    async with Hub(Failing()) as hub:
+        with pytest.raises(SSEError, match="no"):
+            await hub.publish("a", "x")
+
+
+# History, drain, state
+
+
+async def test_history_returns_the_newest_in_order() -> None:
+    """As readers would see them, over any number of pages."""
+    async with Hub() as hub:
+        assert await hub.history("a") == []
+        for number in range(600):
+            await hub.publish(["a", "b"][number % 2], str(number))
+        await hub.publish("a", lambda _: "rendered events have no data of their own")
+        events = await hub.history("a", "b", limit=3)
+        assert len(await hub.history("a", "b", limit=1000)) == 600
+    assert [(event.data, event.channels) for event in events] == [("597", ("b",)), ("598", ("a",)), ("599", ("b",))]
+    assert all(event.id for event in events)
+
+
+async def test_history_is_empty_without_history() -> None:
+    """With history_size=0 there is nothing to return."""
+    async with Hub(MemoryBackend(history_size=0)) as hub:
+        await hub.publish("a", "x")
+        assert await hub.history("a") == []
+        assert not hub.keeps_history
+
+
+async def test_drain_ends_readers_and_waits_for_them() -> None:
+    """They get what is pending, then the end; the hub stays open."""
+    async with Hub() as hub:
+        seen: list[str | None] = []
+
+        async def read() -> None:
+            async with hub.subscribe("a") as subscription:
+                seen.extend([event.data async for event in subscription])
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            await hub.publish("a", "last")
+            await hub.drain()
+            assert seen == ["last"]
+        await hub.publish("a", "x")
+
+
+async def test_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that does not come back does not hold it up."""
+    monkeypatch.setattr("sse_asgi._hub.DRAIN_SECONDS", 0.01)
+    async with Hub() as hub, hub.subscribe("a"):
+        await hub.drain()
+
+
+async def test_state_tells_when_the_backend_is_down() -> None:
+    """`hub.state` is what the backend last said."""
+    backend = Elsewhere()
+    async with Hub(backend) as hub:
+        [registry] = backend.inner._sinks
+        registry.state(up=False)
+        assert hub.state == "down"
+        registry.state(up=True)
+        assert hub.state == "up"

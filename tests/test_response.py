@@ -1,0 +1,984 @@
+"""EventSourceResponse: one connection's life, in process; each sentence of its contract with what would break it."""
+
+import contextvars
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_asgi import EventSourceResponse, Hub, HubClosedError, MemoryBackend, ServerSentEvent
+from sse_asgi import _connection as connection_module
+from sse_asgi._shutdown import current_notice
+from sse_asgi.testing import EventStreamClient
+
+pytestmark = pytest.mark.anyio
+
+
+def serve(content: Callable[[], Any], **options: Any) -> EventStreamClient:
+    """Make a client of an app that answers every request with this content."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await EventSourceResponse(content(), **options)(scope, receive, send)
+
+    return EventStreamClient(app)
+
+
+async def numbers(count: int = 3) -> AsyncIterator[str]:
+    for number in range(count):
+        yield str(number)
+
+
+class Job:
+    """An async generator that tells what happens to it."""
+
+    def __init__(self, *, before: int = 1) -> None:
+        self.log: list[str] = []
+        self.started = anyio.Event()
+        self.cleaned = anyio.Event()
+        self.before = before
+
+    async def run(self) -> AsyncIterator[str]:
+        self.log.append("started")
+        self.started.set()
+        try:
+            for number in range(self.before):
+                yield str(number)
+            await anyio.sleep_forever()
+        finally:
+            self.log.append("cleaning")
+            with anyio.CancelScope(shield=True):  # only trio needs this
+                await anyio.sleep(0.01)
+            self.log.append("cleaned")
+            self.cleaned.set()
+
+
+# What can be streamed
+
+
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        ("text", "into a list"),
+        (b"bytes", "into a list"),
+        ({"a": 1}, "into a list"),
+        (ServerSentEvent("x"), "into a list"),
+        (numbers, "call the function"),
+        (list, "call the function"),
+        (5, "pass hub.subscribe"),
+        (None, "pass hub.subscribe"),
+    ],
+)
+async def test_what_cannot_be_streamed_names_the_fix(content: Any, fix: str) -> None:
+    """A TypeError in the endpoint, where it is easy to find."""
+    with pytest.raises(TypeError, match=fix):
+        EventSourceResponse(content)
+
+
+async def test_a_coroutine_is_refused_without_a_warning() -> None:
+    """An async function without a yield was called: it says so, and the coroutine is closed."""
+
+    async def forgot_to_yield() -> None:
+        pass
+
+    with pytest.raises(TypeError, match="yield"):
+        EventSourceResponse(forgot_to_yield())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["ping_interval", "send_timeout", "max_lifetime"])
+async def test_numbers_of_seconds_are_above_zero(option: str) -> None:
+    """None turns them off, 0 is refused."""
+    with pytest.raises(ValueError, match=option):
+        EventSourceResponse([], **{option: 0})  # type: ignore[arg-type]
+
+
+async def test_a_bad_retry_is_refused() -> None:
+    """In the constructor."""
+    with pytest.raises(ValueError, match="retry"):
+        EventSourceResponse([], retry=-1)
+
+
+async def test_items_follow_the_data_rule() -> None:
+    """Text, bytes, JSON and events; None is skipped."""
+
+    async def items() -> AsyncIterator[Any]:
+        for item in ("a", b"b", {"c": 1}, None, ServerSentEvent("d", id="1"), [None]):
+            yield item
+
+    async with serve(items).stream("/") as stream:
+        events = [(event.data, event.id) async for event in stream]
+    assert events == [("a", ""), ("b", ""), ('{"c":1}', ""), ("d", "1"), ("[null]", "1")]
+
+
+@pytest.mark.parametrize("make", [lambda: ["0", "1"], lambda: ("0", "1"), lambda: iter(["0", "1"]), lambda: numbers(2)])
+async def test_any_iterable_works(make: Callable[[], Any]) -> None:
+    """Lists, sync iterators and async generators."""
+    async with serve(make).stream("/") as stream:
+        assert [event.data async for event in stream] == ["0", "1"]
+
+
+async def test_an_item_that_cannot_be_written_is_the_sources_error() -> None:
+    """It is raised on, and the generator is closed."""
+    closed = anyio.Event()
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield object()
+        finally:
+            closed.set()
+
+    with pytest.raises(TypeError, match="object"):
+        async with serve(items).stream("/"):
+            pass
+    assert closed.is_set()
+
+
+# Headers and methods
+
+
+async def test_headers_keep_proxies_from_buffering() -> None:
+    """No charset, no caching, no transformation, no buffering, and no Connection header."""
+    async with serve(numbers).stream("/") as stream:
+        assert dict(stream.headers) == {
+            "content-type": "text/event-stream",
+            "cache-control": "no-cache, no-transform",
+            "x-accel-buffering": "no",
+        }
+
+
+async def test_the_callers_headers_win() -> None:
+    """Whatever their case; cookies can be set until the response is called."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = EventSourceResponse([], headers={"Cache-Control": "no-store", "X-Mine": "1"}, status_code=201)
+        response.set_cookie("seen", "yes")
+        await response(scope, receive, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        assert stream.status_code == 201
+        assert stream.headers.getlist("cache-control") == ["no-store"]
+        assert stream.headers["x-mine"] == "1"
+        assert "seen=yes" in stream.headers["set-cookie"]
+
+
+async def test_head_leaves_the_source_untouched() -> None:
+    """Headers and an empty body; no background task."""
+    job, ran = Job(), []
+    client = serve(job.run, background=BackgroundTask(ran.append, 1))
+    async with client.stream("/", method="HEAD") as stream:
+        assert await stream.read() == b""
+        assert stream.headers["content-type"] == "text/event-stream"
+        assert stream.complete
+    assert (job.log, ran) == ([], [])
+
+
+# The start
+
+
+async def test_a_subscription_starts_at_once() -> None:
+    """Head and first bytes before there is any event, and what is published after the head is not missed."""
+    async with Hub() as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
+        await hub.publish("a", "x")
+        assert (await stream.next_event()).data == "x"
+
+
+async def test_the_first_bytes_do_not_wait_for_the_backend() -> None:
+    """While entering takes long there is a comment already; the position follows when it is known."""
+    gate = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Any:
+            await gate.wait()
+            return await super().subscribe(channels)
+
+    async with Hub(Slow()) as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
+        await stream.received(b":\n")
+        assert stream.content == b":\n"
+        gate.set()
+        await stream.received(b"\n\n")
+        assert stream.content.startswith(b":\nid: ")
+
+
+async def test_retry_is_in_the_first_bytes() -> None:
+    """As a single line without a blank line."""
+    async with serve(numbers, retry=1234).stream("/") as stream:
+        assert (await stream.read()).startswith(b"retry: 1234\ndata: 0\n\n")
+
+
+async def test_an_iterable_starts_at_its_first_event() -> None:
+    """Not before: so that an exception can still become an error response."""
+    job = Job(before=0)
+    heads = []
+
+    async def send(message: Message) -> None:
+        heads.append(message)
+
+    async def receive() -> Message:
+        await job.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert heads == []
+        return {"type": "http.disconnect"}
+
+    await EventSourceResponse(job.run())({"type": "http", "method": "GET", "headers": []}, receive, send)
+    assert heads == []
+    assert job.log == ["started", "cleaning", "cleaned"]
+
+
+async def test_an_iterable_starts_after_start_timeout() -> None:
+    """A slow one still opens the stream."""
+    async with serve(Job(before=0).run, start_timeout=0.01).stream("/") as stream:
+        await stream.received(b":\n")
+
+
+@pytest.mark.parametrize("error", [HTTPException(403, "no"), ValueError("no")])
+async def test_an_exception_before_the_first_event_is_raised(error: Exception) -> None:
+    """Nothing was sent, so it becomes a real error response."""
+
+    async def fail() -> AsyncIterator[str]:
+        raise error
+        yield ""
+
+    with pytest.raises(type(error)):
+        async with serve(fail).stream("/"):
+            pass
+
+
+async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
+    """Also for a subscription, as long as nothing was sent."""
+
+    async def fail() -> None:
+        raise HTTPException(404)
+
+    async with Hub() as hub:
+        with pytest.raises(HTTPException):
+            async with serve(lambda: hub.subscribe("a", snapshot=fail)).stream("/"):
+                pass
+
+
+async def test_an_empty_iterable_is_an_empty_stream() -> None:
+    """200 with the final id."""
+    async with serve(list).stream("/") as stream:
+        assert await stream.read() == b"id: sse.end\n\n"
+        assert stream.status_code == 200
+
+
+# Errors
+
+
+async def three_then_fail() -> AsyncIterator[str]:
+    for number in range(3):
+        yield str(number)
+    msg = "secret"
+    raise LookupError(msg)
+
+
+async def test_an_exception_after_the_start_loses_nothing() -> None:
+    """Everything yielded is sent, then sse.error without details and id, a retry, the final body; then it is raised."""
+    async with serve(three_then_fail).stream("/") as stream:
+        events = [await stream.next_event() for _ in range(4)]
+        with pytest.raises(LookupError, match="secret"):
+            await stream.next_event()
+    assert stream.complete
+    assert stream.retry is not None
+    assert stream.content.index(b"sse.error") < stream.content.index(b"retry:")
+    assert [event.data for event in events[:3]] == ["0", "1", "2"]
+    assert (events[3].event, events[3].id) == ("sse.error", "")
+    assert b"secret" not in stream.content
+
+
+async def test_on_error_gives_another_event() -> None:
+    """Or none; one that fails is logged, and the default goes out."""
+
+    def fail(_: Exception) -> None:
+        msg = "on_error"
+        raise RuntimeError(msg)
+
+    outcomes = {}
+    for name, on_error in {
+        "own": lambda e: ServerSentEvent(type(e).__name__, event="x"),
+        "none": lambda _: None,
+    }.items():
+        with pytest.raises(LookupError):
+            async with serve(three_then_fail, on_error=on_error).stream("/") as stream:
+                await stream.ended()
+                outcomes[name] = stream.content
+    with pytest.raises(LookupError):
+        async with serve(three_then_fail, on_error=fail).stream("/") as stream:
+            await stream.ended()
+            outcomes["fails"] = stream.content
+    assert b"event: x\ndata: LookupError\n\nretry: " in outcomes["own"]
+    assert b"event:" not in outcomes["none"]
+    assert b"event: sse.error\n" in outcomes["fails"]
+
+
+async def test_a_subscription_that_fails_later_ends_the_same_way() -> None:
+    """A backend error while catching up: sse.error, then raised."""
+
+    class Failing(MemoryBackend):
+        async def history(self, *args: Any) -> Any:
+            if len(self._sinks) == 1 and failing:
+                msg = "history"
+                raise OSError(msg)
+            return await super().history(*args)
+
+    failing: list[bool] = []
+    async with Hub(Failing(), buffer_size=1) as hub:
+        with pytest.raises(OSError, match="history"):
+            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+                failing.append(True)
+                for _ in range(3):
+                    await MemoryBackend.publish(
+                        hub.backend,  # type: ignore[arg-type]
+                        ("a",),
+                        ServerSentEvent("x"),
+                        key=None,
+                        idempotency_key=None,
+                    )
+                await stream.ended()
+                assert b"event: sse.error" in stream.content
+                assert stream.complete
+
+
+async def test_a_source_cancelled_from_within_is_an_error() -> None:
+    """It ends the stream instead of leaving it hanging."""
+
+    async def cancelled() -> AsyncIterator[str]:
+        yield "1"
+        raise anyio.get_cancelled_exc_class()
+
+    if anyio.get_cancelled_exc_class().__module__.startswith("trio"):
+        return  # trio's Cancelled cannot be made by hand
+    with pytest.raises(RuntimeError, match="cancelled from within"):
+        async with serve(cancelled).stream("/") as stream:
+            await stream.ended()
+            assert b"sse.error" in stream.content
+
+
+# The end
+
+
+async def test_a_finished_iterable_ends_with_the_final_id() -> None:
+    """For a GET that accepts event streams, and the request that comes with it is answered 204 without running it."""
+    runs = []
+
+    def content() -> Any:
+        runs.append(job := Job())
+        return numbers() if len(runs) == 1 else job.run()
+
+    client = serve(content)
+    async with client.stream("/") as stream:
+        assert (await stream.read()).endswith(b"data: 2\n\nid: sse.end\n\n")
+        assert stream.complete
+    async with client.stream("/", last_event_id=stream.last_event_id) as again:
+        assert again.status_code == 204
+        assert await again.read() == b""
+        assert "content-type" not in again.headers
+    assert runs[1].log == []
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "options"),
+    [("POST", {}, {}), ("GET", {"accept": "*/*"}, {}), ("GET", {}, {"reconnect_after_end": True})],
+)
+async def test_others_get_no_final_id(method: str, headers: dict[str, str], options: dict[str, Any]) -> None:
+    """POST, clients that are no EventSource, and where it was turned off: then the iterable runs again."""
+    client = serve(numbers, **options)
+    async with client.stream("/", method=method, headers=headers) as stream:
+        assert b"sse.end" not in await stream.read()
+    if options:
+        async with client.stream("/", last_event_id="sse.end") as again:
+            assert b"data: 2" in await again.read()
+
+
+async def test_a_subscription_never_ends_for_good() -> None:
+    """A drained hub sends what is pending and a retry, not the final id; `sse.end` as an id is just unreadable."""
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a"))
+        async with client.stream("/", last_event_id="sse.end") as stream:
+            assert (await stream.next_event()).event == "sse.gap"
+            await hub.publish("a", "last")
+            await hub.drain()
+            content = await stream.read()
+        assert b"data: last\n\nretry: " in content
+        assert b"sse.end" not in content
+        assert stream.complete
+
+
+async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
+    """The browser comes back with its Last-Event-ID."""
+    async with Hub(buffer_size=1, overflow="close") as hub:
+        async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+            stream.stall()
+            for number in range(10):
+                await hub.publish("a", str(number))
+            stream._reading = True
+            stream._notify()
+            assert b"retry:" in await stream.read()
+        assert stream.complete
+
+
+# Disconnects and cleanup
+
+
+async def test_a_disconnect_cleans_the_source_up_with_its_awaits() -> None:
+    """While it awaits: it is cancelled once, and what it awaits in `finally` works."""
+    job = Job()
+    async with serve(job.run).stream("/") as stream:
+        await stream.next_event()
+        stream.disconnect()
+        await stream.ended()
+    assert job.log == ["started", "cleaning", "cleaned"]
+
+
+async def test_a_source_suspended_at_yield_is_closed_in_its_task() -> None:
+    """While a send is pending: the generator is closed by the task that ran it, in its context."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[Any] = []
+
+    async def endless() -> AsyncIterator[str]:
+        token = variable.set("mine")
+        task = anyio.get_current_task().id
+        try:
+            while True:
+                yield "x" * 70_000
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            seen.append((variable.get(), anyio.get_current_task().id == task))
+            variable.reset(token)
+
+    async with serve(endless).stream("/") as stream:
+        stream.stall()
+        await anyio.wait_all_tasks_blocked()
+    assert seen == [("mine", True)]
+
+
+async def test_a_source_is_not_pulled_while_a_send_is_pending() -> None:
+    """A client that does not read stops the generator within an item."""
+    pulled = 0
+
+    async def endless() -> AsyncIterator[str]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            await anyio.sleep(0)
+            yield "x" * 1000
+
+    async with serve(endless).stream("/") as stream:
+        stream.stall()
+        await anyio.wait_all_tasks_blocked()
+        before = pulled
+        await anyio.sleep(0.02)
+        assert pulled == before
+        assert pulled * 1000 < len(stream.content) + 2 * 66_000
+
+
+async def test_a_source_that_pauses_is_sent_at_once() -> None:
+    """What was yielded before a pause does not wait for more."""
+    go = anyio.Event()
+
+    async def pausing() -> AsyncIterator[str]:
+        yield "1"
+        yield "2"
+        await go.wait()
+        yield "3"
+
+    async with serve(pausing).stream("/") as stream:
+        assert [(await stream.next_event()).data for _ in range(2)] == ["1", "2"]
+        go.set()
+        assert (await stream.next_event()).data == "3"
+
+
+async def test_a_busy_source_that_never_awaits_is_not_held_back() -> None:
+    """Joining ends after some milliseconds, and everyone else gets a turn."""
+    times = []
+
+    async def busy() -> AsyncIterator[str]:
+        for _ in range(3):
+            threading.Event().wait(0.02)
+            yield "x"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            times.append(message.get("body", b""))
+            await send(message)
+
+        await EventSourceResponse(busy())(scope, receive, note)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.read()
+    assert times[1:4] == [b"data: x\n\n"] * 3
+
+
+async def test_bodies_are_joined_up_to_64_kib() -> None:
+    """A generator that does not pause goes out in few bodies, none larger, except for a single larger event."""
+    bodies = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            bodies.append(len(message.get("body", b"")))
+            await send(message)
+
+        items = ["x" * 1000] * 200 + ["y" * 100_000] + ["z"]
+        await EventSourceResponse(items)(scope, receive, note)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        events = [event.data async for event in stream]
+    assert len(events) == 202
+    assert len(bodies) < 60
+    assert [size for size in bodies if size > 64 * 1024] == [100_008]
+
+
+async def test_a_source_that_yields_only_none_does_not_starve_the_loop() -> None:
+    """Each None is a checkpoint, so that a disconnect is noticed."""
+
+    async def idle() -> AsyncIterator[None]:
+        while True:
+            yield None
+
+    async with serve(idle, start_timeout=0).stream("/") as stream:
+        await stream.received(b":\n")
+        stream.disconnect()
+        await stream.ended()
+
+
+async def test_cleanup_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """What does not end in cleanup_timeout is cut and logged."""
+    cut = anyio.Event()
+
+    async def stubborn() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await anyio.sleep_forever()
+        finally:
+            try:
+                with anyio.CancelScope(shield=anyio.get_cancelled_exc_class().__module__.startswith("asyncio")):
+                    await anyio.sleep_forever()
+            finally:
+                cut.set()
+
+    async with serve(stubborn, cleanup_timeout=0.05).stream("/") as stream:
+        await stream.next_event()
+    with anyio.fail_after(5):
+        await cut.wait()
+    if not anyio.get_cancelled_exc_class().__module__.startswith("trio"):
+        assert "took more than 0.05 s to clean up" in caplog.text
+
+
+async def test_an_exception_in_cleanup_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nobody left to tell."""
+
+    async def messy() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await anyio.sleep_forever()
+        finally:
+            msg = "in cleanup"
+            raise LookupError(msg)
+
+    async with serve(messy).stream("/") as stream:
+        await stream.next_event()
+    assert "in cleanup" in caplog.text
+
+
+async def test_an_oserror_from_send_is_a_disconnect() -> None:
+    """As some servers tell it."""
+    job = Job()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def broken(message: Message) -> None:
+            if message.get("body"):
+                raise ConnectionResetError
+            await send(message)
+
+        await EventSourceResponse(job.run())(scope, receive, broken)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.ended()
+    assert job.log == ["started", "cleaning", "cleaned"]
+
+
+async def test_an_oserror_from_receive_is_a_disconnect() -> None:
+    """The same."""
+    job, reset = Job(), anyio.Event()
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        async def broken() -> Message:
+            await reset.wait()
+            raise ConnectionResetError
+
+        await EventSourceResponse(job.run())(scope, broken, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        reset.set()
+        await stream.ended()
+    assert job.log[-1] == "cleaned"
+
+
+async def test_receive_has_one_owner() -> None:
+    """It is called by one task, never again before it has returned, and not cancelled to be called again."""
+    calls: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched() -> Message:
+            assert "waiting" not in calls
+            calls.append("waiting")
+            message = await receive()
+            calls[-1] = message["type"]
+            return message
+
+        await EventSourceResponse(numbers_slowly(), ping_interval=0.01)(scope, watched, send)
+
+    async def numbers_slowly() -> AsyncIterator[str]:
+        for number in range(5):
+            await anyio.sleep(0.02)
+            yield str(number)
+
+    async with EventStreamClient(app).stream("/", method="POST", body=b"unread") as stream:
+        assert stream.status_code == 200
+        await stream.read()
+        stream.disconnect()
+        await stream.ended()
+    assert calls[0] == "http.request"
+    assert len(calls) <= 2
+
+
+async def test_leaving_a_subscription_stream_leaves_the_hub() -> None:
+    """Nothing of a reader stays behind."""
+    async with Hub() as hub:
+        async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+            await stream.received(b"\n\n")
+            assert hub._registry is not None
+            assert hub._registry._channels
+        assert not hub._registry._channels
+        assert current_notice().listeners == 0
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "disconnect", "cancel"])
+async def test_a_background_task_runs_however_the_stream_ends(end: str) -> None:
+    """After cleanup, whenever a response had started."""
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            if end == "fail":
+                raise LookupError
+            if end != "finish":
+                await anyio.sleep_forever()
+        finally:
+            log.append("cleaned")
+
+    async def background() -> None:
+        await anyio.sleep(0.01)
+        log.append("background")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = EventSourceResponse(content(), background=BackgroundTask(background))
+        with anyio.CancelScope() as scope_of_app:
+            scopes.append(scope_of_app)
+            await response(scope, receive, send)
+
+    scopes: list[anyio.CancelScope] = []
+    try:
+        async with EventStreamClient(app).stream("/") as stream:
+            await stream.next_event()
+            if end == "cancel":
+                scopes[0].cancel()
+            elif end == "disconnect":
+                stream.disconnect()
+            await stream.ended()
+            assert stream.complete or end == "disconnect"
+    except LookupError:
+        assert end == "fail"
+    assert log == ["cleaned", "background"]
+
+
+async def test_a_failing_background_task_is_logged_and_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The stream's own error is still raised."""
+
+    async def fail() -> None:
+        msg = "background"
+        raise RuntimeError(msg)
+
+    with pytest.raises(LookupError, match="secret"):
+        async with serve(three_then_fail, background=BackgroundTask(fail)).stream("/") as stream:
+            await stream.ended()
+    assert "background" in caplog.text
+
+
+# Pings, timeouts, lifetimes
+
+
+async def test_pings_come_only_in_silence() -> None:
+    """A bare comment line, without a blank line."""
+    go = anyio.Event()
+
+    async def pausing() -> AsyncIterator[str]:
+        yield "1"
+        await go.wait()
+        yield "2"
+
+    async with serve(pausing, ping_interval=0.02).stream("/") as stream:
+        await stream.received(b":\n:\n")
+        go.set()
+        assert (await stream.read()).startswith(b"data: 1\n\n:\n:\n")
+
+
+async def test_busy_streams_are_not_pinged() -> None:
+    """The interval begins again with each event."""
+
+    async def busy() -> AsyncIterator[str]:
+        for number in range(30):
+            await anyio.sleep(0.005)
+            yield str(number)
+
+    async with serve(busy, ping_interval=0.1).stream("/") as stream:
+        assert b":\n:" not in await stream.read()
+        assert b"\n:\n" not in stream.content
+
+
+async def test_ping_interval_none_sends_none() -> None:
+    """Silence stays silence."""
+    async with serve(Job().run, ping_interval=None, send_timeout=None).stream("/") as stream:
+        await stream.next_event()
+        await anyio.sleep(0.05)
+        assert stream.content == b"data: 0\n\n"
+
+
+async def test_a_subscriptions_ping_interval_is_its_hubs() -> None:
+    """Unless the response is given one; a ping shows a position that moved."""
+    async with Hub(ping_interval=0.02) as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
+        moved = await hub.publish("b", "elsewhere")
+        await stream.received(f"id: {moved}\n\n".encode())
+        assert stream.last_event_id == moved
+
+
+async def test_a_ping_during_a_replay_moves_no_id() -> None:
+    """While history is slow the stream is kept alive, and no id is ahead of what is still to come."""
+    gate = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def history(self, *args: Any) -> Any:
+            await gate.wait()
+            return await super().history(*args)
+
+    async with Hub(Slow(), ping_interval=0.01) as hub:
+        first = await hub.publish("a", "1")
+        await hub.publish("a", "2")
+        client = serve(lambda: hub.subscribe("a"))
+        async with client.stream("/", last_event_id=first) as stream:
+            await stream.received(b":\n:\n:\n")
+            assert b"id" not in stream.content
+            gate.set()
+            assert (await stream.next_event()).data == "2"
+
+
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
+    """After send_timeout, by aborting its transport where the server shows it; no event is sent to it again."""
+    aborted = anyio.Event()
+    log = []
+
+    class Cycle:
+        """What uvicorn's receive belongs to."""
+
+        class transport:  # noqa: N801 - an attribute of that name
+            abort = aborted.set
+
+        def __init__(self, receive: Receive) -> None:
+            self._receive = receive
+
+        async def receive(self) -> Message:
+            return await self._receive()
+
+    async def flood() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 1000
+        finally:
+            log.append("closed")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await EventSourceResponse(flood(), send_timeout=0.05)(scope, Cycle(receive).receive, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        stream.stall()
+        await stream.ended()
+        assert not stream.complete
+    assert aborted.is_set()
+    assert log == ["closed"]
+
+
+async def test_send_timeout_none_waits() -> None:
+    """Nobody is cut off."""
+
+    async def flood() -> AsyncIterator[str]:
+        while True:
+            yield "x" * 1000
+
+    async with serve(flood, send_timeout=None, ping_interval=0.01).stream("/") as stream:
+        stream.stall()
+        await anyio.sleep(0.05)
+        assert not stream._ended.is_set()
+
+
+async def test_max_lifetime_makes_the_browser_reconnect() -> None:
+    """The stream ends properly, with a retry and without the final id."""
+    job = Job()
+    async with serve(job.run, max_lifetime=0.05).stream("/") as stream:
+        content = await stream.read()
+    assert content.startswith(b"data: 0\n\nretry: ")
+    assert b"sse.end" not in content
+    assert stream.complete
+    assert job.log[-1] == "cleaned"
+
+
+async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a fifth either way, so that clients do not come back together."""
+    asked = []
+    monkeypatch.setattr(connection_module.random, "uniform", lambda low, high: asked.append((low, high)) or 1)
+    async with serve(numbers, max_lifetime=10).stream("/") as stream:
+        await stream.read()
+    assert asked == [(0.8, 1.2)]
+
+
+# Shutdown
+
+
+async def shut_down() -> None:
+    current_notice().hear()
+
+
+@pytest.fixture
+async def notice() -> AsyncIterator[None]:
+    """Leave the event loop's notice as it was."""
+    yield
+    current_notice().heard = False
+
+
+@pytest.mark.usefixtures("notice")
+async def test_shutdown_ends_streams_with_a_farewell() -> None:
+    """What is pending is flushed, then a jittered retry and the final body; the source is cleaned up."""
+    job, retries = Job(), set()
+    async with Hub() as hub:
+        clients = [serve(lambda: hub.subscribe("a")) for _ in range(5)]
+        async with anyio.create_task_group() as tasks:
+
+            async def visit(client: EventStreamClient) -> None:
+                async with client.stream("/") as stream:
+                    await stream.received(b"\n\n")
+                    ready.append(1)
+                    content = await stream.read()
+                    assert b"data: last\n\nretry: " in content
+                    assert stream.complete
+                    retries.add(stream.retry)
+
+            ready: list[int] = []
+            for client in clients:
+                tasks.start_soon(visit, client)
+            async with serve(job.run).stream("/") as stream:
+                await stream.next_event()
+                await anyio.wait_all_tasks_blocked()
+                assert len(ready) == 5
+                await hub.publish("a", "last")
+                await shut_down()
+                assert b"retry: " in await stream.read()
+                assert stream.complete
+    assert job.log[-1] == "cleaned"
+    assert len(retries) > 1
+
+
+@pytest.mark.usefixtures("notice")
+async def test_new_streams_are_refused_during_shutdown() -> None:
+    """200, a jittered retry, the end: so that a browser comes back; the source is not touched."""
+    job = Job()
+    await shut_down()
+    async with serve(job.run).stream("/") as stream:
+        assert stream.status_code == 200
+        assert (await stream.read()).startswith(b"retry: ")
+        assert stream.complete
+    async with Hub() as hub, serve(lambda: hub.subscribe("a")).stream("/") as refused:
+        assert (await refused.read()).startswith(b"retry: ")
+    assert job.log == []
+
+
+@pytest.mark.usefixtures("notice")
+async def test_shutdown_does_not_wait_for_a_stalled_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its send is broken off after half a second."""
+    monkeypatch.setattr(connection_module, "SHUTDOWN_SECONDS", 0.05)
+
+    async def flood() -> AsyncIterator[str]:
+        while True:
+            yield "x" * 1000
+
+    async with serve(flood).stream("/") as stream:
+        stream.stall()
+        await anyio.wait_all_tasks_blocked()
+        await shut_down()
+        await stream.ended(2)
+
+
+# Sync sources
+
+
+async def test_a_sync_generator_runs_in_a_thread_of_its_own() -> None:
+    """One thread and one context from first to last, none of the event loop's."""
+    threads = set()
+
+    def content() -> Iterator[str]:
+        for number in range(3):
+            threads.add(threading.current_thread())
+            yield str(number)
+
+    async with serve(content).stream("/") as stream:
+        assert [event.data async for event in stream] == ["0", "1", "2"]
+    assert len(threads) == 1
+    assert threads.isdisjoint({threading.main_thread()})
+
+
+async def test_a_sync_generator_is_closed_on_disconnect() -> None:
+    """In its thread, when it next yields."""
+    closed = threading.Event()
+
+    def content() -> Iterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            closed.set()
+
+    async with serve(content).stream("/") as stream:
+        await stream.next_event()
+    assert closed.is_set()
+
+
+# Context
+
+
+async def test_context_variables_of_the_request_are_visible() -> None:
+    """The source runs in a copy of the request's context."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    async def content() -> AsyncIterator[str]:
+        yield variable.get()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        variable.set("request")
+        await EventSourceResponse(content())(scope, receive, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        assert (await stream.next_event()).data == "request"
+
+
+async def test_a_closed_hub_is_an_error_response() -> None:
+    """Entered after closing: raised before anything is sent."""
+    hub = Hub()
+    async with hub:
+        subscription = hub.subscribe("a")
+    with pytest.raises(HubClosedError):
+        async with serve(lambda: subscription).stream("/"):
+            pass
