@@ -80,8 +80,8 @@ class Guard:
         self._lock = anyio.Lock()
         self._timer: Timer = shared_timer()
         self._last = time.monotonic()
-        self._ends += self._last
         self._alarm: Alarm = self._timer.after(min(self._ping_interval, self._ends), self._watch_clock)
+        self._ends += self._last
         self._notice = current_notice()
         await self._send(message)
         self._notice.listen(self._on_shutdown)

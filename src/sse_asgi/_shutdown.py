@@ -47,9 +47,9 @@ class Notice:
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Call back when the shutdown begins; at once when it has begun."""
-        self._listeners[callback] = None
         if self._undo is None:
             self._undo = _hear_uvicorn(self) or _hear_signals(self) or _nothing
+        self._listeners[callback] = None
         if self.heard:
             callback()
 

@@ -1,0 +1,329 @@
+"""ServerSentEvent and what a log makes of it."""
+
+import copy
+import dataclasses
+import datetime as dt
+import enum
+import math
+import pickle
+import sys
+import uuid
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import given
+
+from oracle import interpret
+from sse_asgi import ServerSentEvent
+from sse_asgi._event import Entry, History, RenderedEvent, as_event, as_frame, to_json
+from sse_asgi._position import Position
+from sse_asgi.encoder import encode
+from strategies import PATIENT, fields
+
+
+class Message(pydantic.BaseModel):
+    text: str
+    weight: float = 1.5
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: float
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+FULL = ServerSentEvent("a\nb", event="chat", id="7", retry=1, comment="why")
+
+
+# Data
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("plain", "plain"),
+        ("", ""),
+        ('{"already": "JSON"}', '{"already": "JSON"}'),
+        (b"bytes \xc3\xa9", "bytes \N{LATIN SMALL LETTER E WITH ACUTE}"),
+        (b"", ""),
+        (0, "0"),
+        (False, "false"),
+        (1.5, "1.5"),
+        ([], "[]"),
+        ({}, "{}"),
+        ({"a": [1, None, True], "b": "c"}, '{"a":[1,null,true],"b":"c"}'),
+        ({"a": "\N{LATIN SMALL LETTER E WITH ACUTE}\u2028"}, '{"a":"\N{LATIN SMALL LETTER E WITH ACUTE}\u2028"}'),
+        ({"a": "x\ny"}, '{"a":"x\\ny"}'),
+        ((1, 2), "[1,2]"),
+        (Message(text="hi"), '{"text":"hi","weight":1.5}'),
+        ([Message(text="hi")], '[{"text":"hi","weight":1.5}]'),
+        (Point(1, 2.0), '{"x":1,"y":2.0}'),
+        (dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC), '"2024-05-06T07:08:09Z"'),
+        (dt.date(2024, 5, 6), '"2024-05-06"'),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (Colour.RED, '"red"'),
+        ({"at": dt.date(2024, 5, 6), "by": uuid.UUID(int=1)}, None),
+    ],
+)
+def test_data_becomes_text(data: Any, text: str | None) -> None:
+    """Text stays as it is, and everything else is compact JSON that is not ASCII-escaped."""
+    expected = '{"at":"2024-05-06","by":"00000000-0000-0000-0000-000000000001"}' if text is None else text
+    assert ServerSentEvent(data).data == expected
+
+
+def test_none_is_no_data() -> None:
+    """An event without data has no data field."""
+    event = ServerSentEvent(None, event="chat")
+    assert (event.data, event.encode()) == (None, b"event: chat\n\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        math.nan,
+        [math.inf],
+        {"a": -math.inf},
+        Message(text="hi", weight=math.nan),
+        {"a": [Message(text="hi", weight=math.inf)]},
+        Point(1, math.nan),
+    ],
+)
+def test_numbers_that_json_has_not_are_refused(data: Any) -> None:
+    """NaN and the infinities are a ValueError, however deep they hide."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        ServerSentEvent(data)
+
+
+@pytest.mark.parametrize("data", [object(), [object()], Message, lambda: 1])
+def test_data_that_nothing_can_serialise_is_refused(data: Any) -> None:
+    """What pydantic cannot write either is a TypeError that names the type and passes on what pydantic says."""
+    name = type(data[0] if isinstance(data, list) else data).__name__
+    with pytest.raises(TypeError, match=f"data of type {name} cannot be written as JSON: pydantic says: Unable"):
+        ServerSentEvent(data)
+
+
+@pytest.mark.parametrize("data", [Message(text="hi"), {"at": dt.date(2024, 5, 6)}])
+def test_without_pydantic_objects_are_refused(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pydantic is missing, whatever json cannot write is a TypeError that says what to do."""
+    monkeypatch.setitem(sys.modules, "pydantic_core", None)
+    with pytest.raises(TypeError, match=r"cannot be written as JSON: install pydantic, or convert it"):
+        ServerSentEvent(data)
+
+
+def test_without_pydantic_plain_data_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dicts, lists, numbers and text need no pydantic."""
+    monkeypatch.setitem(sys.modules, "pydantic_core", None)
+    assert ServerSentEvent({"a": [1, "b"]}).data == '{"a":[1,"b"]}'
+
+
+def test_bytes_deep_inside_that_are_not_utf_8_are_refused() -> None:
+    """Binary data inside a structure is a ValueError as well."""
+    with pytest.raises(ValueError, match="utf-8"):
+        ServerSentEvent({"a": b"\xff"})
+
+
+def test_a_structure_that_contains_itself_is_refused() -> None:
+    """A circle is a ValueError."""
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(ValueError, match="Circular"):
+        ServerSentEvent(circle)
+
+
+def test_to_json_is_the_form_of_payloads() -> None:
+    """The function behind the data rule writes text as a JSON string too."""
+    assert to_json(["a", "b"]) == '["a","b"]'
+    assert to_json("a") == '"a"'
+
+
+# Fields
+
+
+@PATIENT
+@given(fields())
+def test_the_frame_is_the_encoders(given_fields: dict[str, Any]) -> None:
+    """An event of text is written by encode()."""
+    assert ServerSentEvent(**given_fields).encode() == encode(**given_fields)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"event": "a\nb"}, {"id": "\0"}, {"retry": -1}, {"event": ""}, {"comment": "\ud800"}, {}]
+)
+def test_a_bad_field_is_refused_at_once(bad: dict[str, Any]) -> None:
+    """There is no event whose frame cannot be written."""
+    with pytest.raises(ValueError, match=r"must|surrogate|at least one"):
+        ServerSentEvent(**bad)
+
+
+def test_fields_are_attributes() -> None:
+    """Every field can be read, and an event of one's own has no channels."""
+    seen = (FULL.data, FULL.event, FULL.id, FULL.retry, FULL.comment, FULL.channels)
+    assert seen == ("a\nb", "chat", "7", 1, "why", ())
+
+
+def test_fields_that_were_not_given_are_none() -> None:
+    """Only the data is set in an event of data alone."""
+    event = ServerSentEvent("x")
+    assert (event.event, event.id, event.retry, event.comment) == (None, None, None, None)
+
+
+# Value semantics
+
+
+@pytest.mark.parametrize("name", ["data", "id", "channels", "_frame", "new"])
+def test_an_event_cannot_be_changed(name: str) -> None:
+    """Setting any attribute is an AttributeError that says what to do instead."""
+    with pytest.raises(AttributeError, match="immutable: make a new one"):
+        setattr(FULL, name, "x")
+
+
+@pytest.mark.parametrize("name", ["data", "channels"])
+def test_nothing_can_be_taken_from_an_event(name: str) -> None:
+    """Deleting an attribute is an AttributeError too."""
+    with pytest.raises(AttributeError, match="immutable"):
+        delattr(FULL, name)
+
+
+def test_events_with_the_same_frame_are_equal() -> None:
+    """Equality and hash are those of what goes over the wire."""
+    one, same = ServerSentEvent({"a": 1}, id="7"), ServerSentEvent('{"a":1}', id="7")
+    assert one == same
+    assert hash(one) == hash(same)
+
+
+@pytest.mark.parametrize("other", [ServerSentEvent("x", id="7"), ServerSentEvent("y"), "x", b"data: x\n\n", None])
+def test_events_with_another_frame_differ(other: Any) -> None:
+    """An event differs from events with other fields, and from everything that is no event."""
+    assert ServerSentEvent("x") != other
+
+
+def test_repr_shows_the_fields_that_are_set() -> None:
+    """What was not given is not shown."""
+    assert repr(ServerSentEvent("x", id="7")) == "ServerSentEvent(data='x', id='7')"
+    assert repr(FULL) == "ServerSentEvent(data='a\\nb', event='chat', id='7', retry=1, comment='why')"
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda event: pickle.loads(pickle.dumps(event))])
+@pytest.mark.parametrize("event", [FULL, ServerSentEvent({"a": 1}), ServerSentEvent(comment="only")])
+def test_an_event_can_be_copied_and_pickled(duplicate: Any, event: ServerSentEvent) -> None:
+    """A copy has the same frame and the same fields, and is as immutable."""
+    twin = duplicate(event)
+    assert (twin, repr(twin)) == (event, repr(event))
+    with pytest.raises(AttributeError):
+        twin.data = "y"
+
+
+def test_a_copy_keeps_the_channels() -> None:
+    """The channels of an event from a subscription survive pickling."""
+    seen = Entry(ServerSentEvent("x"), None, ("a", "b")).for_reader(ServerSentEvent("x"), ["a"])
+    assert pickle.loads(pickle.dumps(seen)).channels == ("a",)
+
+
+def test_an_event_has_no_dict() -> None:
+    """An event carries its slots and nothing else."""
+    assert not hasattr(FULL, "__dict__")
+
+
+# Anything as an event
+
+
+def test_as_event_returns_an_event_as_it_is() -> None:
+    """An event is not made again."""
+    assert as_event(FULL) is FULL
+
+
+@pytest.mark.parametrize("value", ["x", b"x", {"a": 1}, Message(text="hi"), 0])
+def test_as_event_makes_data_of_anything_else(value: Any) -> None:
+    """Whatever is no event is the data of one."""
+    assert as_event(value) == ServerSentEvent(value)
+
+
+@pytest.mark.parametrize("value", [FULL, "x", b"x", "a\nb", {"a": 1}, Message(text="hi")])
+def test_as_frame_is_the_frame_of_as_event(value: Any) -> None:
+    """The short way writes the same bytes."""
+    assert as_frame(value) == as_event(value).encode()
+
+
+@pytest.mark.parametrize("convert", [as_event, as_frame])
+def test_none_is_no_event(convert: Any) -> None:
+    """An event of nothing is a ValueError."""
+    with pytest.raises(ValueError, match="at least one"):
+        convert(None)
+
+
+# Events whose data is made for each reader
+
+
+def test_a_rendered_event_is_made_of_the_readers_properties() -> None:
+    """The function gets the properties, and its result is the data of an event of the given type and retry."""
+    rendered = RenderedEvent(lambda properties: {"for": properties}, "chat", 5)
+    assert rendered.render_for("ann") == ServerSentEvent({"for": "ann"}, event="chat", retry=5)
+
+
+@pytest.mark.parametrize("nothing", [None, "", b"", 0, {}, []])
+def test_a_falsy_result_skips_the_reader(nothing: Any) -> None:
+    """A function that gives something falsy makes no event."""
+    assert RenderedEvent(lambda _: nothing, None, None).render_for("ann") is None
+
+
+def test_a_rendered_event_has_no_bytes_of_its_own() -> None:
+    """Before there is a reader there is nothing to write."""
+    assert RenderedEvent(str, "chat", 5).encode() == b""
+
+
+# Events in a log
+
+POSITION = Position("0123abcd", 42)
+
+
+def test_an_entry_is_written_with_its_position_as_id() -> None:
+    """The frame of an entry is its event's, behind the id that resumes after it."""
+    assert Entry(ServerSentEvent("x", event="chat"), POSITION).frame == b"id: 0123abcd-42\nevent: chat\ndata: x\n\n"
+
+
+def test_an_entry_without_a_position_is_written_as_its_event() -> None:
+    """Where no history is kept there is no id."""
+    assert Entry(ServerSentEvent("x")).frame == b"data: x\n\n"
+
+
+def test_a_bare_position_is_an_id_only_frame() -> None:
+    """An entry without an event moves the last event id and dispatches nothing."""
+    assert interpret(Entry(None, POSITION).frame) == ([], "0123abcd-42", None)
+
+
+def test_an_entry_keeps_what_it_was_given() -> None:
+    """Channels and key stay beside the event and its position."""
+    event = ServerSentEvent("x")
+    entry = Entry(event, POSITION, ("a", "b"), "k")
+    assert (entry.event, entry.position, entry.channels, entry.key) == (event, POSITION, ("a", "b"), "k")
+
+
+def test_an_entry_writes_another_event_at_its_position() -> None:
+    """What a reader's transform made takes the entry's id."""
+    entry = Entry(ServerSentEvent("x"), POSITION)
+    assert entry.write(ServerSentEvent("y")) == b"id: 0123abcd-42\ndata: y\n\n"
+
+
+def test_a_reader_sees_the_id_and_its_own_channels() -> None:
+    """The event of a reader has the position as id and those of the entry's channels that the reader reads."""
+    entry = Entry(ServerSentEvent("x", event="chat", retry=5, comment="c"), POSITION, ("a", "b", "c"))
+    seen = entry.for_reader(ServerSentEvent("x", event="chat", retry=5, comment="c"), ["c", "a", "z"])
+    assert seen == ServerSentEvent("x", event="chat", id="0123abcd-42", retry=5, comment="c")
+    assert seen.channels == ("a", "c")
+
+
+@pytest.mark.parametrize("id_", [None, "mine"])
+def test_without_a_position_a_reader_sees_the_events_own_id(id_: str | None) -> None:
+    """Where no history is kept the event's id stays what it was."""
+    event = ServerSentEvent("x", id=id_)
+    assert Entry(event, None, ("a",)).for_reader(event, ["a"]).id == id_
+
+
+def test_a_page_of_history_is_complete_unless_it_says_otherwise() -> None:
+    """Without more arguments there is no next page and no reason."""
+    assert History([]) == ([], None, None)

@@ -1,0 +1,303 @@
+"""EventSourceMiddleware and its guard: the hub's life, get_hub, and streams that are not ours."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, get_hub
+from sse_asgi._shutdown import current_notice
+from sse_asgi.testing import EventStreamClient
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+async def notice() -> AsyncIterator[None]:
+    """Leave the event loop's notice as it was."""
+    yield
+    current_notice().heard = False
+
+
+def application(hub: Hub | None, endpoint: Any, **options: Any) -> Starlette:
+    app = Starlette(routes=[Route("/", endpoint)])
+    app.add_middleware(EventSourceMiddleware, hub=hub, **options)
+    return app
+
+
+# The hub
+
+
+async def test_the_hub_lives_as_long_as_the_application() -> None:
+    """Open before the application starts, closed after it has stopped and before the server is told."""
+    hub, states = Hub(), []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        states.append(hub.state)
+        await hub.publish("a", "at start-up")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        states.append(hub.state)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async with EventStreamClient(EventSourceMiddleware(app, hub=hub)):
+        states.append(hub.state)
+    states.append(hub.state)
+    assert states == ["up", "up", "up", "closed"]
+
+
+async def test_get_hub_finds_it_from_a_request() -> None:
+    """As a function, and as a FastAPI dependency, whose annotations exist at run time."""
+    hub = Hub()
+    app = FastAPI()
+    app.add_middleware(EventSourceMiddleware, hub=hub)
+
+    @app.get("/")
+    async def endpoint(request: Request, dependency: Annotated[Hub, Depends(get_hub)]) -> bool:
+        return dependency is hub and get_hub(request) is hub
+
+    async with EventStreamClient(app) as client, client.stream("/") as stream:
+        assert await stream.read() == b"true"
+
+
+async def test_get_hub_finds_the_hub_of_a_lifespan() -> None:
+    """`FastAPI(lifespan=hub.lifespan)` needs no middleware."""
+    hub = Hub()
+    app = FastAPI(lifespan=hub.lifespan)
+
+    @app.get("/")
+    async def endpoint(dependency: Annotated[Hub, Depends(get_hub)]) -> EventSourceResponse:
+        return EventSourceResponse(dependency.subscribe("a"))
+
+    async with EventStreamClient(app) as client, client.stream("/") as stream:
+        await hub.publish("a", "x")
+        assert (await stream.next_event()).data == "x"
+
+
+async def test_get_hub_without_a_hub_says_what_to_do() -> None:
+    """It names the ways to open one."""
+    with pytest.raises(HubClosedError, match="EventSourceMiddleware"):
+        get_hub(HTTPConnection({"type": "http", "headers": []}))
+
+
+async def test_a_server_without_lifespan_opens_the_hub_at_the_first_request() -> None:
+    """In a task of its own, once for concurrent first requests."""
+    hub = Hub()
+
+    async def endpoint(_: Request) -> Response:
+        return PlainTextResponse(str(await hub.publish("a", "x")))
+
+    client = EventStreamClient(application(hub, endpoint))
+
+    async def visit() -> None:
+        async with client.stream("/") as stream:
+            assert await stream.read()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(visit)
+    assert hub.state == "up"
+    assert len(await hub.history("a")) == 3
+
+
+async def test_websockets_see_the_hub_too() -> None:
+    """Everything but http and lifespan is passed on as it is."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope["state"]["hub"], receive, send))
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    hub = Hub()
+    async with hub:
+        await EventSourceMiddleware(app, hub=hub)({"type": "websocket"}, nothing, nothing)
+    assert seen == [(hub, nothing, nothing)]
+
+
+async def test_a_failing_start_closes_the_hub() -> None:
+    """What the application raises is raised on."""
+    hub = Hub()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    with pytest.raises(RuntimeError, match="no database"):
+        async with EventStreamClient(EventSourceMiddleware(app, hub=hub)):
+            pass
+    assert hub.state == "closed"
+
+
+# Foreign streams
+
+
+def plain(_: Request) -> StreamingResponse:
+    async def frames() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        await anyio.sleep_forever()
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+def half(_: Request) -> StreamingResponse:
+    async def frames() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\ndata: un"
+        await anyio.sleep_forever()
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+async def test_other_responses_are_passed_through() -> None:
+    """Untouched."""
+    async with EventStreamClient(application(None, lambda _: PlainTextResponse("x"))) as client:
+        async with client.stream("/") as stream:
+            assert await stream.read() == b"x"
+            assert dict(stream.headers) == {"content-length": "1", "content-type": "text/plain; charset=utf-8"}
+
+
+async def test_foreign_streams_get_headers_that_they_lack() -> None:
+    """What they have set is kept."""
+
+    def endpoint(_: Request) -> StreamingResponse:
+        return StreamingResponse(
+            iter([b"data: x\n\n"]), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    async with EventStreamClient(application(None, endpoint)) as client, client.stream("/") as stream:
+        assert stream.headers["x-accel-buffering"] == "no"
+        assert stream.headers["cache-control"] == "no-store"
+        assert await stream.read() == b"data: x\n\n"
+        assert stream.complete
+
+
+async def test_foreign_streams_are_pinged_in_silence() -> None:
+    """Between frames."""
+    async with EventStreamClient(application(None, plain, ping_interval=0.02)) as client, client.stream("/") as stream:
+        await stream.received(b"data: 1\n\n:\n:\n")
+
+
+async def test_foreign_streams_are_not_pinged_inside_a_frame() -> None:
+    """A half-written frame stays whole."""
+    async with EventStreamClient(application(None, half, ping_interval=0.01)) as client, client.stream("/") as stream:
+        await stream.received(b"un")
+        await anyio.sleep(0.05)
+        assert stream.content == b"data: 1\n\ndata: un"
+
+
+async def test_foreign_streams_have_a_lifetime() -> None:
+    """With a farewell."""
+    async with EventStreamClient(application(None, plain, max_lifetime=0.05)) as client, client.stream("/") as stream:
+        assert (await stream.read()).startswith(b"data: 1\n\nretry: ")
+        assert stream.complete
+
+
+@pytest.mark.parametrize("endpoint", [plain, half])
+async def test_foreign_streams_end_at_shutdown(endpoint: Any) -> None:
+    """Body complete, application cancelled; a farewell only between frames."""
+    async with EventStreamClient(application(None, endpoint)) as client, client.stream("/") as stream:
+        await stream.received(b"data: 1\n\n")
+        current_notice().hear()
+        content = await stream.read()
+        assert stream.complete
+        assert (b"retry: " in content) == (endpoint is plain)
+        await stream.ended()
+
+
+async def test_foreign_streams_are_not_begun_during_shutdown() -> None:
+    """They get a head, a retry and the end."""
+    async with EventStreamClient(application(None, plain)) as client:
+        current_notice().hear()
+        async with client.stream("/") as stream:
+            assert b"retry: " in await stream.read()
+            assert stream.complete
+
+
+async def test_a_foreign_stream_that_goes_on_sending_is_not_heard() -> None:
+    """After the end its messages go nowhere."""
+    sent = anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await send({"type": "http.response.body", "body": b"data: late\n\n", "more_body": True})
+            sent.set()
+
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/") as stream:
+        current_notice().hear()
+        content = await stream.read()
+        await stream.ended()
+    assert sent.is_set()
+    assert b"late" not in content
+
+
+async def test_a_foreign_stream_stuck_in_a_send_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a client that does not read."""
+    monkeypatch.setattr("sse_asgi._guard.PATIENCE", 0.02)
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            await send({"type": "http.response.body", "body": b"data: x\n\n" * 1000, "more_body": True})
+
+    async with EventStreamClient(EventSourceMiddleware(flood, ping_interval=0.01)).stream("/") as stream:
+        stream.stall()
+        await anyio.sleep(0.05)
+        current_notice().hear()
+        await stream.ended(2)
+
+
+async def test_a_foreign_stream_whose_client_has_gone_is_left_alone() -> None:
+    """An OSError from send is a disconnect, at a ping as well."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def broken(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                tried.set()
+                raise BrokenPipeError
+            await send(message)
+
+        await EventSourceMiddleware(inner, ping_interval=0.01)(scope, receive, broken)
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await tried.wait()
+
+    tried = anyio.Event()
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.ended()
+
+
+async def test_our_own_streams_are_left_to_themselves() -> None:
+    """No second ping, no second farewell, also behind another middleware."""
+
+    class Passing(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: Any) -> Response:
+            return await call_next(request)  # type: ignore[no-any-return]
+
+    async def endpoint(_: Request) -> EventSourceResponse:
+        return EventSourceResponse(hub.subscribe("a"), ping_interval=None)
+
+    hub = Hub()
+    app = Starlette(routes=[Route("/", endpoint)])
+    app.add_middleware(Passing)
+    app.add_middleware(EventSourceMiddleware, hub=hub, ping_interval=0.01)
+    async with EventStreamClient(app) as client, client.stream("/") as stream:
+        await anyio.sleep(0.05)
+        assert b":\n:" not in stream.content
+        current_notice().hear()
+        assert (await stream.read()).count(b"retry: ") == 1
+        assert stream.complete

@@ -1,0 +1,281 @@
+"""The package as a whole: its floors, its one door, what importing it does not do, and its measures."""
+
+import ast
+import inspect
+import io
+import json
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import sse_asgi
+
+PACKAGE = "sse_asgi"
+SOURCE = Path(sse_asgi.__file__).parent
+
+# Every import goes strictly downward. The empty name is the package itself, its one door.
+FLOORS = {
+    "encoder": 1,
+    "decoder": 1,
+    "exceptions": 1,
+    "_position": 1,
+    "_runtime": 1,
+    "backends": 1,  # holds nothing but its docstring
+    "_shutdown": 2,
+    "_event": 2,
+    "_threads": 2,
+    "_buffer": 3,
+    "_guard": 3,
+    "backends.base": 3,
+    "_subscription": 4,
+    "backends.memory": 4,
+    "_feeds": 5,
+    "_registry": 5,
+    "_connection": 6,
+    "_hub": 6,
+    "_response": 7,
+    "_app": 8,
+    "_middleware": 8,
+    "config": 8,
+    "testing": 8,
+    "": 9,
+    "__main__": 10,
+}
+
+# Which modules may import what is not the standard library's nor anyio.
+STRANGERS: dict[str, set[str]] = {
+    "starlette": {"_connection", "_response", "_app", "_middleware", "_guard", "config", "testing"},
+    "pydantic_core": {"_event"},
+    "trio": {"_runtime"},
+    "fastapi": {"__main__"},
+    "uvicorn": {"__main__"},
+}
+
+MAX_BODY_LINES = 30
+MAX_MODULE_LINES = 300
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+Documented = ast.Module | ast.ClassDef | FunctionNode
+
+
+def module_name(path: Path) -> str:
+    """Name a file as it is imported, relative to the package."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {module_name(path): path for path in sorted(SOURCE.rglob("*.py")) if "examples" not in path.parts}
+
+
+class Import(NamedTuple):
+    """One import statement's target, by its full name, and whether it stands inside a function."""
+
+    target: str
+    in_function: bool
+
+
+def imports(module: str) -> Iterator[Import]:
+    """Find every import of a module, those for types only and those inside functions included."""
+    nodes = [(child, False) for child in ast.iter_child_nodes(ast.parse(PATHS[module].read_text()))]
+    while nodes:
+        node, in_function = nodes.pop()
+        if isinstance(node, ast.Import):
+            yield from (Import(name.name, in_function) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (Import(target, in_function) for target in _targets(module, node))
+        in_function = in_function or isinstance(node, FunctionNode)
+        nodes += [(child, in_function) for child in ast.iter_child_nodes(node)]
+
+
+def _targets(module: str, node: ast.ImportFrom) -> Iterator[str]:
+    base = node.module or ""
+    if node.level:
+        is_package = PATHS[module].name == "__init__.py"
+        here = [PACKAGE, *filter(None, module.split("."))]
+        parents = here[: len(here) - node.level + is_package]
+        base = ".".join([*parents, *filter(None, [node.module])])
+    for name in node.names:
+        inner = f"{base}.{name.name}"
+        yield inner if inner.removeprefix(f"{PACKAGE}.") in PATHS else base
+
+
+def own_imports(module: str) -> set[str]:
+    """Name the modules of the package that a module imports."""
+    targets = {one.target for one in imports(module)}
+    return {
+        target.removeprefix(PACKAGE).removeprefix(".") for target in targets if (target + ".").startswith(f"{PACKAGE}.")
+    }
+
+
+# Floors
+
+
+def test_every_module_has_a_floor() -> None:
+    """The table names each file of the package, and no file that is not there."""
+    assert PATHS.keys() == FLOORS.keys()
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_imports_go_strictly_downward(module: str) -> None:
+    """A module imports from lower floors only, so that there is no circle, not even of types."""
+    not_below = {name for name in own_imports(module) if FLOORS[name] >= FLOORS[module]}
+    assert not_below == set()
+
+
+def test_the_imports_that_the_floors_judge_are_found() -> None:
+    """The reader of imports sees plain, relative, inner and parents' ones, so that an empty result means none."""
+    assert own_imports("backends.memory") == {"_event", "_position", "_shutdown", "backends.base"}
+    assert {"_app", "backends.base", "exceptions"} < own_imports("")
+    assert Import("trio", in_function=True) in set(imports("_runtime"))
+    assert Import("asyncio", in_function=False) in set(imports("_runtime"))
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_a_stranger_is_imported_only_where_it_belongs(module: str) -> None:
+    """Starlette is on the upper floors, pydantic and trio in one place each, FastAPI in the demo, Redis nowhere."""
+    tops = {one.target.partition(".")[0] for one in imports(module)}
+    strangers = tops - set(sys.stdlib_module_names) - {"anyio", PACKAGE}
+    assert {name for name in strangers if module not in STRANGERS.get(name, set())} == set()
+
+
+@pytest.mark.parametrize("stranger", ["trio", "pydantic_core"])
+def test_what_may_be_missing_is_imported_when_it_is_needed(stranger: str) -> None:
+    """Optional libraries are imported inside functions only."""
+    found = [one for module in PATHS for one in imports(module) if one.target.partition(".")[0] == stranger]
+    assert found
+    assert all(one.in_function for one in found)
+
+
+# The one door
+
+
+def public_names() -> set[str]:
+    """Name what a user of the package sees in it, submodules apart."""
+    return {
+        name for name, value in vars(sse_asgi).items() if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """Everything public is in __all__ once, and nothing else is."""
+    assert sse_asgi.__all__ == sorted(public_names())
+
+
+@pytest.mark.parametrize("name", sse_asgi.__all__)
+def test_a_public_name_is_documented(name: str) -> None:
+    """Each public object, its public methods and properties have docstrings of their own."""
+    value = getattr(sse_asgi, name)
+    members = vars(value) if inspect.isclass(value) else {}
+    documentable = {
+        f"{name}.{key}": member.__doc__
+        for key, member in members.items()
+        if not key.startswith("_") and (inspect.isroutine(member) or isinstance(member, property))
+    }
+    documentable[name] = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    assert [key for key, doc in documentable.items() if not inspect.cleandoc(doc or "")] == []
+
+
+def test_the_version_is_the_distributions() -> None:
+    """The package knows its version without keeping a copy of it."""
+    assert sse_asgi.__version__ == version("sse-asgi")
+
+
+def test_another_attribute_is_an_attribute_error() -> None:
+    """What the package has not is refused as in any other module."""
+    with pytest.raises(AttributeError, match="module 'sse_asgi' has no attribute 'Publisher'"):
+        sse_asgi.Publisher  # noqa: B018
+
+
+# Importing
+
+IMPORT = """
+import gc, json, signal, sys, threading
+import asyncio, logging
+
+def handlers():
+    return {number: repr(signal.getsignal(number)) for number in signal.valid_signals()}
+
+def loops():
+    return sum(isinstance(one, asyncio.AbstractEventLoop) for one in gc.get_objects())
+
+before = handlers(), loops(), threading.active_count(), len(logging.root.handlers)
+import sse_asgi
+after = handlers(), loops(), threading.active_count(), len(logging.root.handlers)
+print(json.dumps({
+    "signal handlers": before[0] == after[0],
+    "event loops": before[1] == after[1],
+    "threads": before[2] == after[2],
+    "logging handlers": before[3] == after[3] and not logging.getLogger("sse_asgi").handlers,
+    "modules": sorted(sys.modules),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Any:
+    """Import the package in a new interpreter, and look around before and after."""
+    run = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("what", ["signal handlers", "event loops", "threads", "logging handlers"])
+def test_importing_changes_nothing(fresh: dict[str, bool], what: str) -> None:
+    """Signal handlers, event loops, threads and logging handlers are after the import what they were before."""
+    assert fresh[what]
+
+
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "logging.handlers"])
+def test_importing_does_not_import(fresh: dict[str, list[str]], name: str) -> None:
+    """What only some users need is not imported for all."""
+    assert name not in fresh["modules"]
+
+
+# Measures
+
+
+def docstring_lines(tree: ast.AST) -> set[int]:
+    """Number the lines of all docstrings."""
+    nodes = [node.body[0] for node in ast.walk(tree) if isinstance(node, Documented) and ast.get_docstring(node)]
+    return {line for node in nodes for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+
+
+def code_lines(source: str) -> set[int]:
+    """Number the lines that are neither blank nor only a comment."""
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {line for token in tokens if token.type not in blank for line in range(token.start[0], token.end[0] + 1)}
+
+
+def body_lines(function: FunctionNode) -> int:
+    """Count the lines of a function below its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_no_function_is_long(module: str) -> None:
+    """No function's body has more than 30 lines, its docstring apart."""
+    functions = [node for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, FunctionNode)]
+    assert {one.name: body_lines(one) for one in functions if body_lines(one) > MAX_BODY_LINES} == {}
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_no_module_is_long(module: str) -> None:
+    """No module has more than 300 lines, docstrings, blank lines and comments apart."""
+    source = PATHS[module].read_text()
+    assert len(code_lines(source) - docstring_lines(ast.parse(source))) <= MAX_MODULE_LINES
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_a_module_says_what_it_does(module: str) -> None:
+    """The first line of a module's docstring is a sentence, or a heading that the next lines explain."""
+    first = (ast.get_docstring(ast.parse(PATHS[module].read_text())) or "").split("\n\n")[0]
+    assert re.search(r"[.:]$", first)

@@ -1,0 +1,249 @@
+"""The Notice: who hears of a shutdown, what is touched for it, and that it is put back."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import anyio
+import pytest
+import uvicorn
+
+from sse_asgi._shutdown import Notice, current_notice, farewell, uvicorn_server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the signal handlers back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+async def heard(event: anyio.Event) -> None:
+    with anyio.fail_after(5):
+        await event.wait()
+
+
+async def test_each_event_loop_has_one_notice() -> None:
+    """The same one within a loop, another one elsewhere."""
+    here = current_notice()
+    assert current_notice() is here
+
+    async def elsewhere() -> Notice:
+        return current_notice()
+
+    assert await anyio.to_thread.run_sync(anyio.run, elsewhere) is not here
+
+
+async def test_every_listener_is_told_once() -> None:
+    """Later ones at once, and a second shutdown tells nobody."""
+    notice, told = Notice(), []
+
+    def one() -> None:
+        told.append(1)
+
+    def two() -> None:
+        told.append(2)
+
+    notice.listen(one)
+    notice.hear()
+    notice.hear()
+    notice.listen(two)
+    assert (told, notice.listeners, notice.heard) == ([1, 2], 2, True)
+    notice.unlisten(one)
+    notice.unlisten(two)
+    assert notice.listeners == 0
+
+
+async def test_farewells_differ_and_spread_further_for_more_clients() -> None:
+    """A retry line without a blank line, never 0."""
+    notice = Notice()
+    values = {int(farewell(notice).removeprefix(b"retry: ")) for _ in range(200)}
+    assert len(values) > 20
+    assert min(values) >= 500
+    assert max(values) <= 1500
+    notice._listeners = dict.fromkeys(range(10_000))  # type: ignore[arg-type]
+    assert max(int(farewell(notice).removeprefix(b"retry: ")) for _ in range(200)) > 5000
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_heard_and_passed_on(number: signal.Signals) -> None:
+    """To the handler that was there, which is put back with the last listener."""
+    passed = []
+
+    def previous(signum: int, _: FrameType | None) -> None:
+        passed.append(signum)
+
+    signal.signal(number, previous)
+    notice, event = Notice(), anyio.Event()
+    notice.listen(event.set)
+    assert signal.getsignal(number) is not previous
+    os.kill(os.getpid(), number)
+    await heard(event)
+    assert passed == [number]
+    notice.unlisten(event.set)
+    assert signal.getsignal(number) is previous
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"])
+async def test_a_loops_own_handler_is_not_called() -> None:
+    """It works through the loop's wake-up descriptor all the same."""
+    notice, ours, theirs = Notice(), anyio.Event(), anyio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, theirs.set)
+    notice.listen(ours.set)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await heard(ours)
+    await heard(theirs)
+    notice.unlisten(ours.set)
+    loop.remove_signal_handler(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("handlers")
+async def test_an_ignored_signal_is_still_heard() -> None:
+    """And stays ignored."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    notice, event = Notice(), anyio.Event()
+    notice.listen(event.set)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await heard(event)
+    notice.unlisten(event.set)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("handlers")
+async def test_a_handler_that_came_later_is_left_alone() -> None:
+    """Only what is still ours is put back."""
+    notice = Notice()
+    notice.listen(lambda: None)
+
+    def later(signum: int, frame: FrameType | None) -> None:
+        pass
+
+    signal.signal(signal.SIGTERM, later)
+    notice.unlisten(next(iter(notice._listeners)))
+    assert signal.getsignal(signal.SIGTERM) is later
+
+
+PROCESS = """
+import anyio, sys
+from sse_asgi._shutdown import current_notice
+
+async def main():
+    heard = anyio.Event()
+    current_notice().listen(heard.set)
+    print("ready", flush=True)
+    await heard.wait()
+    print("heard", flush=True)
+    await anyio.sleep(30)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_signal_that_would_kill_kills_a_second_later(loop: str) -> None:
+    """Where there was no handler, streams have a second, then the process ends as it would have."""
+    command = [sys.executable, "-c", PROCESS, loop]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"heard\n"
+        assert process.wait(5) == -signal.SIGTERM
+
+
+async def test_outside_the_main_thread_nothing_is_touched() -> None:
+    """No signal can be heard there, and none is asked for."""
+    before = signal.getsignal(signal.SIGTERM)
+    after = []
+
+    async def elsewhere() -> None:
+        notice = current_notice()
+        notice.listen(lambda: None)
+        after.append(signal.getsignal(signal.SIGTERM))
+        notice.unlisten(next(iter(notice._listeners)))
+
+    await anyio.to_thread.run_sync(anyio.run, elsewhere)
+    assert after == [before]
+
+
+# uvicorn's own server
+
+
+class Served:
+    """A uvicorn server in a thread, whose app runs a function in its loop."""
+
+    def __init__(self, function: Any, **config: Any) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await receive()
+                function(self)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await send({"type": "lifespan.shutdown.complete"})
+
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on", **config))
+        self.log: list[Any] = []
+
+    def run(self) -> None:
+        thread = threading.Thread(target=self.server.run)
+        thread.start()
+        while not self.server.started:
+            assert thread.is_alive()
+        self.server.should_exit = True
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_uvicorns_shutdown_is_heard_in_a_thread(loop: str) -> None:
+    """The instance that serves this loop is found, wrapped, and put back; the loop may serve again."""
+
+    def start(served: Served) -> None:
+        assert uvicorn_server() is served.server
+        notice = current_notice()
+        listener = lambda: served.log.append(notice.heard)  # noqa: E731
+        notice.listen(listener)
+        served.log += [notice, listener]
+        assert "shutdown" in vars(served.server)
+
+    served = Served(start, loop=loop)
+    served.run()
+    notice, listener, heard_then = served.log
+    assert heard_then is True
+    assert notice.heard is False
+    notice.unlisten(listener)
+    assert "shutdown" not in vars(served.server)
+
+
+def test_a_server_that_is_stopping_is_heard_at_once() -> None:
+    """A stream that begins after the signal is told immediately; another wrapper is left alone."""
+
+    def start(served: Served) -> None:
+        served.server.should_exit = True
+        notice = Notice()
+        notice.listen(lambda: served.log.append("heard"))
+
+        async def other(*args: Any, **kwargs: Any) -> None:
+            await uvicorn.Server.shutdown(served.server, *args, **kwargs)
+
+        served.server.shutdown = other  # type: ignore[method-assign]
+        notice.unlisten(next(iter(notice._listeners)))
+        assert served.server.shutdown is other
+        served.server.should_exit = False
+
+    served = Served(start)
+    served.run()
+    assert served.log == ["heard"]
