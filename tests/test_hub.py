@@ -208,7 +208,7 @@ async def test_at_least_one_channel_is_needed() -> None:
 
 
 async def test_a_list_given_to_subscribe_is_explained() -> None:
-    """subscribe takes names, not a list of them, and says so."""
+    """To subscribe one gives names, not a list of them, and the error says so."""
     async with Hub() as hub:
         with pytest.raises(TypeError, match=r"subscribe\('a', 'b'\)"):
             hub.subscribe(["a", "b"])  # type: ignore[arg-type]

@@ -244,6 +244,35 @@ async def test_a_foreign_stream_that_goes_on_sending_is_not_heard() -> None:
     assert b"late" not in content
 
 
+async def test_a_foreign_stream_that_has_ended_is_not_ended_again() -> None:
+    """Its application may still be busy; it is cancelled."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": False})
+        await anyio.sleep_forever()
+
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/") as stream:
+        await stream.received(b"x\n\n")
+        current_notice().hear()
+        await stream.ended()
+        assert stream.content == b"data: x\n\n"
+
+
+async def test_busy_foreign_streams_are_not_pinged() -> None:
+    """The interval begins again with each message."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for _ in range(20):
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+            await anyio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with EventStreamClient(EventSourceMiddleware(app, ping_interval=0.1)).stream("/") as stream:
+        assert b"\n:" not in await stream.read()
+
+
 async def test_a_foreign_stream_stuck_in_a_send_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a client that does not read."""
     monkeypatch.setattr("sse_asgi._guard.PATIENCE", 0.02)

@@ -72,7 +72,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-PATHS = {module_name(path): path for path in sorted(SOURCE.rglob("*.py")) if "examples" not in path.parts}
+PATHS = {module_name(path): path for path in sorted({*SOURCE.glob("*.py"), *SOURCE.glob("backends/**/*.py")})}
 
 
 class Import(NamedTuple):

@@ -114,7 +114,24 @@ async def test_items_follow_the_data_rule() -> None:
     assert events == [("a", ""), ("b", ""), ('{"c":1}', ""), ("d", "1"), ("[null]", "1")]
 
 
-@pytest.mark.parametrize("make", [lambda: ["0", "1"], lambda: ("0", "1"), lambda: iter(["0", "1"]), lambda: numbers(2)])
+class Countdown:
+    """An async iterator that is no generator."""
+
+    def __init__(self) -> None:
+        self.rest = ["1", "0"]
+
+    def __aiter__(self) -> "Countdown":
+        return self
+
+    async def __anext__(self) -> str:
+        if not self.rest:
+            raise StopAsyncIteration
+        return self.rest.pop()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ["0", "1"], lambda: ("0", "1"), lambda: iter(["0", "1"]), lambda: numbers(2), Countdown]
+)
 async def test_any_iterable_works(make: Callable[[], Any]) -> None:
     """Lists, sync iterators and async generators."""
     async with serve(make).stream("/") as stream:
@@ -167,7 +184,7 @@ async def test_the_callers_headers_win() -> None:
 
 async def test_head_leaves_the_source_untouched() -> None:
     """Headers and an empty body; no background task."""
-    job, ran = Job(), []
+    job, ran = Job(), list[int]()
     client = serve(job.run, background=BackgroundTask(ran.append, 1))
     async with client.stream("/", method="HEAD") as stream:
         assert await stream.read() == b""
@@ -569,6 +586,20 @@ async def test_cleanup_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         assert "took more than 0.05 s to clean up" in caplog.text
 
 
+async def test_leaving_a_hub_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that does not answer when the last reader leaves holds nobody up."""
+    monkeypatch.setattr("sse_asgi._registry.UNSUBSCRIBE_SECONDS", 0.05)
+
+    class Stuck(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            await anyio.sleep_forever()
+
+    async with Hub(Stuck()) as hub:
+        async with serve(lambda: hub.subscribe("a"), cleanup_timeout=0.01).stream("/") as stream:
+            await stream.received(b"\n\n")
+        assert stream._ended.is_set()
+
+
 async def test_an_exception_in_cleanup_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """There is nobody left to tell."""
 
@@ -744,7 +775,7 @@ async def test_busy_streams_are_not_pinged() -> None:
 
 async def test_ping_interval_none_sends_none() -> None:
     """Silence stays silence."""
-    async with serve(Job().run, ping_interval=None, send_timeout=None).stream("/") as stream:
+    async with serve(Job().run, ping_interval=None, send_timeout=None, start_timeout=0.02).stream("/") as stream:
         await stream.next_event()
         await anyio.sleep(0.05)
         assert stream.content == b"data: 0\n\n"
@@ -840,7 +871,12 @@ async def test_max_lifetime_makes_the_browser_reconnect() -> None:
 async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a fifth either way, so that clients do not come back together."""
     asked = []
-    monkeypatch.setattr(connection_module.random, "uniform", lambda low, high: asked.append((low, high)) or 1)
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return 1
+
+    monkeypatch.setattr("random.uniform", uniform)
     async with serve(numbers, max_lifetime=10).stream("/") as stream:
         await stream.read()
     assert asked == [(0.8, 1.2)]
@@ -953,7 +989,7 @@ async def test_a_sync_generator_is_closed_on_disconnect() -> None:
 
     async with serve(content).stream("/") as stream:
         await stream.next_event()
-    assert closed.is_set()
+    assert await anyio.to_thread.run_sync(closed.wait, 5)
 
 
 # Context

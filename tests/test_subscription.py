@@ -12,7 +12,6 @@ import pytest
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
 from sse_asgi._event import History
 from sse_asgi._position import Position
-from sse_asgi._runtime import new_wakeup
 
 pytestmark = pytest.mark.anyio
 
@@ -189,6 +188,69 @@ async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:
                 tasks.start_soon(visit)
         assert calls[-1] == "unsubscribe"
         assert calls.count("subscribe") == calls.count("unsubscribe")
+
+
+async def test_a_reader_who_comes_while_the_last_one_leaves_is_subscribed_again() -> None:
+    """It waits for the unsubscribe, and then makes a subscribe of its own."""
+    calls: list[str] = []
+    leaving, go_on = anyio.Event(), anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            calls.append("subscribe")
+            return await super().subscribe(channels)
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            leaving.set()
+            await go_on.wait()
+            calls.append("unsubscribe")
+
+    async def visit() -> None:
+        async with hub.subscribe("a"):
+            pass
+
+    async with Hub(Slow()) as hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(visit)
+        await leaving.wait()
+        async with anyio.create_task_group() as others:
+            others.start_soon(visit)
+            others.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+            assert calls == ["subscribe"]
+            go_on.set()
+    assert calls == ["subscribe", "unsubscribe"] * 2
+
+
+async def test_a_reader_who_gives_up_does_not_take_the_channel_from_the_next() -> None:
+    """One leaves, one gives up waiting for that, one stays: the channel is subscribed for the last."""
+    leaving, go_on = anyio.Event(), anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            leaving.set()
+            await go_on.wait()
+
+    async def visit() -> None:
+        async with hub.subscribe("a"):
+            pass
+
+    async def stay() -> None:
+        async with hub.subscribe("a") as subscription:
+            assert hub._registry is not None
+            assert hub._registry._channels["a"].subscribed
+            await hub.publish("a", "x")
+            assert (await anext(subscription)).data == "x"
+
+    async with Hub(Slow()) as hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(visit)
+        await leaving.wait()
+        async with anyio.create_task_group() as impatient:
+            impatient.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+            impatient.cancel_scope.cancel()
+            tasks.start_soon(stay)
+            tasks.start_soon(lambda: anyio.sleep(0))
+            go_on.set()
 
 
 # The gate
@@ -568,14 +630,15 @@ async def test_events_held_during_a_snapshot_may_be_dropped_and_read_again() -> 
 
 
 async def test_a_snapshot_without_history_has_no_id() -> None:
-    """There are no positions then."""
+    """There are no positions then; what is published meanwhile follows all the same."""
 
     async def state() -> str:
+        await hub.publish("a", "meanwhile")
         return "state"
 
     async with Hub(MemoryBackend(history_size=0)) as hub, hub.subscribe("a", snapshot=state) as subscription:
-        event = await anext(subscription)
-    assert (event.data, event.id) == ("state", None)
+        events = await take_all(subscription)
+    assert [(event.data, event.id) for event in events] == [("state", None), ("meanwhile", None)]
 
 
 async def test_transform_personalises_and_filters() -> None:
@@ -639,9 +702,7 @@ async def test_without_history_every_connection_is_fresh() -> None:
 
 @asynccontextmanager
 async def framed(hub: Hub, **options: Any) -> AsyncIterator[Subscription]:
-    subscription = hub.subscribe("a", **options)
-    subscription.attach(new_wakeup())
-    async with subscription:
+    async with hub.subscribe("a", **options) as subscription:
         yield subscription
 
 
@@ -712,6 +773,17 @@ async def test_a_ping_shows_a_position_that_moved() -> None:
         assert subscription.ping() == b":\n"
 
 
+async def test_a_rendered_event_is_taken_once() -> None:
+    """Callable data goes out with its id, and moves the reader behind it."""
+    async with Hub(buffer_size=1) as hub, framed(hub) as subscription:
+        subscription.take()
+        published = await hub.publish("a", lambda _: "mine")
+        assert subscription.take() == f"id: {published}\ndata: mine\n\n".encode()
+        for number in range(3):
+            await hub.publish("a", str(number))
+        assert data(await take_all(subscription)) == ["0", "1", "2"]
+
+
 async def test_a_filtered_event_moves_the_position_at_the_next_ping() -> None:
     """Skipped by transform: nothing is written until there is silence."""
     async with Hub() as hub, framed(hub, transform=lambda *_: None) as subscription:
@@ -744,7 +816,7 @@ async def test_position_frames_can_be_turned_off() -> None:
 
 
 async def test_a_connection_cut_anywhere_resumes_without_loss() -> None:
-    """Whatever prefix of its frames a reader got, its last id brings exactly the rest (initial and snapshot included)."""
+    """Whatever prefix of its frames a reader got, its last id brings exactly the rest."""
     async with Hub(MemoryBackend(history_size=5)) as hub:
         first = await hub.publish("a", "0")
         for number in range(1, 9):
@@ -765,7 +837,7 @@ async def test_a_connection_cut_anywhere_resumes_without_loss() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_each_readers_union_is_what_was_published(seed: int) -> None:
-    """Readers on random channels, cut and resumed at random at full publishing speed: in order, nothing lost or twice."""
+    """Readers on random channels, cut and resumed at random: in order, nothing lost, nothing twice."""
     rng = random.Random(seed)
     names = ["a", "b", "c", "d"]
     published: list[tuple[str, set[str]]] = []

@@ -245,11 +245,10 @@ class Connection:
 
     def _cut(self) -> None:
         """Stop writing to a client that does not read, and close its connection where the server lets us."""
-        if self._sending:
-            self._reason = "slow"
-            transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
-            if transport is not None:
-                transport.abort()
+        self._reason = "slow"
+        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
+        if transport is not None:
+            transport.abort()
         self._interrupt.cancel()
 
     # The end
@@ -272,10 +271,7 @@ class Connection:
         if self.started or self._reason in ("finished", "shutdown", "lifetime"):
             with anyio.move_on_after(FAREWELL_SECONDS):
                 await self._part()
-        if not await self._clean_up():
-            logger.warning("the content of a stream took more than %s s to clean up", self._terms.cleanup_timeout)
-            if self._child is not None:
-                self._child.cancel()
+        await self._clean_up()
 
     async def _part(self) -> None:
         tail = b"" if self._sending else self._tail()
@@ -301,13 +297,14 @@ class Connection:
             logger.exception("on_error failed")
             return ERROR
 
-    async def _clean_up(self) -> bool:
-        with anyio.move_on_after(self._terms.cleanup_timeout):
+    async def _clean_up(self) -> None:
+        with anyio.move_on_after(self._terms.cleanup_timeout) as limit:
             while self._child is not None:
                 await self._wakeup
             await self._feed.close()
-            return True
-        return False
+        if limit.cancelled_caught and self._child is not None:
+            logger.warning("the content of a stream took more than %s s to clean up", self._terms.cleanup_timeout)
+            self._child.cancel()
 
 
 async def _run(background: BackgroundTask) -> None:

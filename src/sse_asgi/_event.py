@@ -71,7 +71,9 @@ class ServerSentEvent:
         msg = "a ServerSentEvent is immutable: make a new one"
         raise AttributeError(msg)
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> NoReturn:
+        """Refuse as well."""
+        self.__setattr__(name, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle by the fields."""

@@ -61,8 +61,8 @@ class IterableFeed:
         self._size = 0
         self._handed_over = 0.0
         self._sending = False
-        self._wakeup: Wakeup | None = None
-        self._room: Wakeup | None = None
+        self._wakeup: Wakeup  # attached before the first take
+        self._room: Wakeup
         self.hungry = True
         self.ended: str | None = None
 
@@ -75,8 +75,7 @@ class IterableFeed:
         """Join the frames that wait, of at most 64 KiB together; a larger one goes alone."""
         if not self._frames:
             self._sending = False
-            if self._room is not None:
-                self._room.set()
+            self._room.set()
             return b""
         frames, self._frames = self._frames, []
         if self._size > BODY_LIMIT and len(frames) > 1:
@@ -110,8 +109,6 @@ class IterableFeed:
         return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
 
     async def _put(self, frame: bytes) -> None:
-        assert self._wakeup is not None
-        assert self._room is not None
         self._frames.append(frame)
         self._size += len(frame)
         self._wakeup.set()

@@ -11,6 +11,8 @@ from ._subscription import Subscription
 from .backends.base import Backend
 from .exceptions import HubClosedError
 
+UNSUBSCRIBE_SECONDS = 5.0
+
 
 class _Channel:
     """The readers of one channel, and whether the backend was told that there are any."""
@@ -56,13 +58,17 @@ class Registry:
             self._channels[name].readers[subscription] = None
         position = self._position
         for name in subscription.channels:
-            channel = self._channels[name]
-            if not channel.subscribed:
-                async with channel.lock:
-                    if not channel.subscribed:
-                        position = await self._backend.subscribe((name,))
-                        channel.subscribed = True
+            if not self._channels[name].subscribed:
+                position = await self._subscribe(name, self._channels[name])
         return position
+
+    async def _subscribe(self, name: str, channel: _Channel) -> Position | None:
+        async with channel.lock:
+            if channel.subscribed:
+                return self._position
+            position = await self._backend.subscribe((name,))
+            channel.subscribed = True
+            return position
 
     async def leave(self, subscription: Subscription) -> None:
         """Offer nothing more; the last reader of a channel unsubscribes this process from it."""
@@ -77,13 +83,17 @@ class Registry:
             self._left()
 
     async def _unsubscribe(self, name: str, channel: _Channel) -> None:
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
             async with channel.lock:
-                if channel.subscribed and not channel.readers:
-                    channel.subscribed = False
-                    await self._backend.unsubscribe((name,))
-                if not channel.readers and self._channels.get(name) is channel:
-                    del self._channels[name]
+                if not channel.readers:
+                    await self._forget(name, channel)
+
+    async def _forget(self, name: str, channel: _Channel) -> None:
+        if channel.subscribed:
+            channel.subscribed = False
+            await self._backend.unsubscribe((name,))
+        if not channel.readers and self._channels.get(name) is channel:
+            del self._channels[name]
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of the log."""

@@ -37,7 +37,10 @@ async def checkpoint() -> None:
 
 
 class Wakeup(Protocol):
-    """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned."""
+    """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned.
+
+    It may be lost on a waiter that is cancelled at the same time: look again at what you wait for before you wait.
+    """
 
     def set(self) -> None:
         """Wake the waiter, or let the next wait return at once."""

@@ -114,7 +114,7 @@ class Subscription:
         self.ended: str | None = None
         self.recovery = Recovery("fresh")
         self._source = source
-        self._wakeup: Wakeup | None = None
+        self._wakeup: Wakeup  # attached before the hub knows of this reader
         self._state: Literal["new", "entered", "left"] = "new"
         self._ready: list[Entry] = []
         self._buffer = Buffer(options.buffer_size, options.buffer_bytes)
@@ -132,15 +132,17 @@ class Subscription:
         if self._state != "new":
             msg = "a subscription is entered once: make another one with hub.subscribe(...)"
             raise RuntimeError(msg)
+        self.attach(new_wakeup())
+        await self._enter()
+        return self
+
+    async def _enter(self) -> None:
         self._state = "entered"
-        if self._wakeup is None:
-            self._wakeup = new_wakeup()
         try:
             await self._begin(await self._source.enter(self))
         except BaseException:
             await self.__aexit__()
             raise
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Leave the channels."""
@@ -158,7 +160,7 @@ class Subscription:
             SlowReaderError: The buffer was full and the rule is `overflow="close"`.
             StopAsyncIteration: The hub was drained or closed.
         """
-        if self._state != "entered" or self._wakeup is None:
+        if self._state != "entered":
             msg = "a subscription is iterated inside `async with subscription:`"
             raise RuntimeError(msg)
         while True:
@@ -179,23 +181,18 @@ class Subscription:
         """Hold one live event; never waits and never fails, whatever the reader does."""
         if not self._buffer.append(entry):
             self._overflow(entry)
-        if self._wakeup is not None:
-            self._wakeup.set()
+        self._wakeup.set()
 
     def lose(self, reason: str) -> None:
         """Announce that live events were lost, then catch up from what is left."""
         self._lost = reason
         self._close_gate()
-        self._wake()
+        self._wakeup.set()
 
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream."""
         self.ended = self.ended or reason
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._wakeup is not None:
-            self._wakeup.set()
+        self._wakeup.set()
 
     # What the response calls: the methods of a Feed
 
@@ -219,12 +216,11 @@ class Subscription:
         if not self._ready:
             if not entries or not self._open:
                 return b""
-            if len(entries) == 1 and self._plain and not self._buffer.dropped:
-                entry = self._buffer.pop()
-                if type(entry.event) is ServerSentEvent:
-                    self._position = self._written = entry.position
-                    return entry.frame
-                self._ready.append(entry)
+            entry = entries[0]
+            if len(entries) == 1 and self._plain and type(entry.event) is ServerSentEvent and not self._buffer.dropped:
+                self._buffer.pop()
+                self._position = self._written = entry.position
+                return entry.frame
         return self._join()
 
     def _join(self) -> bytes:
@@ -250,7 +246,7 @@ class Subscription:
 
     async def run(self) -> None:
         """Enter, or read one page of history."""
-        await (self.__aenter__() if self._state == "new" else self.catch_up())
+        await (self._enter() if self._state == "new" else self.catch_up())
 
     async def close(self) -> None:
         """Leave, if it was entered."""

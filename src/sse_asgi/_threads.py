@@ -26,7 +26,11 @@ async def iterate_in_thread(iterable: Iterable[Any]) -> AsyncGenerator[Any, None
     limiter = _shared_limiter()
     thread = _Thread(iterable, limiter)
     await limiter.acquire_on_behalf_of(thread)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the system has no more threads
+        limiter.release_on_behalf_of(thread)
+        raise
     try:
         while (item := await thread.pull()) is not _END:
             yield item
@@ -63,8 +67,7 @@ class _Thread:
     async def pull(self) -> Any:
         self._asked.release()
         await self._answered
-        if self._error is not None:
-            raise self._error
+        self._raise()
         return _END if self._ended else self._item
 
     async def stop(self) -> None:
@@ -72,6 +75,12 @@ class _Thread:
         self._asked.release()
         while not self._ended:
             await self._answered
+        self._raise()
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     # In the thread
 

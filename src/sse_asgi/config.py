@@ -77,7 +77,11 @@ def create_hub(settings: Settings | None = None) -> Hub:
 
 
 def _create_backend(settings: Settings) -> Backend:
-    scheme = urlsplit(settings.backend_url).scheme
+    try:
+        scheme = urlsplit(settings.backend_url).scheme
+    except ValueError as error:
+        msg = f"SSE_BACKEND_URL={settings.backend_url!r}: {error}"
+        raise ValueError(msg) from error
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme == "memory":
         return _memory(settings)
@@ -91,7 +95,7 @@ def _create_backend(settings: Settings) -> Backend:
 
 def _memory(settings: Settings) -> MemoryBackend:
     options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
-    for name, value in parse_qsl(urlsplit(settings.backend_url).query, keep_blank_values=True):
+    for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
         if name not in options:
             msg = f"SSE_BACKEND_URL={settings.backend_url!r}: unknown option {name!r}; known: {', '.join(options)}"
             raise ValueError(msg)

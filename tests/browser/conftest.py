@@ -1,0 +1,79 @@
+"""One Chromium for all of these tests, one demo, and visitors of its rooms."""
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from browser.servers import Demo, Wire
+from browser.visitor import Visitor
+from playwright.sync_api import Browser, expect, sync_playwright
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+Enter = Callable[..., Visitor]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put these tests last: playwright keeps an event loop running in this thread, where async tests need none."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=15_000)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def chat() -> Iterator[Demo]:
+    """One demo for every test that does not stop it."""
+    with Demo() as demo:
+        yield demo
+
+
+@pytest.fixture
+def own_chat() -> Iterator[Demo]:
+    """A demo for one test, which may stop it and start it again."""
+    with Demo() as demo:
+        yield demo
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with Wire() as server:
+        yield server
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """A room for one test."""
+    return request.node.name[-40:]
+
+
+@pytest.fixture
+def enter(browser: Browser, room: str) -> Iterator[Enter]:
+    """Let somebody enter a room, in a browser profile of their own; no page may have had an error."""
+    visitors: list[Visitor] = []
+
+    def enter_room(name: str, demo: Demo, *, to: str = room, **options: object) -> Visitor:
+        visitor = Visitor(browser.new_context(**options), name)  # type: ignore[arg-type]
+        visitors.append(visitor)
+        visitor.enter(demo.url, to)
+        return visitor
+
+    yield enter_room
+    errors = [error for visitor in visitors for error in visitor.errors]
+    for visitor in visitors:
+        visitor.context.close()
+    assert errors == []

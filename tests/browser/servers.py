@@ -1,0 +1,191 @@
+"""What the browser talks to: the demo as a process, and a server in a thread whose answers a test decides."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlencode
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from sse_asgi.decoder import DecodedEvent, EventDecoder
+
+T = TypeVar("T")
+PATIENCE = 15.0
+DEMO = (sys.executable, "-m", "sse_asgi", "demo")
+
+
+def until(fact: Callable[[], T]) -> T:
+    """Ask until the answer is truthy."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := fact()):
+        assert time.monotonic() < deadline, f"it did not happen in {PATIENCE} s"
+        time.sleep(0.02)
+    return value
+
+
+def free_port() -> int:
+    """Find a port that no client gets by chance, so that a server which is started again gets it again."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError
+
+
+class Demo:
+    """`python -m sse_asgi demo`; started again, it listens where it did before."""
+
+    def __init__(self, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._cwd = cwd
+        self._env = env
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._process is not None:
+            self.stop()
+
+    def start(self) -> None:
+        self._process = process = subprocess.Popen(
+            [*DEMO, "--port", str(self.port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self._cwd,
+            env=self._env,
+        )
+        until(lambda: process.poll() is not None or self._answers())
+        assert process.poll() is None, process.communicate()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.get("rooms"))
+        except urllib.error.URLError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[str, float]:
+        """End it as the signal does; return what it printed and the seconds that it took."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        began = time.monotonic()
+        process.send_signal(number)
+        try:
+            output, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+        assert (process.returncode, errors) == (0, "")
+        return output, time.monotonic() - began
+
+    # What a program other than the page can ask for
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=PATIENCE) as response:
+            return str(response.read(), "utf-8")
+
+    def post(self, room: str, text: str, **fields: object) -> int:
+        """Say something; return the status."""
+        draft = {"id": str(uuid.uuid4()), "name": "Poster", "text": text, **fields}
+        request = urllib.request.Request(
+            f"{self.url}messages?{urlencode({'room': room})}",
+            json.dumps(draft).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    def stream(self, headers: dict[str, str] | None = None, **query: str) -> "Stream":
+        return Stream(self.port, f"/events?{urlencode(query)}", headers or {})
+
+
+class Stream:
+    """A reader that is no browser."""
+
+    def __init__(self, port: int, target: str, headers: dict[str, str]) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._connection.request("GET", target, headers={"Accept": "text/event-stream", **headers})
+        self._response: HTTPResponse = self._connection.getresponse()
+        self._decoder = EventDecoder()
+        self._events: list[DecodedEvent] = []
+        self.status = self._response.status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def next(self, *kinds: str) -> DecodedEvent:
+        """Return the next event of these types, and skip others."""
+        while True:
+            while self._events:
+                event = self._events.pop(0)
+                if event.event in kinds:
+                    return event
+            chunk = self._response.read1()
+            assert chunk, "the stream has ended"
+            self._events += self._decoder.feed(chunk)
+
+    def read_to_end(self) -> None:
+        """Read until the server has ended the response properly."""
+        while self._response.read1():
+            pass
+
+
+class Wire:
+    """A server in a thread: a test says what each path answers, and sees what was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[Request], Response]] = {}
+        self.requests: list[tuple[str, float, str | None]] = []
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._server = uvicorn.Server(uvicorn.Config(self, port=port, log_level="error", ws="none", lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = request.url.path
+        self.requests.append((path, time.monotonic(), request.headers.get("last-event-id")))
+        answer = (
+            self.answers[path](request) if path in self.answers else HTMLResponse("<!doctype html><title>.</title>")
+        )
+        await answer(scope, receive, send)
+
+    def asked(self, path: str) -> list[tuple[float, str | None]]:
+        """Return when a path was asked for, and with which Last-Event-ID."""
+        return [(when, last) for asked, when, last in self.requests if asked == path]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        until(lambda: self._server.started)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._server.should_exit = True
+        self._thread.join()

@@ -1,0 +1,426 @@
+"""What a person expects of the chat."""
+
+import signal
+import socket
+
+import pytest
+from browser.conftest import Enter
+from browser.servers import Demo
+from playwright.sync_api import Route, expect
+
+GAP = "Some messages may be missing here"
+
+
+# Talking
+
+
+def test_a_message_appears_in_every_tab_of_the_room(chat: Demo, enter: Enter) -> None:
+    """What one says, all read, the one who said it as well, and the box is empty for the next."""
+    ada, bob = enter("Ada", chat), enter("Bob", chat)
+    ada.say("Hello!")
+    bob.reads("Hello!")
+    ada.reads("Hello!")
+    expect(ada.box).to_have_value("")
+    bob.box.fill("Hi Ada")
+    bob.send.click()
+    ada.reads("Hello!", "Hi Ada")
+
+
+def test_saying_the_same_twice_says_it_twice(chat: Demo, enter: Enter) -> None:
+    """Only a repeated attempt is one message; a repeated message is two."""
+    ada = enter("Ada", chat)
+    ada.say("Hm")
+    ada.reads("Hm")
+    ada.say("Hm")
+    ada.reads("Hm", "Hm")
+
+
+def test_shift_and_enter_makes_a_line(chat: Demo, enter: Enter) -> None:
+    """A message has lines, and white space around it is left out."""
+    ada, bob = enter("Ada", chat), enter("Bob", chat)
+    ada.box.fill("  one")
+    ada.box.press("Shift+Enter")
+    ada.box.press_sequentially("two  ")
+    ada.box.press("Enter")
+    bob.reads("one two")
+    assert bob.texts.inner_text() == "one\ntwo"
+
+
+def test_who_enters_reads_what_was_said_before(chat: Demo, enter: Enter) -> None:
+    """History is there on entering, in order, with its authors and times."""
+    ada = enter("Ada", chat)
+    for text in ("one", "two", "three"):
+        ada.say(text)
+        expect(ada.texts.last).to_have_text(text)
+    bob = enter("Bob", chat)
+    bob.reads("one", "two", "three")
+    expect(bob.log.locator(".name").first).to_have_text("Ada")
+    assert bob.log.locator("time").first.get_attribute("datetime")
+
+
+def test_rooms_are_separate(chat: Demo, enter: Enter, room: str) -> None:
+    """A message and a member of one room are not seen in another; the room is in the address."""
+    ada, bob = enter("Ada", chat), enter("Bob", chat, to="elsewhere")
+    ada.say("only here")
+    bob.say("only there")
+    ada.reads("only here")
+    bob.reads("only there")
+    ada.sees()
+    assert ada.page.url == f"{chat.url}?room={room}"
+    assert bob.page.url == f"{chat.url}?room=elsewhere"
+
+
+def test_name_and_room_can_be_changed(chat: Demo, enter: Enter) -> None:
+    """The dialog is one button away, knows the name and the room, and leads to the other room under the other name."""
+    ada = enter("Ada", chat)
+    ada.page.get_by_role("button", name="Change name or room").click()
+    expect(ada.page.get_by_label("Your name")).to_have_value("Ada")
+    ada.page.get_by_label("Room").fill("another room")
+    ada.page.get_by_label("Your name").fill(" Countess ")
+    ada.page.get_by_role("button", name="Enter").click()
+    expect(ada.page.get_by_role("heading", level=1)).to_have_text("another room")
+    ada.is_live()
+    expect(ada.members).to_have_text(["Countess (you)"])
+
+
+def test_html_is_shown_as_text(chat: Demo, enter: Enter) -> None:
+    """Tags in messages, names and rooms are text: nothing becomes an element, and nothing is executed."""
+    tags = '<img src=x onerror="window.hit=1"><b>bold</b><script>window.hit=1</script>'
+    eve = enter("<i>Eve</i>", chat, to="<u onclick=hit()>")
+    bob = enter("Bob", chat, to="<u onclick=hit()>")
+    eve.say(tags)
+    for visitor in (eve, bob):
+        visitor.reads(tags)
+        assert visitor.page.locator("img, b, i, u, main script").count() == 0
+        assert visitor.page.evaluate("window.hit") is None
+    bob.sees("<i>Eve</i>")
+    expect(bob.page.get_by_role("heading", level=1)).to_have_text("<u onclick=hit()>")
+
+
+# Who is here
+
+
+def test_joining_and_leaving_are_announced(chat: Demo, enter: Enter) -> None:
+    """Who enters is announced to the others and listed; so is who leaves."""
+    ada = enter("Ada", chat)
+    ada.sees()
+    bob = enter("Bob", chat)
+    ada.is_told("Bob joined")
+    ada.sees("Bob")
+    bob.sees("Ada")
+    bob.page.close()
+    ada.is_told("Bob joined", "Bob left")
+    ada.sees()
+
+
+def test_reloading_is_not_leaving(chat: Demo, enter: Enter) -> None:
+    """A reload is announced to nobody: not even when somebody who left after it was announced."""
+    ada, bob, carl = enter("Ada", chat), enter("Bob", chat), enter("Carl", chat)
+    bob.is_told("Carl joined")
+    ada.page.reload()
+    ada.is_live()
+    carl.page.close()
+    bob.is_told("Carl joined", "Carl left")
+    bob.sees("Ada")
+
+
+def test_a_name_with_two_tabs_leaves_with_the_last(chat: Demo, enter: Enter) -> None:
+    """One of two tabs under a name may go, unnoticed."""
+    ada, second, bob = enter("Ada", chat), enter("Ada", chat), enter("Bob", chat)
+    carl = enter("Carl", chat)
+    second.page.close()
+    carl.page.close()
+    bob.is_told("Carl joined", "Carl left")
+    bob.sees("Ada")
+    ada.page.close()
+    bob.is_told("Carl joined", "Carl left", "Ada left")
+
+
+@pytest.mark.xfail(reason="the background task of a response whose client left before its head is not run")
+def test_a_tab_that_closes_at_once_leaves_too(chat: Demo, room: str) -> None:
+    """Who goes before the first byte was sent is in the room no longer."""
+    with socket.create_connection(("127.0.0.1", chat.port)) as connection:
+        connection.sendall(f"GET /events?name=Ghost&room={room} HTTP/1.1\r\nHost: chat\r\n\r\n".encode())
+    with chat.stream(name="Ada", room=room) as stream:
+        assert '"name":"Ghost"' in stream.next("left").data
+
+
+# The connection
+
+
+def test_the_page_does_not_claim_to_be_connected_before_it_is(chat: Demo, enter: Enter) -> None:
+    """Without a name there is no connection; while the server has not answered, it is being made."""
+    ada = enter("Ada", chat)
+    other = ada.context.new_page()
+    held: list[Route] = []
+    other.route("**/events?*", held.append)
+    other.goto(chat.url)
+    expect(other.get_by_text("Not connected")).to_be_visible()
+    other.get_by_role("button", name="Enter").click()
+    expect(other.get_by_text("Connecting…")).to_be_visible()
+    expect(other.get_by_role("log")).to_have_attribute("aria-busy", "true")
+    held[0].continue_()
+    expect(other.get_by_text("Live", exact=True)).to_be_visible()
+
+
+def test_a_restart_of_the_server_in_between(own_chat: Demo, enter: Enter) -> None:
+    """The page says that it reconnects, is live again, keeps what it shows, and says once that something may be lost.
+
+    Nothing is shown twice, and nobody is announced who was here all the time.
+    """
+    ada, bob = enter("Ada", own_chat), enter("Bob", own_chat)
+    ada.say("before")
+    bob.reads("before")
+    own_chat.stop(signal.SIGINT)
+    for visitor in (ada, bob):
+        visitor.is_connection("reconnecting")
+    own_chat.start()
+    for visitor in (ada, bob):
+        visitor.is_live()
+    bob.say("after")
+    ada.reads("before", "after")
+    bob.reads("before", "after")
+    ada.sees("Bob")
+    bob.sees("Ada")
+    ada.is_told("Bob joined", GAP)
+    bob.is_told(GAP)
+
+
+def test_nothing_is_lost_while_the_page_is_offline(chat: Demo, enter: Enter, room: str) -> None:
+    """What was said meanwhile is there afterwards: once, in order, without an alarm."""
+    ada, bob = enter("Ada", chat), enter("Bob", chat)
+    ada.say("before")
+    bob.reads("before")
+    bob.context.set_offline(True)  # noqa: FBT003 - not ours
+    bob.is_connection("reconnecting")
+    for number in range(5):
+        assert chat.post(room, f"meanwhile {number}") == 204
+    bob.context.set_offline(False)  # noqa: FBT003 - not ours
+    bob.is_live()
+    ada.say("after")
+    said = ["before", *(f"meanwhile {number}" for number in range(5)), "after"]
+    bob.reads(*said)
+    ada.reads(*said)
+    expect(bob.notices.filter(has_text=GAP)).to_have_count(0)
+
+
+def test_the_page_starts_over_where_the_browser_gave_up(chat: Demo, enter: Enter, room: str) -> None:
+    """An error page ends an EventSource for ever: the page says so, makes a new one, and misses nothing."""
+    ada = enter("Ada", chat)
+    ada.say("before")
+    ada.reads("before")
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) < 3:
+            route.fulfill(status=503, body="")
+        else:
+            route.continue_()
+
+    ada.page.route("**/events?*", refuse)
+    ada.context.set_offline(True)  # noqa: FBT003 - not ours
+    ada.is_connection("disconnected")
+    expect(ada.connection).to_contain_text("trying again in")
+    assert chat.post(room, "meanwhile") == 204
+    ada.context.set_offline(False)  # noqa: FBT003 - not ours
+    ada.is_live()
+    ada.reads("before", "meanwhile")
+    assert "last_event_id=" in asked[-1]
+    ada.say("after")
+    ada.reads("before", "meanwhile", "after")
+    ada.is_told()
+
+
+def test_what_cannot_be_sent_is_kept(own_chat: Demo, enter: Enter) -> None:
+    """While the server is away, the text stays in the box beside an error; later it can be sent, once."""
+    ada = enter("Ada", own_chat)
+    own_chat.stop()
+    ada.is_connection("reconnecting")
+    ada.say("keep me")
+    expect(ada.problem).to_contain_text("Not sent")
+    expect(ada.box).to_have_value("keep me")
+    expect(ada.box).to_be_focused()
+    own_chat.start()
+    ada.is_connection("live")
+    ada.box.press("Enter")
+    ada.reads("keep me")
+    expect(ada.box).to_have_value("")
+    expect(ada.problem).to_be_empty()
+
+
+def test_a_lost_answer_does_not_make_two_messages(chat: Demo, enter: Enter) -> None:
+    """When the message arrived but its answer did not, trying again says nothing twice."""
+    ada = enter("Ada", chat)
+    ids: list[str] = []
+
+    def lose_the_answer(route: Route) -> None:
+        ids.append((route.request.post_data_json or {})["id"])
+        if len(ids) == 1:
+            route.abort()
+            return
+        route.fetch()
+        route.abort()
+
+    ada.page.route("**/messages?*", lose_the_answer)
+    ada.say("once")
+    expect(ada.problem).to_contain_text("Not sent")
+    ada.box.press("Enter")
+    ada.reads("once")
+    expect(ada.box).to_have_value("")
+    expect(ada.problem).to_be_empty()
+    assert ids[0] == ids[1]
+
+
+def test_what_is_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -> None:
+    """Only what was sent leaves the box."""
+    ada = enter("Ada", chat)
+    held: list[Route] = []
+    ada.page.route("**/messages?*", held.append)
+    ada.say("first")
+    ada.box.press_sequentially(" second")
+    held[0].continue_()
+    ada.reads("first")
+    expect(ada.box).to_have_value("second")
+
+
+# The page
+
+
+def test_a_phone_has_room_for_everything(chat: Demo, enter: Enter, room: str) -> None:
+    """At 390x844 box and button are in sight and large enough, nothing scrolls sideways, and the newest is in view."""
+    for number in range(30):
+        assert (
+            chat.post(room, f"{number} " + "loooooong " * 10 + "x" * 80, name="A person with quite a long name") == 204
+        )
+    ada = enter("Ada", chat, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    expect(ada.texts).to_have_count(30)
+    for element in (ada.box, ada.send, ada.texts.last, ada.connection):
+        expect(element).to_be_in_viewport(ratio=1)
+    assert ada.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert ada.log.evaluate("element => element.scrollWidth === element.clientWidth")
+    for element in (ada.box, ada.send):
+        shape = element.bounding_box()
+        assert shape is not None
+        assert shape["height"] >= 40
+    assert ada.box.evaluate("element => parseFloat(getComputedStyle(element).fontSize)") >= 16
+    ada.page.set_viewport_size({"width": 390, "height": 450})  # a keyboard comes up
+    expect(ada.box).to_be_in_viewport(ratio=1)
+    expect(ada.texts.last).to_be_in_viewport(ratio=1)
+
+
+def test_reading_back_is_not_disturbed(chat: Demo, enter: Enter, room: str) -> None:
+    """Who has scrolled back stays there when a message comes, and is led to it by a button."""
+    for number in range(40):
+        assert chat.post(room, str(number)) == 204
+    ada = enter("Ada", chat)
+    expect(ada.texts.last).to_be_in_viewport()
+    ada.log.evaluate("element => { element.scrollTop = 0 }")
+    expect(ada.texts.first).to_be_in_viewport()
+    newer = ada.page.get_by_role("button", name="New messages")
+    assert chat.post(room, "news") == 204
+    newer.click()
+    expect(ada.texts.last).to_have_text("news")
+    expect(ada.texts.last).to_be_in_viewport()
+    expect(newer).to_be_hidden()
+
+
+def test_the_page_can_be_used_without_a_mouse(chat: Demo, enter: Enter) -> None:
+    """The dialog has the focus, the box after it; the rest is reached with Tab, in the order of the page."""
+    ada = enter("Ada", chat)
+    expect(ada.box).to_be_focused()
+    ada.box.press("Tab")
+    expect(ada.send).to_be_focused()
+    for expected in (ada.box, ada.log):
+        ada.page.keyboard.press("Shift+Tab")
+        expect(expected).to_be_focused()
+    change = ada.page.get_by_role("button", name="Change name or room")
+    ada.page.keyboard.press("Shift+Tab")
+    expect(change).to_be_focused()
+    ada.page.keyboard.press("Enter")
+    expect(ada.page.get_by_label("Your name")).to_be_focused()
+    ada.page.keyboard.press("Escape")
+    expect(ada.page.get_by_role("dialog")).to_have_count(0)
+    expect(change).to_be_focused()
+
+
+def test_the_dialog_stays_until_there_is_a_name(chat: Demo, enter: Enter) -> None:
+    """Without a name there is no way around the dialog: not with Escape, and not with blanks."""
+    page = enter("Ada", chat).context.new_page()
+    page.goto(chat.url)
+    expect(page.get_by_label("Your name")).to_be_focused()
+    expect(page.get_by_label("Your name")).to_have_value("Ada")
+    for text in ("", "  "):
+        page.get_by_label("Your name").fill(text)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog", name="Enter a room")).to_be_visible()
+    assert page.url == chat.url
+
+
+def test_everything_has_a_role_and_a_name(chat: Demo, enter: Enter) -> None:
+    """What a screen reader needs: a language, one heading, a polite log, a status, an alert, labels."""
+    ada = enter("Ada", chat)
+    ada.say("Hello")
+    ada.reads("Hello")
+    page = ada.page
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.title().startswith("#")
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    expect(page.get_by_role("main")).to_have_count(1)
+    expect(page.get_by_role("complementary", name="Here now")).to_be_visible()
+    expect(page.get_by_role("log", name="Messages")).to_have_attribute("aria-live", "polite")
+    expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("Live")
+    expect(page.get_by_role("alert")).to_have_count(1)
+    for control in page.locator("button, input, textarea").all():
+        name = control.evaluate("one => one.ariaLabel ?? one.labels?.[0]?.textContent ?? one.textContent")
+        assert name or control.text_content()
+
+
+CONTRASTS = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const paint = (...colours) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+    return canvas.getImageData(0, 0, 1, 1).data;
+  };
+  const light = ([...rgb]) => rgb.slice(0, 3).map(one => one / 255)
+    .map(one => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, one, index) => sum + one * [0.2126, 0.7152, 0.0722][index], 0);
+  const ground = element => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return paint(colour)[3] === 255 || !element.parentElement ? colour : ground(element.parentElement);
+  };
+  const words = "h1, h2, button, .text, .name, .time, .notice, .who, .initial, #connection, #problem, textarea";
+  return [...document.querySelectorAll(words)].map(element => {
+    const [a, b] = [light(paint(ground(element), getComputedStyle(element).color)), light(paint(ground(element)))];
+    return [element.id || element.className, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_the_light_and_in_the_dark(chat: Demo, enter: Enter, scheme: str) -> None:
+    """Every text has a contrast of 4.5 to 1 at least, whatever colour a name gets; the page follows the system."""
+    ada, _ = enter("Ada", chat, color_scheme=scheme), enter("Bob", chat)
+    ada.is_told("Bob joined")
+    ada.say("mine")
+    for name in ("Bob", "Carl", "Dorothy", "Edsger", "Frances", "Grace", "Hedy"):
+        assert chat.post(ada.page.url.split("room=")[1], "theirs", name=name) == 204
+    expect(ada.texts).to_have_count(8)
+    contrasts = ada.page.evaluate(CONTRASTS)
+    assert len(contrasts) > 30
+    assert [(what, ratio) for what, ratio in contrasts if ratio < 4.5] == []
+    luminance = ada.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\\\d+/g).map(Number)[0]")
+    assert (luminance > 128) == (scheme == "light")
+
+
+def test_nothing_is_loaded_from_elsewhere(chat: Demo, enter: Enter) -> None:
+    """The page is one file: every request goes to the chat's own server."""
+    ada = enter("Ada", chat)
+    asked: list[str] = []
+    ada.page.on("request", lambda request: asked.append(request.url))
+    ada.page.reload()
+    ada.is_live()
+    assert all(url.startswith((chat.url, "data:")) for url in asked)

@@ -1,0 +1,219 @@
+"""What the encoder writes, read by the browser that it is written for."""
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from browser.servers import Wire, until
+from playwright.sync_api import Browser, Page
+from starlette.responses import Response, StreamingResponse
+
+from sse_asgi import EventSourceResponse
+from sse_asgi.decoder import DecodedEvent, EventDecoder
+from sse_asgi.encoder import encode
+
+STREAM = "text/event-stream"
+
+# Opens an EventSource, and returns what it dispatched up to the event of type `done`.
+READ = """([url, types]) => new Promise((resolve, reject) => {
+  const source = new EventSource(url), seen = [];
+  const note = event => event instanceof MessageEvent && seen.push([event.type, event.data, event.lastEventId]);
+  for (const type of types) source.addEventListener(type, note);
+  source.addEventListener("done", () => { source.close(); resolve(seen); });
+  source.addEventListener("error", event => {
+    if (!(event instanceof MessageEvent)) { source.close(); reject("ended before it was done"); }
+  });
+})"""
+
+
+class Fields(NamedTuple):
+    """What goes into one frame."""
+
+    data: str | None = None
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+    comment: str | None = None
+
+
+TABLE = [
+    Fields("plain"),
+    Fields(""),
+    Fields("\n"),
+    Fields("\r\n\r\n"),
+    Fields("a\nb\rc\r\nd\n\re"),
+    Fields("ends\n"),
+    Fields("\nbegins"),
+    Fields(" one space"),
+    Fields("   three spaces   "),
+    Fields("\ttab\t"),
+    Fields(": no comment"),
+    Fields("data: no field\nid: none\nretry: 1"),
+    Fields("\u2028 \u2029 \x85 \x0b \x0c \x1c are no line ends"),
+    Fields("NUL \0 NUL"),
+    Fields("\ufeff no byte order mark \ufeff"),
+    Fields("emoji 😀 👩‍👩‍👧 and ﷽"),
+    Fields("x" * 100_000),
+    Fields("é\n" * 5_000),
+    Fields("typed", event="update"),
+    Fields("typed", event=" leading space"),
+    Fields("typed", event="colon: and ünïcode 😀"),
+    Fields("typed", event="NUL \0"),
+    Fields("typed", event="error"),
+    Fields("typed", event="open"),
+    Fields("typed", event="message"),
+    Fields("with id", id="1"),
+    Fields("the id stays"),
+    Fields(id="id-only"),
+    Fields("an id without data counts"),
+    Fields(event="never", id="2", comment="no data, no event"),
+    Fields("its type is gone"),
+    Fields("reset", id=""),
+    Fields("ids may be anything", id='é€😀 {"a": 1} \u2028:'),
+    Fields("commented", comment="one\r\ntwo\rthree\n"),
+    Fields("", comment="", event="empty", id="3", retry=60_000),
+    Fields(comment="alone"),
+    Fields("timed", retry=0),
+    Fields("timed", retry=86_400_000),
+]
+
+PIECES = [
+    "",
+    "\r",
+    "\n",
+    "\r\n",
+    "\u2028",
+    "\0",
+    " ",
+    "  ",
+    ":",
+    "data:",
+    "id: 1",
+    "😀",
+    "é",
+    "\ufeff",
+    "\t",
+    "word",
+    "0",
+]
+
+
+def random_fields(seed: int) -> Fields:
+    dice = random.Random(seed)
+
+    def text(*without: str) -> str:
+        pieces = [piece for piece in PIECES if not any(part in piece for part in without)]
+        return "".join(dice.choices(pieces, k=dice.randrange(8)))
+
+    return Fields(
+        data=text() if dice.random() < 0.9 else None,
+        event=text("\r", "\n") or None if dice.random() < 0.5 else None,
+        id=text("\r", "\n", "\0").strip(" \t") if dice.random() < 0.5 else None,
+        retry=dice.randrange(100_000) if dice.random() < 0.2 else None,
+        comment=text() if dice.random() < 0.2 else "always one field",
+    )
+
+
+CASES = [*TABLE, *map(random_fields, range(150))]
+
+
+def went_in(cases: list[Fields]) -> Iterator[DecodedEvent]:
+    """Say what a reader should see: CR LF and CR are LF, the last id stays, without data there is no event."""
+    last = ""
+    for case in cases:
+        last = last if case.id is None else case.id
+        if case.data is not None:
+            data = case.data.replace("\r\n", "\n").replace("\r", "\n")
+            yield DecodedEvent(case.event or "message", data, last)
+
+
+@pytest.fixture
+def page(browser: Browser, wire: Wire) -> Iterator[Page]:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(wire.url)
+        yield page
+
+
+def read(page: Page, wire: Wire, path: str, cases: list[Fields]) -> list[DecodedEvent]:
+    types = sorted({"message", *(case.event for case in cases if case.event)})
+    seen = page.evaluate(READ, [f"{wire.url}{path}", types])
+    return [DecodedEvent(*event) for event in seen]
+
+
+def test_the_browser_dispatches_what_was_encoded(page: Page, wire: Wire) -> None:
+    """Type, data and lastEventId of every event are what went in, for Chromium and for EventDecoder."""
+    body = b"".join(encode(**case._asdict()) for case in CASES)
+    wire.answers["/cases"] = lambda _: Response(body + encode("", event="done"), media_type=STREAM)
+    expected = list(went_in(CASES))
+    assert EventDecoder().feed(body) == expected
+    assert read(page, wire, "/cases", CASES) == expected
+
+
+def test_the_browser_does_not_mind_how_the_bytes_are_cut(page: Page, wire: Wire) -> None:
+    """The same events come out of chunks that end anywhere, within lines and characters."""
+    cases = [case for case in CASES if len(case.data or "") < 1000]
+    body = b"".join(encode(**case._asdict()) for case in cases) + encode("", event="done")
+    dice = random.Random(0)
+    cuts = sorted({0, len(body), *dice.sample(range(len(body)), 200)})
+    chunks = [body[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    wire.answers["/cut"] = lambda _: StreamingResponse(iter(chunks), media_type=STREAM)
+    decoder = EventDecoder()
+    expected = list(went_in(cases))
+    assert [event for chunk in chunks for event in decoder.feed(chunk)][:-1] == expected
+    assert read(page, wire, "/cut", cases) == expected
+
+
+def test_a_finished_iterable_runs_once(page: Page, wire: Wire) -> None:
+    """The browser asks again after the end, is answered 204, and gives up; what it got is complete."""
+    runs: list[int] = []
+
+    def job() -> Iterator[str]:
+        runs.append(1)
+        yield "one"
+        yield "two"
+
+    wire.answers["/job"] = lambda _: EventSourceResponse(job(), retry=50)
+    page.evaluate(
+        """url => {
+          window.got = [];
+          window.source = new EventSource(url);
+          source.onmessage = event => got.push(event.data);
+        }""",
+        f"{wire.url}/job",
+    )
+    page.wait_for_function("source.readyState === EventSource.CLOSED")
+    assert page.evaluate("got") == ["one", "two"]
+    assert [last for _, last in wire.asked("/job")] == [None, "sse.end"]
+    assert len(runs) == 1
+
+
+def test_an_id_alone_moves_where_the_browser_resumes(page: Page, wire: Wire) -> None:
+    """A frame with an id and nothing else dispatches nothing, and is what the browser sends back."""
+    first = b"retry: 50\n" + encode("seen", id="a-1") + encode(id="a-2")
+    answers = iter([first, encode("", event="done")])
+    wire.answers["/resume"] = lambda _: Response(next(answers), media_type=STREAM)
+    page.evaluate(
+        """url => {
+          window.got = [];
+          window.source = new EventSource(url);
+          source.onmessage = event => got.push([event.data, event.lastEventId]);
+          source.addEventListener("done", event => { source.close(); got.push(["done", event.lastEventId]); });
+        }""",
+        f"{wire.url}/resume",
+    )
+    page.wait_for_function("got.length > 1")
+    assert page.evaluate("got") == [["seen", "a-1"], ["done", "a-2"]]
+    assert [last for _, last in wire.asked("/resume")] == [None, "a-2"]
+
+
+def test_a_retry_line_needs_no_blank_line(page: Page, wire: Wire) -> None:
+    """The reconnection time counts as soon as its line has ended, though no block has."""
+    wire.answers["/retry"] = lambda _: Response(b"retry: 200\n", media_type=STREAM)
+    page.evaluate("url => { window.source = new EventSource(url); }", f"{wire.url}/retry")
+    until(lambda: len(wire.asked("/retry")) > 2)
+    page.evaluate("source.close()")
+    times = [when for when, _ in wire.asked("/retry")]
+    # Chromium's own default is 3 seconds.
+    assert 0.15 < times[1] - times[0] < 2

@@ -1,0 +1,62 @@
+"""Somebody in a room of the chat, as the page shows it to them."""
+
+from urllib.parse import urlencode
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+
+class Visitor:
+    """One profile of the browser with one tab or more; everything is found as a person finds it, by label and role."""
+
+    def __init__(self, context: BrowserContext, name: str) -> None:
+        self.context = context
+        self.name = name
+        self.errors: list[str] = []
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.page = context.new_page()
+        self._find(self.page)
+
+    def _find(self, page: Page) -> None:
+        self.page = page
+        self.connection = page.get_by_role("status")
+        self.box = page.get_by_label("Message", exact=True)
+        self.send = page.get_by_role("button", name="Send")
+        self.problem = page.get_by_role("alert")
+        self.log = page.get_by_role("log")
+        self.texts = self.log.locator(".text")
+        self.notices = self.log.locator(".notice")
+        self.members = page.get_by_role("list", name="Here now").get_by_role("listitem").locator(".who")
+
+    def enter(self, url: str, room: str) -> None:
+        """Open the page, say who it is, and be live."""
+        self.page.goto(f"{url}?{urlencode({'room': room})}")
+        self.page.get_by_label("Your name").fill(self.name)
+        self.page.get_by_role("button", name="Enter").click()
+        self.is_live()
+
+    def is_live(self) -> None:
+        """Wait until the page says so and has shown the room."""
+        self.is_connection("live")
+        expect(self.log).to_have_attribute("aria-busy", "false")
+
+    def is_connection(self, state: str) -> None:
+        """Wait until the page shows this state."""
+        expect(self.connection).to_have_attribute("data-state", state)
+
+    def say(self, text: str) -> None:
+        """Write, and press Enter."""
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def reads(self, *texts: str) -> None:
+        """Wait until these are the messages shown, in this order and no others."""
+        expect(self.texts).to_have_text(texts)
+
+    def is_told(self, *notices: str) -> None:
+        """Wait until these are the notices shown, in this order and no others."""
+        expect(self.notices).to_have_text(notices)
+
+    def sees(self, *names: str) -> None:
+        """Wait until these are the people shown, besides the visitor."""
+        everybody = sorted((*names, f"{self.name} (you)"), key=str.casefold)
+        expect(self.members).to_have_text(everybody)

@@ -1,0 +1,281 @@
+"""Settings and create_hub(): from text in the environment to an unopened hub."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.config import Config
+
+from sse_asgi import Hub, MemoryBackend, create_hub
+from sse_asgi.config import Settings
+
+
+def settings(**variables: str) -> Settings:
+    """Read settings from these variables alone."""
+    return Settings.from_environment(Config(environ=variables))
+
+
+async def kept(hub: Hub, count: int) -> list[str | None]:
+    """Open a hub, publish so many events, and return the data of those that its backend keeps."""
+    async with hub:
+        for number in range(count):
+            await hub.publish("a", str(number))
+        return [event.data for event in await hub.history("a")]
+
+
+# Settings
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    """Every variable may be missing."""
+    assert settings() == Settings(
+        backend_url="memory://",
+        hub_name="default",
+        history_size=1000,
+        history_ttl=3600.0,
+        buffer_size=256,
+        buffer_bytes=1 << 20,
+        overflow="replay",
+        ping_interval=15.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("SSE_BACKEND_URL", "memory://?history_size=5", "memory://?history_size=5"),
+        ("SSE_HUB_NAME", "chat", "chat"),
+        ("SSE_HISTORY_SIZE", "0", 0),
+        ("SSE_HISTORY_SIZE", "50", 50),
+        ("SSE_HISTORY_TTL", "0.5", 0.5),
+        ("SSE_BUFFER_SIZE", "1", 1),
+        ("SSE_BUFFER_BYTES", "4096", 4096),
+        ("SSE_OVERFLOW", "replay", "replay"),
+        ("SSE_OVERFLOW", "close", "close"),
+        ("SSE_OVERFLOW", "drop_oldest", "drop_oldest"),
+        ("SSE_OVERFLOW", "latest", "latest"),
+        ("SSE_PING_INTERVAL", "0", 0.0),
+        ("SSE_PING_INTERVAL", "2.5", 2.5),
+    ],
+)
+def test_each_variable_is_one_setting(variable: str, text: str, value: object) -> None:
+    """A variable sets its own setting, as its own type, and no other."""
+    name = variable.removeprefix("SSE_").lower()
+    read = settings(**{variable: text})
+    assert getattr(read, name) == value
+    assert type(getattr(read, name)) is type(value)
+    assert read == Settings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "allowed"),
+    [
+        ("SSE_HISTORY_SIZE", "-1", "a whole number of events, at least 0"),
+        ("SSE_HISTORY_SIZE", "many", "a whole number of events, at least 0"),
+        ("SSE_HISTORY_SIZE", "1.5", "a whole number of events, at least 0"),
+        ("SSE_HISTORY_TTL", "0", "a number of seconds above 0"),
+        ("SSE_HISTORY_TTL", "-1", "a number of seconds above 0"),
+        ("SSE_HISTORY_TTL", "nan", "a number of seconds above 0"),
+        ("SSE_HISTORY_TTL", "inf", "a number of seconds above 0"),
+        ("SSE_HISTORY_TTL", "1h", "a number of seconds above 0"),
+        ("SSE_BUFFER_SIZE", "0", "a whole number of events, at least 1"),
+        ("SSE_BUFFER_SIZE", "x", "a whole number of events, at least 1"),
+        ("SSE_BUFFER_BYTES", "0", "a whole number of bytes, at least 1"),
+        ("SSE_BUFFER_BYTES", "1k", "a whole number of bytes, at least 1"),
+        ("SSE_OVERFLOW", "drop", "one of replay, close, drop_oldest, latest"),
+        ("SSE_OVERFLOW", "REPLAY", "one of replay, close, drop_oldest, latest"),
+        ("SSE_PING_INTERVAL", "-1", "a number of seconds, 0 for no pings"),
+        ("SSE_PING_INTERVAL", "nan", "a number of seconds, 0 for no pings"),
+        ("SSE_PING_INTERVAL", "inf", "a number of seconds, 0 for no pings"),
+        ("SSE_PING_INTERVAL", "off", "a number of seconds, 0 for no pings"),
+    ],
+)
+def test_a_wrong_value_is_named(variable: str, text: str, allowed: str) -> None:
+    """A value that is not allowed is a ValueError with the variable, the value and what is allowed."""
+    with pytest.raises(ValueError, match="must be") as caught:
+        settings(**{variable: text})
+    assert str(caught.value) == f"{variable}={text!r}: must be {allowed}"
+
+
+def test_an_empty_variable_is_the_default() -> None:
+    """A variable that is set to nothing, as compose files do, is as good as missing."""
+    assert settings(SSE_HISTORY_SIZE="", SSE_OVERFLOW="") == Settings()
+
+
+def test_other_variables_are_not_looked_at() -> None:
+    """Only the names of settings count."""
+    assert settings(HISTORY_SIZE="x", SSE_HISTORY="x") == Settings()
+
+
+def test_the_environment_is_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Config the process's environment is read."""
+    monkeypatch.setenv("SSE_HUB_NAME", "from-environment")
+    assert Settings.from_environment().hub_name == "from-environment"
+
+
+def test_an_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starlette's Config brings values from a file, and those of the environment win."""
+    monkeypatch.setenv("SSE_HUB_NAME", "from-environment")
+    monkeypatch.delenv("SSE_BUFFER_SIZE", raising=False)
+    file = tmp_path / ".env"
+    file.write_text('# settings\nSSE_HUB_NAME=from-file\nSSE_BUFFER_SIZE="12"\n')
+    read = Settings.from_environment(Config(file))
+    assert (read.hub_name, read.buffer_size) == ("from-environment", 12)
+
+
+def test_settings_are_frozen() -> None:
+    """Settings are a value."""
+    with pytest.raises(AttributeError):
+        Settings().history_size = 5  # type: ignore[misc]
+
+
+# Hubs
+
+
+@pytest.mark.anyio
+async def test_the_hub_gets_the_options() -> None:
+    """What the settings say about readers is what a subscription of the hub has."""
+    hub = create_hub(Settings(buffer_size=3, buffer_bytes=99, overflow="latest", ping_interval=2.5))
+    async with hub:
+        options = hub.subscribe("a").options
+    assert (options.buffer_size, options.buffer_bytes, options.overflow) == (3, 99, "latest")
+    assert options.ping_interval == 2.5
+
+
+@pytest.mark.anyio
+async def test_a_ping_interval_of_zero_turns_pings_off() -> None:
+    """The hub's readers are never pinged."""
+    async with create_hub(Settings(ping_interval=0)) as hub:
+        assert hub.subscribe("a").options.ping_interval is None
+
+
+def test_a_hub_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without settings they are read from the environment, mistakes included."""
+    monkeypatch.setenv("SSE_BUFFER_SIZE", "none")
+    with pytest.raises(ValueError, match="SSE_BUFFER_SIZE='none'"):
+        create_hub()
+
+
+def test_a_hub_is_in_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment says nothing the backend is a MemoryBackend, and the hub is not yet open."""
+    monkeypatch.delenv("SSE_BACKEND_URL", raising=False)
+    hub = create_hub()
+    assert isinstance(hub.backend, MemoryBackend)
+    assert hub.state == "closed"
+
+
+@pytest.mark.anyio
+async def test_the_history_size_reaches_the_backend() -> None:
+    """Only so many events are kept."""
+    assert await kept(create_hub(Settings(history_size=2)), 3) == ["1", "2"]
+
+
+@pytest.mark.anyio
+async def test_the_urls_query_wins() -> None:
+    """An option in the URL overrides the variable of the same name."""
+    assert await kept(create_hub(Settings(backend_url="memory://?history_size=1", history_size=2)), 3) == ["2"]
+
+
+@pytest.mark.anyio
+async def test_a_history_size_of_zero_keeps_nothing() -> None:
+    """A hub without history gives no ids."""
+    async with create_hub(Settings(history_size=0)) as hub:
+        assert await hub.publish("a", "x") is None
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://?history_ttl=7.5", "memory:///?history_ttl=7.5", "MEMORY://?history_ttl=7.5"]
+)
+def test_the_history_ttl_reaches_the_backend(url: str) -> None:
+    """The scheme is read as in any URL."""
+    backend = create_hub(Settings(backend_url=url)).backend
+    assert isinstance(backend, MemoryBackend)
+    assert backend._ttl == 7.5
+
+
+def test_an_unknown_option_is_named() -> None:
+    """An option that the backend has not is a ValueError that lists those that it has."""
+    with pytest.raises(ValueError, match="unknown option") as caught:
+        create_hub(Settings(backend_url="memory://?history=5"))
+    message = "SSE_BACKEND_URL='memory://?history=5': unknown option 'history'; known: history_size, history_ttl"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("history_size=-1", "history_size in SSE_BACKEND_URL='-1': must be a whole number of events, at least 0"),
+        ("history_size=", "history_size in SSE_BACKEND_URL='': must be a whole number of events, at least 0"),
+        ("history_ttl=0", "history_ttl in SSE_BACKEND_URL='0': must be a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_option_is_named(query: str, message: str) -> None:
+    """A wrong value in the URL's query is a ValueError with the option, the value and what is allowed."""
+    with pytest.raises(ValueError, match="must be") as caught:
+        create_hub(Settings(backend_url=f"memory://?{query}"))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("url", ["carrier-pigeon://loft", "memory", "://", "memory//x"])
+def test_an_unknown_scheme_lists_the_known_ones(url: str) -> None:
+    """A URL that no backend answers to is a ValueError with the URL and the schemes that are there."""
+    with pytest.raises(ValueError, match="known: ") as caught:
+        create_hub(Settings(backend_url=url))
+    message = str(caught.value)
+    assert message.startswith(f"SSE_BACKEND_URL={url!r}: no backend is installed for this scheme; known: ")
+    assert "memory://" in message
+
+
+def test_a_url_that_is_none_is_named() -> None:
+    """What cannot be read as a URL is a ValueError that names the variable."""
+    with pytest.raises(ValueError, match="SSE_BACKEND_URL"):
+        create_hub(Settings(backend_url="memory://[::1"))
+
+
+# Backends of others
+
+MODULE = """
+from sse_asgi import MemoryBackend
+
+class PigeonBackend(MemoryBackend):
+    def __init__(self, settings):
+        super().__init__(history_size=settings.history_size)
+        self.settings = settings
+"""
+
+
+@pytest.fixture
+def pigeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Install a distribution that brings a backend for pigeon://."""
+    (tmp_path / "pigeon_backend.py").write_text(MODULE)
+    info = tmp_path / "pigeon_backend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pigeon-backend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sse_asgi.backends]\npigeon = pigeon_backend:PigeonBackend\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("pigeon_backend", None)
+
+
+@pytest.mark.usefixtures("pigeon")
+def test_an_installed_backend_gets_the_settings() -> None:
+    """A scheme of the entry-point group is answered by what the entry point names, called with the settings."""
+    given = Settings(backend_url="pigeon://loft", hub_name="coop", history_size=5)
+    backend: Any = create_hub(given).backend
+    assert type(backend).__name__ == "PigeonBackend"
+    assert backend.settings is given
+
+
+@pytest.mark.usefixtures("pigeon")
+def test_an_installed_scheme_is_listed() -> None:
+    """An unknown scheme is answered with the installed ones too."""
+    with pytest.raises(ValueError, match=r"known: .*memory://, pigeon://"):
+        create_hub(Settings(backend_url="dove://"))
+
+
+@pytest.mark.usefixtures("pigeon")
+def test_an_installed_backend_is_not_loaded_before_it_is_asked_for() -> None:
+    """Other schemes do not import it."""
+    create_hub(Settings())
+    assert "pigeon_backend" not in sys.modules

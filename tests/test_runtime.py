@@ -1,0 +1,599 @@
+"""What the event loop gives, alike on asyncio and on trio."""
+
+import asyncio
+import contextvars
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from sse_asgi._runtime import (
+    Alarm,
+    Timer,
+    Wakeup,
+    checkpoint,
+    new_interrupt,
+    new_wakeup,
+    on_asyncio,
+    shared_timer,
+    spawn,
+    thread_safe_caller,
+)
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 5
+ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
+
+
+class Waiter:
+    """A task that waits for a wake-up, once."""
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self.wakeup = wakeup
+        self.scope = anyio.CancelScope()
+        self.woken = False
+
+    async def run(self) -> None:
+        with self.scope:
+            await self.wakeup
+            self.woken = True
+
+
+# Which event loop
+
+
+async def test_the_event_loop_is_known(anyio_backend: str) -> None:
+    """on_asyncio() is true where asyncio runs, and false under trio."""
+    assert on_asyncio() == (anyio_backend == "asyncio")
+
+
+def test_without_an_event_loop_it_is_not_asyncio() -> None:
+    """on_asyncio() is false in a thread in which nothing runs."""
+    assert not on_asyncio()
+
+
+async def test_a_checkpoint_lets_every_ready_task_run() -> None:
+    """After one checkpoint each task that was ready has had its turn."""
+    ran: list[int] = []
+
+    async def note(number: int) -> None:
+        ran.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(note, number)
+        await checkpoint()
+        assert sorted(ran) == list(range(20))
+
+
+# Wake-ups
+
+
+async def test_a_wakeup_that_is_set_returns_at_once() -> None:
+    """Setting it before the wait is not lost."""
+    wakeup = new_wakeup()
+    wakeup.set()
+    with anyio.fail_after(PATIENCE):
+        await wakeup
+
+
+async def test_a_wakeup_wakes_its_waiter() -> None:
+    """Setting it while somebody waits ends the wait."""
+    waiter = Waiter(new_wakeup())
+    async with anyio.create_task_group() as group:
+        group.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        assert not waiter.woken
+        waiter.wakeup.set()
+    assert waiter.woken
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_wait_takes_the_flag_down(times: int) -> None:
+    """However often it was set before a wait, the next wait waits."""
+    wakeup = new_wakeup()
+    for _ in range(times):
+        wakeup.set()
+    await wakeup
+    waiter = Waiter(wakeup)
+    async with anyio.create_task_group() as group:
+        group.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        assert not waiter.woken
+        waiter.scope.cancel()
+
+
+async def test_a_wakeup_works_again_and_again() -> None:
+    """Every wait ends with the next set."""
+    wakeup = new_wakeup()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        for _ in range(3):
+            await wakeup
+            turns += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        for expected in (1, 2, 3):
+            await anyio.wait_all_tasks_blocked()
+            wakeup.set()
+            await anyio.wait_all_tasks_blocked()
+            assert turns == expected
+
+
+async def test_a_wakeup_may_be_set_twice_for_one_waiter() -> None:
+    """Setting it again before the waiter has had its turn does no harm."""
+    waiter = Waiter(new_wakeup())
+    async with anyio.create_task_group() as group:
+        group.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        waiter.wakeup.set()
+        waiter.wakeup.set()
+    assert waiter.woken
+
+
+async def test_a_cancelled_wait_leaves_the_wakeup_usable() -> None:
+    """After a waiter was cancelled, a set is there for the next one."""
+    wakeup = new_wakeup()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await wakeup
+    wakeup.set()
+    with anyio.fail_after(PATIENCE):
+        await wakeup
+
+
+async def test_a_set_is_not_lost_with_a_waiter_that_is_interrupted() -> None:
+    """Where the waiter is broken off after the set and before its turn, the next wait returns at once."""
+    wakeup, interrupt = new_wakeup(), new_interrupt()
+    woken: list[bool] = []
+
+    async def work() -> None:
+        with interrupt:
+            await wakeup
+            woken.append(True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        wakeup.set()
+        interrupt.cancel()
+    if not woken:
+        with anyio.fail_after(0.5):
+            await wakeup
+
+
+# Tasks
+
+
+async def test_a_spawned_task_runs_beside() -> None:
+    """The function runs without being waited for, and the callback comes when it has ended."""
+    ended = anyio.Event()
+    ran: list[str] = []
+
+    async def work() -> None:
+        await checkpoint()
+        ran.append("work")
+
+    spawn(work, ended.set)
+    assert ran == []
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+    assert ran == ["work"]
+
+
+async def test_a_spawned_task_needs_no_callback() -> None:
+    """Whoever does not care about the end gives no callback."""
+    ran = anyio.Event()
+
+    async def work() -> None:
+        ran.set()
+
+    spawn(work)
+    with anyio.fail_after(PATIENCE):
+        await ran.wait()
+    await checkpoint()
+
+
+async def test_a_spawned_task_has_a_copy_of_the_context() -> None:
+    """It sees what was set before, and what it sets is seen by nobody else."""
+    seen: list[str] = []
+    ended = anyio.Event()
+
+    async def work() -> None:
+        seen.append(colour.get())
+        colour.set("blue")
+
+    colour.set("red")
+    spawn(work, ended.set)
+    colour.set("green")
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+    assert seen == ["red"]
+    assert colour.get() == "green"
+
+
+async def test_a_spawned_task_outlives_the_scopes_around_its_start() -> None:
+    """Cancelling the scope in which it was started does not cancel it."""
+    go_on, ended = anyio.Event(), anyio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    with anyio.CancelScope() as scope:
+        spawn(work)
+        scope.cancel()
+        await checkpoint()
+    go_on.set()
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+
+
+async def test_a_task_that_is_cancelled_before_it_began_calls_back() -> None:
+    """The callback comes even when the function never got as far as its first await."""
+    ended = anyio.Event()
+    spawn(anyio.sleep_forever, ended.set).cancel()
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_calls_back() -> None:
+    """The callback comes after the function's own cleanup."""
+    ended = anyio.Event()
+    order: list[str] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            order.append("cleanup")
+
+    def done() -> None:
+        order.append("done")
+        ended.set()
+
+    child = spawn(work, done)
+    await anyio.wait_all_tasks_blocked()
+    child.cancel()
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+    assert order == ["cleanup", "done"]
+
+
+@ASYNCIO
+async def test_one_cancellation_lets_cleanup_await_on_asyncio() -> None:
+    """On asyncio a task is cancelled once, so that awaits in its finally work."""
+    ended = anyio.Event()
+    cleaned: list[str] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
+            cleaned.append("all")
+
+    child = spawn(work, ended.set)
+    await anyio.wait_all_tasks_blocked()
+    child.cancel()
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+    assert cleaned == ["all"]
+
+
+# Interrupts
+
+
+async def test_an_interrupt_breaks_off_its_block() -> None:
+    """The block ends quietly where it waits, and what follows can await."""
+    interrupt = new_interrupt()
+    reached: list[str] = []
+
+    async def work() -> None:
+        with interrupt:
+            await anyio.sleep_forever()
+            reached.append("the end of the block")
+        await checkpoint()
+        reached.append("after the block")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        interrupt.cancel()
+    assert reached == ["after the block"]
+
+
+async def test_a_block_that_is_not_interrupted_ends_as_any_other() -> None:
+    """Its result and its awaits are its own, and cancelling afterwards does nothing."""
+    interrupt = new_interrupt()
+    with interrupt:
+        await checkpoint()
+    interrupt.cancel()
+    await checkpoint()
+
+
+async def test_an_interrupt_breaks_off_once() -> None:
+    """Cancelling again while the block unwinds, or later, cancels nothing more."""
+    interrupt = new_interrupt()
+    reached: list[str] = []
+
+    async def work() -> None:
+        with interrupt:
+            await anyio.sleep_forever()
+        await checkpoint()
+        reached.append("after the block")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        interrupt.cancel()
+        interrupt.cancel()
+        await anyio.wait_all_tasks_blocked()
+        interrupt.cancel()
+    assert reached == ["after the block"]
+
+
+async def test_an_exception_comes_through_an_interrupt() -> None:
+    """What the block raises while it is broken off is raised, and what follows can await."""
+    interrupt = new_interrupt()
+    caught: list[str] = []
+
+    async def work() -> None:
+        try:
+            with interrupt:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    msg = "in the block"
+                    raise ValueError(msg)
+        except ValueError as error:
+            await checkpoint()
+            caught.append(str(error))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        interrupt.cancel()
+    assert caught == ["in the block"]
+
+
+@pytest.mark.parametrize("interrupt_first", [True, False])
+async def test_an_outer_cancellation_gets_through_an_interrupt(*, interrupt_first: bool) -> None:
+    """Where the task itself is cancelled in the same moment, it does not get past the block."""
+    interrupt = new_interrupt()
+    reached: list[str] = []
+
+    async def work() -> None:
+        with interrupt:
+            await anyio.sleep_forever()
+        await checkpoint()
+        reached.append("after the block")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        for cancel in (interrupt.cancel, group.cancel_scope.cancel)[:: 1 if interrupt_first else -1]:
+            cancel()
+    assert reached == []
+
+
+@ASYNCIO
+@pytest.mark.parametrize("interrupt_first", [True, False])
+async def test_a_plain_cancellation_gets_through_an_interrupt(*, interrupt_first: bool) -> None:
+    """On asyncio a task that is cancelled together with its interrupt ends as cancelled."""
+    interrupt = new_interrupt()
+
+    async def work() -> None:
+        with interrupt:
+            await anyio.sleep_forever()
+
+    task = asyncio.get_running_loop().create_task(work())
+    await anyio.wait_all_tasks_blocked()
+    cancels: list[Callable[[], object]] = [interrupt.cancel, task.cancel]
+    for cancel in cancels if interrupt_first else reversed(cancels):
+        cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+# Calls from other threads
+
+
+async def test_another_thread_can_call_into_the_event_loop() -> None:
+    """The function runs in the event loop's thread."""
+    call = thread_safe_caller()
+    called = anyio.Event()
+    threads: list[int] = []
+
+    def note() -> None:
+        threads.append(threading.get_ident())
+        called.set()
+
+    await anyio.to_thread.run_sync(call, note)
+    with anyio.fail_after(PATIENCE):
+        await called.wait()
+    assert threads == [threading.get_ident()]
+
+
+# Alarms
+
+
+class Bell:
+    """Notes who rang, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.rung: list[str] = []
+        self._changed = anyio.Event()
+
+    def ring(self, name: str) -> Callable[[], None]:
+        def callback() -> None:
+            self.rung.append(name)
+            self._changed.set()
+
+        return callback
+
+    async def heard(self, count: int) -> list[str]:
+        with anyio.fail_after(PATIENCE):
+            while len(self.rung) < count:
+                self._changed = anyio.Event()
+                await self._changed.wait()
+        return self.rung
+
+
+async def test_alarms_ring_in_the_order_of_their_times() -> None:
+    """The sooner one rings first, whichever was set first."""
+    timer, bell = Timer(), Bell()
+    for delay in (0.03, 0.01, 0.02):
+        timer.after(delay, bell.ring(str(delay)))
+    assert await bell.heard(3) == ["0.01", "0.02", "0.03"]
+
+
+async def test_alarms_of_one_time_ring_in_the_order_they_were_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the times are equal the first set rings first."""
+    timer, bell = Timer(), Bell()
+    with monkeypatch.context() as patch:
+        now = time.monotonic()
+        patch.setattr(time, "monotonic", lambda: now)
+        for name in "abc":
+            timer.after(0.01, bell.ring(name))
+    assert await bell.heard(3) == ["a", "b", "c"]
+
+
+async def test_an_alarm_does_not_ring_before_its_time() -> None:
+    """At least the delay has passed when the callback comes."""
+    timer, bell = Timer(), Bell()
+    begun = time.monotonic()
+    timer.after(0.02, bell.ring("a"))
+    await bell.heard(1)
+    assert time.monotonic() - begun >= 0.02
+
+
+async def test_a_cancelled_alarm_does_not_ring() -> None:
+    """Others ring as if it had never been set."""
+    timer, bell = Timer(), Bell()
+    timer.after(0.01, bell.ring("cancelled")).cancel()
+    timer.after(0.02, bell.ring("kept"))
+    assert await bell.heard(1) == ["kept"]
+
+
+async def test_a_cancelled_alarm_lets_go_of_its_callback() -> None:
+    """Whatever the callback held can be collected before the time is up."""
+
+    class Holder:
+        def ring(self) -> None:
+            pytest.fail("a cancelled alarm rang")
+
+    timer, holder = Timer(), Holder()
+    gone = weakref.ref(holder)
+    timer.after(60, holder.ring).cancel()
+    del holder
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_alarm_without_a_callback_rings_silently() -> None:
+    """An alarm that owes nothing can be rung and cancelled."""
+    alarm = Alarm()
+    alarm.ring()
+    alarm.cancel()
+    alarm.ring()
+
+
+async def test_a_nearer_alarm_is_not_held_up_by_a_farther_one() -> None:
+    """An alarm that is set later for sooner rings at its time, and again and again."""
+    timer, bell = Timer(), Bell()
+    timer.after(3600, bell.ring("far"))
+    await checkpoint()
+    for delay, name in ((60, "farther"), (0.01, "near")):
+        timer.after(delay, bell.ring(name))
+    assert await bell.heard(1) == ["near"]
+    timer.after(0.01, bell.ring("next"))
+    assert await bell.heard(2) == ["near", "next"]
+
+
+@pytest.mark.parametrize("delay", [0, 0.01])
+async def test_an_alarm_can_be_set_by_another(delay: float) -> None:
+    """What a callback sets rings too, also with no delay."""
+    timer, bell = Timer(), Bell()
+
+    def again() -> None:
+        bell.ring("first")()
+        timer.after(delay, bell.ring("second"))
+
+    timer.after(0.01, again)
+    timer.after(0.012, bell.ring("between"))
+    assert sorted(await bell.heard(3)) == ["between", "first", "second"]
+
+
+async def test_an_alarm_can_be_cancelled_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a callback cancels does not ring, even if it is due in the same moment."""
+    timer, bell = Timer(), Bell()
+    alarms: list[Alarm] = []
+
+    def first() -> None:
+        alarms[0].cancel()
+        bell.ring("first")()
+
+    with monkeypatch.context() as patch:
+        now = time.monotonic()
+        patch.setattr(time, "monotonic", lambda: now)
+        timer.after(0.01, first)
+        alarms.append(timer.after(0.01, bell.ring("cancelled")))
+        timer.after(0.01, bell.ring("last"))
+    assert await bell.heard(2) == ["first", "last"]
+
+
+async def test_a_timer_that_has_rung_can_be_set_again() -> None:
+    """An idle timer works as a new one."""
+    timer, bell = Timer(), Bell()
+    for count, name in enumerate("abc", start=1):
+        timer.after(0.001, bell.ring(name))
+        await bell.heard(count)
+    assert bell.rung == ["a", "b", "c"]
+
+
+@ASYNCIO
+async def test_all_alarms_share_one_handle_on_asyncio() -> None:
+    """On asyncio a thousand alarms cost the event loop one timer handle."""
+    scheduled: Any = asyncio.get_running_loop()
+    before = len(scheduled._scheduled)
+    timer = Timer()
+    for _ in range(1000):
+        timer.after(3600, pytest.fail)
+    assert len(scheduled._scheduled) == before + 1
+
+
+async def test_an_event_loop_has_one_shared_timer() -> None:
+    """Whoever asks gets the same one, in every task."""
+    timers: list[Timer] = [shared_timer()]
+
+    async def ask() -> None:
+        timers.append(shared_timer())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+    assert timers[0] is timers[1]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_another_event_loop_has_another_timer(backend: str) -> None:
+    """Timers are not shared between event loops."""
+
+    async def ask() -> Timer:
+        return shared_timer()
+
+    assert anyio.run(ask, backend=backend) is not anyio.run(ask, backend=backend)
