@@ -155,26 +155,6 @@ async def test_a_cancelled_wait_leaves_the_wakeup_usable() -> None:
         await wakeup
 
 
-async def test_a_set_is_not_lost_with_a_waiter_that_is_interrupted() -> None:
-    """Where the waiter is broken off after the set and before its turn, the next wait returns at once."""
-    wakeup, interrupt = new_wakeup(), new_interrupt()
-    woken: list[bool] = []
-
-    async def work() -> None:
-        with interrupt:
-            await wakeup
-            woken.append(True)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(work)
-        await anyio.wait_all_tasks_blocked()
-        wakeup.set()
-        interrupt.cancel()
-    if not woken:
-        with anyio.fail_after(0.5):
-            await wakeup
-
-
 # Tasks
 
 

@@ -156,6 +156,24 @@ async def test_a_cancelled_entry_leaves_nothing_behind() -> None:
         assert not hub._registry._channels
 
 
+async def test_a_reader_who_gives_up_on_the_backend_leaves_nothing_behind() -> None:
+    """The backend was not told of a reader, so it is not told of the end either."""
+
+    class Stuck(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            raise AssertionError
+
+    async with Hub(Stuck()) as hub:
+        with anyio.move_on_after(0.01):
+            await hub.subscribe("a").__aenter__()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+
+
 async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:
     """Two first readers make one call to the backend, and a reader who comes while the last leaves one more."""
     calls: list[str] = []
