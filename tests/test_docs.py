@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from sse_asgi.config import Settings
 from sse_asgi.testing import EventStreamClient
 
 ROOT = Path(__file__).parent.parent
@@ -39,8 +40,6 @@ async def test_the_first_example_works() -> None:
 
 def test_every_setting_is_in_the_readme() -> None:
     """With the default that it has."""
-    from sse_asgi.config import Settings
-
     text = (ROOT / "README.md").read_text()
     for name, field in Settings.__dataclass_fields__.items():
         assert f"`SSE_{name.upper()}`" in text

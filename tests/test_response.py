@@ -1010,6 +1010,32 @@ async def test_context_variables_of_the_request_are_visible() -> None:
         assert (await stream.next_event()).data == "request"
 
 
+async def test_a_subscription_that_was_entered_is_refused() -> None:
+    """By hand or by the response, not both: it would be left when the endpoint returns."""
+    async with Hub() as hub:
+        async with hub.subscribe("a") as subscription:
+            pass
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with serve(lambda: subscription).stream("/"):
+                pass
+
+
+async def test_initial_events_do_not_wait_for_the_snapshot() -> None:
+    """They go out while it is made."""
+    gate = anyio.Event()
+
+    async def snapshot() -> str:
+        await gate.wait()
+        return "state"
+
+    async with Hub() as hub:
+        content = lambda: hub.subscribe("a", initial=["hello"], snapshot=snapshot)  # noqa: E731
+        async with serve(content).stream("/") as stream:
+            assert (await stream.next_event()).data == "hello"
+            gate.set()
+            assert (await stream.next_event()).data == "state"
+
+
 async def test_a_closed_hub_is_an_error_response() -> None:
     """Entered after closing: raised before anything is sent."""
     hub = Hub()

@@ -22,7 +22,7 @@ class _Channel:
     def __init__(self) -> None:
         self.readers: dict[Subscription, None] = {}
         self.subscribed = False
-        self.lock = anyio.Lock()
+        self.lock = anyio.Lock(fast_acquire=True)
 
 
 class Registry:

@@ -129,9 +129,6 @@ class Subscription:
 
     async def __aenter__(self) -> Self:
         """Join the channels, and resume after `last_event_id` where one was given."""
-        if self._state != "new":
-            msg = "a subscription is entered once: make another one with hub.subscribe(...)"
-            raise RuntimeError(msg)
         self.attach(new_wakeup())
         await self._enter()
         return self
@@ -197,7 +194,14 @@ class Subscription:
     # What the response calls: the methods of a Feed
 
     def attach(self, wakeup: Wakeup) -> None:
-        """Wake this when there is something to do."""
+        """Wake this when there is something to do.
+
+        Raises:
+            RuntimeError: It was entered before.
+        """
+        if self._state != "new":
+            msg = "a subscription is entered once, by hand or by its response: make another with hub.subscribe(...)"
+            raise RuntimeError(msg)
         self._wakeup = wakeup
 
     @property
@@ -278,6 +282,7 @@ class Subscription:
 
     async def _begin_fresh(self, upto: Position | None) -> None:
         self._ready.extend(Entry(event) for event in self.options.initial)
+        self._wakeup.set()
         if self.options.snapshot is not None:
             self._ready.append(await self._take_snapshot(self.options.snapshot, upto))
         elif upto is not None and self.options.position_frames:

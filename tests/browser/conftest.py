@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
 from browser.servers import Demo, Wire
 from browser.visitor import Visitor
-from playwright.sync_api import Browser, expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -28,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=5_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         yield chromium

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlencode
 
@@ -62,7 +61,7 @@ class Demo:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if self._process is not None:
             self.stop()
 
@@ -136,13 +135,18 @@ class Stream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._response.close()
         self._connection.close()
 
     def next(self, *kinds: str) -> DecodedEvent:
         """Return the next event of these types, and skip others."""
+        deadline = time.monotonic() + PATIENCE
         while True:
+            assert time.monotonic() < deadline, f"none of {kinds} came in {PATIENCE} s"
             while self._events:
                 event = self._events.pop(0)
                 if event.event in kinds:
@@ -186,6 +190,6 @@ class Wire:
         until(lambda: self._server.started)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._server.should_exit = True
         self._thread.join()

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from browser.servers import DEMO, PATIENCE, Demo, free_port, until
+
+from browser.servers import DEMO, PATIENCE, Demo, free_port
 
 BLOCKED = """
 import runpy, sys

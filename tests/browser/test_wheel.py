@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from browser.servers import Demo
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +39,11 @@ def test_the_chat_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile")
     subprocess.run([*pip, "--disable-pip-version-check", "--target", str(target), str(wheel)], check=True)
+    page = target / CHAT / "index.html"
+    page.write_text(page.read_text().replace("<title>Chat</title>", "<title>Installed</title>"))
     # Not measured: the report is about the checkout's files, and these are copies.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     with Demo(cwd=tmp_path, env={**env, "PYTHONPATH": str(target)}) as demo:
         with demo.stream(room="lobby", name="Ada") as stream:
             assert '"Ada"' in stream.next("snapshot").data
-        assert "<title>Chat</title>" in demo.get("")
-    assert (target / CHAT / "__pycache__").exists(), "it ran from somewhere else"
+        assert "<title>Installed</title>" in demo.get("")

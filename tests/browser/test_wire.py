@@ -1,14 +1,15 @@
 """What the encoder writes, read by the browser that it is written for."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from browser.servers import Wire, until
 from playwright.sync_api import Browser, Page
 from starlette.responses import Response, StreamingResponse
 
+from browser.servers import Wire, until
 from sse_asgi import EventSourceResponse
 from sse_asgi.decoder import DecodedEvent, EventDecoder
 from sse_asgi.encoder import encode
@@ -157,7 +158,7 @@ def test_the_browser_does_not_mind_how_the_bytes_are_cut(page: Page, wire: Wire)
     body = b"".join(encode(**case._asdict()) for case in cases) + encode("", event="done")
     dice = random.Random(0)
     cuts = sorted({0, len(body), *dice.sample(range(len(body)), 200)})
-    chunks = [body[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    chunks = [body[start:end] for start, end in itertools.pairwise(cuts)]
     wire.answers["/cut"] = lambda _: StreamingResponse(iter(chunks), media_type=STREAM)
     decoder = EventDecoder()
     expected = list(went_in(cases))
