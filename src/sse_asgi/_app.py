@@ -11,9 +11,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from ._hub import Hub, check_channels
+from ._hub import Hub
+from ._options import Overflow, Snapshot, Transform, check_channels
 from ._response import EventSourceResponse
-from ._subscription import Overflow, Snapshot, Transform
 
 METHODS = "GET, HEAD, OPTIONS"
 REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With"

@@ -3,20 +3,30 @@
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
 
 from ._event import RenderedEvent, ServerSentEvent
+from ._options import (
+    Options,
+    Overflow,
+    Snapshot,
+    Transform,
+    check_callable,
+    check_channel,
+    check_channels,
+    check_options,
+    initial_events,
+)
 from ._registry import Registry
 from ._runtime import checkpoint
-from ._subscription import PAGE, Options, Overflow, Snapshot, Subscription, Transform, initial_events
+from ._subscription import PAGE, Subscription
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .exceptions import HubClosedError
 
-MAX_CHANNEL_BYTES = 512
 DRAIN_SECONDS = 1.0
 
 
@@ -46,7 +56,7 @@ class Hub:
             ValueError: A bound below 1, an unknown overflow rule, or a ping_interval that is not above 0.
         """
         self.backend = MemoryBackend() if backend is None else backend
-        self._defaults = _checked(
+        self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
         self._registry: Registry | None = None
@@ -242,9 +252,9 @@ class Hub:
         defaults = self._defaults
         options = defaults._replace(
             properties=properties,
-            transform=_checked_callable("transform", transform),
+            transform=check_callable("transform", transform),
             initial=initial_events(initial),
-            snapshot=_checked_callable("snapshot", snapshot),
+            snapshot=check_callable("snapshot", snapshot),
             position_frames=position_frames,
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
@@ -253,59 +263,7 @@ class Hub:
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
             raise TypeError(msg)
-        return Subscription(registry, check_channels(channels), last_event_id, _checked(options))
-
-
-def check_channels(names: Collection[str]) -> tuple[str, ...]:
-    """Return the names, each once, or raise for one that cannot be a channel."""
-    if isinstance(names, bytes | bytearray) or not isinstance(names, Collection):
-        msg = f"channels must be a str or a collection of str, not {type(names).__name__}"
-        raise TypeError(msg)
-    if not names:
-        msg = "at least one channel is needed"
-        raise ValueError(msg)
-    return tuple(dict.fromkeys(check_channel(name) for name in names))
-
-
-def check_channel(name: str) -> str:
-    """Return the name of a channel: any str without control characters of 1 to 512 bytes.
-
-    Raises:
-        TypeError: It is no str.
-        ValueError: It is empty, too long, or not writable.
-    """
-    if not isinstance(name, str):
-        msg = f"a channel is a str, not {type(name).__name__}: subscribe('a', 'b') or publish(['a', 'b'], ...)"
-        raise TypeError(msg)
-    if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_CHANNEL_BYTES:
-        return name
-    if not name or any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in name):
-        msg = f"the channel name {name!r} is empty or has control characters or lone surrogates"
-        raise ValueError(msg)
-    if len(name.encode()) > MAX_CHANNEL_BYTES:
-        msg = f"the channel name {name[:32]!r}... is longer than {MAX_CHANNEL_BYTES} bytes of UTF-8"
-        raise ValueError(msg)
-    return name
-
-
-def _checked(options: Options) -> Options:
-    if options.overflow not in get_args(Overflow):
-        msg = f"overflow={options.overflow!r} is none of {', '.join(get_args(Overflow))}"
-        raise ValueError(msg)
-    if options.buffer_size < 1 or options.buffer_bytes < 1:
-        msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
-        raise ValueError(msg)
-    if options.ping_interval is not None and options.ping_interval <= 0:
-        msg = f"ping_interval={options.ping_interval} must be above 0 seconds; None turns pings off"
-        raise ValueError(msg)
-    return options
-
-
-def _checked_callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        msg = f"{name} must be a function, not {type(value).__name__}: pass it without calling it"
-        raise TypeError(msg)
-    return value
+        return Subscription(registry, check_channels(channels), last_event_id, check_options(options))
 
 
 def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:

@@ -9,25 +9,19 @@ gate again and is caught up the same way, so there is one recovery path. These h
 - With the gate closed, it holds those seen since the last round began, unless `_missed` says that some were let go.
 """
 
-import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from ._buffer import Buffer
-from ._event import Entry, History, RenderedEvent, ServerSentEvent, as_event
+from ._event import Entry, History, ServerSentEvent
+from ._options import Options, Snapshot
 from ._position import Position
 from ._runtime import Wakeup, new_wakeup
+from ._view import gap, is_after, position_before, seen_event, seen_frame, without_id
 from .exceptions import SlowReaderError
-
-logger = logging.getLogger("sse_asgi")
 
 BODY_LIMIT = 64 * 1024
 PAGE = 256
 PING = b":\n"
-
-Overflow = Literal["replay", "close", "drop_oldest", "latest"]
-Transform = Callable[[ServerSentEvent, Any], Any]
-Snapshot = Callable[[], Awaitable[Any]]
 
 
 class Recovery(NamedTuple):
@@ -58,20 +52,6 @@ class Source(Protocol):
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of the log, from its beginning where `after` is None."""
-
-
-class Options(NamedTuple):
-    """How one reader wants its events; see `Hub.subscribe`."""
-
-    properties: Any = None
-    transform: Transform | None = None
-    initial: tuple[ServerSentEvent, ...] = ()
-    snapshot: Snapshot | None = None
-    buffer_size: int = 256
-    buffer_bytes: int = 1 << 20
-    overflow: Overflow = "replay"
-    position_frames: bool = True
-    ping_interval: float | None = 15.0
 
 
 class Subscription:
@@ -162,7 +142,7 @@ class Subscription:
             raise RuntimeError(msg)
         while True:
             while (entry := self._pop()) is not None:
-                event = self._render(entry)
+                event = seen_event(entry, self.channels, self.options)
                 if event is not None:
                     return entry.for_reader(event, self.channels)
             if self.ended == "slow":
@@ -232,7 +212,7 @@ class Subscription:
         size = 0
         while (entry := self._peek()) is not None and (not frames or size + len(entry.frame) <= BODY_LIMIT):
             self._pop()
-            frame = self._frame(entry)
+            frame = seen_frame(entry, self.channels, self.options)
             if frame:
                 self._written = entry.position or self._written
                 frames.append(frame)
@@ -299,7 +279,7 @@ class Subscription:
             self._ready.append(snapshot)
             self._reach(upto)
             return reason
-        reason = self._announce(_before(page.entries[0]) if page.entries else upto)
+        reason = self._announce(position_before(page.entries[0]) if page.entries else upto)
         self._ready.extend(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         if page.next is None:
@@ -311,14 +291,14 @@ class Subscription:
     def _announce(self, position: Position | None) -> str | None:
         reason, self._lost = self._lost, None
         if reason is not None:
-            self._ready.append(_gap(reason, position))
+            self._ready.append(gap(reason, position))
         return reason
 
     async def _take_snapshot(self, snapshot: Snapshot, position: Position | None) -> Entry:
         state = await snapshot()
         if not isinstance(state, ServerSentEvent):
             state = ServerSentEvent(state, event="snapshot")
-        return Entry(_without_id(state), position)
+        return Entry(without_id(state), position)
 
     def _reach(self, position: Position | None) -> None:
         """Have everything up to here; go live if everything later is held."""
@@ -328,7 +308,7 @@ class Subscription:
 
     def _open_gate(self) -> None:
         self._open = True
-        known = sum(not _is_after(entry, self._position) for entry in self._buffer.entries)
+        known = sum(not is_after(entry, self._position) for entry in self._buffer.entries)
         if known:
             self._buffer.pop(known)
 
@@ -356,7 +336,7 @@ class Subscription:
             if not self._buffer.dropped:
                 return self._buffer.entries[0]
             self._buffer.dropped = False
-            self._ready.append(_gap("overflow", _before(self._buffer.entries[0])))
+            self._ready.append(gap("overflow", position_before(self._buffer.entries[0])))
         return self._ready[0] if self._ready else None
 
     def _pop(self) -> Entry | None:
@@ -367,71 +347,3 @@ class Subscription:
             self._buffer.pop()
             self._position = entry.position
         return entry
-
-    # What this reader sees
-
-    def _frame(self, entry: Entry) -> bytes:
-        if entry.event is None or (self._plain and type(entry.event) is ServerSentEvent):
-            return entry.frame
-        event = self._render(entry)
-        return b"" if event is None else entry.write(event)
-
-    def _render(self, entry: Entry) -> ServerSentEvent | None:
-        """Return this reader's event: None where it is filtered, a gap where the application's function failed."""
-        event = entry.event
-        if not entry.channels:
-            return event if isinstance(event, ServerSentEvent) else None
-        try:
-            if isinstance(event, RenderedEvent):
-                event = event.render_for(self.options.properties)
-            return event and self._transformed(entry, event)
-        except Exception:
-            logger.exception("a transform or callable data failed for an event on %s", ", ".join(entry.channels))
-            return _GAP_ERROR
-
-    def _transformed(self, entry: Entry, event: ServerSentEvent) -> ServerSentEvent | None:
-        if self.options.transform is None:
-            return event
-        result = self.options.transform(entry.for_reader(event, self.channels), self.options.properties)
-        return None if result is None else _without_id(as_event(result))
-
-
-def _gap_event(reason: str) -> ServerSentEvent:
-    return ServerSentEvent({"reason": reason}, event="sse.gap")
-
-
-_GAP_ERROR = _gap_event("error")
-
-
-def _gap(reason: str, position: Position | None) -> Entry:
-    return Entry(_gap_event(reason), position)
-
-
-def _before(entry: Entry) -> Position | None:
-    position = entry.position
-    return position and position._replace(sequence=position.sequence - 1)
-
-
-def _is_after(entry: Entry, position: Position | None) -> bool:
-    if position is None or entry.position is None:
-        return True
-    return entry.position.epoch != position.epoch or entry.position.sequence > position.sequence
-
-
-def _without_id(event: ServerSentEvent) -> ServerSentEvent:
-    """Leave the position to the hub."""
-    if event.id is None:
-        return event
-    return ServerSentEvent(event.data, event=event.event, retry=event.retry, comment=event.comment)
-
-
-def initial_events(values: Iterable[Any]) -> tuple[ServerSentEvent, ...]:
-    """Check what a fresh stream begins with."""
-    if isinstance(values, str | bytes | dict | ServerSentEvent) or not isinstance(values, Iterable):
-        msg = f"initial must be a collection of events, as in initial=[...], not {type(values).__name__}"
-        raise TypeError(msg)
-    events = tuple(as_event(value) for value in values)
-    if any(event.id is not None for event in events):
-        msg = "an initial event must not have an id: the ids of a stream are positions in the hub's log"
-        raise ValueError(msg)
-    return events

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.config import Config
 
 from ._hub import Hub
-from ._subscription import Overflow
+from ._options import Overflow
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from browser.servers import Demo, Wire
+from browser.servers import Demo, Line, Wire
 from browser.visitor import Visitor
 
 FLAGS = (
@@ -67,10 +67,10 @@ def enter(browser: Browser, room: str) -> Iterator[Enter]:
     """Let somebody enter a room, in a browser profile of their own; no page may have had an error."""
     visitors: list[Visitor] = []
 
-    def enter_room(name: str, demo: Demo, *, to: str = room, **options: object) -> Visitor:
+    def enter_room(name: str, server: Demo | Line, *, to: str = room, **options: object) -> Visitor:
         visitor = Visitor(browser.new_context(**options), name)  # type: ignore[arg-type]
         visitors.append(visitor)
-        visitor.enter(demo.url, to)
+        visitor.enter(server.url, to)
         return visitor
 
     yield enter_room

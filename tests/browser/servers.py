@@ -1,5 +1,6 @@
 """What the browser talks to: the demo as a process, and a server in a thread whose answers a test decides."""
 
+import contextlib
 import json
 import random
 import signal
@@ -58,10 +59,12 @@ class Demo:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
+        """Start."""
         self.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """Stop, unless the test did."""
         if self._process is not None:
             self.stop()
 
@@ -133,9 +136,11 @@ class Stream:
         self.status = self._response.status
 
     def __enter__(self) -> Self:
+        """Read."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """Go away."""
         self.close()
 
     def close(self) -> None:
@@ -159,6 +164,58 @@ class Stream:
         """Read until the server has ended the response properly."""
         while self._response.read1():
             pass
+
+
+class Line:
+    """A line to a server that can be cut: every connection breaks, and none is made until it is mended."""
+
+    def __init__(self, port: int) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._server_port = port
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        """Lay it."""
+        self.mend()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Remove it."""
+        self.cut()
+
+    def mend(self) -> None:
+        self._spawn(self._accept, socket.create_server(("127.0.0.1", self.port)))
+
+    def cut(self) -> None:
+        while self._threads:
+            for one in self._sockets:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+            self._threads.pop().join()
+        while self._sockets:
+            self._sockets.pop().close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._spawn(self._pass_on, client, server)
+                self._spawn(self._pass_on, server, client)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def _spawn(self, run: Callable[..., None], *sockets: socket.socket) -> None:
+        self._sockets += (one for one in sockets if one not in self._sockets)
+        thread = threading.Thread(target=run, args=sockets)
+        thread.start()
+        self._threads.append(thread)
 
 
 class Wire:
@@ -186,10 +243,12 @@ class Wire:
         return [(when, last) for asked, when, last in self.requests if asked == path]
 
     def __enter__(self) -> Self:
+        """Start."""
         self._thread.start()
         until(lambda: self._server.started)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        """Stop."""
         self._server.should_exit = True
         self._thread.join()

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from browser.conftest import Enter
-from browser.servers import Demo
+from browser.servers import Demo, Line
 
 GAP = "Some messages may be missing here"
 
@@ -75,7 +75,7 @@ def test_name_and_room_can_be_changed(chat: Demo, enter: Enter) -> None:
     ada = enter("Ada", chat)
     ada.page.get_by_role("button", name="Change name or room").click()
     expect(ada.page.get_by_label("Your name")).to_have_value("Ada")
-    ada.page.get_by_label("Room").fill("another room")
+    ada.page.get_by_label("Room", exact=True).fill("another room")
     ada.page.get_by_label("Your name").fill(" Countess ")
     ada.page.get_by_role("button", name="Enter").click()
     expect(ada.page.get_by_role("heading", level=1)).to_have_text("another room")
@@ -132,8 +132,7 @@ def test_a_name_with_two_tabs_leaves_with_the_last(chat: Demo, enter: Enter) -> 
     carl.page.close()
     bob.is_told("Carl joined", "Carl left")
     bob.sees("Ada")
-    ada.page.close()
-    bob.is_told("Carl joined", "Carl left", "Ada left")
+    ada.sees("Bob")
 
 
 # The connection
@@ -144,7 +143,7 @@ def test_the_page_does_not_claim_to_be_connected_before_it_is(chat: Demo, enter:
     ada = enter("Ada", chat)
     other = ada.context.new_page()
     held: list[Route] = []
-    other.route("**/events?*", held.append)
+    other.route("**/events?*", lambda route: held.append(route))  # noqa: PLW0108 - handlers get attributes
     other.goto(chat.url)
     expect(other.get_by_text("Not connected")).to_be_visible()
     other.get_by_role("button", name="Enter").click()
@@ -177,22 +176,25 @@ def test_a_restart_of_the_server_in_between(own_chat: Demo, enter: Enter) -> Non
     bob.is_told(GAP)
 
 
-def test_nothing_is_lost_while_the_page_is_offline(chat: Demo, enter: Enter, room: str) -> None:
-    """What was said meanwhile is there afterwards: once, in order, without an alarm."""
-    ada, bob = enter("Ada", chat), enter("Bob", chat)
-    ada.say("before")
-    bob.reads("before")
-    bob.context.set_offline(True)
-    bob.is_connection("reconnecting")
-    for number in range(5):
-        assert chat.post(room, f"meanwhile {number}") == 204
-    bob.context.set_offline(False)
-    bob.is_live()
-    ada.say("after")
-    said = ["before", *(f"meanwhile {number}" for number in range(5)), "after"]
-    bob.reads(*said)
-    ada.reads(*said)
-    expect(bob.notices.filter(has_text=GAP)).to_have_count(0)
+@pytest.mark.parametrize("told", [True, False], ids=["offline", "cut"])
+def test_nothing_is_lost_while_the_page_is_away(chat: Demo, enter: Enter, room: str, told: bool) -> None:  # noqa: FBT001
+    """What was said meanwhile is there afterwards: once, in order, without an alarm; however the connection broke."""
+    with Line(chat.port) as line:
+        ada, bob = enter("Ada", chat), enter("Bob", line)
+        ada.say("before")
+        bob.reads("before")
+        bob.context.set_offline(True) if told else line.cut()
+        bob.is_connection("reconnecting")
+        for number in range(5):
+            assert chat.post(room, f"meanwhile {number}") == 204
+        bob.context.set_offline(False) if told else line.mend()
+        bob.is_live()
+        ada.say("after")
+        said = ["before", *(f"meanwhile {number}" for number in range(5)), "after"]
+        bob.reads(*said)
+        ada.reads(*said)
+        expect(bob.notices.filter(has_text=GAP)).to_have_count(0)
+        bob.page.close()
 
 
 def test_the_page_starts_over_where_the_browser_gave_up(chat: Demo, enter: Enter, room: str) -> None:
@@ -267,7 +269,7 @@ def test_what_is_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -
     """Only what was sent leaves the box."""
     ada = enter("Ada", chat)
     held: list[Route] = []
-    ada.page.route("**/messages?*", held.append)
+    ada.page.route("**/messages?*", lambda route: held.append(route))  # noqa: PLW0108 - handlers get attributes
     ada.say("first")
     ada.box.press_sequentially(" second")
     held[0].continue_()
@@ -403,7 +405,7 @@ def test_text_can_be_read_in_the_light_and_in_the_dark(chat: Demo, enter: Enter,
     contrasts = ada.page.evaluate(CONTRASTS)
     assert len(contrasts) > 30
     assert [(what, ratio) for what, ratio in contrasts if ratio < 4.5] == []
-    luminance = ada.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\\\d+/g).map(Number)[0]")
+    luminance = ada.page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (luminance > 128) == (scheme == "light")
 
 

@@ -1,0 +1,92 @@
+"""What a reader can ask for, checked where it is asked for."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any, Literal, NamedTuple, get_args
+
+from ._event import ServerSentEvent, as_event
+
+MAX_CHANNEL_BYTES = 512
+
+Overflow = Literal["replay", "close", "drop_oldest", "latest"]
+Transform = Callable[[ServerSentEvent, Any], Any]
+Snapshot = Callable[[], Awaitable[Any]]
+
+
+class Options(NamedTuple):
+    """How one reader wants its events; see `Hub.subscribe`."""
+
+    properties: Any = None
+    transform: Transform | None = None
+    initial: tuple[ServerSentEvent, ...] = ()
+    snapshot: Snapshot | None = None
+    buffer_size: int = 256
+    buffer_bytes: int = 1 << 20
+    overflow: Overflow = "replay"
+    position_frames: bool = True
+    ping_interval: float | None = 15.0
+
+
+def check_channels(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names, each once, or raise for one that cannot be a channel."""
+    if isinstance(names, bytes | bytearray) or not isinstance(names, Collection):
+        msg = f"channels must be a str or a collection of str, not {type(names).__name__}"
+        raise TypeError(msg)
+    if not names:
+        msg = "at least one channel is needed"
+        raise ValueError(msg)
+    return tuple(dict.fromkeys(check_channel(name) for name in names))
+
+
+def check_channel(name: str) -> str:
+    """Return the name of a channel: any str without control characters of 1 to 512 bytes.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is empty, too long, or not writable.
+    """
+    if not isinstance(name, str):
+        msg = f"a channel is a str, not {type(name).__name__}: subscribe('a', 'b') or publish(['a', 'b'], ...)"
+        raise TypeError(msg)
+    if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_CHANNEL_BYTES:
+        return name
+    if not name or any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in name):
+        msg = f"the channel name {name!r} is empty or has control characters or lone surrogates"
+        raise ValueError(msg)
+    if len(name.encode()) > MAX_CHANNEL_BYTES:
+        msg = f"the channel name {name[:32]!r}... is longer than {MAX_CHANNEL_BYTES} bytes of UTF-8"
+        raise ValueError(msg)
+    return name
+
+
+def check_options(options: Options) -> Options:
+    """Return the options, or raise ValueError for one that cannot be."""
+    if options.overflow not in get_args(Overflow):
+        msg = f"overflow={options.overflow!r} is none of {', '.join(get_args(Overflow))}"
+        raise ValueError(msg)
+    if options.buffer_size < 1 or options.buffer_bytes < 1:
+        msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
+        raise ValueError(msg)
+    if options.ping_interval is not None and options.ping_interval <= 0:
+        msg = f"ping_interval={options.ping_interval} must be above 0 seconds; None turns pings off"
+        raise ValueError(msg)
+    return options
+
+
+def check_callable(name: str, value: Any) -> Any:
+    """Return a function or None, or raise TypeError for anything else, such as the result of calling it."""
+    if value is not None and not callable(value):
+        msg = f"{name} must be a function, not {type(value).__name__}: pass it without calling it"
+        raise TypeError(msg)
+    return value
+
+
+def initial_events(values: Iterable[Any]) -> tuple[ServerSentEvent, ...]:
+    """Check what a fresh stream begins with."""
+    if isinstance(values, str | bytes | dict | ServerSentEvent) or not isinstance(values, Iterable):
+        msg = f"initial must be a collection of events, as in initial=[...], not {type(values).__name__}"
+        raise TypeError(msg)
+    events = tuple(as_event(value) for value in values)
+    if any(event.id is not None for event in events):
+        msg = "an initial event must not have an id: the ids of a stream are positions in the hub's log"
+        raise ValueError(msg)
+    return events

@@ -1,0 +1,66 @@
+"""What one reader sees of a log entry: its event, rendered and transformed, or a gap in its place."""
+
+import logging
+
+from ._event import Entry, RenderedEvent, ServerSentEvent, as_event
+from ._options import Options
+from ._position import Position
+
+logger = logging.getLogger("sse_asgi")
+
+
+def gap(reason: str, position: Position | None) -> Entry:
+    """Announce a loss, at the position after which a reader should resume."""
+    return Entry(_gap_event(reason), position)
+
+
+def _gap_event(reason: str) -> ServerSentEvent:
+    return ServerSentEvent({"reason": reason}, event="sse.gap")
+
+
+_FAILED = _gap_event("error")
+
+
+def position_before(entry: Entry) -> Position | None:
+    """Return the position just before an entry, from which it is the next; None where there are none."""
+    position = entry.position
+    return position and position._replace(sequence=position.sequence - 1)
+
+
+def is_after(entry: Entry, position: Position | None) -> bool:
+    """Tell whether an entry comes after everything up to a position."""
+    if position is None or entry.position is None:
+        return True
+    return entry.position.epoch != position.epoch or entry.position.sequence > position.sequence
+
+
+def without_id(event: ServerSentEvent) -> ServerSentEvent:
+    """Leave the id to the hub."""
+    if event.id is None:
+        return event
+    return ServerSentEvent(event.data, event=event.event, retry=event.retry, comment=event.comment)
+
+
+def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> ServerSentEvent | None:
+    """Return this reader's event: None where it is filtered, a gap where the application's function failed."""
+    event = entry.event
+    if not entry.channels:
+        return event if isinstance(event, ServerSentEvent) else None
+    try:
+        if isinstance(event, RenderedEvent):
+            event = event.render_for(options.properties)
+        if event is None or options.transform is None:
+            return event
+        result = options.transform(entry.for_reader(event, channels), options.properties)
+        return None if result is None else without_id(as_event(result))
+    except Exception:
+        logger.exception("a transform or callable data failed for an event on %s", ", ".join(entry.channels))
+        return _FAILED
+
+
+def seen_frame(entry: Entry, channels: tuple[str, ...], options: Options) -> bytes:
+    """Return the bytes of this reader's event, or none."""
+    if entry.event is None or (options.transform is None and type(entry.event) is ServerSentEvent):
+        return entry.frame
+    event = seen_event(entry, channels, options)
+    return b"" if event is None else entry.write(event)
