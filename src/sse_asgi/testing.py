@@ -7,7 +7,7 @@ over the head when it is sent and each event when it is complete, and `send` wai
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -70,7 +70,7 @@ class EventStream:
             if self._ended.is_set():
                 self.check()
                 raise StopAsyncIteration
-            await self._change()
+            await self._more()
         self._unread = 0
         self._notify()
         return self._events.pop(0)
@@ -108,7 +108,7 @@ class EventStream:
         """
         with anyio.fail_after(timeout):
             while part not in self.content:
-                await self._change()
+                await self._more()
 
     def stall(self) -> None:
         """Stop reading: the application's next send waits."""
@@ -178,6 +178,12 @@ class EventStream:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    async def _more(self) -> None:
+        """Take everything that has come, and wait for more."""
+        self._unread = 0
+        self._notify()
+        await self._changed.wait()
 
     async def _change(self) -> None:
         await self._changed.wait()
@@ -263,7 +269,7 @@ class EventStreamClient:
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": parts.path,
+            "path": unquote(parts.path),
             "raw_path": parts.path.encode(),
             "root_path": "",
             "query_string": query.encode(),
