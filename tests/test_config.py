@@ -279,3 +279,11 @@ def test_an_installed_backend_is_not_loaded_before_it_is_asked_for() -> None:
     """Other schemes do not import it."""
     create_hub(Settings())
     assert "pigeon_backend" not in sys.modules
+
+
+def test_a_password_is_not_shown() -> None:
+    """An error ends up in a log, so a URL is shown without its user and password."""
+    with pytest.raises(ValueError, match="no backend is installed") as caught:
+        create_hub(Settings(backend_url="pigeon://user:secret@loft:1/x"))
+    assert "secret" not in str(caught.value)
+    assert "pigeon://loft:1/x" in str(caught.value)

@@ -28,7 +28,7 @@ def test_a_block_of_python_runs(block: str) -> None:
 async def test_the_first_example_works() -> None:
     """What the README begins with: a stream, and an event on it."""
     names: dict[str, Any] = {"__name__": "block"}
-    exec(BLOCKS[0].values[0], names)
+    exec(str(BLOCKS[0].values[0]), names)
     app = names["app"]
     assert isinstance(app, FastAPI)
     async with EventStreamClient(app) as client, client.stream("/rooms/lobby/events") as stream:

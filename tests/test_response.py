@@ -729,6 +729,31 @@ async def test_a_background_task_runs_however_the_stream_ends(end: str) -> None:
     assert log == ["cleaned", "background"]
 
 
+async def test_a_background_task_runs_for_a_client_that_left_before_the_head() -> None:
+    """What the endpoint began is ended; an error response has its own."""
+    ran: list[str] = []
+
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    async with Hub() as hub:
+        await EventSourceResponse(hub.subscribe("a"), background=BackgroundTask(ran.append, "left"))(scope, gone, send)
+    assert ran == ["left"]
+
+    async def fail() -> AsyncIterator[str]:
+        raise LookupError
+        yield ""
+
+    with pytest.raises(LookupError):
+        async with serve(fail, background=BackgroundTask(ran.append, "failed")).stream("/"):
+            pass
+    assert ran == ["left"]
+
+
 async def test_a_failing_background_task_is_logged_and_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """The stream's own error is still raised."""
 

@@ -181,6 +181,18 @@ async def test_received_waits_for_bytes() -> None:
         assert stream.content == b":\n"
 
 
+async def test_two_tasks_can_wait_on_one_stream() -> None:
+    """While nothing comes, both are at rest, and what comes wakes both."""
+    probe = Probe()
+    async with EventStreamClient(probe).stream("/") as stream:
+        async with anyio.create_task_group() as group:
+            group.start_soon(stream.received, b"data: a")
+            group.start_soon(stream.next_event)
+            with anyio.fail_after(1):
+                await anyio.wait_all_tasks_blocked()
+            await probe.send_event(b"a")
+
+
 async def test_a_stream_knows_what_a_browser_would_keep() -> None:
     """The last event id and the reconnection time are those received last."""
     async with EventStreamClient(streaming(b"id: 1\ndata: a\n\nretry: 50\n", b"id: 2\n\n")).stream("/") as stream:

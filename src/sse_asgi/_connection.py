@@ -261,7 +261,7 @@ class Connection:
             await self._close()
         watcher.cancel()
         self._notice.unlisten(self._on_shutdown)
-        if self.started and background is not None:
+        if background is not None and (self.started or self.error is None):  # else it becomes an error response
             with anyio.move_on_after(patience, shield=patience is not None):
                 await _run(background)
 

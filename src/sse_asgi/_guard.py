@@ -27,6 +27,7 @@ class Guard:
         "_at_boundary",
         "_ended",
         "_ends",
+        "_helper",
         "_interrupt",
         "_last",
         "_lock",
@@ -100,15 +101,15 @@ class Guard:
     def _watch_clock(self) -> None:
         now = time.monotonic()
         if now >= self._ends:
-            spawn(self._end)
+            self._on_shutdown()
             return
         if now >= self._last + self._ping_interval:
             self._last = now
-            spawn(self._ping)
+            self._helper = spawn(self._ping)
         self._alarm = self._timer.after(min(self._last + self._ping_interval, self._ends) - now, self._watch_clock)
 
     def _on_shutdown(self) -> None:
-        spawn(self._end)
+        self._helper = spawn(self._end)
 
     async def _ping(self) -> None:
         if not self._lock.statistics().locked:

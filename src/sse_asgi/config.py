@@ -80,7 +80,7 @@ def _create_backend(settings: Settings) -> Backend:
     try:
         scheme = urlsplit(settings.backend_url).scheme
     except ValueError as error:
-        msg = f"SSE_BACKEND_URL={settings.backend_url!r}: {error}"
+        msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: {error}"
         raise ValueError(msg) from error
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme == "memory":
@@ -89,16 +89,22 @@ def _create_backend(settings: Settings) -> Backend:
         factory: Callable[[Settings], Backend] = installed[scheme].load()
         return factory(settings)
     known = ", ".join(f"{name}://" for name in sorted({"memory", *installed}))
-    msg = f"SSE_BACKEND_URL={settings.backend_url!r}: no backend is installed for this scheme; known: {known}"
+    msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: no backend is installed for this scheme; known: {known}"
     raise ValueError(msg)
+
+
+def _shown(url: str) -> str:
+    """Leave out the user and password of a URL, which would end up in a log."""
+    scheme, slashes, rest = url.partition("://")
+    return scheme + slashes + rest.rpartition("@")[2]
 
 
 def _memory(settings: Settings) -> MemoryBackend:
     options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
     for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
         if name not in options:
-            msg = f"SSE_BACKEND_URL={settings.backend_url!r}: unknown option {name!r}; known: {', '.join(options)}"
-            raise ValueError(msg)
+            msg = f"unknown option {name!r} in SSE_BACKEND_URL={_shown(settings.backend_url)!r}; known: "
+            raise ValueError(msg + ", ".join(options))
         options[name] = _RULES[name].read(f"{name} in SSE_BACKEND_URL", value)
     return MemoryBackend(**options)
 

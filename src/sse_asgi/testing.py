@@ -181,8 +181,9 @@ class EventStream:
 
     async def _more(self) -> None:
         """Take everything that has come, and wait for more."""
-        self._unread = 0
-        self._notify()
+        if self._unread:
+            self._unread = 0
+            self._notify()
         await self._changed.wait()
 
     async def _change(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from browser.servers import Demo, Line, Wire
+from browser.peers import Demo, Line, Wire
 from browser.visitor import Visitor
 
 FLAGS = (
@@ -59,7 +59,7 @@ def wire() -> Iterator[Wire]:
 @pytest.fixture
 def room(request: pytest.FixtureRequest) -> str:
     """A room for one test."""
-    return request.node.name[-40:]
+    return str(request.node.name)[-40:]
 
 
 @pytest.fixture

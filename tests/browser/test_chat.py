@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from browser.conftest import Enter
-from browser.servers import Demo, Line
+from browser.peers import Demo, Line
 
 GAP = "Some messages may be missing here"
 
@@ -113,26 +113,16 @@ def test_joining_and_leaving_are_announced(chat: Demo, enter: Enter) -> None:
     ada.sees()
 
 
-def test_reloading_is_not_leaving(chat: Demo, enter: Enter) -> None:
-    """A reload is announced to nobody: not even when somebody who left after it was announced."""
-    ada, bob, carl = enter("Ada", chat), enter("Bob", chat), enter("Carl", chat)
-    bob.is_told("Carl joined")
+def test_who_has_a_tab_or_soon_has_one_again_has_not_left(chat: Demo, enter: Enter) -> None:
+    """A reload, or the end of one of two tabs, is announced to nobody: not before somebody who left later is."""
+    ada, again, bob = enter("Ada", chat), enter("Ada", chat), enter("Bob", chat)
+    carl = enter("Carl", chat)
+    again.page.close()
     ada.page.reload()
     ada.is_live()
     carl.page.close()
     bob.is_told("Carl joined", "Carl left")
     bob.sees("Ada")
-
-
-def test_a_name_with_two_tabs_leaves_with_the_last(chat: Demo, enter: Enter) -> None:
-    """One of two tabs under a name may go, unnoticed."""
-    ada, second, bob = enter("Ada", chat), enter("Ada", chat), enter("Bob", chat)
-    carl = enter("Carl", chat)
-    second.page.close()
-    carl.page.close()
-    bob.is_told("Carl joined", "Carl left")
-    bob.sees("Ada")
-    ada.sees("Bob")
 
 
 # The connection

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from browser.servers import DEMO, PATIENCE, Demo, free_port
+from browser.peers import DEMO, PATIENCE, Demo, free_port
 
 BLOCKED = """
 import runpy, sys

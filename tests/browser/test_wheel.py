@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.servers import Demo
+from browser.peers import Demo
 
 ROOT = Path(__file__).parents[2]
 CHAT = "sse_asgi/examples/fastapi_chat"

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from starlette.responses import Response, StreamingResponse
 
-from browser.servers import Wire, until
+from browser.peers import Wire, until
 from sse_asgi import EventSourceResponse
 from sse_asgi.decoder import DecodedEvent, EventDecoder
 from sse_asgi.encoder import encode

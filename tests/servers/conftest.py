@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from processes import Server
+
+from servers.processes import Server
 
 
 @pytest.fixture

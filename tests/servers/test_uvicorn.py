@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import HERE, Server
+
+from servers.processes import HERE, Server
 
 Start = Callable[..., Server]
 STREAMS = ["/idle", "/busy", "/sync", "/hub/"]
