@@ -103,8 +103,9 @@ def _memory(settings: Settings) -> MemoryBackend:
     options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
     for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
         if name not in options:
-            msg = f"unknown option {name!r} in SSE_BACKEND_URL={_shown(settings.backend_url)!r}; known: "
-            raise ValueError(msg + ", ".join(options))
+            known = ", ".join(options)
+            msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: unknown option {name!r}; known: {known}"
+            raise ValueError(msg)
         options[name] = _RULES[name].read(f"{name} in SSE_BACKEND_URL", value)
     return MemoryBackend(**options)
 
