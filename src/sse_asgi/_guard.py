@@ -6,6 +6,7 @@ The application goes on believing that it sends; what it sends after the end goe
 import math
 import random
 import time
+from collections.abc import Awaitable
 
 import anyio
 from starlette.datastructures import MutableHeaders
@@ -64,14 +65,13 @@ class Guard:
                     self._alarm.cancel()
                     self._notice.unlisten(self._on_shutdown)
 
-    async def send(self, message: Message) -> None:
-        """Pass on what the application sends."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass on what the application sends, without a coroutine around what needs none."""
         if self._stream:
-            await self._pass_on(message)
-        elif self._watching and message["type"] == "http.response.start" and _is_event_stream(message):
-            await self._begin(message)
-        else:
-            await self._send(message)
+            return self._pass_on(message)
+        if self._watching and message["type"] == "http.response.start" and _is_event_stream(message):
+            return self._begin(message)
+        return self._send(message)
 
     async def _begin(self, message: Message) -> None:
         headers = MutableHeaders(raw=message.setdefault("headers", []))
