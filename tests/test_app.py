@@ -187,6 +187,8 @@ async def test_unknown_options_are_refused_at_once() -> None:
         EventSourceApp(Hub(), ping_interval=0)
     with pytest.raises(ValueError, match="channel"):
         EventSourceApp(Hub(), default_channel="")
+    with pytest.raises(TypeError, match="authorize"):
+        EventSourceApp(Hub(), authorize=True)  # type: ignore[arg-type]
 
 
 async def test_streams_have_a_lifetime_where_history_makes_it_lossless(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,12 @@ async def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         Hub(**options)
 
 
+async def test_a_backend_is_an_object() -> None:
+    """A URL is for create_hub, and the error says so."""
+    with pytest.raises(TypeError, match=r"create_hub\(\)"):
+        Hub("memory://")  # type: ignore[arg-type]
+
+
 async def test_unknown_options_are_refused() -> None:
     """A misspelt option is a TypeError."""
     with pytest.raises(TypeError):

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, get_hub
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, MemoryBackend, get_hub
 from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
@@ -330,3 +330,25 @@ async def test_our_own_streams_are_left_to_themselves() -> None:
         current_notice().hear()
         assert (await stream.read()).count(b"retry: ") == 1
         assert stream.complete
+
+
+async def test_something_that_is_no_hub_is_refused() -> None:
+    """Passing create_hub without calling it is a TypeError that says so."""
+    with pytest.raises(TypeError, match=r"create_hub\(\)"):
+        EventSourceMiddleware(plain, hub=lambda: None)  # type: ignore[arg-type]
+
+
+async def test_a_hub_that_cannot_be_opened_fails_the_start() -> None:
+    """The server is told why, instead of serving without a hub."""
+
+    class Broken(MemoryBackend):
+        def connect(self, sink: Any) -> Any:
+            msg = "no such backend"
+            raise LookupError(msg)
+
+    async def app(*_: Any) -> None:
+        raise AssertionError
+
+    with pytest.raises(RuntimeError, match="the hub cannot be opened: no such backend"):
+        async with EventStreamClient(EventSourceMiddleware(app, hub=Hub(Broken()))):
+            pass

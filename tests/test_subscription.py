@@ -595,6 +595,13 @@ async def test_a_snapshot_comes_before_every_later_event() -> None:
     assert (events[1].event, events[1].id) == ("snapshot", before)
 
 
+async def test_a_snapshot_is_an_async_function() -> None:
+    """A plain one is a TypeError that says so."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match="async function"):
+            await hub.subscribe("a", snapshot=lambda: 5).__aenter__()  # type: ignore[arg-type, return-value]
+
+
 async def test_a_snapshot_may_be_an_event_of_its_own() -> None:
     """Its type is kept, its id is not."""
 

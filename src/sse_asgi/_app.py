@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from ._hub import Hub
-from ._options import Overflow, Snapshot, Transform, check_channels
+from ._options import Overflow, Snapshot, Transform, check_callable, check_channels
 from ._response import EventSourceResponse
 
 METHODS = "GET, HEAD, OPTIONS"
@@ -84,7 +84,7 @@ class EventSourceApp:
             else check_channels((channels,) if isinstance(channels, str) else channels)
         )
         self._default = check_channels((default_channel,))
-        self._authorize = authorize
+        self._authorize = check_callable("authorize", authorize)
         self._origins = frozenset((cors_origins,) if isinstance(cors_origins, str) else cors_origins)
         self._max_channels = max_channels
         self._subscribe_options: dict[str, Any] = {

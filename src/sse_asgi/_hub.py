@@ -54,7 +54,11 @@ class Hub:
 
         Raises:
             ValueError: A bound below 1, an unknown overflow rule, or a ping_interval that is not above 0.
+            TypeError: `backend` is no Backend.
         """
+        if backend is not None and not isinstance(backend, Backend):
+            msg = f"backend must be a Backend, not {type(backend).__name__}: create_hub() makes a hub from a URL"
+            raise TypeError(msg)
         self.backend = MemoryBackend() if backend is None else backend
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)

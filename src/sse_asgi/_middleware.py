@@ -38,7 +38,13 @@ class EventSourceMiddleware:
             ping_interval: Seconds of silence after which an event stream that is not of this library is sent a ping;
                 None sends none.
             max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None lets it run.
+
+        Raises:
+            TypeError: `hub` is no Hub.
         """
+        if hub is not None and not isinstance(hub, Hub):
+            msg = f"hub must be a Hub, as create_hub() makes one, not {type(hub).__name__}"
+            raise TypeError(msg)
         self.app = app
         self.hub = hub
         self._ping_interval = ping_interval
@@ -72,7 +78,12 @@ class EventSourceMiddleware:
             notice.listen(_nothing)
             stack.callback(notice.unlisten, _nothing)
             if self.hub is not None:
-                await stack.enter_async_context(self.hub)
+                try:
+                    await stack.enter_async_context(self.hub)
+                except Exception as error:
+                    await receive()
+                    await send({"type": "lifespan.startup.failed", "message": f"the hub cannot be opened: {error}"})
+                    raise
                 scope.setdefault("state", {})["hub"] = self.hub
             await self.app(scope, receive, close_first)
 

@@ -9,6 +9,7 @@ gate again and is caught up the same way, so there is one recovery path. These h
 - With the gate closed, it holds those seen since the last round began, unless `_missed` says that some were let go.
 """
 
+from collections.abc import Awaitable
 from typing import Literal, NamedTuple, Protocol, Self
 
 from ._buffer import Buffer
@@ -295,7 +296,11 @@ class Subscription:
         return reason
 
     async def _take_snapshot(self, snapshot: Snapshot, position: Position | None) -> Entry:
-        state = await snapshot()
+        awaitable = snapshot()
+        if not isinstance(awaitable, Awaitable):
+            msg = f"snapshot must be an async function, and {snapshot!r} returned {type(awaitable).__name__}"
+            raise TypeError(msg)
+        state = await awaitable
         if not isinstance(state, ServerSentEvent):
             state = ServerSentEvent(state, event="snapshot")
         return Entry(without_id(state), position)

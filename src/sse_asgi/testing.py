@@ -82,12 +82,17 @@ class EventStream:
             TimeoutError: None came in so many seconds.
             EOFError: The stream has ended.
         """
-        with anyio.fail_after(timeout):
+        with anyio.move_on_after(timeout):
             try:
                 return await anext(self)
             except StopAsyncIteration:
-                msg = "the stream has ended"
+                msg = f"the stream has ended, with status {self.status_code}; it was {self._shown()}"
                 raise EOFError(msg) from None
+        msg = f"no event within {timeout} s; the stream so far: {self._shown()}"
+        raise TimeoutError(msg)
+
+    def _shown(self) -> str:
+        return repr(self.content[-200:])
 
     async def read(self, timeout: float = 5.0) -> bytes:  # noqa: ASYNC109 - a test's own patience
         """Read to the end, and return every byte.
