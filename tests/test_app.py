@@ -106,6 +106,20 @@ async def test_the_librarys_own_channels_are_never_served(channels: Any) -> None
         assert await status(client, "?channel=sse.presence") == 403
 
 
+@pytest.mark.parametrize("options", [{"channels": ["a", "sse.x"]}, {"default_channel": "sse.x"}, {"channels": "sse.x"}])
+async def test_the_librarys_own_channels_cannot_be_offered(options: dict[str, Any]) -> None:
+    """A ValueError where the app is made."""
+    with pytest.raises(ValueError, match="never served"):
+        EventSourceApp(Hub(), **options)
+
+
+@pytest.mark.parametrize("chosen", [[], "sse.x", ["a", "sse.x"]])
+async def test_a_function_that_chooses_nothing_refuses(chosen: Any) -> None:
+    """No channel, or one of the library's own: 403."""
+    async with mounted(channels=lambda _: chosen) as (_, client):
+        assert await status(client) == 403
+
+
 @pytest.mark.parametrize("name", ["", "a%0Ab", "%00", "x" * 513])
 async def test_bad_names_are_400(name: str) -> None:
     """With the reason."""

@@ -326,4 +326,4 @@ def test_without_a_position_a_reader_sees_the_events_own_id(id_: str | None) -> 
 
 def test_a_page_of_history_is_complete_unless_it_says_otherwise() -> None:
     """Without more arguments there is no next page and no reason."""
-    assert History([]) == ([], None, None)
+    assert History([]) == ([], None, None, 0)

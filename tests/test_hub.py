@@ -89,6 +89,28 @@ async def test_the_owners_exit_closes_at_once() -> None:
         assert hub.state == "closed"
 
 
+async def test_a_borrower_may_leave_in_another_task() -> None:
+    """Neither that nor an owner who does so confuses who closes."""
+    hub = Hub()
+    entered = anyio.Event()
+
+    async def enter() -> None:
+        await hub.__aenter__()
+        entered.set()
+
+    async with hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        await entered.wait()
+        tasks.start_soon(hub.__aexit__)
+        await anyio.wait_all_tasks_blocked()
+        assert hub.state == "up"
+    assert hub.state == "closed"
+    await hub.__aenter__()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hub.__aexit__)
+    assert hub.state == "closed"
+
+
 async def test_a_hub_belongs_to_one_event_loop() -> None:
     """Opening it in a second loop while it is open is refused with a clear error."""
     hub = Hub()
@@ -389,6 +411,23 @@ async def test_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sse_asgi._hub.DRAIN_SECONDS", 0.01)
     async with Hub() as hub, hub.subscribe("a"):
         await hub.drain()
+
+
+async def test_two_can_drain_at_once() -> None:
+    """Both return when the readers have left."""
+    async with Hub() as hub, anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            async with hub.subscribe("a") as subscription:
+                async for _ in subscription:
+                    pass
+
+        tasks.start_soon(read)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(0.5):
+            async with anyio.create_task_group() as drains:
+                drains.start_soon(hub.drain)
+                drains.start_soon(hub.drain)
 
 
 async def test_state_tells_when_the_backend_is_down() -> None:

@@ -1,6 +1,7 @@
 """EventSourceMiddleware and its guard: the hub's life, get_hub, and streams that are not ours."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, MemoryBackend, get_hub
+from sse_asgi._runtime import shared_timer
 from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
@@ -245,18 +247,114 @@ async def test_a_foreign_stream_that_goes_on_sending_is_not_heard() -> None:
 
 
 async def test_a_foreign_stream_that_has_ended_is_not_ended_again() -> None:
-    """Its application may still be busy; it is cancelled."""
+    """Its application may still be busy, with a background task: that is its own business."""
+    go_on = anyio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": False})
-        await anyio.sleep_forever()
+        await go_on.wait()
+        finished.append(1)
 
-    async with EventStreamClient(EventSourceMiddleware(app)).stream("/") as stream:
+    finished: list[int] = []
+    async with EventStreamClient(EventSourceMiddleware(app, max_lifetime=0.01)).stream("/") as stream:
         await stream.received(b"x\n\n")
         current_notice().hear()
-        await stream.ended()
+        await anyio.sleep(0.03)
         assert stream.content == b"data: x\n\n"
+        go_on.set()
+        await stream.ended()
+    assert finished == [1]
+
+
+async def test_a_foreign_stream_that_ends_while_it_is_being_ended_is_left_alone() -> None:
+    """Its last send holds the guard up, and then there is nothing left to end."""
+    sending, go_on = anyio.Event(), anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def slow(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                sending.set()
+                await go_on.wait()
+            await send(message)
+
+        await EventSourceMiddleware(inner)(scope, receive, slow)
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": False})
+
+    async with EventStreamClient(app).stream("/") as stream:
+        await sending.wait()
+        current_notice().hear()
+        await anyio.sleep(0.01)
+        go_on.set()
+        assert await stream.read() == b"data: x\n\n"
+
+
+async def test_an_encoded_foreign_stream_gets_no_plain_bytes() -> None:
+    """Neither a ping nor a farewell would fit into it; it ends at shutdown all the same."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = ((b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"\x1f\x8b\n\n", "more_body": True})
+        await anyio.sleep_forever()
+
+    async with EventStreamClient(EventSourceMiddleware(app, ping_interval=0.01)).stream("/") as stream:
+        await anyio.sleep(0.03)
+        current_notice().hear()
+        assert await stream.read() == b"\x1f\x8b\n\n"
+        assert stream.complete
+
+
+async def test_a_foreign_stream_without_ping_and_lifetime_sets_no_alarm() -> None:
+    """There is nothing to be woken for."""
+    app = application(None, plain, ping_interval=None)
+    async with EventStreamClient(app) as client, client.stream("/") as stream:
+        await stream.received(b"data: 1\n\n")
+        assert all(when < float("inf") for when, *_ in shared_timer()._heap)
+
+
+async def test_two_middlewares_share_an_event_loop() -> None:
+    """One with a hub and one that only guards, or two applications."""
+    hub = Hub()
+    app = application(hub, plain)
+    app.add_middleware(EventSourceMiddleware)
+    async with EventStreamClient(app):
+        assert current_notice().listeners == 2
+    assert current_notice().listeners == 0
+
+
+async def test_concurrent_first_requests_open_the_hub_once() -> None:
+    """Also where opening takes time."""
+    connected = []
+
+    class Slow(MemoryBackend):
+        def connect(self, sink: Any) -> Any:
+            return self._slowly(super().connect(sink))
+
+        @asynccontextmanager
+        async def _slowly(self, inner: Any) -> AsyncIterator[None]:
+            connected.append(1)
+            await anyio.sleep(0.01)
+            async with inner:
+                yield
+
+    async def endpoint(_: Request) -> Response:
+        return PlainTextResponse(str(await hub.publish("a", "x")))
+
+    hub = Hub(Slow())
+    client = EventStreamClient(application(hub, endpoint))
+
+    async def visit() -> None:
+        async with client.stream("/") as stream:
+            assert stream.status_code == 200
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(visit)
+    assert connected == [1]
 
 
 async def test_busy_foreign_streams_are_not_pinged() -> None:

@@ -1,5 +1,6 @@
 """EventSourceResponse: one connection's life, in process; each sentence of its contract with what would break it."""
 
+import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -584,6 +585,112 @@ async def test_cleanup_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         await cut.wait()
     if not anyio.get_cancelled_exc_class().__module__.startswith("trio"):
         assert "took more than 0.05 s to clean up" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError("send failed"), ConnectionResetError()])
+async def test_a_send_that_fails_leaves_nothing_behind(error: Exception) -> None:
+    """Whatever it raises: the reader has left, the notice is not listened to, and what is no disconnect is raised."""
+    calls = 0
+
+    async def send(_: Message) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise error
+
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("a"))
+
+        async def serve_it() -> None:
+            await response({"type": "http", "method": "GET", "headers": []}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+
+        with anyio.move_on_after(5):
+            async with anyio.create_task_group() as tasks:
+                caught: list[Exception] = []
+
+                async def run() -> None:
+                    try:
+                        await serve_it()
+                    except RuntimeError as raised:
+                        caught.append(raised)
+
+                tasks.start_soon(run)
+                await anyio.wait_all_tasks_blocked()
+                await hub.publish("a", "x")
+        assert caught == ([error] if isinstance(error, RuntimeError) else [])
+        assert hub._registry is not None
+        assert not hub._registry._channels
+    assert current_notice().listeners == 0
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_no_shield_keeps_out_leaves_nothing_behind() -> None:
+    """Asyncio's own, while the end of a stream is stuck in send: what is left is done by another task."""
+    stuck = anyio.Event()
+
+    async def send(message: Message) -> None:
+        if message.get("more_body") is False:
+            stuck.set()
+            await anyio.sleep_forever()
+
+    async def gone() -> Message:
+        await anyio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("a"))
+        task = asyncio.create_task(response({"type": "http", "method": "GET", "headers": []}, gone, send))
+        await stuck.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await anyio.wait_all_tasks_blocked()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+    assert current_notice().listeners == 0
+
+
+async def test_content_that_outlives_its_cleanup_leaves_the_hub_all_the_same() -> None:
+    """A snapshot that does not let itself be cancelled holds no reader in the hub."""
+    gate, began = anyio.Event(), anyio.Event()
+
+    async def stubborn() -> str:
+        began.set()
+        with anyio.CancelScope(shield=True):
+            try:
+                await gate.wait()
+            except BaseException:  # noqa: BLE001 - that is the point
+                await gate.wait()
+        return "state"
+
+    async with Hub() as hub:
+        async with serve(lambda: hub.subscribe("a", snapshot=stubborn), cleanup_timeout=0.05).stream("/") as stream:
+            await began.wait()
+            stream.disconnect()
+            await stream.ended()
+            assert hub._registry is not None
+            assert not hub._registry._channels
+            gate.set()
+
+
+async def test_a_receive_that_fails_is_a_disconnect(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it raises, which is logged."""
+    job = Job()
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        async def broken() -> Message:
+            await job.started.wait()
+            msg = "receive"
+            raise LookupError(msg)
+
+        await EventSourceResponse(job.run(), start_timeout=0)(scope, broken, send)
+
+    async def send(_: Message) -> None:
+        pass
+
+    await app({"type": "http", "method": "GET", "headers": []}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    assert job.log[-1] == "cleaned"
+    assert "receive" in caplog.text
 
 
 async def test_leaving_a_hub_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,6 +402,20 @@ async def test_a_gap_is_announced_first_and_once() -> None:
             assert data(await take_all(again)) == ["6", "7", "8"]
 
 
+async def test_a_loss_that_reaches_over_pages_is_announced_once() -> None:
+    """A quiet channel's long history comes before what the busy one lost."""
+    async with Hub(MemoryBackend(history_size=600)) as hub:
+        first = await hub.publish("a", "0")
+        for number in range(600):
+            await hub.publish("b", str(number))
+        for number in range(900):
+            await hub.publish("a", str(number))
+        async with hub.subscribe("a", "b", last_event_id=first) as subscription:
+            events = await take_all(subscription)
+    assert [event.event for event in events].count("sse.gap") == 1
+    assert len(events) == 1 + 600 + 600
+
+
 async def test_a_gap_without_history_carries_the_current_position() -> None:
     """Nothing is left: resuming from the gap's id misses nothing later."""
     async with Hub() as hub:
@@ -784,6 +798,22 @@ async def test_what_is_pending_goes_out_in_one_body() -> None:
     assert max(sizes[:-1]) <= 64 * 1024
     assert sizes[-1] > 100_000
     assert len(sizes) == 5
+
+
+async def test_what_a_transform_makes_is_bounded_too() -> None:
+    """A body is counted in the bytes that the reader gets, and each event is transformed once."""
+    calls: list[str | None] = []
+
+    def blow_up(event: ServerSentEvent, _: Any) -> str:
+        calls.append(event.data)
+        return "y" * 40_000
+
+    async with Hub() as hub, framed(hub, transform=blow_up) as subscription:
+        subscription.take()
+        ids = [await hub.publish("a", str(number)) for number in range(3)]
+        bodies = [subscription.take() for _ in range(4)]
+    assert [body.partition(b"\n")[0] for body in bodies] == [*(f"id: {one}".encode() for one in ids), b""]
+    assert calls == ["0", "1", "2"]
 
 
 async def test_a_ping_shows_a_position_that_moved() -> None:

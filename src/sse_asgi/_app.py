@@ -78,12 +78,9 @@ class EventSourceApp:
             ValueError: A bad channel name or option.
         """
         self._hub = hub
-        self._channels = (
-            channels
-            if channels is None or channels == "*" or callable(channels)
-            else check_channels((channels,) if isinstance(channels, str) else channels)
-        )
-        self._default = check_channels((default_channel,))
+        fixed = channels is not None and channels != "*" and not callable(channels)
+        self._channels = _served((channels,) if isinstance(channels, str) else channels) if fixed else channels
+        self._default = _served((default_channel,))
         self._authorize = check_callable("authorize", authorize)
         self._origins = frozenset((cors_origins,) if isinstance(cors_origins, str) else cors_origins)
         self._max_channels = max_channels
@@ -145,7 +142,10 @@ class EventSourceApp:
         allowed = self._channels
         if callable(allowed):
             chosen = await _result(allowed(request))
-            return check_channels((chosen,) if isinstance(chosen, str) else chosen)
+            names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+            if not names or any(name.startswith(RESERVED) for name in names):
+                raise HTTPException(403, "there is no channel here for this request")
+            return check_channels(names)
         asked = request.query_params.getlist("channel")
         if not asked:
             return self._default if allowed is None or allowed == "*" else tuple(allowed)
@@ -179,6 +179,15 @@ class EventSourceApp:
         if origin is None or _is_same_origin(origin, request.headers.get("host", "")):
             return vary
         raise HTTPException(403, f"the origin {origin!r} is not allowed here")
+
+
+def _served(names: Any) -> tuple[str, ...]:
+    """Check names that are to be served to everybody who may ask."""
+    checked = check_channels(names)
+    if any(name.startswith(RESERVED) for name in checked):
+        msg = f"channels beginning with {RESERVED!r} are the library's own, and never served"
+        raise ValueError(msg)
+    return checked
 
 
 def _check_target(request: Request) -> None:

@@ -4,7 +4,6 @@ Two tasks serve a connection: the server's own, which writes, and a helper that 
 there is content to fetch. Whoever has news sets a field and wakes the writer; only the writer sends.
 """
 
-import contextlib
 import logging
 import math
 import random
@@ -54,6 +53,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_abort",
         "_alarm",
         "_begun",
         "_child",
@@ -67,6 +67,7 @@ class Connection:
         "_ping_due",
         "_reason",
         "_receive",
+        "_rest",
         "_send",
         "_sending",
         "_stopping",
@@ -78,7 +79,15 @@ class Connection:
     )
 
     def __init__(
-        self, feed: Feed, terms: Terms, head: Message, receive: Receive, send: Send, *, final_id: bool
+        self,
+        feed: Feed,
+        terms: Terms,
+        head: Message,
+        receive: Receive,
+        send: Send,
+        *,
+        abort: Callable[[], None],
+        final_id: bool,
     ) -> None:
         """Prepare; nothing is sent, and the content is not touched."""
         self.started = False
@@ -88,6 +97,7 @@ class Connection:
         self._head = head
         self._final_id = final_id
         self._receive = receive
+        self._abort = abort
         self._send = send
         self._wakeup = new_wakeup()
         self._notice = current_notice()
@@ -102,7 +112,6 @@ class Connection:
         self._ends = self._begun + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._timer = shared_timer()
         self._alarm = Alarm()
-        self._look_again(self._begun)
 
     async def run(self, background: BackgroundTask | None) -> None:
         """Stream until the content, the client, the server or a limit ends it; clean up; then do the background task.
@@ -111,6 +120,7 @@ class Connection:
             Exception: What the content raised.
         """
         self._feed.attach(self._wakeup)
+        self._look_again(self._begun)
         self._notice.listen(self._on_shutdown)
         watcher = spawn(self._watch_client)
         try:
@@ -178,9 +188,13 @@ class Connection:
 
     async def _watch_client(self) -> None:
         """Own `receive()`: called by nobody else, and never cancelled to be called again."""
-        with contextlib.suppress(OSError):
+        try:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
+        except OSError:
+            pass
+        except Exception:
+            logger.exception("receive() failed: the client is taken to have gone")
         self._end("client")
 
     async def _run_feed(self) -> None:
@@ -246,21 +260,25 @@ class Connection:
     def _cut(self) -> None:
         """Stop writing to a client that does not read, and close its connection where the server lets us."""
         self._reason = "slow"
-        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
-        if transport is not None:
-            transport.abort()
+        self._abort()
         self._interrupt.cancel()
 
     # The end
 
     async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float | None) -> None:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
-        self._alarm.cancel()
         self._stopping = True
-        with anyio.CancelScope(shield=True):
-            await self._close()
-        watcher.cancel()
+        self._alarm.cancel()
         self._notice.unlisten(self._on_shutdown)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._close()
+        except BaseException:
+            # A cancellation that no shield keeps out, as asyncio's own: what is left is done by another task.
+            self._rest = spawn(self._clean_up)
+            raise
+        finally:
+            watcher.cancel()
         if background is not None and (self.started or self.error is None):  # else it becomes an error response
             with anyio.move_on_after(patience, shield=patience is not None):
                 await _run(background)
@@ -275,10 +293,14 @@ class Connection:
 
     async def _part(self) -> None:
         tail = b"" if self._sending else self._tail()
-        with contextlib.suppress(OSError):
+        try:
             if tail or not self.started:
                 await self._emit(tail)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError:
+            pass
+        except Exception:
+            logger.exception("the end of a stream could not be sent")
 
     def _tail(self) -> bytes:
         if self._reason == "finished":
@@ -298,13 +320,13 @@ class Connection:
             return ERROR
 
     async def _clean_up(self) -> None:
-        with anyio.move_on_after(self._terms.cleanup_timeout) as limit:
+        with anyio.move_on_after(self._terms.cleanup_timeout):
             while self._child is not None:
                 await self._wakeup
-            await self._feed.close()
-        if limit.cancelled_caught and self._child is not None:
+        if self._child is not None:
             logger.warning("the content of a stream took more than %s s to clean up", self._terms.cleanup_timeout)
             self._child.cancel()
+        await self._feed.close()
 
 
 async def _run(background: BackgroundTask) -> None:

@@ -180,6 +180,12 @@ class Entry:
         self.key = key
         self.frame = self.write(event)
 
+    def seen_as(self, frame: bytes) -> "Entry":
+        """Return this place in the log with the bytes that one reader is to get there."""
+        entry = Entry(None, self.position)
+        entry.frame = frame
+        return entry
+
     def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
         """Return the frame that an event has at this entry's position."""
         body = b"\n" if event is None else event.encode()
@@ -203,8 +209,11 @@ class History(NamedTuple):
         next: The position after which the next page begins; None when this page reached the end that was asked for.
         reason: Why events after the asked position are missing, or None: `trimmed`, `expired`, `epoch`, `fork` or
             `evicted`.
+        lost: The last sequence that is missing for `trimmed`, `expired` and `evicted`, so that a loss that reaches
+            over several pages is announced once.
     """
 
     entries: Sequence[Entry]
     next: Position | None = None
     reason: str | None = None
+    lost: int = 0

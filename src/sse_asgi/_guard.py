@@ -3,10 +3,11 @@
 The application goes on believing that it sends; what it sends after the end goes nowhere, and it is cancelled.
 """
 
+import contextlib
 import math
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import anyio
 from starlette.datastructures import MutableHeaders
@@ -26,6 +27,7 @@ class Guard:
     __slots__ = (
         "_alarm",
         "_at_boundary",
+        "_encoded",
         "_ended",
         "_ends",
         "_helper",
@@ -38,6 +40,7 @@ class Guard:
         "_stream",
         "_timer",
         "_watching",
+        "abort",
     )
 
     def __init__(self, send: Send, ping_interval: float | None, max_lifetime: float | None) -> None:
@@ -56,33 +59,38 @@ class Guard:
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
         """Serve one request."""
         scope[KEY] = self
+        self.abort = _abort_of(receive)
         self._interrupt = new_interrupt()
         with self._interrupt:
             try:
                 await app(scope, receive, self.send)
             finally:
-                if self._stream:
-                    self._alarm.cancel()
-                    self._notice.unlisten(self._on_shutdown)
+                if self._stream and not self._ended:
+                    self._finish()
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass on what the application sends, without a coroutine around what needs none."""
         if self._stream:
             return self._pass_on(message)
-        if self._watching and message["type"] == "http.response.start" and _is_event_stream(message):
-            return self._begin(message)
+        if self._watching and message["type"] == "http.response.start":
+            message = {**message, "headers": list(message.get("headers", ()))}
+            if _header(message, b"content-type").lower().startswith(b"text/event-stream"):
+                return self._begin(message)
         return self._send(message)
 
     async def _begin(self, message: Message) -> None:
-        headers = MutableHeaders(raw=message.setdefault("headers", []))
+        headers = MutableHeaders(raw=message["headers"])
+        self._encoded = bool(_header(message, b"content-encoding"))
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
-        self._stream = self._at_boundary = True
+        self._stream = True
+        self._at_boundary = not self._encoded
         self._lock = anyio.Lock()
         self._timer: Timer = shared_timer()
         self._last = time.monotonic()
-        self._alarm: Alarm = self._timer.after(min(self._ping_interval, self._ends), self._watch_clock)
         self._ends += self._last
+        self._alarm = Alarm()
+        self._look_again(self._last)
         self._notice = current_notice()
         await self._send(message)
         self._notice.listen(self._on_shutdown)
@@ -95,8 +103,15 @@ class Guard:
         self._last = time.monotonic()
         body = message.get("body", b"")
         if body:
-            self._at_boundary = body.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
-        self._ended = not message.get("more_body", False)
+            self._at_boundary = not self._encoded and body.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        if not message.get("more_body", False):
+            self._finish()
+
+    def _finish(self) -> None:
+        """Leave the application to itself: what it does after its stream is its own business."""
+        self._ended = True
+        self._alarm.cancel()
+        self._notice.unlisten(self._on_shutdown)
 
     def _watch_clock(self) -> None:
         now = time.monotonic()
@@ -106,7 +121,12 @@ class Guard:
         if now >= self._last + self._ping_interval:
             self._last = now
             self._helper = spawn(self._ping)
-        self._alarm = self._timer.after(min(self._last + self._ping_interval, self._ends) - now, self._watch_clock)
+        self._look_again(now)
+
+    def _look_again(self, now: float) -> None:
+        when = min(self._last + self._ping_interval, self._ends)
+        if when < math.inf:
+            self._alarm = self._timer.after(when - now, self._watch_clock)
 
     def _on_shutdown(self) -> None:
         self._helper = spawn(self._end)
@@ -119,29 +139,42 @@ class Guard:
 
     async def _end(self) -> None:
         """Close the body, unless the application is stuck in the middle of a send, and stop the application."""
-        with anyio.move_on_after(PATIENCE):
+        with anyio.move_on_after(PATIENCE) as limit:
             async with self._lock:
-                if not self._ended:
-                    self._ended = True
-                    await self._send_body(farewell(self._notice) if self._at_boundary else b"", more=False)
+                if self._ended:
+                    return
+                body = farewell(self._notice) if self._at_boundary else b""
+                self._finish()
+                await self._send_body(body, more=False)
+        if limit.cancelled_caught:
+            self.abort()
         self._interrupt.cancel()
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the client has gone, of which the application hears by itself
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        except OSError:
-            self._ended = True
 
 
-def release(scope: Scope) -> None:
-    """Tell the guard of this request, if there is one, that the response is ours."""
+def release(scope: Scope, receive: Receive) -> Callable[[], None]:
+    """Tell the guard of this request, if any, that the response is ours; return how to abort its connection."""
     guard = scope.get(KEY)
-    if guard is not None:
-        guard.release()
+    if guard is None:
+        return _abort_of(receive)
+    guard.release()
+    abort: Callable[[], None] = guard.abort
+    return abort
 
 
-def _is_event_stream(message: Message) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
-        for name, value in message.get("headers", ())
-    )
+def _abort_of(receive: Receive) -> Callable[[], None]:
+    """Find the server's transport, of which the outermost `receive` is a method where there is one (uvicorn)."""
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    return getattr(transport, "abort", _nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _header(message: Message, name: bytes) -> bytes:
+    found: list[bytes] = [value for key, value in message["headers"] if key.lower() == name]
+    return found[0] if found else b""

@@ -1,6 +1,6 @@
 """The public face of a hub: opening, publishing, subscribing."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
@@ -28,6 +28,24 @@ from .backends.memory import MemoryBackend
 from .exceptions import HubClosedError
 
 DRAIN_SECONDS = 1.0
+
+
+class _Borrowed:
+    """How often an open hub was entered again; an exit may come in another task than its enter."""
+
+    def __init__(self) -> None:
+        self.by_owner = 0
+        self.by_others = 0
+
+    def gives_back(self, *, by_owner: bool) -> bool:
+        """Count one exit, unless it is the one that closes."""
+        if by_owner and self.by_owner:
+            self.by_owner -= 1
+        elif not by_owner and self.by_others:
+            self.by_others -= 1
+        else:
+            return False
+        return True
 
 
 class Hub:
@@ -66,7 +84,9 @@ class Hub:
         self._registry: Registry | None = None
         self._connection = AsyncExitStack()
         self._loop: object = None
-        self._borrowers: Counter[int] = Counter()
+        self._opening: anyio.Event | None = None
+        self._owner = 0
+        self._borrowed = _Borrowed()
 
     # Opening and closing
 
@@ -88,26 +108,34 @@ class Hub:
         Raises:
             RuntimeError: It is open in another event loop.
         """
-        loop = anyio.lowlevel.current_token()
-        if self._registry is None:
-            registry = Registry(self.backend)
-            await self._connection.enter_async_context(self.backend.connect(registry))
-            self._registry, self._loop = registry, loop
-        elif self._loop != loop:
+        if self._registry is not None and self._loop != anyio.lowlevel.current_token():
             msg = "this hub is open in another event loop: close it there first, or make one hub for each loop"
             raise RuntimeError(msg)
+        while self._opening is not None:
+            await self._opening.wait()
+        if self._registry is None:
+            await self._open()
+        elif self._owner == _current_task():
+            self._borrowed.by_owner += 1
         else:
-            self._borrowers[_current_task()] += 1
+            self._borrowed.by_others += 1
         return self
+
+    async def _open(self) -> None:
+        opening = self._opening = anyio.Event()
+        registry = Registry(self.backend)
+        try:
+            await self._connection.enter_async_context(self.backend.connect(registry))
+            self._registry, self._loop, self._owner = registry, anyio.lowlevel.current_token(), _current_task()
+        finally:
+            self._opening = None
+            opening.set()
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close the hub if this is the exit of whoever opened it: every subscription ends."""
-        task = _current_task()
-        if self._borrowers[task] > 0:
-            self._borrowers[task] -= 1
+        if self._borrowed.gives_back(by_owner=self._owner == _current_task()):
             return
         registry, self._registry = self._registry, None
-        self._borrowers.clear()
         if registry is not None:
             registry.close()
         await self._connection.aclose()

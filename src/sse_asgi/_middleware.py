@@ -75,8 +75,9 @@ class EventSourceMiddleware:
                 await send(message)
 
             notice = current_notice()
-            notice.listen(_nothing)
-            stack.callback(notice.unlisten, _nothing)
+            listener = _Listener()
+            notice.listen(listener)
+            stack.callback(notice.unlisten, listener)
             if self.hub is not None:
                 try:
                     await stack.enter_async_context(self.hub)
@@ -100,8 +101,11 @@ class EventSourceMiddleware:
         await opened
 
 
-def _nothing() -> None:
-    pass
+class _Listener:
+    """Keeps the notice listening while no stream is open; one for each application in an event loop."""
+
+    def __call__(self) -> None:
+        """Do nothing: each stream hears for itself."""
 
 
 def get_hub(connection: HTTPConnection) -> Hub:

@@ -1,12 +1,12 @@
 """Which subscriptions of this process read which channel: the one place where the backend and the readers meet."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import anyio
 
 from ._event import Entry, History
 from ._position import Position
-from ._runtime import new_wakeup
+from ._runtime import Wakeup, new_wakeup
 from ._subscription import Subscription
 from .backends.base import Backend
 from .exceptions import HubClosedError
@@ -39,7 +39,7 @@ class Registry:
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
         self._closed = False
-        self._left: Callable[[], None] | None = None
+        self._draining: list[Wakeup] = []
 
     # Source: what subscriptions ask for
 
@@ -79,8 +79,8 @@ class Registry:
             del channel.readers[subscription]
             if not channel.readers:
                 await self._unsubscribe(name, channel)
-        if self._left is not None:
-            self._left()
+        for wakeup in self._draining:
+            wakeup.set()
 
     async def _unsubscribe(self, name: str, channel: _Channel) -> None:
         with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
@@ -126,13 +126,13 @@ class Registry:
     async def drain(self, patience: float) -> None:
         """End every subscription, and wait for the readers to leave, but not for ever."""
         wakeup = new_wakeup()
-        self._left = wakeup.set
+        self._draining.append(wakeup)
         for reader in self._readers(None):
             reader.end("shutdown")
         with anyio.move_on_after(patience):
             while self._readers(None):
                 await wakeup
-        self._left = None
+        self._draining.remove(wakeup)
 
     def close(self) -> None:
         """End every subscription and refuse new ones."""

@@ -100,10 +100,12 @@ class EventSourceResponse(Response):
                 self.content.last_event_id = last_event_id
         elif scope["method"] == "GET" and last_event_id == END_ID and not self._reconnect_after_end:
             return self._answer(send, 204, [])
-        release(scope)
+        abort = release(scope, receive)
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
-        return Connection(self._feed, self._terms, head, receive, send, final_id=final_id).run(self.background)
+        return Connection(self._feed, self._terms, head, receive, send, abort=abort, final_id=final_id).run(
+            self.background
+        )
 
     async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})

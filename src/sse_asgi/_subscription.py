@@ -78,6 +78,7 @@ class Subscription:
         "_ready",
         "_source",
         "_state",
+        "_told",
         "_wakeup",
         "_written",
         "channels",
@@ -104,6 +105,7 @@ class Subscription:
         self._open = False
         self._missed = False
         self._lost: str | None = None
+        self._told = 0
         self._plain = options.transform is None
 
     # What the application uses
@@ -211,13 +213,15 @@ class Subscription:
     def _join(self) -> bytes:
         frames: list[bytes] = []
         size = 0
-        while (entry := self._peek()) is not None and (not frames or size + len(entry.frame) <= BODY_LIMIT):
-            self._pop()
+        while (entry := self._pop()) is not None:
             frame = seen_frame(entry, self.channels, self.options)
+            size += len(frame)
+            if frames and size > BODY_LIMIT:
+                self._ready.insert(0, entry.seen_as(frame))
+                break
             if frame:
                 self._written = entry.position or self._written
                 frames.append(frame)
-                size += len(frame)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def ping(self) -> bytes:
@@ -273,7 +277,9 @@ class Subscription:
 
     async def _read_page(self, upto: Position) -> str | None:
         page = await self._source.history(self.channels, self._position, upto, PAGE)
-        self._lost = self._lost or page.reason
+        if page.reason is not None and (not page.lost or page.lost > self._told):
+            self._lost = self._lost or page.reason
+            self._told = page.lost
         if self._lost is not None and self.options.snapshot is not None:
             snapshot = await self._take_snapshot(self.options.snapshot, upto)
             reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot

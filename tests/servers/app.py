@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -79,6 +80,24 @@ async def foreign(_: Request) -> Response:
     return StreamingResponse(frames(), media_type="text/event-stream")
 
 
+async def foreign_flood(_: Request) -> Response:
+    """Stream as much as the client takes, with Starlette's own class."""
+
+    async def frames() -> AsyncIterator[str]:
+        while True:
+            yield "data: x\n\n" * 100
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+class Passing(BaseHTTPMiddleware):
+    """Hides the server's receive, as any BaseHTTPMiddleware does."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Pass the request on."""
+        return await call_next(request)
+
+
 async def publish(request: Request) -> Response:
     """Publish the query's data on the default channel."""
     try:
@@ -96,10 +115,15 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 app = Starlette(
     routes=[
-        *(Route(f"/{endpoint.__name__}", endpoint) for endpoint in (idle, busy, flood, sync, foreign, publish)),
+        *(
+            Route(f"/{endpoint.__name__}", endpoint)
+            for endpoint in (idle, busy, flood, sync, foreign, foreign_flood, publish)
+        ),
         Mount("/hub", EventSourceApp(hub)),
     ],
     lifespan=lifespan,
 )
+if os.environ.get("PASSING"):
+    app.add_middleware(Passing)
 if not os.environ.get("BARE"):
     app.add_middleware(EventSourceMiddleware, hub=hub)

@@ -149,24 +149,26 @@ class MemoryBackend(Backend):
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Merge what is kept of the channels."""
         self._expire(time.monotonic(), channels)
-        reason = after and self._reason(after, channels)
-        start = after.sequence if after and reason not in ("epoch", "fork") else 0
+        loss = self._loss_after(after, channels) if after else None
+        start = after.sequence if after and (loss is None or loss.sequence) else 0
         logs = [self._logs[name].between(start, upto.sequence) for name in channels if name in self._logs]
         merged = heapq.merge(*logs, key=_sequence)
         # An event that was published to several of these channels is in several logs, and one in the page.
         entries = list(islice((next(same) for _, same in groupby(merged, key=_sequence)), limit + 1))
-        return History(entries[:limit], entries[limit - 1].position if len(entries) > limit else None, reason)
+        following = entries[limit - 1].position if len(entries) > limit else None
+        return History(entries[:limit], following, loss and loss.reason, loss.sequence if loss else 0)
 
-    def _reason(self, after: Position, channels: tuple[str, ...]) -> str | None:
+    def _loss_after(self, after: Position, channels: tuple[str, ...]) -> "_Loss | None":
         if after.epoch != self._position.epoch:
-            return "epoch"
+            return _Loss(0, "epoch")
         if after.sequence > self._position.sequence:
-            return "fork"
+            return _Loss(0, "fork")
         losses = (
             self._logs[name].loss if name in self._logs else self._emptied.get(name, self._emptied_before)
             for name in channels
         )
-        return next((loss.reason for loss in losses if loss.sequence > after.sequence), None)
+        last = max(losses, key=lambda loss: loss.sequence)
+        return last if last.sequence > after.sequence else None
 
     def _keep(self, entry: Entry, now: float) -> None:
         for name in entry.channels:
