@@ -111,6 +111,14 @@ async def test_a_borrower_may_leave_in_another_task() -> None:
     assert hub.state == "closed"
 
 
+async def test_closing_a_closed_hub_does_nothing() -> None:
+    """An exit too many harms nobody."""
+    hub = Hub()
+    await hub.__aexit__()
+    async with hub:
+        assert hub.state == "up"
+
+
 async def test_a_hub_belongs_to_one_event_loop() -> None:
     """Opening it in a second loop while it is open is refused with a clear error."""
     hub = Hub()

@@ -147,7 +147,7 @@ class Hub:
             yield {"hub": self}
 
     async def drain(self) -> None:
-        """End every subscription of this hub in this process: pending events are sent, then the stream ends.
+        """End every subscription of this hub in this process: what is ready is sent, then the stream ends.
 
         It returns when the readers have left, after a second at the latest.
 
