@@ -147,7 +147,7 @@ class Connection:
             self._ping_due = True
         feed, wakeup, send = self._feed, self._wakeup, self._send
         while self._reason != "client":
-            while body := feed.take():
+            while self._reason != "client" and (body := feed.take()):
                 if self.started:  # the same as in _emit, without a coroutine for each event
                     self._begin_send()
                     await send({"type": "http.response.body", "body": body, "more_body": True})
