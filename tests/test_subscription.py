@@ -21,13 +21,11 @@ OTHER_EPOCH = "00000000-5"
 async def take_all(subscription: Subscription) -> list[ServerSentEvent]:
     """Read until nothing more is there."""
     events = []
-    with anyio.move_on_after(0.05):
-        while True:
-            with anyio.CancelScope(deadline=anyio.current_time() + 0.02) as scope:
-                events.append(await anext(subscription))
-            if scope.cancelled_caught:
-                break
-    return events
+    while True:
+        with anyio.move_on_after(0.02) as limit:
+            events.append(await anext(subscription))
+        if limit.cancelled_caught:
+            return events
 
 
 async def read(subscription: Subscription, count: int) -> list[ServerSentEvent]:
@@ -910,7 +908,7 @@ async def test_each_readers_union_is_what_was_published(seed: int) -> None:
 
     async def reader(channels: set[str], last_event_id: str) -> None:
         seen: list[str] = []
-        while not (done.is_set() and last_event_id == final_id[0]):
+        while True:
             async with hub.subscribe(*channels, last_event_id=last_event_id) as subscription:
                 assert subscription.recovery.outcome == "resumed"
                 with anyio.move_on_after(rng.choice([0, 0.001, 0.01, 0.05])):
@@ -924,7 +922,6 @@ async def test_each_readers_union_is_what_was_published(seed: int) -> None:
                 break
         results.append((channels, seen))
 
-    final_id: list[str] = [""]
     async with hub, anyio.create_task_group() as tasks:
         start = str(await hub.publish("other", "start"))
         for _ in range(12):
