@@ -145,6 +145,7 @@ async def main():
     current_notice().listen(heard.set)
     print("ready", flush=True)
     await heard.wait()
+    current_notice().unlisten(heard.set)
     print("heard", flush=True)
     await anyio.sleep(30)
 

@@ -136,6 +136,19 @@ class _TrioChild:
         self._scope.cancel()
 
 
+def coroutines() -> list[Any]:
+    """Return what every task of this event loop runs."""
+    if on_asyncio():
+        return [task.get_coro() for task in asyncio.all_tasks()]
+    import trio  # noqa: PLC0415 - only where trio runs, so it is there
+
+    tasks = [trio.lowlevel.current_root_task()]
+    for task in tasks:
+        if task is not None:
+            tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return [task.coro for task in tasks if task is not None]
+
+
 class Interrupt(Protocol):
     """A `with` block of one task that others can break off, once, while it awaits."""
 

@@ -1,11 +1,11 @@
 """The application that the server tests run: our streams, foreign streams, and a log of what happened to them."""
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import anyio
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -28,9 +28,9 @@ async def job(*, pause: float) -> AsyncIterator[str]:
     try:
         for number in range(10**9):
             yield f"{number}"
-            await asyncio.sleep(pause)
+            await anyio.sleep(pause)
     finally:
-        await asyncio.sleep(0.1)
+        await anyio.sleep(0.1)
         log("job cleaned")
 
 
@@ -75,7 +75,7 @@ async def foreign(_: Request) -> Response:
     async def frames() -> AsyncIterator[str]:
         while True:
             yield "data: x\n\n"
-            await asyncio.sleep(0.05)
+            await anyio.sleep(0.05)
 
     return StreamingResponse(frames(), media_type="text/event-stream")
 
