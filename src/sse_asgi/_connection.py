@@ -15,6 +15,7 @@ import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
+from ._abort import RETURN_SECONDS
 from ._event import ServerSentEvent, as_frame
 from ._feeds import Feed
 from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
@@ -61,6 +62,7 @@ class Connection:
         "_ends",
         "_feed",
         "_final_id",
+        "_gone",
         "_head",
         "_interrupt",
         "_last",
@@ -107,7 +109,7 @@ class Connection:
         self._notice = current_notice()
         self._interrupt = new_interrupt()
         self._child: Child | None = None
-        self._stopping = False
+        self._stopping = self._gone = False
         self.reason: str | None = None
         self._sending = False
         self._ping_due = False
@@ -152,8 +154,8 @@ class Connection:
             await checkpoint()  # so that whoever has seen the head misses nothing that is published afterwards
             self._ping_due = True
         feed, wakeup, send = self._feed, self._wakeup, self._send
-        while self.reason != "client":
-            while self.reason != "client" and (body := feed.take()):
+        while not self._gone:
+            while not self._gone and (body := feed.take()):
                 if self.started:  # the same as in _emit, without a coroutine for each event
                     self._begin_send()
                     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -205,7 +207,7 @@ class Connection:
             pass
         except Exception:
             logger.exception("receive() failed: the client of the stream %s is taken to have gone", self._route)
-        self._end("client")
+        self._lose("client")
 
     async def _run_feed(self) -> None:
         try:
@@ -264,17 +266,23 @@ class Connection:
     def _end(self, reason: str) -> None:
         if self._stopping:
             return
-        if self.reason is None or reason == "client":
-            self.reason = reason
-        if reason == "client" and self._sending:
-            self._interrupt.cancel()
+        self.reason = self.reason or reason
         self._wakeup.set()
 
+    def _lose(self, reason: str) -> None:
+        """Write no more to a client that has gone, or will be; a send that waits for it may return by itself."""
+        if self._stopping or self._gone:
+            return
+        self._gone = True
+        self.reason = reason
+        self._wakeup.set()
+        if self._sending:
+            self._timer.after(RETURN_SECONDS, self._interrupt.cancel)
+
     def _cut(self) -> None:
-        """Stop writing to a client that does not read, and close its connection where the server lets us."""
-        self.reason = "slow"
+        """Give up a client that does not read, and close its connection where the server lets us."""
+        self._lose("slow")
         self._abort()
-        self._interrupt.cancel()
 
     # The end
 

@@ -15,7 +15,7 @@ import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._abort import abort_of
+from ._abort import RETURN_SECONDS, abort_of
 from ._limits import ConnectionLimit, refusal
 from ._runtime import Alarm, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
@@ -196,6 +196,9 @@ class ForeignStream:
                 await self._send_body(body, more=False)
         if limit.cancelled_caught:
             self._abort()
+            with anyio.move_on_after(RETURN_SECONDS):
+                async with self._lock:  # the send may return by itself
+                    pass
         self._stop_application()
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:

@@ -22,7 +22,6 @@ from ._runtime import Alarm, coroutines, shared_timer, thread_safe_caller
 
 logger = logging.getLogger("sse_asgi")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 POLL_SECONDS = 0.1
 DEATH_SECONDS = 1.0
 QUIET_SECONDS = 10.0
@@ -54,7 +53,9 @@ class Notice:
         """Look out for a shutdown, whether there are streams or not, until `unwatch`."""
         if not self._watchers:
             self._timer = shared_timer()
-            self._undos = _hear_uvicorn(self) or [*_hear_hypercorn(self), *_hear_signals(self)]
+            self._undos = _hear_uvicorn(self) or [
+                undo for hear in (_hear_hypercorn, _hear_gunicorn, _hear_signals) for undo in hear(self)
+            ]
         self._watchers += 1
 
     def unwatch(self) -> None:
@@ -146,10 +147,7 @@ def _hear_uvicorn(notice: Notice) -> list[Undo]:
 def uvicorn_server() -> Any | None:
     """Find the uvicorn.Server that serves this event loop."""
     module = sys.modules.get("uvicorn.server")
-    if module is None:
-        return None
-    selves = (frame.f_locals.get("self") for frame in _frames())
-    return next((one for one in selves if isinstance(one, module.Server)), None)
+    return None if module is None else _running(module.Server)
 
 
 def _hear_hypercorn(notice: Notice) -> list[Undo]:
@@ -165,15 +163,27 @@ def _hear_hypercorn(notice: Notice) -> list[Undo]:
         return []
     trigger = frame.f_locals.get("shutdown_trigger")
     # `Event.wait` in the only process, else a partial of a function and the parent's event
-    event: Any = getattr(trigger, "__self__", None) or next(iter(getattr(trigger, "args", ())), None)
-    if not hasattr(event, "is_set"):
-        return []
-    timer = shared_timer()
-    looking = True
+    event = getattr(trigger, "__self__", None) or next(iter(getattr(trigger, "args", ())), None)
+
+    def stops() -> bool:
+        events: list[Any] = [event, getattr(frame.f_locals.get("context"), "terminate", None)]
+        return any(one.is_set() for one in events if hasattr(one, "is_set"))
+
+    return [_poll(notice, stops)]
+
+
+def _hear_gunicorn(notice: Notice) -> list[Undo]:
+    """Ask whether gunicorn's own ASGI worker is to live on; observed: --max-requests is told in no other way."""
+    module = sys.modules.get("gunicorn.workers.gasgi")
+    worker = None if module is None else _running(module.ASGIWorker)
+    return [] if worker is None else [_poll(notice, lambda: not worker.alive)]
+
+
+def _poll(notice: Notice, stops: Callable[[], bool]) -> Undo:
+    timer, looking = shared_timer(), True
 
     def look() -> None:
-        recycled = getattr(frame.f_locals.get("context"), "terminate", event)
-        if event.is_set() or recycled.is_set():
+        if stops():
             notice.hear()
         elif looking:
             timer.after(POLL_SECONDS, look)
@@ -183,7 +193,13 @@ def _hear_hypercorn(notice: Notice) -> list[Undo]:
         looking = False
 
     look()
-    return [undo]
+    return undo
+
+
+def _running(kind: type) -> Any | None:
+    """Find the object of a class whose method a task of this event loop is running."""
+    selves = (frame.f_locals.get("self") for frame in _frames())
+    return next((one for one in selves if isinstance(one, kind)), None)
 
 
 def _frames() -> Iterator[FrameType]:
@@ -196,13 +212,16 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _hear_signals(notice: Notice) -> list[Undo]:
-    """Hear SIGINT and SIGTERM in front of the handlers that are installed.
+    """Hear the signals that stop a server in front of the handlers that are installed.
 
     `loop.add_signal_handler` would replace the server's own: observed, granian, hypercorn and gunicorn never exit then.
     """
     if threading.current_thread() is not threading.main_thread():
         return []
-    return [_wrap(number, notice) for number in _SIGNALS]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if callable(signal.getsignal(signal.SIGQUIT)):  # of a gunicorn that got SIGINT, its workers get this
+        numbers.append(signal.SIGQUIT)
+    return [_wrap(number, notice) for number in numbers]
 
 
 def _wrap(number: int, notice: Notice) -> Undo:

@@ -1,29 +1,35 @@
 """Real servers for the tests of this folder."""
 
-import socket
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from servers.kinds import KINDS, UVICORN, Kind
 from servers.processes import Server
 
 
 @pytest.fixture
-def uvicorn_server() -> Iterator[Callable[..., Server]]:
-    """Return a function that starts uvicorn on the tests' application, with these options."""
+def serve() -> Iterator[Callable[..., Server]]:
+    """Return a function that starts a kind of server on the tests' application, with these options."""
     servers: list[Server] = []
 
-    def start(*options: str, **environment: str) -> Server:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning", *options]
-        server = Server(command, port, environment)
+    def start(kind: Kind | tuple[str, ...], *options: str, **environment: str) -> Server:
+        server = Server.start(kind.command if isinstance(kind, Kind) else kind, *options, **environment)
         servers.append(server)
-        server.wait_until_it_answers()
         return server
 
     yield start
     for server in servers:
-        server.kill()
+        server.remove()
+
+
+@pytest.fixture
+def uvicorn_server(serve: Callable[..., Server]) -> Callable[..., Server]:
+    """Return a function that starts uvicorn on the tests' application, with these options."""
+    return lambda *options, **environment: serve(UVICORN, *options, **environment)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Return each kind of server."""
+    return KINDS[request.param]
