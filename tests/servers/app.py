@@ -1,8 +1,10 @@
 """The application that the server tests run: our streams, foreign streams, and a log of what happened to them."""
 
+import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from sse_asgi import (
     EventSourceResponse,
     Hub,
     HubClosedError,
+    MemoryBackend,
 )
 from sse_asgi._runtime import coroutines
 from sse_asgi._shutdown import current_notice
@@ -34,7 +37,7 @@ SEND_TIMEOUT = float(os.environ.get("SEND_TIMEOUT", "30"))
 PING_INTERVAL = float(os.environ.get("PING_INTERVAL", "15"))
 MAX_LIFETIME = float(os.environ["MAX_LIFETIME"]) if "MAX_LIFETIME" in os.environ else None
 
-hub = Hub(ping_interval=PING_INTERVAL)
+hub = Hub(MemoryBackend(history_size=100), ping_interval=PING_INTERVAL)
 limit = ConnectionLimit(int(os.environ.get("MAX_CONNECTIONS", "100000")))
 
 
@@ -85,7 +88,9 @@ async def sync(_: Request) -> Response:
 
     def numbers() -> Iterator[int]:
         try:
-            yield from range(10**9)
+            for number in range(10**9):
+                yield number
+                time.sleep(0.01)
         finally:
             log("sync closed")
 
@@ -157,15 +162,17 @@ async def publish(request: Request) -> Response:
         return PlainTextResponse("", 503)
 
 
-def census(_: Request) -> Response:
+async def census(_: Request) -> Response:
     """Count what a stream could leave behind in this process."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())  # noqa: ASYNC240
+    gc.collect()
     return JSONResponse(
         {
             "pid": os.getpid(),
             "tasks": len(coroutines()),
             "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
             "threads": threading.active_count(),
+            "objects": len(gc.get_objects()),
             "kib": int(status["VmRSS"].split()[0]),
             "listeners": current_notice().listeners,
             "open": limit.open,

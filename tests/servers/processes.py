@@ -28,8 +28,7 @@ def wait_until(fact: Callable[[], Any], *, seconds: float = PATIENCE) -> float:
     """Poll until something is true; return how long it took."""
     began = time.monotonic()
     while not fact():
-        if time.monotonic() > began + seconds:
-            raise AssertionError(fact)
+        assert time.monotonic() < began + seconds, fact
         time.sleep(0.01)
     return time.monotonic() - began
 
@@ -82,7 +81,7 @@ class Server:
 
     def get(self, path: str) -> str:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Connection": "close"})
             with connection.getresponse() as response:
                 return response.read().decode()
 
@@ -194,5 +193,7 @@ class Http2Stream(Stream):
         return self.content
 
     def close(self) -> None:
+        assert self.curl.stdout is not None
         self.curl.kill()
-        self.curl.communicate()
+        self.curl.wait()
+        self.curl.stdout.close()
