@@ -5,12 +5,10 @@ client reads again or the server is killed.
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
 import struct
-import termios
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ Address = tuple[str, int]
 # being closed, and in none of 24 when the send had this time to return.
 RETURN_SECONDS = 0.2
 
+DESCRIPTORS = "/dev/fd"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 _doomed: set[tuple[Address, Address]] = set()
@@ -53,15 +52,14 @@ def _nothing() -> None:
 
 def _abort(timer: Timer, client: Address, server: Address) -> None:
     """Find the socket by its two ends: all that are to be closed in this turn of the event loop at once."""
-    if not _doomed:
-        timer.after(0, _close_doomed)
     _doomed.add((client, server))
+    timer.after(0, _close_doomed)
 
 
 def _close_doomed() -> None:
     doomed = set(_doomed)
     _doomed.clear()
-    for number in _sockets():
+    for number in _sockets() if doomed else ():
         with contextlib.suppress(OSError):  # closed meanwhile, or not connected
             one = socket.socket(fileno=number)
             try:
@@ -75,7 +73,7 @@ def _close_doomed() -> None:
 def _sockets() -> Iterator[int]:
     """Go through the file descriptors of this process, where the system lists them."""
     with contextlib.suppress(OSError):
-        for path in Path("/dev/fd").iterdir():
+        for path in Path(DESCRIPTORS).iterdir():
             with contextlib.suppress(OSError):
                 if stat.S_ISSOCK(os.fstat(int(path.name)).st_mode):
                     yield int(path.name)
@@ -83,4 +81,7 @@ def _sockets() -> Iterator[int]:
 
 def _has_unread(one: socket.socket) -> bool:
     """Tell whether the client leaves something unread: an address can be what a proxy's header says."""
+    import fcntl  # noqa: PLC0415 - where there is no list of descriptors there is no such module
+    import termios  # noqa: PLC0415 - as above
+
     return any(fcntl.ioctl(one, termios.TIOCOUTQ, bytes(4)))

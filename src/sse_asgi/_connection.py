@@ -264,8 +264,6 @@ class Connection:
             self._alarm = self._timer.after(min(looks) - now, self._watch_clock)
 
     def _end(self, reason: str) -> None:
-        if self._stopping:
-            return
         self.reason = self.reason or reason
         self._wakeup.set()
 

@@ -197,8 +197,7 @@ class ForeignStream:
         if limit.cancelled_caught:
             self._abort()
             with anyio.move_on_after(RETURN_SECONDS):
-                async with self._lock:  # the send may return by itself
-                    pass
+                await self._lock.acquire()  # the send may return by itself; nobody is to send after it
         self._stop_application()
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:

@@ -142,11 +142,12 @@ def coroutines() -> list[Any]:
         return [task.get_coro() for task in asyncio.all_tasks()]
     import trio  # noqa: PLC0415 - only where trio runs, so it is there
 
-    tasks = [trio.lowlevel.current_root_task()]
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    tasks = [root]
     for task in tasks:
-        if task is not None:
-            tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return [task.coro for task in tasks if task is not None]
+        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return [task.coro for task in tasks]
 
 
 class Interrupt(Protocol):

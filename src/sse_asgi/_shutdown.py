@@ -219,8 +219,8 @@ def _hear_signals(notice: Notice) -> list[Undo]:
     if threading.current_thread() is not threading.main_thread():
         return []
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if callable(signal.getsignal(signal.SIGQUIT)):  # of a gunicorn that got SIGINT, its workers get this
-        numbers.append(signal.SIGQUIT)
+    if hasattr(signal, "SIGQUIT") and callable(signal.getsignal(signal.SIGQUIT)):
+        numbers.append(signal.SIGQUIT)  # what gunicorn sends its workers when it got SIGINT
     return [_wrap(number, notice) for number in numbers]
 
 
@@ -228,13 +228,13 @@ def _wrap(number: int, notice: Notice) -> Undo:
     previous = signal.getsignal(number)
     call, timer = thread_safe_caller(), shared_timer()
 
-    def die_soon() -> None:
+    def die_soon() -> None:  # pragma: no cover - as _die
         timer.after(DEATH_SECONDS, partial(_die, number))
 
     def handler(signum: int, frame: FrameType | None) -> None:
         call(notice.hear)
         if previous is signal.SIG_DFL:
-            call(lambda: notice.when_quiet(die_soon))
+            call(lambda: notice.when_quiet(die_soon))  # pragma: no cover - as _die
         elif callable(previous) and _module(previous).startswith("twisted."):
             # Observed: daphne cancels every response at once, and waits for the first of them only.
             call(lambda: notice.when_quiet(partial(previous, signum, None)))
