@@ -16,12 +16,14 @@ class Kind(NamedTuple):
     """One way to run a server.
 
     Attributes:
+        name: What people write to run it.
         command: A module and its arguments.
         exits: The exit code for each signal.
         lifespan: Which signals it tells the application of.
         processes: How many processes serve.
     """
 
+    name: str
     command: tuple[str, ...]
     exits: dict[signal.Signals, int] = CLEAN
     lifespan: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
@@ -29,20 +31,23 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "uvicorn": Kind(UVICORN, BY_SIGNAL),
-    "uvicorn --http h11 --loop asyncio": Kind((*UVICORN, "--http", "h11", "--loop", "asyncio"), BY_SIGNAL),
-    "uvicorn --http zttp --http2": Kind((*UVICORN, "--http", "zttp", "--http2"), BY_SIGNAL),
-    "uvicorn --workers 2": Kind((*UVICORN, "--workers", "2"), processes=2),
-    "uvicorn --reload": Kind((*UVICORN, "--reload")),
-    "uvicorn.Server in a thread": Kind(("in_thread", "{port}")),
-    "gunicorn -k uvicorn_worker.UvicornWorker": Kind((*GUNICORN, "-k", "uvicorn_worker.UvicornWorker")),
-    "gunicorn -k asgi": Kind((*GUNICORN, "-k", "asgi"), lifespan=(signal.SIGTERM,)),
-    "hypercorn": Kind(HYPERCORN),
-    "hypercorn --workers 0": Kind((*HYPERCORN, "--workers", "0")),
-    "hypercorn -k uvloop": Kind((*HYPERCORN, "-k", "uvloop")),
-    "hypercorn -k trio": Kind((*HYPERCORN, "-k", "trio")),
-    "hypercorn -k trio --workers 0": Kind((*HYPERCORN, "-k", "trio", "--workers", "0"), BY_SIGNAL, lifespan=()),
-    "granian": Kind(GRANIAN),
-    "granian --workers 2": Kind((*GRANIAN, "--workers", "2"), processes=2),
-    "daphne": Kind(("daphne", "--port", "{port}", "app:app"), lifespan=()),
+    kind.name: kind
+    for kind in (
+        Kind("uvicorn", UVICORN, BY_SIGNAL),
+        Kind("uvicorn --http h11 --loop asyncio", (*UVICORN, "--http", "h11", "--loop", "asyncio"), BY_SIGNAL),
+        Kind("uvicorn --http zttp --http2", (*UVICORN, "--http", "zttp", "--http2"), BY_SIGNAL),
+        Kind("uvicorn --workers 2", (*UVICORN, "--workers", "2"), processes=2),
+        Kind("uvicorn --reload", (*UVICORN, "--reload")),
+        Kind("uvicorn.Server in a thread", ("in_thread", "{port}")),
+        Kind("gunicorn -k uvicorn_worker.UvicornWorker", (*GUNICORN, "-k", "uvicorn_worker.UvicornWorker")),
+        Kind("gunicorn -k asgi", (*GUNICORN, "-k", "asgi"), lifespan=(signal.SIGTERM,)),
+        Kind("hypercorn", HYPERCORN),
+        Kind("hypercorn --workers 0", (*HYPERCORN, "--workers", "0")),
+        Kind("hypercorn -k uvloop", (*HYPERCORN, "-k", "uvloop")),
+        Kind("hypercorn -k trio", (*HYPERCORN, "-k", "trio")),
+        Kind("hypercorn -k trio --workers 0", (*HYPERCORN, "-k", "trio", "--workers", "0"), BY_SIGNAL, lifespan=()),
+        Kind("granian", GRANIAN),
+        Kind("granian --workers 2", (*GRANIAN, "--workers", "2"), processes=2),
+        Kind("daphne", ("daphne", "--port", "{port}", "app:app"), lifespan=()),
+    )
 }

@@ -17,6 +17,7 @@ from servers.kinds import KINDS, Kind
 from servers.processes import Server, wait_until
 
 Serve = Callable[..., Server]
+Record = Callable[[str, str, str, float], None]
 NOTICE_SECONDS = 1.0
 
 SERVERS = {
@@ -70,7 +71,7 @@ def census(server: Server) -> dict[str, int]:
     return counts
 
 
-def test_each_way_to_go_is_noticed(serve: Serve, one: Kind) -> None:
+def test_each_way_to_go_is_noticed(serve: Serve, record: Record, one: Kind) -> None:
     """At a generator's sleep, between its events, and in a thread; cleaned up once, with awaits."""
     server = serve(one)
     for number, (how, leave) in enumerate(WAYS.items(), start=1):
@@ -81,7 +82,9 @@ def test_each_way_to_go_is_noticed(serve: Serve, one: Kind) -> None:
         server.wait_for("job cleaned", 2 * number)
         server.wait_for("reason client", number)
         server.wait_for("sync closed", number)
-        assert time.monotonic() - began < NOTICE_SECONDS + 0.5, how
+        took = time.monotonic() - began
+        assert took < NOTICE_SECONDS + 0.5, how
+        record("leaving", one.name, how, took)
         for client in clients:
             client.close()
     wait_until(lambda: census(server)["listeners"] == 0)
@@ -130,18 +133,20 @@ def stopped_client() -> Iterator[Callable[[Server], subprocess.Popen[bytes]]]:
 
 
 def test_a_stopped_client_is_cut_off(
-    serve: Serve, one: Kind, stopped_client: Callable[[Server], subprocess.Popen[bytes]]
+    serve: Serve, record: Record, one: Kind, stopped_client: Callable[[Server], subprocess.Popen[bytes]]
 ) -> None:
     """Its kernel goes on answering, so that only `send_timeout` tells; its socket is closed, unlike daphne's."""
     server = serve(one, SEND_TIMEOUT="0.5")
     before = census(server)["descriptors"]
     stopped_client(server)
+    began = time.monotonic()
     if one is KINDS["daphne"]:  # its send never waits, so that nobody knows
         time.sleep(1)
         assert "flood closed" not in server.log()
         return
     server.wait_for("flood closed slow")
     wait_until(lambda: census(server)["descriptors"] <= before)
+    record("leaving", one.name, "stopped, socket closed", time.monotonic() - began)
 
 
 CHURNERS = 5000

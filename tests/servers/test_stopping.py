@@ -12,6 +12,7 @@ from servers.kinds import KINDS, Kind
 from servers.processes import Server, Stream, wait_until
 
 Serve = Callable[..., Server]
+Record = Callable[[str, str, str, float], None]
 PATHS = ("/idle", "/busy", "/sync", "/hub/", "/foreign?pause=3600")
 STREAMS = 50
 STOP_SECONDS = 2.0  # a second for the streams, and what the server itself takes
@@ -50,7 +51,7 @@ def assert_clean(log: str, *, lifespan: bool, **times: int) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_it_stops_with_fifty_streams(serve: Serve, kind: Kind, way: str) -> None:
+def test_it_stops_with_fifty_streams(serve: Serve, record: Record, kind: Kind, way: str) -> None:
     """Idle ones, busy ones, threads, subscriptions and foreign ones, each told to come back at its own time."""
     server = serve(kind)
     streams = [server.open(PATHS[number % len(PATHS)]) for number in range(STREAMS)]
@@ -60,8 +61,10 @@ def test_it_stops_with_fifty_streams(serve: Serve, kind: Kind, way: str) -> None
     number, stop = WAYS[way]
     stop(server)
     assert_complete(server, streams)
+    took = time.monotonic() - began
+    assert took < STOP_SECONDS
+    record("stopping", kind.name, way, took)
     each = STREAMS // len(PATHS)
-    assert time.monotonic() - began < STOP_SECONDS
     assert server.process.returncode == kind.exits[number]
     assert_clean(
         server.log(),
@@ -73,7 +76,7 @@ def test_it_stops_with_fifty_streams(serve: Serve, kind: Kind, way: str) -> None
     )
 
 
-def test_it_stops_with_stalled_readers(serve: Serve, kind: Kind) -> None:
+def test_it_stops_with_stalled_readers(serve: Serve, record: Record, kind: Kind) -> None:
     """Whose connections are aborted, so that they hold up neither the server nor the others."""
     server = serve(kind)
     for path in ("/flood", "/foreign_flood"):
@@ -83,6 +86,7 @@ def test_it_stops_with_stalled_readers(serve: Serve, kind: Kind) -> None:
     time.sleep(0.5)  # until the sockets are full: what there is to see is that nothing happens any more
     took, log = server.stop()
     assert took < STOP_SECONDS
+    record("stopping", kind.name, "SIGTERM, stalled readers", took)
     assert_complete(server, [other])
     assert_clean(log, lifespan=signal.SIGTERM in kind.lifespan, job_cleaned=1, flood_closed=1)
 
