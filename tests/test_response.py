@@ -1067,8 +1067,10 @@ async def test_the_reason_is_a_slow_client() -> None:
         ({"on_error": lambda _: None}, None, "error"),
     ],
 )
-async def test_the_reason_is_told(options: dict[str, Any], content: Any, reason: str) -> None:
-    """Of every other end."""
+async def test_the_reason_is_told(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], content: Any, reason: str
+) -> None:
+    """Of every other end; an error is logged with its route."""
 
     async def broken() -> AsyncIterator[str]:
         yield "x"
@@ -1080,9 +1082,11 @@ async def test_the_reason_is_told(options: dict[str, Any], content: Any, reason:
             await stream.read()
         await stream.ended()
         if not content:
-            with pytest.raises(LookupError) as caught:
+            with pytest.raises(LookupError):
                 await stream.read()
-            assert caught.value.__notes__ == ["This happened in the content of the stream GET /."]
+            assert [record.getMessage() for record in caplog.records] == [
+                "the content of the stream GET / failed: LookupError()"
+            ]
     assert app.noted[-1] == (reason, False)
 
 

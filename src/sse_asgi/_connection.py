@@ -142,7 +142,8 @@ class Connection:
         else:
             await self._leave(watcher, background, None)
         if self.error is not None:
-            self.error.add_note(f"This happened in the content of the stream {self._route}.")
+            if self.started:  # else it becomes an error response, as any endpoint's
+                logger.error("the content of the stream %s failed: %r", self._route, self.error)
             raise self.error
 
     # Writing

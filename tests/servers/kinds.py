@@ -3,6 +3,8 @@
 import signal
 from typing import NamedTuple
 
+STOP_SECONDS = 2.0  # a second for the streams, and what the server itself takes
+
 UVICORN = ("uvicorn", "app:app", "--port", "{port}", "--log-level", "warning")
 GUNICORN = ("gunicorn", "app:app", "--bind", "127.0.0.1:{port}", "--no-control-socket")
 HYPERCORN = ("hypercorn", "app:app", "--bind", "127.0.0.1:{port}")
