@@ -133,6 +133,40 @@ async def test_a_handler_of_twisted_waits_for_the_streams() -> None:
     assert passed == [signal.SIGTERM]
 
 
+INTERRUPTED = """
+import anyio, os, signal
+from sse_asgi._shutdown import Notice
+
+async def busy():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+        await anyio.sleep(0.1)
+    except KeyboardInterrupt:
+        print("in a stream", flush=True)
+
+async def main():
+    notice = Notice()
+    notice.listen(lambda: print("heard", flush=True))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(busy)
+        try:
+            await anyio.sleep(5)
+        except KeyboardInterrupt:
+            print("in the main task", flush=True)
+
+anyio.run(main, backend="trio")
+"""
+
+
+def test_a_keyboard_interrupt_of_trio_is_raised_in_its_main_task() -> None:
+    """And not in the middle of a stream, which may be what runs when the signal comes."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert process.stdout.split("\n")[:2] == ["heard", "in the main task"]
+
+
 @pytest.mark.usefixtures("handlers")
 async def test_a_quit_is_heard_where_it_is_handled() -> None:
     """As by gunicorn's workers; nothing is touched where it would dump the core."""

@@ -5,6 +5,7 @@ There is one Notice per event loop. Nothing is touched before somebody listens, 
 the last listener has gone.
 """
 
+import inspect
 import logging
 import os
 import random
@@ -238,6 +239,9 @@ def _wrap(number: int, notice: Notice) -> Undo:
         elif callable(previous) and _module(previous).startswith("twisted."):
             # Observed: daphne cancels every response at once, and waits for the first of them only.
             call(lambda: notice.when_quiet(partial(previous, signum, None)))
+        elif callable(previous) and _module(previous).startswith("trio."):
+            # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
+            call(lambda: previous(signum, inspect.currentframe()))
         elif callable(previous) and not _module(previous).startswith(("asyncio.unix_events", "uvloop")):
             # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10
             # of 96 double signals when it was called as well.

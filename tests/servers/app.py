@@ -183,6 +183,7 @@ async def census(_: Request) -> Response:
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
     """Log the application's life."""
+    log("lifespan began")
     yield
     log("lifespan ended")
 

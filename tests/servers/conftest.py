@@ -19,6 +19,8 @@ def serve() -> Iterator[Callable[..., Server]]:
     def start(kind: Kind | tuple[str, ...], *options: str, **environment: str) -> Server:
         server = Server.start(kind.command if isinstance(kind, Kind) else kind, *options, **environment)
         servers.append(server)
+        if isinstance(kind, Kind) and kind.ready is not None:
+            server.wait_for(*kind.ready)
         return server
 
     yield start

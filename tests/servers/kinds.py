@@ -22,14 +22,14 @@ class Kind(NamedTuple):
         command: A module and its arguments.
         exits: The exit code for each signal.
         lifespan: Which signals it tells the application of.
-        processes: How many processes serve.
+        ready: What it says, and how often, when all its processes serve; None where the first answer says it.
     """
 
     name: str
     command: tuple[str, ...]
     exits: dict[signal.Signals, int] = CLEAN
     lifespan: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
-    processes: int = 1
+    ready: tuple[str, int] | None = None
 
 
 KINDS = {
@@ -38,7 +38,7 @@ KINDS = {
         Kind("uvicorn", UVICORN, BY_SIGNAL),
         Kind("uvicorn --http h11 --loop asyncio", (*UVICORN, "--http", "h11", "--loop", "asyncio"), BY_SIGNAL),
         Kind("uvicorn --http zttp --http2", (*UVICORN, "--http", "zttp", "--http2"), BY_SIGNAL),
-        Kind("uvicorn --workers 2", (*UVICORN, "--workers", "2"), processes=2),
+        Kind("uvicorn --workers 2", (*UVICORN, "--workers", "2"), ready=("lifespan began", 2)),
         Kind("uvicorn --reload", (*UVICORN, "--reload")),
         Kind("uvicorn.Server in a thread", ("in_thread", "{port}")),
         Kind("gunicorn -k uvicorn_worker.UvicornWorker", (*GUNICORN, "-k", "uvicorn_worker.UvicornWorker")),
@@ -49,7 +49,7 @@ KINDS = {
         Kind("hypercorn -k trio", (*HYPERCORN, "-k", "trio")),
         Kind("hypercorn -k trio --workers 0", (*HYPERCORN, "-k", "trio", "--workers", "0"), BY_SIGNAL, lifespan=()),
         Kind("granian", GRANIAN),
-        Kind("granian --workers 2", (*GRANIAN, "--workers", "2"), processes=2),
+        Kind("granian --workers 2", (*GRANIAN, "--workers", "2"), ready=("Started worker", 2)),
         Kind("daphne", ("daphne", "--port", "{port}", "app:app"), lifespan=()),
     )
 }
