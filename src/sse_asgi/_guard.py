@@ -8,7 +8,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 import anyio
@@ -79,9 +79,11 @@ class Guard:
         """Pass on what the application sends, without a coroutine around what needs none."""
         if self._watching and message["type"] == "http.response.start":
             self._watching = False
-            message = {**message, "headers": [*message.get("headers", ())]}
-            if _header(message, b"content-type").lower().startswith(b"text/event-stream"):
-                return self._begin(message)
+            headers = message.get("headers", ())
+            if not isinstance(headers, list | tuple):
+                message = {**message, "headers": (headers := [*headers])}
+            if _header(headers, b"content-type").lower().startswith(b"text/event-stream"):
+                return self._begin({**message, "headers": [*headers]})
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
@@ -115,7 +117,7 @@ class ForeignStream:
 
     async def begin(self, head: Message) -> None:
         """Send the head, with what keeps proxies from holding events back where the application says nothing."""
-        self._encoded = bool(_header(head, b"content-encoding"))
+        self._encoded = bool(_header(head["headers"], b"content-encoding"))
         self._at_boundary = not self._encoded
         headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
@@ -214,6 +216,8 @@ def _admit(guard: Guard | None, scope: Scope, receive: Receive) -> Callable[[], 
     return abort_of(scope, receive) if guard is None else guard.admit()
 
 
-def _header(message: Message, name: bytes) -> bytes:
-    found: list[bytes] = [value for key, value in message["headers"] if key.lower() == name]
-    return found[0] if found else b""
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    for key, value in headers:
+        if key.lower() == name:
+            return value
+    return b""

@@ -180,17 +180,17 @@ class _TaskInterrupt:
         self._called = False
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._cancelling = self._task.cancelling()
+        task = self._task = asyncio.current_task()
+        self._cancelling = 0 if task is None else task.cancelling()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> bool:
         task, self._task = self._task, None
-        assert task is not None
-        return self._called and task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError
+        if not self._called or task is None:
+            return False
+        return task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError
 
     def cancel(self) -> None:
         if self._task is not None and not self._called:
