@@ -1,5 +1,6 @@
 """EventSourceMiddleware and its guard: the hub's life, get_hub, and streams that are not ours."""
 
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -14,7 +15,15 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, MemoryBackend, get_hub
+from sse_asgi import (
+    EventSourceApp,
+    EventSourceMiddleware,
+    EventSourceResponse,
+    Hub,
+    HubClosedError,
+    MemoryBackend,
+    get_hub,
+)
 from sse_asgi._runtime import shared_timer
 from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
@@ -314,6 +323,13 @@ async def test_a_foreign_stream_without_ping_and_lifetime_sets_no_alarm() -> Non
     async with EventStreamClient(app) as client, client.stream("/") as stream:
         await stream.received(b"data: 1\n\n")
         assert all(when < float("inf") for when, *_ in shared_timer()._heap)
+
+
+async def test_uvicorn_takes_it_for_what_it_is() -> None:
+    """It looks whether `__call__` is a coroutine function, and calls it with the scope alone if not."""
+    app = Starlette()
+    for outermost in (EventSourceMiddleware(app), EventSourceApp(Hub())):
+        assert inspect.iscoroutinefunction(outermost.__call__)
 
 
 async def test_two_middlewares_share_an_event_loop() -> None:

@@ -1,6 +1,5 @@
 """EventSourceMiddleware: opens the hub with the application, and guards its event streams."""
 
-from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -62,20 +61,19 @@ class EventSourceMiddleware:
         )
         self._supervisor: Child | None = None
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve one connection: what is returned is awaited by the server, with no coroutine of ours around it."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
         if scope["type"] == "lifespan":
-            return self._lifespan(scope, receive, send)
-        if self.hub is not None and self.hub.state == "closed":
-            return self._open_without_lifespan(self.hub, scope, receive, send)
-        return self._pass_on(scope, receive, send)
-
-    def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            await self._lifespan(scope, receive, send)
+            return
         if self.hub is not None:
+            if self.hub.state == "closed":
+                await self._open_without_lifespan(self.hub)
             scope.setdefault("state", {})["hub"] = self.hub
         if scope["type"] == "http":
-            return Guard(self._terms, scope, receive, send).run(self.app)
-        return self.app(scope, receive, send)
+            await Guard(self._terms, scope, receive, send).run(self.app)
+        else:
+            await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         notice = current_notice()
@@ -104,7 +102,7 @@ class EventSourceMiddleware:
                 scope.setdefault("state", {})["hub"] = self.hub
             await self.app(scope, partial(_receive_when_quiet, receive, notice), close_first)
 
-    async def _open_without_lifespan(self, hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _open_without_lifespan(self, hub: Hub) -> None:
         """Open the hub in a task that lives as long as the event loop, where the server has no lifespan."""
         opened = new_wakeup()
 
@@ -115,7 +113,6 @@ class EventSourceMiddleware:
 
         self._supervisor = spawn(supervise, opened.set)
         await opened
-        await self._pass_on(scope, receive, send)
 
 
 async def _receive_when_quiet(receive: Receive, notice: Notice) -> Message:
