@@ -1014,6 +1014,43 @@ async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(0.8, 1.2)]
 
 
+# When a subscription's head is sent
+
+
+class Distant(MemoryBackend):
+    """Takes its time to subscribe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = anyio.Event()
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Any:
+        await self.there.wait()
+        return await super().subscribe(channels)
+
+
+async def test_who_has_seen_the_head_misses_nothing() -> None:
+    """It waits until the backend has joined the channels, however far away that is."""
+    backend = Distant()
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+                await hub.publish("a", "x")
+                assert (await stream.next_event()).data == "x"
+
+        tasks.start_soon(read)
+        await anyio.sleep(0.05)  # in which a head would be sent
+        backend.there.set()
+
+
+async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
+    """After `start_timeout` the stream opens, and is pinged."""
+    async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
+        await stream.received(b":\n")
+        assert stream.status_code == 200
+
+
 # Why it ended
 
 

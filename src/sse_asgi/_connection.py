@@ -152,7 +152,8 @@ class Connection:
         """Send what is there, then wait for a wake-up: whoever changes anything that is looked at here sets one."""
         if self._feed.immediate:
             self._fetch()
-            await checkpoint()  # so that whoever has seen the head misses nothing that is published afterwards
+            await checkpoint()
+            await self._joined()
             self._ping_due = True
         feed, wakeup, send = self._feed, self._wakeup, self._send
         while not self._gone:
@@ -173,6 +174,11 @@ class Connection:
             if feed.hungry:
                 self._fetch()
             await wakeup
+
+    async def _joined(self) -> None:
+        """Wait, for `start_timeout` at most: whoever has seen the head misses nothing that is published afterwards."""
+        while not (self._feed.joined or self._ping_due or self.reason or self.error):
+            await self._wakeup
 
     def _fetch(self) -> None:
         if self._child is None and self.reason is None:

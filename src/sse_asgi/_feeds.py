@@ -23,6 +23,10 @@ class Feed(Protocol):
         """Whether the response starts before there is anything to send."""
 
     @property
+    def joined(self) -> bool:
+        """Whether it may start now, where it is immediate: nothing that is published after the head is missed."""
+
+    @property
     def ended(self) -> str | None:
         """Why nothing more will come once nothing is pending, or None."""
 
@@ -53,6 +57,7 @@ class IterableFeed:
     """An iterable, pulled only while no send is pending."""
 
     immediate = False
+    joined = True
 
     def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Touch nothing yet."""

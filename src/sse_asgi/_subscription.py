@@ -63,6 +63,7 @@ class Subscription:
         last_event_id: Where it resumes; None or `""` is a fresh start.
         options: How it reads.
         ended: Why its hub ended it (`shutdown`, or `slow` with `overflow="close"`), or None.
+        joined: Whether whatever is published from now on reaches it.
         recovery: How it began; known once it is entered.
     """
 
@@ -83,6 +84,7 @@ class Subscription:
         "_written",
         "channels",
         "ended",
+        "joined",
         "last_event_id",
         "options",
         "recovery",
@@ -94,6 +96,7 @@ class Subscription:
         self.last_event_id = last_event_id
         self.options = options
         self.ended: str | None = None
+        self.joined = False
         self.recovery = Recovery("fresh")
         self._source = source
         self._wakeup: Wakeup  # attached before the hub knows of this reader
@@ -119,7 +122,10 @@ class Subscription:
     async def _enter(self) -> None:
         self._state = "entered"
         try:
-            await self._begin(await self._source.enter(self))
+            position = await self._source.enter(self)
+            self.joined = True
+            self._wakeup.set()
+            await self._begin(position)
         except BaseException:
             await self.__aexit__()
             raise
