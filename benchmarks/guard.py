@@ -91,7 +91,9 @@ def measure(work: str, counts: tuple[int, int], each: int) -> None:
         costs.append((many - few) / (counts[1] - counts[0]) / each)
     plain, guarded_cost = costs
     share = 100 * (guarded_cost / plain - 1)
-    print(f"{work}: {plain:,.0f} instructions each, {guarded_cost - plain:,.0f} more with the middleware ({share:.1f} %)")
+    print(
+        f"{work}: {plain:,.0f} instructions each, {guarded_cost - plain:,.0f} more with the middleware ({share:.1f} %)"
+    )
 
 
 if __name__ == "__main__":
