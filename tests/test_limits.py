@@ -113,6 +113,15 @@ async def test_a_key_may_have_several() -> None:
         assert limit.open_by_key == {"everybody": 1}
 
 
+async def test_a_head_is_not_counted() -> None:
+    """It is no stream."""
+    async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
+        await stream.received(b"data: x\n\n")
+        async with client.stream("/ours", method="HEAD") as head:
+            await head.ended()
+            assert (head.headers["x-ours"], head.content) == ("1", b"")
+
+
 async def test_a_total_is_enough() -> None:
     """An int stands for a limit of so many streams."""
     async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
@@ -151,7 +160,13 @@ def test_a_limit_that_cannot_be_is_refused(options: dict[str, Any], message: str
 
 
 def test_what_is_no_limit_is_refused() -> None:
-    """When the middleware is made."""
+    """When the middleware is made, or the limit: an async key would differ for each request."""
+
+    async def key(_: HTTPConnection) -> str:
+        return "x"
+
+    with pytest.raises(TypeError, match="key must be a plain function"):
+        ConnectionLimit(per_key=1, key=key)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="max_connections must be an int, a ConnectionLimit or None, not str"):
         EventSourceMiddleware(plain, max_connections="1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="total=0"):

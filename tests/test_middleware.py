@@ -466,3 +466,125 @@ async def test_a_hub_that_cannot_be_opened_fails_the_start() -> None:
     with pytest.raises(RuntimeError, match="the hub cannot be opened: no such backend"):
         async with EventStreamClient(EventSourceMiddleware(app, hub=Hub(Broken()))):
             pass
+
+
+# A foreign stream's end, whatever happens to it
+
+
+class Transport:
+    """The transport of a stalled client: a send waits until it is aborted, or for ever."""
+
+    def __init__(self, *, frees: bool) -> None:
+        self.frees = frees
+        self.aborted = anyio.Event()
+        self.sent: list[bytes] = []
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+    async def send(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if body.startswith(b"stall") and not self.aborted.is_set():
+            await (self.aborted.wait() if self.frees else anyio.sleep_forever())
+        self.sent.append(body)
+
+
+class Cycle:
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    async def receive(self) -> Message:
+        await anyio.sleep_forever()
+        return {"type": "http.disconnect"}
+
+
+SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+
+@pytest.mark.parametrize("frees", [True, False])
+async def test_an_application_that_sends_while_it_cleans_up_does_not_hang(*, frees: bool) -> None:
+    """Neither where the blocked send returned by itself nor where it had to be cancelled."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        try:
+            await send({"type": "http.response.body", "body": b"stall", "more_body": True})
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await send({"type": "http.response.body", "body": b"late"})
+
+    transport = Transport(frees=frees)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EventSourceMiddleware(app), SCOPE, Cycle(transport).receive, transport.send)
+            await anyio.sleep(0.05)
+            current_notice().hear()
+    assert transport.aborted.is_set()
+    assert b"late" not in transport.sent
+    assert current_notice().listeners == 0
+
+
+async def test_a_declared_length_is_taken_off() -> None:
+    """For a ping and a farewell are not in it."""
+
+    async def declared(_: Request) -> Response:
+        return Response(b"data: x\n\n", media_type="text/event-stream")
+
+    async with EventStreamClient(application(None, declared)) as client, client.stream("/") as stream:
+        assert await stream.read() == b"data: x\n\n"
+        assert "content-length" not in stream.headers
+
+
+async def test_a_frame_may_end_in_a_body_of_its_own() -> None:
+    """The stream is pinged, and told when to come back, all the same."""
+
+    async def split(_: Request) -> Response:
+        async def parts() -> AsyncIterator[str]:
+            yield "data: x\n"
+            yield "\n"
+            await anyio.sleep_forever()
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    app = application(None, split, ping_interval=0.02, max_lifetime=0.2)
+    async with EventStreamClient(app) as client, client.stream("/") as stream:
+        content = await stream.read()
+    assert content.startswith(b"data: x\n\n:\n")
+    assert content.splitlines()[-1].startswith(b"retry: ")
+
+
+@pytest.mark.parametrize("failing", [b":\n", b"retry: "])
+async def test_a_send_that_fails_is_logged(caplog: pytest.LogCaptureFixture, failing: bytes) -> None:
+    """And ends the application, not the server, whatever it raises."""
+    failed = anyio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        await failed.wait()
+        await anyio.sleep(0.2)
+
+    async def send(message: Message) -> None:
+        if message.get("body", b"").startswith(failing):
+            failed.set()
+            raise LookupError
+
+    guarded = EventSourceMiddleware(app, ping_interval=0.02, max_lifetime=0.1)
+    with anyio.fail_after(5):
+        await guarded(dict(SCOPE), anyio.sleep_forever, send)  # type: ignore[arg-type]
+    assert "could not be sent" in caplog.text
+
+
+@pytest.mark.parametrize("media_type", [b"text/plain", b"text/event-stream"])
+async def test_headers_may_be_any_iterable(media_type: bytes) -> None:
+    """Also one that can be gone through only once, as the standard allows."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = iter([(b"x-one", b"1"), (b"content-type", media_type)])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: x\n\n"})
+
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/") as stream:
+        assert await stream.read() == b"data: x\n\n"
+        assert stream.headers["x-one"] == "1"

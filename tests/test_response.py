@@ -1014,6 +1014,54 @@ async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(0.8, 1.2)]
 
 
+# A stream that never pauses
+
+
+@pytest.mark.usefixtures("notice")
+@pytest.mark.parametrize("how", ["shutdown", "lifetime"])
+async def test_a_busy_stream_ends(how: str) -> None:
+    """Though its buffer is never empty, because a send takes longer than to publish; its client is not cut off."""
+    reasons = []
+    async with Hub(MemoryBackend(history_size=10_000), buffer_size=10_000) as hub, anyio.create_task_group() as tasks:
+        response = EventSourceResponse(hub.subscribe("a"), max_lifetime=0.3 if how == "lifetime" else None)
+
+        async def send(message: Message) -> None:
+            for _ in range(4):
+                await hub.publish("a", "x")
+
+        async def publish() -> None:
+            while True:
+                await hub.publish("a", "x")
+
+        tasks.start_soon(publish)
+        if how == "shutdown":
+            tasks.start_soon(shut_down_later)
+        with anyio.fail_after(5):
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+            await response(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
+        reasons.append(response.reason)
+        tasks.cancel_scope.cancel()
+    assert reasons == [how]
+
+
+async def shut_down_later() -> None:
+    await anyio.sleep(0.1)
+    current_notice().hear()
+
+
+async def test_the_application_may_revoke_a_subscription() -> None:
+    """Its stream ends with a retry, and says why."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        app = Kept(subscription)
+        async with EventStreamClient(app).stream("/") as stream:
+            await stream.received(b"id: ")
+            subscription.end("revoked")
+            assert b"retry: " in (await stream.read()).splitlines()[-1]
+            await stream.ended()
+    assert app.noted[-1] == ("revoked", False)
+
+
 # When a subscription's head is sent
 
 

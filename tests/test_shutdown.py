@@ -201,6 +201,50 @@ async def test_quiet_comes_with_the_last_stream() -> None:
     notice.unwatch()
 
 
+async def test_a_callback_for_quiet_is_called_once() -> None:
+    """Though it is given twice, as with two signals."""
+    notice, told = Notice(), []
+
+    def callback() -> None:
+        told.append(1)
+
+    listener = object().__repr__
+    notice.listen(listener)  # type: ignore[arg-type]
+    notice.when_quiet(callback)
+    notice.when_quiet(callback)
+    notice.unlisten(listener)  # type: ignore[arg-type]
+    assert told == [1]
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_signal_after_the_event_loop_goes_to_the_handler_before() -> None:
+    """Which was not put back, because somebody still listened."""
+    passed = []
+    signal.signal(signal.SIGTERM, lambda number, _: passed.append(number))
+    loop = asyncio.new_event_loop()
+    loop.close()
+    notice = Notice()
+    call: Any = lambda _: loop.call_soon_threadsafe(print)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sse_asgi._shutdown.thread_safe_caller", lambda: call)
+        notice.watch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert passed == [signal.SIGTERM]
+    notice.unwatch()
+
+
+async def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be put back."""
+    set_handlers = []
+    monkeypatch.setattr("signal.getsignal", lambda _: None)
+    monkeypatch.setattr("signal.signal", lambda *arguments: set_handlers.append(arguments))
+    notice = Notice()
+    notice.watch()
+    notice.unwatch()
+    assert set_handlers == []
+
+
 async def test_quiet_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a stream that never ends, such as one with an endless background task."""
     monkeypatch.setattr("sse_asgi._shutdown.QUIET_SECONDS", 0.01)

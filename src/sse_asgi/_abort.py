@@ -24,6 +24,7 @@ Address = tuple[str, int]
 # being closed, and in none of 24 when the send had this time to return.
 RETURN_SECONDS = 0.2
 
+TOGETHER_SECONDS = 0.05
 DESCRIPTORS = "/dev/fd"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -51,14 +52,13 @@ def _nothing() -> None:
 
 
 def _abort(timer: Timer, client: Address, server: Address) -> None:
-    """Find the socket by its two ends: all that are to be closed in this turn of the event loop at once."""
+    """Find the socket by its two ends: those that are to be closed at about the same time at once."""
     _doomed.add((client, server))
-    timer.after(0, _close_doomed)
+    timer.after(TOGETHER_SECONDS, _close_doomed)
 
 
 def _close_doomed() -> None:
-    doomed = set(_doomed)
-    _doomed.clear()
+    doomed = {_doomed.pop() for _ in range(len(_doomed))}
     for number in _sockets() if doomed else ():
         with contextlib.suppress(OSError):  # closed meanwhile, or not connected
             one = socket.socket(fileno=number)

@@ -9,7 +9,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import anyio
 from starlette.background import BackgroundTask
@@ -18,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ._abort import RETURN_SECONDS
 from ._event import ServerSentEvent, as_frame
 from ._feeds import Feed
+from ._options import Terms
 from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice, farewell
 from ._subscription import PING
@@ -27,22 +27,11 @@ logger = logging.getLogger("sse_asgi")
 
 CHECKPOINT_BYTES = 16 * 1024
 SHUTDOWN_SECONDS = 0.5
+DRAIN_SECONDS = 0.25
 FAREWELL_SECONDS = 0.4
 END_ID = "sse.end"
 FINAL_ID = encode(id=END_ID)
 ERROR = ServerSentEvent({}, event="sse.error").encode()
-
-
-class Terms(NamedTuple):
-    """What was agreed for a connection; see EventSourceResponse."""
-
-    greeting: bytes
-    ping_interval: float | None
-    start_timeout: float
-    send_timeout: float | None
-    max_lifetime: float | None
-    cleanup_timeout: float
-    on_error: Callable[[Exception], Any] | None
 
 
 class Connection:
@@ -59,6 +48,7 @@ class Connection:
         "_alarm",
         "_begun",
         "_child",
+        "_drained",
         "_ends",
         "_feed",
         "_final_id",
@@ -110,6 +100,7 @@ class Connection:
         self._interrupt = new_interrupt()
         self._child: Child | None = None
         self._stopping = self._gone = False
+        self._drained = math.inf
         self.reason: str | None = None
         self._sending = False
         self._ping_due = False
@@ -135,8 +126,8 @@ class Connection:
         except OSError:  # what some servers raise from send when the client has gone
             self.reason = "client"
             await self._leave(watcher, background, None)
-        except BaseException:
-            self.reason = self.reason or "shutdown"
+        except BaseException as error:
+            self.reason = self.reason or ("error" if isinstance(error, Exception) else "shutdown")
             await self._leave(watcher, background, self._terms.cleanup_timeout)
             raise
         else:
@@ -166,6 +157,8 @@ class Connection:
                     await self._emit(body)
                 if len(body) > CHECKPOINT_BYTES:
                     await checkpoint()
+                if self.reason and time.monotonic() >= self._drained:
+                    break
             if self.reason or feed.ended or self.error:
                 self._end(feed.ended or "error")
                 break
@@ -272,6 +265,7 @@ class Connection:
 
     def _end(self, reason: str) -> None:
         self.reason = self.reason or reason
+        self._drained = time.monotonic() + DRAIN_SECONDS
         self._wakeup.set()
 
     def _lose(self, reason: str) -> None:
@@ -279,7 +273,7 @@ class Connection:
         if self._stopping or self._gone:
             return
         self._gone = True
-        self.reason = reason
+        self.reason = reason if reason == "client" else self.reason or reason
         self._wakeup.set()
         if self._sending:
             self._timer.after(RETURN_SECONDS, self._interrupt.cancel)
@@ -340,7 +334,7 @@ class Connection:
             return FINAL_ID if self._final_id else b""
         if self.reason == "error" and self.error is not None:
             return self._error_frame(self.error) + farewell(self._notice)
-        return farewell(self._notice) if self.reason in ("shutdown", "lifetime", "slow") else b""
+        return farewell(self._notice) if self.reason in ("shutdown", "lifetime", "slow", "revoked") else b""
 
     def _error_frame(self, error: Exception) -> bytes:
         if self._terms.on_error is None:

@@ -5,6 +5,7 @@ shutdown. Its application goes on believing that it sends; what it sends after t
 """
 
 import contextlib
+import logging
 import math
 import random
 import time
@@ -19,6 +20,8 @@ from ._abort import RETURN_SECONDS, abort_of
 from ._limits import ConnectionLimit, refusal
 from ._runtime import Alarm, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
+
+logger = logging.getLogger("sse_asgi")
 
 KEY = "sse_asgi.guard"
 PATIENCE = 0.5
@@ -44,7 +47,7 @@ class Guard:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._watching = True
+        self._watching = scope.get("method") != "HEAD"
         self._stream: ForeignStream | None = None
         self._leave: Callable[[], None] | None = None
 
@@ -111,6 +114,7 @@ class ForeignStream:
         self._ends = self._last + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._encoded = False
         self._at_boundary = True
+        self._tail = b"\n\n"
         self._ended = False
         self._notice = current_notice()
         self._notice.listen(self._end_soon)
@@ -122,6 +126,7 @@ class ForeignStream:
         headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
+        del headers["content-length"]  # what is sent of ours is not in it
         self._look_again(self._last)
         async with self._lock:
             await self._send(head)
@@ -145,11 +150,12 @@ class ForeignStream:
         async with self._lock:
             if self._ended:
                 return
+            if body := message.get("body", b""):
+                self._at_boundary = False
+                self._tail = (self._tail + body)[-4:]
             await self._send(message)
         self._last = time.monotonic()
-        body = message.get("body", b"")
-        if body:
-            self._at_boundary = not self._encoded and body.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        self._at_boundary = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
         if not message.get("more_body", False):
             self._finish()
 
@@ -185,22 +191,37 @@ class ForeignStream:
         if not self._lock.statistics().locked:
             async with self._lock:
                 if self._at_boundary and not self._ended:
-                    await self._send_body(b":\n", more=True)
+                    try:
+                        await self._send_body(b":\n", more=True)
+                    except Exception:
+                        logger.exception("a ping could not be sent")
 
     async def _end(self) -> None:
         """Close the body, unless the application is stuck in the middle of a send, and stop the application."""
+        try:
+            stop = await self._close()
+        except Exception:
+            logger.exception("the end of an event stream could not be sent")
+            stop = True
+        if stop:
+            self._stop_application()
+
+    async def _close(self) -> bool:
+        """Tell whether there was something left to end."""
         with anyio.move_on_after(PATIENCE) as limit:
             async with self._lock:
                 if self._ended:
-                    return
+                    return False
                 body = farewell(self._notice) if self._at_boundary else b""
                 self._finish()
                 await self._send_body(body, more=False)
         if limit.cancelled_caught:
+            self._finish()
             self._abort()
             with anyio.move_on_after(RETURN_SECONDS):
-                await self._lock.acquire()  # the send may return by itself; nobody is to send after it
-        self._stop_application()
+                await self._lock.acquire()  # the send may return by itself
+                self._lock.release()
+        return True
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         with contextlib.suppress(OSError):  # the client has gone, of which the application hears by itself

@@ -1,5 +1,6 @@
 """How many event streams may be open at once."""
 
+import inspect
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -17,7 +18,7 @@ class ConnectionLimit:
     A refused EventSource gets an empty stream with a random `retry:` of two to six seconds, and asks again.
 
     Attributes:
-        open: How many streams are open in this process.
+        open: How many streams are open in this process, until they are cleaned up and their background task is done.
         open_by_key: How many of them each key has.
     """
 
@@ -33,10 +34,11 @@ class ConnectionLimit:
         Args:
             total: The most streams; None for no such limit.
             per_key: The most streams whose requests have the same key.
-            key: A plain function of the request, such as the user's name or the client's address; a stream whose key
-                is None counts for the total only.
+            key: A plain function of the request, such as its user; a stream whose key is None counts for the total
+                only. Behind a proxy the client's address may be the proxy's.
 
         Raises:
+            TypeError: An async `key`.
             ValueError: A limit that is no int above 0, or `per_key` without `key`, or the reverse.
         """
         for name, limit in (("total", total), ("per_key", per_key)):
@@ -44,10 +46,11 @@ class ConnectionLimit:
                 msg = f"{name}={limit!r} must be an int above 0; None sets no limit"
                 raise ValueError(msg)
         if (per_key is None) != (key is None):
-            msg = (
-                "per_key and key go together, as in ConnectionLimit(per_key=6, key=lambda request: request.client.host)"
-            )
+            msg = "per_key and key go together, as in per_key=6, key=lambda request: request.cookies.get('session')"
             raise ValueError(msg)
+        if inspect.iscoroutinefunction(key):
+            msg = "key must be a plain function of what is in the request"
+            raise TypeError(msg)
         self.open = 0
         self.open_by_key: Counter[Hashable] = Counter()
         self._total = total

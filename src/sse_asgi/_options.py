@@ -1,4 +1,4 @@
-"""What a reader can ask for, checked where it is asked for."""
+"""What a reader or a response can ask for, checked where it is asked for."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,6 +24,18 @@ class Options(NamedTuple):
     overflow: Overflow = "replay"
     position_frames: bool = True
     ping_interval: float | None = 15.0
+
+
+class Terms(NamedTuple):
+    """What was agreed for a connection; see EventSourceResponse."""
+
+    greeting: bytes
+    ping_interval: float | None
+    start_timeout: float
+    send_timeout: float | None
+    max_lifetime: float | None
+    cleanup_timeout: float
+    on_error: Callable[[Exception], Any] | None
 
 
 def check_channels(names: Collection[str]) -> tuple[str, ...]:

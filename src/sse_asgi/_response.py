@@ -8,12 +8,12 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ._connection import END_ID, Connection, Terms
+from ._connection import END_ID, Connection
 from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
 from ._guard import admit
 from ._limits import refusal
-from ._options import check_seconds
+from ._options import Terms, check_seconds
 from ._subscription import Subscription
 from .encoder import encode
 
@@ -118,7 +118,7 @@ class EventSourceResponse(Response):
         """Why the stream ended or is about to; None before.
 
         `client` (it has gone), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
-        `revoked` (by the hub), `error` (in the content) or `finished`.
+        `revoked` (`subscription.end("revoked")`), `error` (in the content) or `finished`.
         """
         return None if self._connection is None else self._connection.reason
 

@@ -44,6 +44,7 @@ class Notice:
         self._listeners: dict[Callable[[], None], None] = {}
         self._when_quiet: dict[Callable[[], None], Alarm] = {}
         self._undos: list[Undo] = []
+        self._is_asked = False
 
     @property
     def listeners(self) -> int:
@@ -54,9 +55,10 @@ class Notice:
         """Look out for a shutdown, whether there are streams or not, until `unwatch`."""
         if not self._watchers:
             self._timer = shared_timer()
-            self._undos = _hear_uvicorn(self) or [
-                undo for hear in (_hear_hypercorn, _hear_gunicorn, _hear_signals) for undo in hear(self)
-            ]
+            uvicorn = _hear_uvicorn(self)
+            asked = uvicorn or [*_hear_hypercorn(self), *_hear_gunicorn(self)]
+            self._is_asked = bool(asked)
+            self._undos = asked if uvicorn else [*asked, *_hear_signals(self)]
         self._watchers += 1
 
     def unwatch(self) -> None:
@@ -65,6 +67,8 @@ class Notice:
         if not self._watchers:
             for undo in self._undos:
                 undo()
+            if self._is_asked:
+                self.heard = False  # whoever watches next asks again, and the loop may serve again
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Call back when the shutdown begins; at once when it has begun."""
@@ -84,6 +88,8 @@ class Notice:
 
     def when_quiet(self, callback: Callable[[], None]) -> None:
         """Call back when every stream has ended and was cleaned up, which may be now, or after QUIET_SECONDS."""
+        if callback in self._when_quiet:
+            return
         self._when_quiet[callback] = self._timer.after(QUIET_SECONDS, partial(self._settle, callback))
         if not self._listeners:
             self._when_quiet[callback].cancel()
@@ -132,8 +138,10 @@ def _hear_uvicorn(notice: Notice) -> list[Undo]:
 
     async def shutdown(*args: Any, **kwargs: Any) -> None:
         notice.hear()
-        await original(*args, **kwargs)
-        notice.heard = False  # the loop may serve again
+        try:
+            await original(*args, **kwargs)
+        finally:
+            notice.heard = False  # the loop may serve again
 
     def undo() -> None:
         if vars(server).get("shutdown") is shutdown:
@@ -225,27 +233,21 @@ def _hear_signals(notice: Notice) -> list[Undo]:
     return [_wrap(number, notice) for number in numbers]
 
 
-def _wrap(number: int, notice: Notice) -> Undo:
+def _wrap(number: signal.Signals, notice: Notice) -> Undo:
     previous = signal.getsignal(number)
-    call, timer = thread_safe_caller(), shared_timer()
-
-    def die_soon() -> None:  # pragma: no cover - as _die
-        timer.after(DEATH_SECONDS, partial(_die, number))
+    if previous is None:  # not Python's
+        return lambda: None
+    call = thread_safe_caller()
+    pass_on = _follower(number, previous, notice)
 
     def handler(signum: int, frame: FrameType | None) -> None:
-        call(notice.hear)
-        if previous is signal.SIG_DFL:
-            call(lambda: notice.when_quiet(die_soon))  # pragma: no cover - as _die
-        elif callable(previous) and _module(previous).startswith("twisted."):
-            # Observed: daphne cancels every response at once, and waits for the first of them only.
-            call(lambda: notice.when_quiet(partial(previous, signum, None)))
-        elif callable(previous) and _module(previous).startswith("trio."):
-            # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
-            call(lambda: previous(signum, inspect.currentframe()))
-        elif callable(previous) and not _module(previous).startswith(("asyncio.unix_events", "uvloop")):
-            # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10
-            # of 96 double signals when it was called as well.
-            previous(signum, frame)
+        try:
+            call(notice.hear)
+        except RuntimeError:  # the event loop is closed
+            undo()
+            os.kill(os.getpid(), signum)
+        else:
+            pass_on(frame)
 
     def undo() -> None:
         if signal.getsignal(number) is handler:
@@ -253,6 +255,28 @@ def _wrap(number: int, notice: Notice) -> Undo:
 
     signal.signal(number, handler)
     return undo
+
+
+def _follower(number: signal.Signals, previous: Any, notice: Notice) -> Callable[[FrameType | None], object]:
+    """Return what passes a signal on to the handler that was there."""
+    call, timer, module = thread_safe_caller(), shared_timer(), _module(previous)
+
+    def die_soon() -> None:  # pragma: no cover - as _die
+        timer.after(DEATH_SECONDS, partial(_die, number))
+
+    if previous is signal.SIG_DFL:
+        return lambda _: call(lambda: notice.when_quiet(die_soon))  # pragma: no branch - as _die
+    if module.startswith("twisted."):
+        # Observed: daphne cancels every response at once, and waits for the first of them only.
+        return lambda _: call(lambda: notice.when_quiet(partial(previous, number, None)))
+    if module.startswith("trio."):
+        # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
+        return lambda _: call(lambda: previous(number, inspect.currentframe()))
+    if callable(previous) and not module.startswith(("asyncio.unix_events", "uvloop")):
+        return partial(previous, number)
+    # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10 of 96
+    # double signals when it was called as well.
+    return lambda _: None
 
 
 def _module(handler: Any) -> str:
