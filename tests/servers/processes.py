@@ -16,6 +16,9 @@ from typing import Any, Self
 HERE = Path(__file__).parent
 PATIENCE = 15.0
 
+# Without coverage, which keeps something of each thread that there was.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
 
 def free_port() -> int:
     with socket.socket() as free:
@@ -44,7 +47,7 @@ class Server:
             self.process = subprocess.Popen(
                 command,
                 cwd=HERE,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                env={**ENVIRONMENT, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
