@@ -266,6 +266,7 @@ class Subscription:
             self.recovery = self.recovery._replace(outcome="gap", reason=reason)
 
     async def _begin_fresh(self, upto: Position | None) -> None:
+        self._lost = None  # what was lost while it waited to enter is none of its business
         self._ready.extend(Entry(event) for event in self.options.initial)
         self._wakeup.set()
         if self.options.snapshot is not None:
@@ -286,7 +287,7 @@ class Subscription:
             self._ready.append(snapshot)
             self._reach(upto)
             return reason
-        reason = self._announce(position_before(page.entries[0]) if page.entries else upto)
+        reason = self._announce(position_before(page.entries[0]) if page.entries else page.next or upto)
         self._ready.extend(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         if page.next is None:

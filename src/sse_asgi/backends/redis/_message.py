@@ -1,0 +1,88 @@
+r"""Events as they are kept in a stream and announced on a topic.
+
+A payload is a line of JSON, empty for most events, then the event's frame as `encode` writes it, so that a reader's
+bytes need not be written again. A message is `<epoch> <sequence> <previous> <payload>`, where previous is the sequence
+that its channel had before; without history it is `- 0 0 <payload>`.
+
+Anybody who may write to this Redis may write anything here, so everything is checked.
+"""
+
+import json
+import re
+from typing import Any
+
+from ..._event import Entry, ServerSentEvent
+from ..._position import Position
+
+PLAIN_EPOCH = b"-"
+PLAIN = PLAIN_EPOCH + b" 0 0 "
+EPOCH_DIGITS = 8
+MAX_SEQUENCE = 1 << 53
+
+# The order in which `encode` writes the fields; an id is never part of it.
+_FRAME = re.compile(
+    rb"(?:: [^\r\n]*\n)*(?:retry: [0-9]{1,16}\n)?(?:event: [^\r\n]+\n)?(?:data: [^\r\n]*\n)+\n",
+)
+
+
+def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) -> bytes:
+    """Write an event for whoever reads one of its channels."""
+    header: dict[str, Any] = {}
+    if len(channels) > 1:
+        header["c"] = channels
+    if key is not None:
+        header["k"] = key
+    line = json.dumps(header, separators=(",", ":")).encode() if header else b""
+    return b"%b\n%b" % (line, event.encode())
+
+
+def parse(message: bytes) -> tuple[bytes, int, int, bytes, bytes]:
+    """Take a message apart: its epoch, sequence and previous sequence, and the two parts of its payload.
+
+    Raises:
+        ValueError: It is not one of ours.
+    """
+    head, _, frame = message.partition(b"\n")
+    epoch, sequence, previous, header = head.split(b" ", 3)
+    number = int(sequence)
+    if not 0 <= number < MAX_SEQUENCE or (len(epoch) != EPOCH_DIGITS and epoch != PLAIN_EPOCH):
+        raise ValueError
+    return epoch, number, int(previous), header, frame
+
+
+def entry(channels: tuple[str, ...], position: Position | None, header: bytes, frame: bytes) -> Entry:
+    """Make a log's entry of a payload's two parts.
+
+    Args:
+        channels: The one that it was read from, unless the header names several.
+        position: Its place; None without history.
+        header: The line of JSON.
+        frame: The event's own frame.
+
+    Raises:
+        ValueError: It is not one of ours.
+    """
+    _check(frame)
+    key = None
+    if header:
+        channels, key = _read_header(header, channels)
+    whole = frame if position is None else b"id: %b-%d\n%b" % (position.epoch.encode(), position.sequence, frame)
+    return Entry(ServerSentEvent.from_frame(frame), position, channels, key, whole)
+
+
+def _check(frame: bytes) -> None:
+    one_line = frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2 and frame.endswith(b"\n")
+    if (not one_line or b"\r" in frame) and not _FRAME.fullmatch(frame):
+        raise ValueError
+    if not frame.isascii():
+        frame.decode()
+
+
+def _read_header(header: bytes, channels: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+    fields = json.loads(header)
+    if not isinstance(fields, dict):
+        raise ValueError  # noqa: TRY004 - of a message, not of an argument
+    names, key = tuple(fields.get("c") or channels), fields.get("k")
+    if channels[0] not in names or not all(isinstance(one, str) for one in names) or not isinstance(key, str | None):
+        raise ValueError
+    return names, key
