@@ -117,10 +117,11 @@ class Recovery:
             *(call("XRANGE", keys.stream(name), f"({start}", "+", "COUNT", count) for name, start in pairs),
             return_exceptions=True,
         )
-        for reply in replies:
-            if isinstance(reply, BaseException) and not str(reply).startswith("WRONGTYPE"):
-                raise reply
         meta, scores, *streams = replies
+        for reply in replies:
+            strange = reply is not meta and reply is not scores and str(reply).startswith("WRONGTYPE")
+            if isinstance(reply, Exception) and not strange:
+                raise reply
         return _Meta.read(meta), scores, streams
 
     def _horizon(self, server: Server, channel: str, now: float) -> int:
