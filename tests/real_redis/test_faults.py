@@ -50,7 +50,7 @@ async def test_a_crash_with_aof_is_no_gap(new_server: NewServer, new_hub: NewHub
             await anyio.to_thread.run_sync(server.restart)
             await state_is(other, "up")
             count = len(publisher.stored)
-            await far.until(lambda one: len(publisher.stored) > count + 50)
+            await far.until(lambda _: len(publisher.stored) > count + 50)
         last = await hub.publish("a", "last")
         async with reading(hub, "a", last_event_id=near.ids[0]) as resumed:
             await resumed.until(lambda one: "last" in one.texts)
@@ -200,7 +200,7 @@ async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplo
     async with new_hub(server, timeout=0.3) as hub, reading(hub, "a", wait=False) as reader:
         assert hub.state == "down"
         began = time.monotonic()
-        with pytest.raises(BackendError, match="not published: Redis was away for 0.3 s"):
+        with pytest.raises(BackendError, match=r"not published: Redis was away for 0\.3 s"):
             await hub.publish("a", "1")
         assert 0.2 < time.monotonic() - began < 1
         server.start()
@@ -211,10 +211,8 @@ async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplo
         await hub.publish("a", "2")
         await reader.has("2")
         assert reader.gaps == []
-    assert [(one.levelname, one.message.split(" ")[3:5]) for one in caplog.records if one.name == "sse_asgi"] == [
-        ("WARNING", ["is", "lost:"]),
-        ("INFO", ["is", "back"]),
-    ]
+    assert [one.levelname for one in caplog.records if one.name == "sse_asgi"] == ["WARNING", "INFO"]
+    assert caplog.messages[-1].startswith(f"Redis at 127.0.0.1:{server.port} is back after ")
 
 
 async def test_closing_while_reconnecting_leaves_no_task(new_server: NewServer, new_hub: NewHub) -> None:

@@ -12,6 +12,7 @@ from ..._runtime import on_asyncio
 from ...exceptions import BackendError
 from ..base import Backend, Sink
 from ._address import read_address
+from ._feed import ANOTHER_LIFE
 from ._history import Recovery
 from ._keys import Keys
 from ._link import LinkLostError
@@ -19,7 +20,7 @@ from ._message import payload
 from ._publisher import Publisher
 from ._resp import ReplyError
 from ._scripts import Scripts
-from ._session import ANOTHER_LIFE, is_elsewhere
+from ._session import is_elsewhere
 from ._worker import Worker
 
 Sized = int | Callable[[str], int]

@@ -26,7 +26,10 @@ from ._message import PLAIN_EPOCH, entry, parse
 logger = logging.getLogger("sse_asgi")
 
 HELD = 10_000
+MAX_SEQUENCE = 1 << 53  # what Lua counts exactly
 MESSAGES = (b"message", b"smessage")
+EPOCH_DIGITS = 8
+ANOTHER_LIFE = "its log began another life"
 
 
 class Channel:
@@ -71,7 +74,7 @@ class Feed:
         self.position: Position | None = None
         self.ignored = 0
         self.keeps = keeps
-        self._epoch = b""
+        self._epoch_text, self._epoch, self._id = "", b"", b""
         self._held: list[tuple[Channel, bytes]] | None = None
         self._again = False
         self.fail: Callable[[str], None] = lambda _: None
@@ -120,35 +123,37 @@ class Feed:
             self.fail("the cluster moved the hub's slot")
 
     def _take(self, channel: Channel, message: bytes) -> None:
+        """Take one message: this runs for each one that arrives."""
         try:
-            epoch, sequence, previous, header, frame = parse(message)
-            if sequence <= channel.last and self.keeps:
-                return
+            epoch, digits, previous, header, frame = parse(message)
             if epoch != self._epoch:
                 self._take_foreign(channel, epoch, header, frame)
                 return
-            assert self.position is not None
-            position = Position(self.position.epoch, sequence)
-            one = entry(channel.names, position, header, frame)
+            sequence = int(digits)
+            if sequence <= channel.last:
+                return
+            if sequence > MAX_SEQUENCE:
+                raise ValueError  # noqa: TRY301 - handled as all that is not ours
+            position = Position(self._epoch_text, sequence)
+            one = entry(channel.names, position, self._id + digits + b"\n", header, frame)
         except ValueError:
             self.ignore(f"a message on the channel {channel.names[0]!r}")
             return
         if previous > channel.last:
             self.lose("lost", channel.names)
         channel.last = sequence
-        if sequence > self.position.sequence:
-            self.position = position
-            for sink in self.sinks:
-                sink.deliver(one)
+        self.deliver(one, position)
 
     def _take_foreign(self, channel: Channel, epoch: bytes, header: bytes, frame: bytes) -> None:
         """Take a message without a place in our log: fine where none has one, else the log has another life."""
-        if (epoch == PLAIN_EPOCH) is self.keeps:
+        if not channel.joined:
+            return
+        if (epoch == PLAIN_EPOCH) is self.keeps or len(epoch) > EPOCH_DIGITS:
             raise ValueError
         if self.keeps:
-            self.fail("its log began another life")
+            self.fail(ANOTHER_LIFE)
             return
-        one = entry(channel.names, None, header, frame)
+        one = entry(channel.names, None, b"", header, frame)
         mine = (name for name in one.channels if self._keys.topic(name) in self.channels)
         if next(mine) == channel.names[0]:  # of the topics that bring this event here, one hands it over
             for sink in self.sinks:
@@ -188,7 +193,8 @@ class Feed:
     def begin(self, mark: Position) -> None:
         """Begin at a mark in another life of the log: the readers are told, unless it is the first."""
         known, self.position = self.position, mark
-        self._epoch = mark.epoch.encode()
+        self._epoch_text, self._epoch = mark.epoch, mark.epoch.encode()
+        self._id = b"id: %b-" % self._epoch
         for sink in self.sinks:
             sink.advance(mark)
         if known is not None:
@@ -203,13 +209,12 @@ class Feed:
             self._take(channel, message)
         return True
 
-    # What is read from history
+    # What the sinks are told
 
-    def deliver(self, one: Entry) -> None:
-        """Hand over an event that was missed."""
-        assert one.position is not None
-        if self.position is not None and one.position.sequence > self.position.sequence:
-            self.position = one.position
+    def deliver(self, one: Entry, position: Position) -> None:
+        """Hand over an event, unless another of its channels has brought it already."""
+        if self.position is not None and position.sequence > self.position.sequence:
+            self.position = position
             for sink in self.sinks:
                 sink.deliver(one)
 

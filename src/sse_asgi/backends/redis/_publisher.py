@@ -51,8 +51,7 @@ class Publisher:
         deadline = worker.loop.time() + self._timeout
         while True:
             try:
-                async with asyncio.timeout_at(deadline):
-                    session = await worker.commands()
+                session = worker.session or await _wait(worker, deadline)
                 return await send(worker, session, channels, payload, idempotency_key)
             except TimeoutError:
                 raise _failure(unknown, f"Redis was away for {self._timeout:g} s") from unknown
@@ -104,6 +103,11 @@ class Publisher:
             seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
             keys = [self._keys.memory(idempotency_key), *topics]
             await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+
+
+async def _wait(worker: Worker, deadline: float) -> Session:
+    async with asyncio.timeout_at(deadline):
+        return await worker.commands()
 
 
 def _failure(unknown: LinkLostError | None, text: str) -> BackendError:

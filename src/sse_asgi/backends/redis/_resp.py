@@ -6,7 +6,8 @@ hiredis parses where it is installed; the parser below does the same in Python, 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 try:
     import hiredis
@@ -26,8 +27,8 @@ NOT_ENOUGH: Any = object()
 Argument = bytes | str | int
 
 
-def pack(arguments: tuple[Argument, ...]) -> bytes:
-    """Write one command."""
+def pack_slowly(arguments: tuple[Argument, ...]) -> bytes:
+    """Write one command without hiredis."""
     parts = [b"*%d\r\n" % len(arguments)]
     for one in arguments:
         data = one if isinstance(one, bytes) else str(one).encode()
@@ -126,11 +127,11 @@ _READERS: dict[bytes, Callable[[Parser, bytes], Any]] = {
     b"%": Parser.pairs,
 }
 
-PUSHES: tuple[type, ...] = (Push,) if hiredis is None else (Push, hiredis.PushNotification)
-
-
-def new_reader() -> Reader:
-    """Return the fastest reader that is installed."""
-    if hiredis is None:
-        return Parser()
-    return hiredis.Reader(protocolError=ProtocolError, replyError=ReplyError, notEnoughData=NOT_ENOUGH)
+if hiredis is None:
+    PUSHES: tuple[type, ...] = (Push,)
+    new_reader: Callable[[], Reader] = Parser
+    pack: Callable[[tuple[Argument, ...]], bytes] = pack_slowly
+else:
+    PUSHES = (hiredis.PushNotification,)
+    new_reader = partial(hiredis.Reader, protocolError=ProtocolError, replyError=ReplyError, notEnoughData=NOT_ENOUGH)
+    pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)

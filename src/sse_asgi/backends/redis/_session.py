@@ -13,7 +13,7 @@ from typing import Any
 from ..._position import Position, new_epoch
 from ._address import Addresses
 from ._dial import Server, UnusableError, dial, unusable
-from ._feed import Channel, Feed
+from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
 from ._resp import ReplyError
@@ -21,7 +21,6 @@ from ._scripts import Scripts
 
 BATCH = 512
 CLOSE_SECONDS = 1.0
-ANOTHER_LIFE = "its log began another life"
 CLOSED = "the hub was closed"
 
 # Error replies that say that nothing was done, and that another server must be looked for.
@@ -109,6 +108,15 @@ class Session:
             link.retire()
         for link in self._links[1:]:
             link.close(reason)
+
+    def check(self) -> None:
+        """Go on only if it has not ended.
+
+        Raises:
+            LinkLostError: It has.
+        """
+        if self.reason is not None:
+            raise LinkLostError(self.reason)
 
     @property
     def gone(self) -> bool:

@@ -17,13 +17,13 @@ from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
 from ._dial import UnusableError, unusable
-from ._feed import Channel, Feed
+from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._history import CATCH_UP, Page, Recovery, Row, decode
 from ._keys import Keys
 from ._link import LinkLostError
 from ._resp import ReplyError
 from ._scripts import Scripts
-from ._session import ANOTHER_LIFE, Session
+from ._session import Session
 
 logger = logging.getLogger("sse_asgi")
 
@@ -39,6 +39,7 @@ class Worker:
     Attributes:
         loop: The event loop that it runs in.
         feed: The channels that are read.
+        session: The one that is on, once its fence is passed.
         tried: Set once the first attempt to connect has ended, well or not.
     """
 
@@ -57,7 +58,7 @@ class Worker:
         self._scripts = scripts
         self._recovery = recovery
         self._timeout = timeout
-        self._session: Session | None = None
+        self.session: Session | None = None
         self._sessions: list[Session] = []
         self._outage = _Outage(addresses.shown)
         self._closed = False
@@ -86,8 +87,9 @@ class Worker:
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
             self.feed.fail = session.fail
             try:
-                await self._live(session)
+                await self._begin(session)
                 pause = FIRST_PAUSE
+                self._tell(UnusableError(await self._look_after(session)))
             except UnusableError as error:
                 self._tell(error)
             except ReplyError as error:
@@ -99,24 +101,27 @@ class Worker:
             await asyncio.sleep(random.uniform(SHORTEST_PAUSE, pause))  # noqa: S311 - a spread, not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _live(self, session: Session) -> None:
+    async def _begin(self, session: Session) -> None:
         await session.open(self._addresses, self._scripts, self._known())
-        self._session = session
+        session.check()
+        self.session = session
         self._fenced.set()
         await self._catch_up(session)
+        session.check()
         self._joined.set()
         self._was_joined = True
         if self._outage.end(session.server.evicts):
             self._say(up=True)
         self.tried.set()
+
+    async def _look_after(self, session: Session) -> str:
+        """Look at it from time to time; return why it ended."""
         while session.reason is None:
             session.look()
-            try:
-                async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - the same
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - a spread
                     await session.ended.wait()
-            except TimeoutError:
-                continue
-        raise UnusableError(session.reason)
+        return session.reason
 
     # What the backend asks for
 
@@ -126,10 +131,10 @@ class Worker:
         Raises:
             HubClosedError: The hub was closed.
         """
-        while self._session is None or not self._fenced.is_set():
+        while self.session is None:
             self._check_open()
             await self._fenced.wait()
-        return self._session
+        return self.session
 
     async def join(self, channels: dict[bytes, Channel]) -> None:
         """Have everything that is published to these channels arrive.
@@ -140,11 +145,11 @@ class Worker:
         while True:
             self._check_open()
             missing = {topic: channel for topic, channel in channels.items() if not channel.joined}
-            if self._session is None or not self._joined.is_set():
+            if self.session is None or not self._joined.is_set():
                 await self._joined.wait()
             elif missing:
                 with contextlib.suppress(LinkLostError):  # then the next session joins them
-                    await self._session.join(missing)
+                    await self.session.join(missing)
             else:
                 return
 
@@ -156,8 +161,8 @@ class Worker:
     def part(self, topics: list[bytes]) -> None:
         """Count a user less of these channels, and unsubscribe from those that have none left."""
         unused = [topic for topic in topics if self.feed.drop(topic)]
-        if unused and self._session is not None:
-            self._session.part(unused)
+        if unused and self.session is not None:
+            self.session.part(unused)
 
     def decode(self, row: Row, position: Position) -> Entry | None:
         """Read a row of history; None for one that is not ours."""
@@ -170,7 +175,7 @@ class Worker:
     # The life of a session
 
     def _on_end(self) -> None:
-        self._session = None
+        self.session = None
         self._fenced.clear()
         self._joined.clear()
         self.feed.leave()
@@ -201,8 +206,8 @@ class Worker:
         """Remember a position that a publish returned: the fence wants to know the last one."""
         self._acknowledged = position
         known = self.feed.position
-        if known is not None and known.epoch != position.epoch and self._session is not None:
-            self._session.fail(ANOTHER_LIFE)
+        if known is not None and known.epoch != position.epoch and self.session is not None:
+            self.session.fail(ANOTHER_LIFE)
 
     # Catching up
 
@@ -231,8 +236,7 @@ class Worker:
         while names and after is not None:
             page = await self._recovery.read(session.server, names, after, mark, CATCH_UP)
             if page.epoch != mark.epoch:
-                session.fail(ANOTHER_LIFE)
-                raise LinkLostError(session.reason)
+                raise LinkLostError(ANOTHER_LIFE)
             self._hand_over(page, mark.epoch)
             after = None if page.end is None else Position(mark.epoch, page.end)
         self.feed.advance(mark)
@@ -241,9 +245,10 @@ class Worker:
         for name, loss in page.losses.items():
             self.feed.lose(loss.reason, (name,))
         for row in page.rows:
-            entry = self.decode(row, Position(epoch, row.sequence))
+            position = Position(epoch, row.sequence)
+            entry = self.decode(row, position)
             if entry is not None:
-                self.feed.deliver(entry)
+                self.feed.deliver(entry, position)
 
 
 class _Outage:
