@@ -87,15 +87,14 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener) -> Server:
         msg = f"it does not answer as Redis does: {error!r}"
         raise UnusableError(msg) from error
     except ReplyError as error:
-        raise unusable(error) from error
+        raise explain(str(error)) from error
     except _MovedError as error:
         msg = f"the cluster moves the hub's slot: {error}"
         raise UnusableError(msg) from error
 
 
-def unusable(error: ReplyError) -> UnusableError:
-    """Explain an error reply."""
-    text = str(error)
+def explain(text: str) -> UnusableError:
+    """Add to an error reply what to do about it."""
     advice = next((advice for start, advice in ADVICE.items() if text.startswith(start)), None)
     return UnusableError(f"{advice} ({text})" if advice else text, advice=advice is not None)
 
@@ -126,7 +125,7 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
 
 
 def _read_server(link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float) -> Server:
-    version = info.get("redis_version", "0")
+    version = info["redis_version"]
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         msg = f"it is Redis {version}, and 6.2 is the oldest that works"
         raise UnusableError(msg, advice=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..._position import Position, new_epoch
 from ._address import Addresses
-from ._dial import Server, UnusableError, dial, unusable
+from ._dial import Server, UnusableError, dial, explain
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
@@ -88,7 +88,7 @@ class Session:
                 self.server.link, [self._keys.meta], [new_epoch(), self.server.run, mine.epoch, mine.sequence]
             )
         except ReplyError as error:
-            raise unusable(error) from error
+            raise explain(str(error)) from error
 
     def _own(self, server: Server) -> Server:
         self._links.append(server.link)

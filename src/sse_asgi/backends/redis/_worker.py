@@ -16,7 +16,7 @@ from ..._position import Position
 from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
-from ._dial import UnusableError, unusable
+from ._dial import UnusableError, explain
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._history import CATCH_UP, Page, Recovery, Row, decode
 from ._keys import Keys
@@ -89,13 +89,11 @@ class Worker:
             try:
                 await self._begin(session)
                 pause = FIRST_PAUSE
-                self._tell(UnusableError(await self._look_after(session)))
+                self._tell(explain(await self._look_after(session)))
             except UnusableError as error:
                 self._tell(error)
-            except ReplyError as error:
-                self._tell(unusable(error))
-            except LinkLostError as error:
-                self._tell(UnusableError(str(error)))
+            except (ReplyError, LinkLostError) as error:
+                self._tell(explain(str(error)))
             session.fail("it could not be used")
             self.tried.set()
             await asyncio.sleep(random.uniform(SHORTEST_PAUSE, pause))  # noqa: S311 - a spread, not a secret
