@@ -20,6 +20,7 @@ from ._options import (
     check_options,
     initial_events,
 )
+from ._position import MAX_SEQUENCE
 from ._registry import Registry
 from ._runtime import checkpoint
 from ._subscription import PAGE, Subscription
@@ -232,9 +233,10 @@ class Hub:
         registry = self._opened("cannot read history")
         names = check_channels(channels)
         kept: deque[ServerSentEvent] = deque(maxlen=limit)
-        upto, after = registry.position(), None
-        while upto is not None:
-            page = await registry.history(names, after, upto, PAGE)
+        position, after = registry.position(), None
+        while position is not None:
+            # Up to what is kept now, which this process need not have heard of yet.
+            page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
             events = ((entry, entry.event) for entry in page.entries)
             kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
             if page.next is None:

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Self
 
 PATIENCE = 15.0
+SERVER_ONLY = ["--save", "", "--repl-diskless-sync-delay", "0"]
+CLUSTER_BUS = 10_000  # above the port
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Find a port that is free, and so low that the bus of a cluster's node has room above it."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        if port + CLUSTER_BUS < 1 << 16:
+            return port
 
 
 class RedisServer:
@@ -25,27 +31,33 @@ class RedisServer:
         url: The same, for RedisBackend.
     """
 
-    def __init__(self, directory: Path, *options: str, port: int | None = None, program: str = "redis-server") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port: int | None = None,
+        sentinel: Path | None = None,
+    ) -> None:
         """Prepare; `start` starts it.
 
         Args:
             directory: Where it keeps its files.
             options: As on its command line, such as `"--appendonly", "yes"`.
             port: A free one if None.
-            program: `redis-server` or `redis-sentinel`.
+            sentinel: Makes it a Sentinel, which has its configuration in this file, and writes to it.
         """
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.directory = directory
         self.options = options
-        self._program = program
+        self._command = ["redis-server", *([str(sentinel), "--sentinel"] if sentinel else SERVER_ONLY)]
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> Self:
         """Start it, and wait until it answers."""
-        defaults = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", ""]
-        command = [self._program, *defaults, "--repl-diskless-sync-delay", "0", *self.options]
+        defaults = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        command = [*self._command, *defaults, *self.options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
@@ -66,8 +78,7 @@ class RedisServer:
     def kill(self) -> None:
         """Let it die at once, as at a crash."""
         if self._process is not None:
-            self.cont()
-            self._process.kill()
+            self._process.kill()  # a frozen process as well
             self._process.wait()
             self._process = None
 

@@ -41,6 +41,7 @@ class Server(NamedTuple):
     """What a server said of itself.
 
     Attributes:
+        address: Where it is.
         link: The connection to it.
         run: Names the life of its process.
         cluster: Whether it is a node of a cluster.
@@ -48,6 +49,7 @@ class Server(NamedTuple):
         evicts: The maxmemory-policy, where it may evict keys that never expire.
     """
 
+    address: Address
     link: Link
     run: bytes
     cluster: bool
@@ -62,15 +64,21 @@ class _MovedError(Exception):
 Opener = Callable[[], Link]
 
 
-async def dial(addresses: Addresses, probe: bytes, new_link: Opener) -> Server:
+async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Server | None = None) -> Server:
     """Connect to the master that owns a key.
+
+    Args:
+        addresses: Where it may be.
+        probe: The key.
+        new_link: Makes what reads the connection.
+        same: Where it was a moment ago.
 
     Raises:
         UnusableError: There is none that answers and suits.
     """
     try:
         async with asyncio.timeout(DIAL_SECONDS):
-            address = await addresses.find()
+            address = same.address if same is not None else await addresses.find()
             try:
                 return await _greet(address, probe, new_link())
             except _MovedError as moved:
@@ -113,7 +121,7 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
             link.call("EXISTS", probe),
         )
         clock += int(now[0]) + int(now[1]) / 1_000_000
-        return _read_server(link, hello, _fields(info) | _fields(memory), clock)
+        return _read_server(address, link, hello, _fields(info) | _fields(memory), clock)
     except ReplyError as error:
         link.close("it cannot be used")
         if str(error).startswith("MOVED"):
@@ -124,7 +132,7 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
         raise
 
 
-def _read_server(link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float) -> Server:
+def _read_server(address: Address, link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float) -> Server:
     version = info["redis_version"]
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         msg = f"it is Redis {version}, and 6.2 is the oldest that works"
@@ -134,7 +142,7 @@ def _read_server(link: Link, hello: dict[bytes, bytes], info: dict[str, str], cl
         raise UnusableError(msg, advice=True)
     policy = info.get("maxmemory_policy", "")
     run, cluster = info.get("run_id", "").encode(), hello[b"mode"] == b"cluster"
-    return Server(link, run, cluster, clock, policy if policy.startswith("allkeys-") else None)
+    return Server(address, link, run, cluster, clock, policy if policy.startswith("allkeys-") else None)
 
 
 def _fields(info: bytes | str) -> dict[str, str]:

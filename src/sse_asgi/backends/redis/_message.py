@@ -80,9 +80,9 @@ def _check(frame: bytes) -> None:
 
 def _read_header(header: bytes, channels: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
     fields = json.loads(header)
-    if not isinstance(fields, dict):
-        raise ValueError  # noqa: TRY004 - of a message, not of an argument
-    names, key = tuple(fields.get("c") or channels), fields.get("k")
-    if channels[0] not in names or not all(isinstance(one, str) for one in names) or not isinstance(key, str | None):
+    names, key = (fields.get("c", channels), fields.get("k")) if isinstance(fields, dict) else ((), None)
+    if not isinstance(names, list | tuple) or channels[0] not in names or not isinstance(key, str | None):
         raise ValueError
-    return names, key
+    if not all(isinstance(one, str) for one in names):
+        raise ValueError
+    return tuple(names), key

@@ -74,7 +74,8 @@ class Session:
             UnusableError: There is no server that answers and suits.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
-        other = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout, self._feed.receive)))
+        listen = partial(Link, self._timeout, self._feed.receive)
+        other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
         self._messages = other.link
         if other.run != self.server.run:
             msg = "the two connections reached different servers"

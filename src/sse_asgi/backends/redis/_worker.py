@@ -268,9 +268,7 @@ class _Outage:
             return False
         self.began = time.monotonic()
         if not error.advice:
-            logger.warning(
-                "Redis at %s is lost: %s. Readers wait, publishing fails until it is back", self._shown, text
-            )
+            logger.warning("Redis at %s: %s. Reconnecting; readers wait, and publishing fails", self._shown, text)
         return True
 
     def end(self, evicts: str | None) -> bool:
