@@ -110,8 +110,9 @@ async def test_no_server(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> N
 
 OLD = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
 HELLO = b"%4\r\n+server\r\n+redis\r\n+proto\r\n:3\r\n+mode\r\n+standalone\r\n+role\r\n+master\r\n"
-VERSION_5 = b"$19\r\nredis_version:5.0.9\r\n$0\r\n\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n:0\r\n"
-MOVED = b"-MOVED 1 127.0.0.1:1\r\n"
+MASTER = b"*1\r\n$6\r\nmaster\r\n"
+VERSION_5 = MASTER + b"$19\r\nredis_version:5.0.9\r\n$0\r\n\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n:0\r\n"
+MOVED = b"+OK\r\n" + MASTER + b"+OK\r\n" * 3 + b"-MOVED 1 :PORT\r\n"
 
 
 @asynccontextmanager
@@ -120,13 +121,14 @@ async def stranger(answer: bytes) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
-        writer.write(answer)
+        writer.write(answer.replace(b"PORT", str(port).encode()))
         await reader.read(-1)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
     try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"redis://127.0.0.1:{port}"
     finally:
         server.close()
         await server.wait_closed()
@@ -138,9 +140,10 @@ async def stranger(answer: bytes) -> AsyncIterator[str]:
         (OLD, "cannot be used: it is too old: 6.2 is the oldest Redis that works"),
         (HELLO + VERSION_5, "cannot be used: it is Redis 5.0.9, and 6.2 is the oldest that works"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it does not speak RESP"),
-        (b"+OK\r\n" * 5, "it does not answer as Redis does"),
+        (b"+OK\r\n" + MASTER + b"+OK\r\n" * 4, "it does not answer as Redis does"),
+        (MOVED, "the cluster moves the hub's slot: :"),
     ],
-    ids=["old", "version", "http", "liar"],
+    ids=["old", "version", "http", "liar", "mover"],
 )
 async def test_a_stranger(new_hub: NewHub, caplog: pytest.LogCaptureFixture, answer: bytes, reason: str) -> None:
     """Whatever answers at the address, the hub opens, and the log says what is wrong with it."""

@@ -85,6 +85,7 @@ async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str)
             await one.has("1")
             await two.has("1")
             await asyncio.to_thread(move, cluster, slot)
+            assert [event.data for event in await other.history("a")] == ["1"]
             await other.publish(["a", "b"], "2")
             await one.has("1", "2")
             await two.has("1", "2")

@@ -112,8 +112,9 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
         await address.connect(link)
         clock = -time.monotonic()
         select = [link.call("SELECT", address.db)] if address.db else []
-        hello, info, memory, now, *_ = await asyncio.gather(
+        hello, role, info, memory, now, *_ = await asyncio.gather(
             link.call(*await address.hello()),
+            link.call("ROLE"),
             link.call("INFO", "server"),
             link.call("INFO", "memory"),
             link.call("TIME"),
@@ -121,6 +122,7 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
             link.call("EXISTS", probe),
         )
         clock += int(now[0]) + int(now[1]) / 1_000_000
+        _check_role(role)
         return _read_server(address, link, hello, _fields(info) | _fields(memory), clock)
     except ReplyError as error:
         link.close("it cannot be used")
@@ -132,13 +134,16 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
         raise
 
 
+def _check_role(role: list[bytes]) -> None:
+    if role[0] != b"master":
+        msg = "it is a replica: name the master, or let Sentinel find it with redis+sentinel://host/service"
+        raise UnusableError(msg, advice=True)
+
+
 def _read_server(address: Address, link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float) -> Server:
     version = info["redis_version"]
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         msg = f"it is Redis {version}, and 6.2 is the oldest that works"
-        raise UnusableError(msg, advice=True)
-    if hello[b"role"] != b"master":
-        msg = "it is a replica: name the master, or let Sentinel find it with redis+sentinel://host/service"
         raise UnusableError(msg, advice=True)
     policy = info.get("maxmemory_policy", "")
     run, cluster = info.get("run_id", "").encode(), hello[b"mode"] == b"cluster"

@@ -121,8 +121,6 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
-        if self.lost is not None:
-            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Hand out everything that is complete."""
@@ -145,8 +143,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
         self.close(f"the connection was lost: {exc}" if exc else "the server closed the connection")
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self.closed.set_result(None)
 
 
 def _settle(future: asyncio.Future[Any], reply: Any) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from ..._position import Position, new_epoch
 from ._address import Addresses
-from ._dial import Server, UnusableError, dial, explain
+from ._dial import Server, UnusableError, dial
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
-from ._resp import ReplyError
+from ._resp import Argument, ReplyError
 from ._scripts import Scripts
 
 BATCH = 512
@@ -72,6 +72,8 @@ class Session:
 
         Raises:
             UnusableError: There is no server that answers and suits.
+            ReplyError: It refuses the script.
+            LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
         listen = partial(Link, self._timeout, self._feed.receive)
@@ -84,18 +86,12 @@ class Session:
             ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if other.cluster else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
         )
         mine = known or Position("", 0)
-        try:
-            await scripts.fence.run(
-                self.server.link, [self._keys.meta], [new_epoch(), self.server.run, mine.epoch, mine.sequence]
-            )
-        except ReplyError as error:
-            raise explain(str(error)) from error
+        arguments: list[Argument] = [new_epoch(), self.server.run, mine.epoch, mine.sequence]
+        await scripts.fence.run(self.server.link, [self._keys.meta], arguments)
 
     def _own(self, server: Server) -> Server:
         self._links.append(server.link)
         server.link.on_lost = self.fail
-        if server.link.lost is not None:
-            raise UnusableError(server.link.lost)
         return server
 
     def fail(self, reason: str) -> None:
@@ -177,10 +173,8 @@ class Session:
             self._feed.advance(mark)
 
     def _look_at_role(self, role: Any) -> None:
-        if isinstance(role, list) and role[0] != b"master":
+        if not isinstance(role, list) or role[0] != b"master":
             self.fail("it is no master any more")
-        elif isinstance(role, ReplyError):
-            self.fail(str(role))
 
     def _mark(self, on_mark: Callable[[Position | None], None], *, any_epoch: bool = False) -> None:
         """Read the epoch and last sequence in the stream of messages, after every event up to them."""

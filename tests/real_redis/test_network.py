@@ -1,0 +1,134 @@
+"""One process is cut off while others publish, or reaches servers that it did not expect."""
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from real_redis.launcher import RedisServer
+from real_redis.proxy import proxied
+from real_redis.readers import reading
+from sse_asgi import Hub, PublishUnknownError
+
+pytestmark = pytest.mark.anyio
+
+NewServer = Callable[..., RedisServer]
+NewHub = Callable[..., Hub]
+
+
+async def state_is(hub: Hub, state: str) -> None:
+    with anyio.fail_after(10):
+        while hub.state != state:
+            await anyio.sleep(0.002)
+
+
+@pytest.mark.parametrize("page", [3, 10_000])
+async def test_what_was_missed_is_caught_up(
+    new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """After an outage of the network everything that was published meanwhile arrives once, in order, in pages."""
+    monkeypatch.setattr("sse_asgi.backends.redis._worker.CATCH_UP", page)
+    async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a") as one, reading(far, "b") as two, reading(far, "a", "b") as both:
+            await hub.publish(["a", "b"], "0")
+            await both.has("0")
+            proxy.cut()
+            await state_is(far, "down")
+            for number in range(1, 10):
+                await hub.publish("abc"[number % 3], str(number))
+            proxy.open = True
+            await hub.publish(["a", "b"], "10")
+            await one.has("0", "3", "6", "9", "10")
+            await two.has("0", "1", "4", "7", "10")
+            await both.has("0", "1", "3", "4", "6", "7", "9", "10")
+            assert one.gaps == two.gaps == both.gaps == []
+
+
+async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis: RedisServer) -> None:
+    """An outage in which more was published than is kept is one gap for the readers of that channel."""
+    async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub:
+        async with new_hub(url=proxy.url) as far, reading(far, "a") as one, reading(far, "b") as two:
+            await hub.publish(["a", "b"], "0")
+            await two.has("0")
+            proxy.cut()
+            for number in range(1, 7):
+                await hub.publish("a", str(number))
+            await hub.publish("b", "1")
+            await shared(shared_redis, hub)
+            proxy.open = True
+            await one.has("0", "4", "5", "6")
+            await two.has("0", "1")
+            assert (one.gaps, two.gaps) == (["trimmed"], [])
+
+
+async def shared(server: RedisServer, hub: Hub) -> None:
+    """Put something in the way that is not ours: it is left out when a process catches up."""
+    name = hub.backend._keys.stream("b").decode()  # type: ignore[attr-defined]
+    await asyncio.to_thread(server.cli, "XADD", name, "9000000000000000-0", "no", "thing")
+
+
+async def test_two_connections_to_different_servers_are_refused(
+    new_server: NewServer, server: RedisServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hub whose commands and messages would go to different servers connects again until they do not."""
+    async with proxied(server, new_server().start()) as proxy, new_hub(url=proxy.url) as hub:
+        assert hub.state == "down"
+        proxy.targets.pop()
+        await state_is(hub, "up")
+    assert "the two connections reached different servers" in caplog.text
+
+
+async def test_a_server_that_went_back(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """A log whose last sequence is before what this process has seen begins another life."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        await reader.has("1")
+        shared_redis.cli("HSET", f"sse:{{{name}}}:m", "s", "5")
+        await reader.until(lambda one: one.gaps == ["epoch"])
+        await hub.publish("a", "2")
+        await reader.has("1", "2")
+
+
+async def test_a_reader_that_gives_up_while_it_joins(new_hub: NewHub, server: RedisServer) -> None:
+    """Whoever is cancelled while Redis does not answer leaves nothing behind, and others join."""
+    async with new_hub(server) as hub:
+        server.stop()
+        with anyio.move_on_after(0.1):
+            async with hub.subscribe("a"):
+                raise AssertionError
+        server.cont()
+        async with reading(hub, "a") as reader:
+            await hub.publish("a", "1")
+            await reader.has("1")
+
+
+async def test_a_second_loss_is_unknown_even_with_a_key(server: RedisServer, new_hub: NewHub) -> None:
+    """A publish with a key is sent twice at most, and waits once more; then nobody can know."""
+    async with new_hub(server, timeout=0.3) as hub:
+        server.stop()
+        with pytest.raises(PublishUnknownError, match="may have been stored"):
+            await hub.publish("a", "1", idempotency_key="key")
+        server.cont()
+
+
+async def test_tls_and_a_unix_socket(new_server: NewServer, new_hub: NewHub, tmp_path: Path) -> None:
+    """The other two kinds of URL."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {key} -out {certificate}"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    await asyncio.to_thread(subprocess.run, [*command.split(), *names], check=True, capture_output=True)
+    files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate)]
+    socket = tmp_path / "redis.sock"
+    server = new_server("--unixsocket", str(socket), *files, "--tls-auth-clients", "no").start()
+    server.cli("CONFIG", "SET", "port", "0", "tls-port", str(server.port))
+    url = f"rediss://localhost:{server.port}?ssl_ca_certs={certificate}"
+    async with new_hub(url=url) as secret, new_hub(url=f"unix://{socket}") as local:
+        assert secret.state == local.state == "up"
+        async with reading(secret, "a") as reader:
+            await local.publish("a", "1")
+            await reader.has("1")
+    async with new_hub(url=f"rediss://localhost:{server.port}") as stranger:
+        assert stranger.state == "down"
