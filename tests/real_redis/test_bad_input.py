@@ -36,6 +36,7 @@ def ignored(hub: Hub) -> int:
         "{epoch} 8000000000000000 0 \ndata: a\rb\n\n",
         "{epoch} 8000000000000000 0 [1]\ndata: x\n\n",
         '{epoch} 8000000000000000 0 {"c":["other"]}\ndata: x\n\n',
+        '{epoch} 8000000000000000 0 {"c":["a",7]}\ndata: x\n\n',
         '{epoch} 8000000000000000 0 {"k":1}\ndata: x\n\n',
         '{epoch} 8000000000000000 0 {"c":7}\ndata: x\n\n',
         "{epoch} 8000000000000000 0 {\ndata: x\n\n",

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +13,8 @@ from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from real_redis.readers import reading
 from sse_asgi import Hub, PublishUnknownError
+from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis._session import Session
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +50,7 @@ async def test_what_was_missed_is_caught_up(
             assert one.gaps == two.gaps == both.gaps == []
 
 
-async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis: RedisServer) -> None:
+async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """An outage in which more was published than is kept is one gap for the readers of that channel."""
     async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub:
         async with new_hub(url=proxy.url) as far, reading(far, "a") as one, reading(far, "b") as two:
@@ -56,18 +59,16 @@ async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis:
             proxy.cut()
             for number in range(1, 7):
                 await hub.publish("a", str(number))
-            await hub.publish("b", "1")
-            await shared(shared_redis, hub)
+            last = await hub.publish("b", "1") or ""
+            # Something that is not ours is left out.
+            foreign = f"{int(last.partition('-')[2]) + 1}-0"
+            await asyncio.to_thread(shared_redis.cli, "XADD", f"sse:{{{name}}}:s:b", foreign, "no", "thing")
+            await hub.publish("b", "2")
             proxy.open = True
             await one.has("0", "4", "5", "6")
-            await two.has("0", "1")
+            await two.has("0", "1", "2")
             assert (one.gaps, two.gaps) == (["trimmed"], [])
-
-
-async def shared(server: RedisServer, hub: Hub) -> None:
-    """Put something in the way that is not ours: it is left out when a process catches up."""
-    name = hub.backend._keys.stream("b").decode()  # type: ignore[attr-defined]
-    await asyncio.to_thread(server.cli, "XADD", name, "9000000000000000-0", "no", "thing")
+            assert far.backend.ignored == 1  # type: ignore[attr-defined]
 
 
 async def test_two_connections_to_different_servers_are_refused(
@@ -132,3 +133,72 @@ async def test_tls_and_a_unix_socket(new_server: NewServer, new_hub: NewHub, tmp
             await reader.has("1")
     async with new_hub(url=f"rediss://localhost:{server.port}") as stranger:
         assert stranger.state == "down"
+
+
+async def test_a_session_that_ends_while_it_begins(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is lost in the last moment is noticed before anything relies on it."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        catch_up, times = worker._catch_up, iter([None])
+
+        async def late(session: Session) -> None:
+            await catch_up(session)
+            for _ in times:
+                session.fail("for a test")
+
+        monkeypatch.setattr(worker, "_catch_up", late)
+        worker.session.fail("for a test")
+        await state_is(hub, "down")
+        await state_is(hub, "up")
+        await hub.publish("a", "1")
+        await reader.has("1")
+
+
+async def test_a_log_that_ends_while_it_is_read(
+    server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush in the middle of catching up is one gap."""
+    async with new_hub(server) as hub, new_hub(server) as other, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        await reader.has("1")
+        backend = hub.backend
+        assert isinstance(backend, RedisBackend)
+        changed, times = backend._recovery.changed, iter([None])
+
+        async def flush(*arguments: Any) -> set[str]:
+            found = await changed(*arguments)
+            for _ in times:
+                await asyncio.to_thread(server.cli, "FLUSHALL")
+                await other.publish("a", "3")
+            return found
+
+        monkeypatch.setattr(backend._recovery, "changed", flush)
+        assert backend._worker is not None
+        assert backend._worker.session is not None
+        backend._worker.session.fail("for a test")
+        await other.publish("a", "2")
+        await reader.until(lambda one: one.texts[-1:] == ["3"])
+        assert reader.gaps == ["epoch"]
+
+
+async def test_another_process_begins_a_new_life(server: RedisServer, new_hub: NewHub) -> None:
+    """A hub that hears nothing finds out within a few seconds that its log is another one."""
+    async with new_hub(server) as hub, new_hub(server) as other, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        await reader.has("1")
+        server.cli("FLUSHALL")
+        await other.publish("b", "1")
+        await reader.until(lambda one: one.gaps == ["epoch"])
+
+
+async def test_a_demoted_master_refuses(new_server: NewServer, server: RedisServer, new_hub: NewHub) -> None:
+    """What a server refuses because it is no master any more is published when there is one again."""
+    async with new_hub(server) as hub, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        server.cli("REPLICAOF", "127.0.0.1", str(server.port))
+        publishing = asyncio.create_task(hub.publish("a", "2"))
+        await state_is(hub, "down")
+        server.cli("REPLICAOF", "NO", "ONE")
+        await publishing
+        await reader.has("1", "2")
+        assert reader.gaps == []
