@@ -225,6 +225,22 @@ async def test_history_waits_for_redis(new_server: Callable[..., RedisServer], n
         await asking
 
 
+async def test_history_is_not_waited_for_without_end(
+    new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for history while Redis is away is told so after a bounded wait."""
+    monkeypatch.setattr("sse_asgi._hub.HISTORY_SECONDS", 0.1)
+    server = new_server()
+    async with new_hub(server) as hub:
+        with pytest.raises(BackendError, match="has not been there yet"):
+            await hub.history("a")
+        server.start()
+        async with hub.subscribe("a"):
+            server.kill()
+            with pytest.raises(BackendError, match=r"away for 0\.1 s"):
+                await hub.history("a")
+
+
 async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: NewHub) -> None:
     """Whoever reads or publishes first after a flush finds out, and readers are told."""
     async with new_hub(server) as hub, reading(hub, "quiet") as reader:

@@ -70,7 +70,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
-        """Begin to deliver these channels to the sink that is connected in this hub.
+        """Begin to deliver these channels to the sink that is connected in this hub; wait while the backend is away.
 
         Returns:
             A position: history reaches it, and every later event will be delivered.
@@ -82,7 +82,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of what is kept of these channels, merged in the order of the log.
+        """Read one page of what is kept of these channels, merged in the order of the log; wait as `subscribe` does.
 
         Args:
             channels: At least one.

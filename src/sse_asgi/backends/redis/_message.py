@@ -16,7 +16,6 @@ from ..._position import Position
 
 PLAIN_EPOCH = b"-"
 PLAIN = PLAIN_EPOCH + b" 0 0 "
-SEQUENCE_DIGITS = 16
 ONE_LINE = 2  # and the blank one
 
 # The order in which `encode` writes the fields; an id is never part of it.
@@ -36,19 +35,6 @@ def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) 
     return b"%b\n%b" % (line, event.encode())
 
 
-def parse(message: bytes) -> tuple[bytes, bytes, int, bytes, bytes]:
-    """Take a message apart: its epoch, sequence and previous sequence, and the two parts of its payload.
-
-    Raises:
-        ValueError: It is not one of ours.
-    """
-    head, _, frame = message.partition(b"\n")
-    epoch, sequence, previous, header = head.split(b" ", 3)
-    if not sequence.isdigit() or len(sequence) > SEQUENCE_DIGITS:
-        raise ValueError
-    return epoch, sequence, int(previous), header, frame
-
-
 def entry(channels: tuple[str, ...], position: Position | None, first: bytes, header: bytes, frame: bytes) -> Entry:
     """Make a log's entry of a payload's two parts.
 
@@ -63,19 +49,15 @@ def entry(channels: tuple[str, ...], position: Position | None, first: bytes, he
         ValueError: It is not one of ours.
     """
     # Most frames are one line: bytes.splitlines() knows the same line ends as the standard.
-    if frame[:6] != b"data: " or frame[-2:] != b"\n\n" or len(frame.splitlines()) > ONE_LINE:
-        _check(frame)
+    one_line = frame.startswith(b"data: ") and frame.endswith(b"\n\n") and len(frame.splitlines()) == ONE_LINE
+    if not one_line and not _FRAME.fullmatch(frame):
+        raise ValueError
     if not frame.isascii():
         frame.decode()
     key = None
     if header:
         channels, key = _read_header(header, channels)
     return Entry(ServerSentEvent.from_frame(frame), position, channels, key, first + frame)
-
-
-def _check(frame: bytes) -> None:
-    if not _FRAME.fullmatch(frame):
-        raise ValueError
 
 
 def _read_header(header: bytes, channels: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:

@@ -245,7 +245,7 @@ class Worker:
         for row in page.rows:
             position = Position(epoch, row.sequence)
             entry = self.decode(row, position)
-            if entry is not None:
+            if entry is not None:  # its position is new: it is after all that was handed over
                 self.feed.deliver(entry, position)
 
 
