@@ -168,3 +168,48 @@ async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, ke
         shared_redis.cli("HSET", keys("m"), "f", "nonsense")
         with pytest.raises(BackendError, match="holds no numbers"):
             await hub.history("a")
+
+
+@pytest.mark.parametrize("publish", [False, True])
+async def test_a_meta_key_that_was_evicted(
+    new_hub: NewHub,
+    shared_redis: RedisServer,
+    keys: Callable[[str], str],
+    publish: bool,  # noqa: FBT001
+) -> None:
+    """Where only the meta key is gone, readers are told once, and are not sent again what they had."""
+    async with new_hub() as hub, reading(hub, "a") as live:
+        given = await ids(hub, "a", 2)
+        await live.has("0", "1")
+        shared_redis.cli("DEL", keys("m"))
+        if publish:
+            await hub.publish("b", "elsewhere")
+        await live.until(lambda one: one.gaps)
+        assert await resumed(hub, "a", given[1]) == ([], ["epoch"])
+        await live.until(lambda one: len(one.texts) > 2)
+    assert (live.texts[:2], live.gaps) == (["0", "1"], ["epoch"])
+
+
+async def test_a_key_that_is_remembered_from_another_life(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The position that it returns is an old one, and alarms nobody."""
+    async with new_hub() as hub, new_hub() as other:
+        first = await hub.publish("a", "1", idempotency_key="key")
+        shared_redis.cli("DEL", keys("m"))
+        await other.publish("a", "2")
+        last = await hub.publish("a", "3") or ""
+        with anyio.fail_after(5):
+            while {epoch(hub), epoch(other)} != {last.partition("-")[0]}:
+                await anyio.sleep(0.01)
+        caplog.clear()
+        assert await hub.publish("a", "1", idempotency_key="key") == first
+        assert await other.publish("a", "1", idempotency_key="key") == first
+        assert caplog.text == ""
+
+
+def epoch(hub: Hub) -> str:
+    assert hub._registry is not None
+    position = hub._registry.position()
+    assert position is not None
+    return position.epoch

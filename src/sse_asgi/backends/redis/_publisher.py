@@ -76,7 +76,9 @@ class Publisher:
     ) -> Position | None:
         keys = [self._keys.meta, self._keys.index, self._keys.memory(idempotency_key)]
         seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
-        arguments: list[Argument] = [new_epoch(), session.verbs[0], seconds, payload]
+        known = worker.feed.position
+        before = "" if known is None else known.epoch
+        arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
             ttl = self._ttl(name)
             keys += (self._keys.stream(name), self._keys.topic(name))

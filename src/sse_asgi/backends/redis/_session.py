@@ -20,7 +20,6 @@ from ._resp import Argument, ReplyError
 from ._scripts import Scripts
 
 BATCH = 512
-CLOSE_SECONDS = 1.0
 CLOSED = "the hub was closed"
 
 # Error replies that say that nothing was done, and that another server must be looked for.
@@ -120,13 +119,12 @@ class Session:
         """Whether every socket is closed."""
         return all(link.closed.done() for link in self._links)
 
-    async def close(self) -> None:
-        """End at once, and wait for the sockets to be closed."""
+    def close(self) -> list[asyncio.Future[None]]:
+        """End at once; return what is done when the sockets are closed."""
         self.fail(CLOSED)
         for link in self._links:
             link.close(CLOSED)
-        if self._links:
-            await asyncio.wait([link.closed for link in self._links], timeout=CLOSE_SECONDS)
+        return [link.closed for link in self._links]
 
     # Reading
 

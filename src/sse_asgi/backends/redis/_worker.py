@@ -28,6 +28,7 @@ from ._session import Session
 logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 2.5
+CLOSE_SECONDS = 1.0
 SHORTEST_PAUSE = 0.02
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
@@ -76,9 +77,8 @@ class Worker:
         self._fenced.set()
         self._joined.set()
         self._task.cancel()
-        await asyncio.wait([self._task])
-        for session in self._sessions:
-            await session.close()
+        closing = [closed for session in self._sessions for closed in session.close()]
+        await asyncio.wait([self._task, *closing], timeout=CLOSE_SECONDS)
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -202,8 +202,10 @@ class Worker:
 
     def acknowledge(self, position: Position) -> None:
         """Remember a position that a publish returned: the fence wants to know the last one."""
-        self._acknowledged = position
         known = self.feed.position
+        if any(one is not None and position.sequence <= one.sequence for one in (known, self._acknowledged)):
+            return  # overtaken, or what an idempotency key remembers
+        self._acknowledged = position
         if known is not None and known.epoch != position.epoch and self.session is not None:
             self.session.fail(ANOTHER_LIFE)
 

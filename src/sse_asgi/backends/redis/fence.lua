@@ -17,7 +17,8 @@ local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 
 if not epoch then
-    redis.call('HSET', meta, 'e', ARGV[1], 's', exact(math.max(clock, known + 1)), 'r', run, 'f', 0, 'g', 0)
+    local first = exact(math.max(clock, known + 1))
+    redis.call('HSET', meta, 'e', ARGV[1], 'o', mine, 's', first, 'r', run, 'f', 0, 'g', 0)
     return ARGV[1]
 end
 if stored[3] ~= run then

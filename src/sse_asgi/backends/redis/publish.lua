@@ -1,14 +1,14 @@
 -- Number one event, keep it in the history of each of its channels, and announce it: all of it or nothing.
 --
 -- KEYS: meta, index, the key to remember, then for each channel: its stream, its topic
--- ARGV: an epoch to begin with, PUBLISH or SPUBLISH, seconds to remember (0: not), the payload,
---       then for each channel: its name, how many events it keeps, for how many milliseconds (0: for ever)
+-- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds to remember (0: not),
+--       the payload, then for each channel: its name, how many events it keeps, for how many milliseconds (0: for ever)
 -- Returns the position, "<epoch>-<sequence>".
 --
 -- The sequence is the server's clock in microseconds, so that a server that lost its last writes does not give them
 -- out again. Numbers of this size are only exact as strings: tostring() would round them.
 local meta, index, memory = KEYS[1], KEYS[2], KEYS[3]
-local verb, seconds, payload = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local verb, seconds, payload = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local MAX_CHANNELS = 100000
 
 if seconds > 0 then
@@ -24,13 +24,14 @@ if epoch then
     clock = math.max(clock, known[2] + 1)
 else
     epoch = ARGV[1]
+    redis.call('HSET', meta, 'e', epoch, 'o', ARGV[2])
 end
 local sequence = string.format('%.0f', clock)
-redis.call('HSET', meta, 'e', epoch, 's', sequence)
+redis.call('HSET', meta, 's', sequence)
 
 for channel = 0, (#KEYS - 3) / 2 - 1 do
     local stream, topic = KEYS[4 + channel * 2], KEYS[5 + channel * 2]
-    local name, size, ttl = ARGV[5 + channel * 3], tonumber(ARGV[6 + channel * 3]), tonumber(ARGV[7 + channel * 3])
+    local name, size, ttl = ARGV[6 + channel * 3], tonumber(ARGV[7 + channel * 3]), tonumber(ARGV[8 + channel * 3])
     local previous = redis.call('ZSCORE', index, name)
     redis.call('ZADD', index, sequence, name)
     if size > 0 then
