@@ -281,6 +281,8 @@ class Subscription:
         if page.reason is not None and (not page.lost or page.lost > self._told):
             self._lost = self._lost or page.reason
             self._told = page.lost
+            if not page.lost:
+                self._position = None  # it means nothing here
         if self._lost is not None and self.options.snapshot is not None:
             snapshot = await self._take_snapshot(self.options.snapshot, upto)
             reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot
@@ -314,7 +316,10 @@ class Subscription:
 
     def _reach(self, position: Position | None) -> None:
         """Have everything up to here; go live if everything later is held."""
-        self._position = position
+        mine = self._position
+        # Whoever comes from a process that is ahead of this one has more already.
+        if mine is None or position is None or mine.epoch != position.epoch or mine < position:
+            self._position = position
         if not self._missed:
             self._open_gate()
 

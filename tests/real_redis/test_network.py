@@ -50,6 +50,27 @@ async def test_what_was_missed_is_caught_up(
             assert one.gaps == two.gaps == both.gaps == []
 
 
+async def test_a_reader_that_is_ahead_of_its_process(new_hub: NewHub, shared_redis: RedisServer) -> None:
+    """Whoever moves to a process that is behind gets nothing again that another has given it."""
+    async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a") as local, reading(hub, "a") as ahead:
+            proxy.cut()
+            await state_is(far, "down")
+            await hub.publish("a", "1")
+            await hub.publish("a", "2")
+            await ahead.has("1", "2")
+            async with reading(far, "a", wait=False, last_event_id=ahead.ids[0]) as first:
+                async with reading(far, "a", wait=False, last_event_id=ahead.ids[1]) as second:
+                    await anyio.sleep(0.05)
+                    proxy.open = True
+                    await state_is(far, "up")
+                    await hub.publish("a", "3")
+                    await first.has("2", "3")
+                    await second.has("3")
+                    await local.has("1", "2", "3")
+                    assert first.gaps == second.gaps == []
+
+
 async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """An outage in which more was published than is kept is one gap for the readers of that channel."""
     async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub:

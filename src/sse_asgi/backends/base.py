@@ -87,7 +87,9 @@ class Backend(ABC):
         Args:
             channels: At least one.
             after: Entries up to this position are left out; None begins with the oldest that is kept. A position
-                that this log never gave out is answered like None, with the reason `epoch` or `fork`.
+                that this log never gave out is answered like None, with the reason `epoch` or `fork`. One that is
+                after `upto`, because this process is behind another, is answered once everything up to it was
+                delivered.
             upto: Entries after this position are left out.
             limit: The most entries to return.
         """

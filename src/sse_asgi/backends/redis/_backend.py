@@ -162,6 +162,8 @@ class RedisBackend(Backend):
             session = await worker.commands()
             try:
                 page = await self._recovery.read(session.server, channels, after, upto, limit)
+                if page.epoch == upto.epoch and page.whole is None and after is not None and after > upto:
+                    await worker.reach()
             except LinkLostError:
                 continue
             except ReplyError as error:

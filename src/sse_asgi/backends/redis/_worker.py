@@ -140,16 +140,25 @@ class Worker:
         Raises:
             HubClosedError: The hub was closed.
         """
-        while True:
+        while missing := {topic: channel for topic, channel in channels.items() if not channel.joined}:
+            with contextlib.suppress(LinkLostError):  # then the next session joins them
+                await (await self._live()).join(missing)
+        await self._live()
+
+    async def reach(self) -> None:
+        """Hand over everything that was published so far.
+
+        Raises:
+            HubClosedError: The hub was closed.
+            LinkLostError: The session ended.
+        """
+        await (await self._live()).join({})
+
+    async def _live(self) -> Session:
+        while self.session is None or not self._joined.is_set():
             self._check_open()
-            missing = {topic: channel for topic, channel in channels.items() if not channel.joined}
-            if self.session is None or not self._joined.is_set():
-                await self._joined.wait()
-            elif missing:
-                with contextlib.suppress(LinkLostError):  # then the next session joins them
-                    await self.session.join(missing)
-            else:
-                return
+            await self._joined.wait()
+        return self.session
 
     def _check_open(self) -> None:
         if self._closed:
