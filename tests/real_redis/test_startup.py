@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
 
 from real_redis.launcher import RedisServer, free_port
+from real_redis.readers import reading
 from sse_asgi import Hub
 from sse_asgi.backends.redis import RedisBackend
 
@@ -85,6 +87,25 @@ async def test_missing_rights(
     errors = [one for one in said(caplog) if "the ACL rules of this user are not enough" in one]
     assert len(errors) == 1
     assert missing in errors[0]
+
+
+async def test_the_documented_rights_are_enough(new_server: NewServer, new_hub: NewHub) -> None:
+    """A user with the rules that docs/redis.md names, and no others, can do all that a hub does."""
+    lines = (Path(__file__).parents[2] / "docs" / "redis.md").read_text().splitlines()
+    rules = [rule for line in lines if line.startswith(("    ~", "    +")) for rule in line.split()]
+    server = new_server("--user", "me", "on", ">pw", "resetchannels", *rules).start()
+    url = server.url.replace("//", "//me:pw@") + "/1?client_name=me"
+    async with new_hub(url=url) as hub, new_hub(url=url, history_size=0, name="plain") as plain:
+        async with reading(hub, "a", "b") as reader, reading(plain, "a", "b") as other:
+            await hub.publish(["a", "b"], "1", idempotency_key="key")
+            await plain.publish(["a", "b"], "1", idempotency_key="key")
+            await reader.has("1")
+            await other.has("1")
+            server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+            await hub.publish("a", "2")
+            await reader.has("1", "2")
+            assert reader.gaps == []
+        assert len(await hub.history("a")) == 2
 
 
 async def test_an_evicting_policy(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
