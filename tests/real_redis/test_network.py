@@ -156,8 +156,11 @@ async def test_tls_and_a_unix_socket(new_server: NewServer, new_hub: NewHub, tmp
         assert stranger.state == "down"
 
 
-async def test_a_session_that_ends_while_it_begins(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is lost in the last moment is noticed before anything relies on it."""
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("a fault")])
+async def test_a_session_that_ends_while_it_begins(
+    new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """A connection that is lost in the last moment is noticed before anything relies on it; a fault of ours as well."""
     async with new_hub() as hub, reading(hub, "a") as reader:
         worker = hub.backend._worker  # type: ignore[attr-defined]
         catch_up, times = worker._catch_up, iter([None])
@@ -166,6 +169,8 @@ async def test_a_session_that_ends_while_it_begins(new_hub: NewHub, monkeypatch:
             await catch_up(session)
             for _ in times:
                 session.fail("for a test")
+                if error is not None:
+                    raise error
 
         monkeypatch.setattr(worker, "_catch_up", late)
         worker.session.fail("for a test")

@@ -94,6 +94,9 @@ class Worker:
                 self._tell(error)
             except (ReplyError, LinkLostError) as error:
                 self._tell(explain(str(error)))
+            except Exception as error:
+                logger.exception("a session with Redis at %s failed", self._addresses.shown)
+                self._tell(UnusableError(repr(error)))
             session.fail("it could not be used")
             self.tried.set()
             await asyncio.sleep(random.uniform(SHORTEST_PAUSE, pause))  # noqa: S311 - a spread, not a secret
