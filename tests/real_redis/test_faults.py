@@ -1,6 +1,7 @@
 """What readers see when Redis fails: nothing lost, nothing twice, or one gap that says so."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 
@@ -62,6 +63,32 @@ async def test_a_crash_with_aof_is_no_gap(new_server: NewServer, new_hub: NewHub
     assert resumed.gaps == []
     assert set(publisher.stored) <= {near.texts[0], *resumed.texts}
     assert resumed.ids[-1] == last
+
+
+async def test_a_power_failure_is_one_gap(new_server: NewServer, new_hub: NewHub) -> None:
+    """A server that lost its last writes begins another life once: all are told, and nobody gets anything twice."""
+    server = new_server("--appendonly", "yes").start()
+    async with new_hub(server) as hub, new_hub(server) as other:
+        async with reading(hub, "a") as near, reading(other, "a", "b") as far, reading(other, "b") as quiet:
+            texts = [str(number) for number in range(20)]
+            for text in texts:
+                await hub.publish("a", text)
+            await far.has(*texts)
+            await near.has(*texts)
+            server.kill()
+            log = next(server.directory.glob("appendonlydir/*.incr.aof"))
+            os.truncate(log, log.stat().st_size * 2 // 3)
+            server.start()
+            for one in (hub, other):
+                await state_is(one, "up")
+            await quiet.until(lambda one: one.gaps)
+            await hub.publish(["a", "b"], "new")
+            await near.has(*texts, "new")
+            await far.has(*texts, "new")
+            await quiet.has("new")
+            async with reading(other, "a", last_event_id=near.ids[-2]) as resumed:
+                await resumed.has("new")
+        assert near.gaps == far.gaps == quiet.gaps == resumed.gaps == ["epoch"]
 
 
 async def test_killed_subscriptions_lose_nothing(server: RedisServer, new_hub: NewHub) -> None:
