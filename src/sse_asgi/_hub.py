@@ -242,11 +242,11 @@ class Hub:
 
     async def _read_history(self, registry: Registry, names: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
         kept: deque[ServerSentEvent] = deque(maxlen=limit)
-        position, after = registry.position(), None
-        if position is None and not registry.up:
+        after = None
+        if registry.position() is None and not registry.up:
             msg = "the backend has not been there yet: its history cannot be read"
             raise BackendError(msg)
-        while position is not None:
+        while (position := registry.position()) is not None:
             # Up to what is kept now, which this process need not have heard of yet.
             page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
             events = ((entry, entry.event) for entry in page.entries)

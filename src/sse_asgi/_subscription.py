@@ -163,9 +163,9 @@ class Subscription:
             self._overflow(entry)
         self._wakeup.set()
 
-    def lose(self, reason: str) -> None:
-        """Announce that live events were lost, then catch up from what is left."""
-        self._lost = reason
+    def lose(self, reason: str | None) -> None:
+        """Announce that live events were lost, if it is known that they were, then catch up from what is left."""
+        self._lost = reason or self._lost
         self._close_gate()
         self._wakeup.set()
 

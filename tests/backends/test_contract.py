@@ -33,7 +33,7 @@ class Tape:
     def advance(self, position: Position) -> None:
         self.position = position
 
-    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
         raise AssertionError(reason, channels)
 
     def state(self, *, up: bool) -> None:

@@ -211,7 +211,7 @@ class Tape:
     def advance(self, position: Position) -> None:
         self.told.append(f"at {position.sequence}")
 
-    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
         self.told.append((reason, channels))
 
     def state(self, *, up: bool) -> None:

@@ -78,13 +78,14 @@ class Publisher:
         self.stored: list[str] = []
         self.unknown: list[str] = []
         self.refused = 0
+        self.stopping = False
         self._hub = hub
         self._channel = channel
         self._pause = pause
 
     async def run(self, *, keyed: bool = False) -> None:
         number = 0
-        while True:
+        while not self.stopping:
             number += 1
             text = str(number)
             try:
@@ -100,11 +101,11 @@ class Publisher:
 
 @asynccontextmanager
 async def publishing(hub: Hub, channel: str, *, keyed: bool = False) -> AsyncIterator[Publisher]:
-    """Publish while the block runs; an event that is on its way at its end counts as unknown."""
+    """Publish while the block runs, and until what is on its way at its end has been answered."""
     publisher = Publisher(hub, channel)
     task = asyncio.create_task(publisher.run(keyed=keyed))
     try:
         yield publisher
     finally:
-        task.cancel()
+        publisher.stopping = True
         await asyncio.wait([task])

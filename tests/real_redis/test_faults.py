@@ -211,9 +211,9 @@ async def test_a_demoted_master_is_left(
     new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A hub that does nothing notices within a few seconds that its server became a replica."""
-    server, other = new_server().start(), new_server().start()
+    server = new_server().start()
     async with new_hub(server) as hub:
-        server.cli("REPLICAOF", "127.0.0.1", str(other.port))
+        server.cli("REPLICAOF", "127.0.0.1", str(server.port))
         await state_is(hub, "down")
         server.cli("REPLICAOF", "NO", "ONE")
         await state_is(hub, "up")

@@ -71,6 +71,26 @@ async def test_a_reader_that_is_ahead_of_its_process(new_hub: NewHub, shared_red
                     assert first.gaps == second.gaps == []
 
 
+async def test_a_reader_that_knows_the_next_life(server: RedisServer, new_hub: NewHub) -> None:
+    """Whoever was told of a loss by one process is not told again by another that has not heard of it."""
+    async with proxied(server) as proxy, new_hub(server) as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a") as local:
+            await hub.publish("a", "0")
+            await local.has("0")
+            proxy.cut()
+            await state_is(far, "down")
+            server.cli("FLUSHALL")
+            first = await hub.publish("a", "1")
+            async with reading(far, "a", wait=False, last_event_id=first) as moved:
+                await anyio.sleep(0.05)
+                proxy.open = True
+                await state_is(far, "up")
+                await hub.publish("a", "2")
+                await moved.has("2")
+                await local.has("0", "1", "2")
+            assert (moved.gaps, local.gaps) == ([], ["epoch"])
+
+
 async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """An outage in which more was published than is kept is one gap for the readers of that channel."""
     async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub:

@@ -20,8 +20,11 @@ class Sink(Protocol):
         A backend with history says it once before the first `subscribe` returns.
         """
 
-    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
-        """Say that events on these channels (None: on all) were lost on their way; their readers are told."""
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
+        """Say that events on these channels (None: on all) were lost on their way; their readers are told.
+
+        Without a reason the readers only read history again, which knows what each of them misses.
+        """
 
     def state(self, *, up: bool) -> None:
         """Say whether the backend is reachable; a hub starts with True."""
@@ -89,7 +92,7 @@ class Backend(ABC):
             after: Entries up to this position are left out; None begins with the oldest that is kept. A position
                 that this log never gave out is answered like None, with the reason `epoch` or `fork`. One that is
                 after `upto`, because this process is behind another, is answered once everything up to it was
-                delivered.
+                delivered. Where `upto` is of another life than the log now, the page is empty, and `after` is next.
             upto: Entries after this position are left out.
             limit: The most entries to return.
         """

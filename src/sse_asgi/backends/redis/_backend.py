@@ -12,7 +12,6 @@ from ..._runtime import on_asyncio
 from ...exceptions import BackendError
 from ..base import Backend, Sink
 from ._address import read_address
-from ._feed import ANOTHER_LIFE
 from ._history import Recovery
 from ._keys import Keys
 from ._link import LinkLostError
@@ -162,7 +161,10 @@ class RedisBackend(Backend):
             session = await worker.commands()
             try:
                 page = await self._recovery.read(session.server, channels, after, upto, limit)
-                if page.epoch == upto.epoch and page.whole is None and after is not None and after > upto:
+                if page.epoch != upto.epoch:  # the readers are told, and read again
+                    await worker.follow(session, page.epoch)
+                    return History((), after)
+                if page.whole is None and after is not None and after > upto:
                     await worker.reach()
             except LinkLostError:
                 continue
@@ -172,11 +174,8 @@ class RedisBackend(Backend):
                     raise BackendError(msg) from error
                 session.fail(str(error))
                 continue
-            if page.epoch == upto.epoch:
+            else:
                 return page.history(worker.decode)
-            # The readers are told when the next session begins, and read again.
-            session.fail(ANOTHER_LIFE)
-            return History(())
 
 
 def _sizes(size: Sized) -> Callable[[str], int]:

@@ -199,7 +199,7 @@ class Feed:
             sink.advance(mark)
 
     def begin(self, mark: Position) -> None:
-        """Begin at a mark in another life of the log: the readers are told, unless it is the first."""
+        """Begin at a mark in another life of the log: the readers find out that it is, unless it is the first."""
         known = self.position
         self.position, self._sequence = mark, mark.sequence
         self._epoch_text, self._epoch = mark.epoch, mark.epoch.encode()
@@ -207,7 +207,7 @@ class Feed:
         for sink in self.sinks:
             sink.advance(mark)
         if known is not None:
-            self.lose("epoch", None)
+            self.lose(None, None)
 
     def release(self) -> bool:
         """Hand over what was held; False if something had to be let go, and nothing was handed over."""
@@ -226,7 +226,7 @@ class Feed:
         for sink in self.sinks:
             sink.deliver(one)
 
-    def lose(self, reason: str, channels: tuple[str, ...] | None) -> None:
+    def lose(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
         """Tell the readers of these channels, or of all."""
         for sink in self.sinks:
             sink.gap(reason, channels)

@@ -157,6 +157,17 @@ class Worker:
         """
         await (await self._live()).join({})
 
+    async def follow(self, session: Session, epoch: str | None) -> None:
+        """Be in the life of the log that a session has found.
+
+        Raises:
+            HubClosedError: The hub was closed.
+        """
+        known = self.feed.position
+        if session is self.session and self._joined.is_set() and known is not None and known.epoch != epoch:
+            session.fail(ANOTHER_LIFE)
+        await self._live()
+
     async def _live(self) -> Session:
         while self.session is None or not self._joined.is_set():
             self._check_open()
@@ -254,8 +265,8 @@ class Worker:
         self.feed.advance(mark)
 
     def _hand_over(self, page: Page, epoch: str) -> None:
-        for name, loss in page.losses.items():
-            self.feed.lose(loss.reason, (name,))
+        for name in page.losses:  # their readers find out themselves, each from its own position
+            self.feed.lose(None, (name,))
         for row in page.rows:
             position = Position(epoch, row.sequence)
             entry = self.decode(row, position)
