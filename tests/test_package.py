@@ -53,6 +53,7 @@ FLOORS = {
     "backends.redis._dial": 7,
     "_response": 8,
     "backends.redis._history": 8,
+    "backends.redis._outage": 8,
     "backends.redis._session": 8,
     "_app": 9,
     "_middleware": 9,

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 
 from ..._event import Entry
 from ..._position import Position
@@ -21,6 +20,7 @@ from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._history import CATCH_UP, Page, Recovery, Row, decode
 from ._keys import Keys
 from ._link import LinkLostError
+from ._outage import Outage
 from ._resp import ReplyError
 from ._scripts import Scripts
 from ._session import Session
@@ -61,7 +61,7 @@ class Worker:
         self._timeout = timeout
         self.session: Session | None = None
         self._sessions: list[Session] = []
-        self._outage = _Outage(addresses.shown)
+        self._outage = Outage(addresses.shown)
         self._closed = False
         self._was_joined = False
         self._task = self.loop.create_task(self._run())
@@ -272,43 +272,3 @@ class Worker:
             entry = self.decode(row, position)
             if entry is not None:  # its position is new: it is after all that was handed over
                 self.feed.deliver(entry, position)
-
-
-class _Outage:
-    """What is logged of it: once that it began, once what must be done, once that it is over."""
-
-    def __init__(self, shown: str) -> None:
-        self.began: float | None = None
-        self._shown = shown
-        self._advice: set[str] = set()
-        self._warned = False
-
-    def begin(self, error: UnusableError) -> bool:
-        """Note a failure; tell whether it is the first since Redis was there."""
-        text = str(error)
-        if error.advice and text not in self._advice:
-            self._advice.add(text)
-            logger.error("Redis at %s cannot be used: %s", self._shown, text)
-        if self.began is not None:
-            return False
-        self.began = time.monotonic()
-        if not error.advice:
-            logger.warning("Redis at %s: %s. Reconnecting; readers wait, and publishing fails", self._shown, text)
-        return True
-
-    def end(self, evicts: str | None) -> bool:
-        """Note that it is there; tell whether it was not before."""
-        if evicts is not None and not self._warned:
-            self._warned = True
-            logger.warning(
-                "Redis at %s has maxmemory-policy %s and may evict a hub's own keys, which readers are not told: "
-                "set noeviction, or volatile-ttl or another volatile one",
-                self._shown,
-                evicts,
-            )
-        self._advice.clear()
-        began, self.began = self.began, None
-        if began is None:
-            return False
-        logger.info("Redis at %s is back after %.1f s", self._shown, time.monotonic() - began)
-        return True
