@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from servers.kinds import KINDS, STOP_SECONDS
 from sse_asgi.config import Settings
 from sse_asgi.testing import EventStreamClient
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
-    for path in (ROOT / "README.md", ROOT / "docs" / "guide.md")
+    for path in (ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "deployment.md")
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
@@ -45,6 +46,14 @@ def test_every_setting_is_in_the_readme() -> None:
         assert f"`SSE_{name.upper()}`" in text
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
         assert f"`{default}`" in text
+
+
+def test_every_server_is_in_the_table_of_stops() -> None:
+    """With all its measurements, of which each is that of a test."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    rows = {row[0]: row[1:] for row in re.findall(r"^\| (.+?) \|" + r" ([\d.]+) s \|" * 5 + "$", text, re.MULTILINE)}
+    assert set(KINDS) == set(rows)
+    assert all(float(seconds) <= STOP_SECONDS for row in rows.values() for seconds in row)
 
 
 def test_the_readme_is_short() -> None:

@@ -322,8 +322,8 @@ async def test_two_middlewares_share_an_event_loop() -> None:
     app = application(hub, plain)
     app.add_middleware(EventSourceMiddleware)
     async with EventStreamClient(app):
-        assert current_notice().listeners == 2
-    assert current_notice().listeners == 0
+        assert current_notice()._watchers == 2
+    assert current_notice()._watchers == 0
 
 
 async def test_concurrent_first_requests_open_the_hub_once() -> None:

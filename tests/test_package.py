@@ -30,6 +30,8 @@ FLOORS = {
     "_runtime": 1,
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
+    "_abort": 2,
+    "_limits": 2,
     "_event": 2,
     "_threads": 2,
     "_buffer": 3,
@@ -69,7 +71,17 @@ FLOORS = {
 
 # Which modules may import what is not the standard library's nor anyio.
 STRANGERS: dict[str, set[str]] = {
-    "starlette": {"_connection", "_response", "_app", "_middleware", "_guard", "config", "testing"},
+    "starlette": {
+        "_abort",
+        "_limits",
+        "_connection",
+        "_response",
+        "_app",
+        "_middleware",
+        "_guard",
+        "config",
+        "testing",
+    },
     "pydantic_core": {"_event"},
     "redis": {"backends.redis._address", "backends.redis._dial"},
     "hiredis": {"backends.redis._resp"},

@@ -1014,6 +1014,118 @@ async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(0.8, 1.2)]
 
 
+# Why it ended
+
+
+class Kept:
+    """An application that keeps its response."""
+
+    def __init__(self, content: Any, **options: Any) -> None:
+        self.response = EventSourceResponse(content, background=BackgroundTask(self.note), **options)
+        self.noted: list[Any] = []
+
+    def note(self) -> None:
+        self.noted.append((self.response.reason, self.response.disconnected))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.note()
+        await self.response(scope, receive, send)
+
+
+async def test_the_reason_is_the_client() -> None:
+    """Known to the background task; nothing before."""
+    app = Kept(Job().run())
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.received(b"data: 0\n\n")
+        app.note()
+        stream.disconnect()
+        await stream.ended()
+    assert app.noted == [(None, False), (None, False), ("client", True)]
+
+
+async def test_the_reason_is_a_slow_client() -> None:
+    """Also when its connection, which is closed for that, ends thereby."""
+
+    async def flood() -> AsyncIterator[str]:
+        while True:
+            yield "x" * 1000
+
+    app = Kept(flood(), send_timeout=0.05)
+    async with EventStreamClient(app).stream("/") as stream:
+        stream.stall()
+        await anyio.sleep(0.1)
+        stream.disconnect()
+        await stream.ended()
+    assert app.noted[-1] == ("slow", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "reason"),
+    [
+        ({}, numbers, "finished"),
+        ({"max_lifetime": 0.05}, Job().run, "lifetime"),
+        ({"on_error": lambda _: None}, None, "error"),
+    ],
+)
+async def test_the_reason_is_told(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], content: Any, reason: str
+) -> None:
+    """Of every other end; an error is logged with its route."""
+
+    async def broken() -> AsyncIterator[str]:
+        yield "x"
+        raise LookupError
+
+    app = Kept((content or broken)(), **options)
+    async with EventStreamClient(app).stream("/") as stream:
+        if content:
+            await stream.read()
+        await stream.ended()
+        if not content:
+            with pytest.raises(LookupError):
+                await stream.read()
+            assert [record.getMessage() for record in caplog.records] == [
+                "the content of the stream GET / failed: LookupError()"
+            ]
+    assert app.noted[-1] == (reason, False)
+
+
+@pytest.mark.usefixtures("notice")
+async def test_the_reason_is_the_shutdown() -> None:
+    """Of the server, by its notice, or by cancelling."""
+    app = Kept(Job().run())
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.received(b"data: 0\n\n")
+        await shut_down()
+        await stream.read()
+        await stream.ended()
+    assert app.noted[-1] == ("shutdown", False)
+
+
+@pytest.mark.usefixtures("notice")
+async def test_a_shutdown_during_the_clean_up_changes_nothing() -> None:
+    """Neither the reason nor the connection, which others may be using."""
+    cleaning = anyio.Event()
+
+    async def slow_to_leave() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                cleaning.set()
+                await anyio.sleep(0.1)
+
+    app = Kept(slow_to_leave())
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.received(b"data: x\n\n")
+        stream.disconnect()
+        await cleaning.wait()
+        await shut_down()
+        await stream.ended()
+    assert app.noted[-1] == ("client", True)
+
+
 # Shutdown
 
 

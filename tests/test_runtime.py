@@ -578,3 +578,18 @@ def test_another_event_loop_has_another_timer(backend: str) -> None:
         return shared_timer()
 
     assert anyio.run(ask, backend=backend) is not anyio.run(ask, backend=backend)
+
+
+async def test_cancelled_alarms_are_let_go() -> None:
+    """Of a storm of short streams, whose pings would be due much later, not more than as many again stay."""
+    timer, rung = Timer(), anyio.Event()
+    timer.after(0.01, rung.set)
+    for _ in range(10_000):
+        timer.after(1000, rung.set).cancel()
+    assert len(timer._heap) <= 2000
+    kept = [timer.after(1000, rung.set) for _ in range(3000)]
+    assert sum(entry[2] in kept for entry in timer._heap) == 3000
+    with anyio.fail_after(5):
+        await rung.wait()
+    for alarm in kept:
+        alarm.cancel()

@@ -7,12 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
 import anyio
+import hypercorn
 import pytest
 import uvicorn
+from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
 from sse_asgi._shutdown import Notice, current_notice, farewell, uvicorn_server
 
@@ -111,6 +115,104 @@ async def test_a_loops_own_handler_is_not_called() -> None:
 
 
 @pytest.mark.usefixtures("handlers")
+async def test_a_handler_of_twisted_waits_for_the_streams() -> None:
+    """For what it does is to cancel them all, as daphne's."""
+    passed = []
+
+    def previous(signum: int, _: FrameType | None) -> None:
+        passed.append(signum)
+
+    previous.__module__ = "twisted.internet._signals"
+    signal.signal(signal.SIGTERM, previous)
+    notice, event = Notice(), anyio.Event()
+    notice.listen(event.set)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await heard(event)
+    assert passed == []
+    notice.unlisten(event.set)
+    assert passed == [signal.SIGTERM]
+
+
+INTERRUPTED = """
+import anyio, os, signal
+from sse_asgi._shutdown import Notice
+
+async def busy():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+        await anyio.sleep(0.1)
+    except KeyboardInterrupt:
+        print("in a stream", flush=True)
+
+async def main():
+    notice = Notice()
+    notice.listen(lambda: print("heard", flush=True))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(busy)
+        try:
+            await anyio.sleep(5)
+        except KeyboardInterrupt:
+            print("in the main task", flush=True)
+
+anyio.run(main, backend="trio")
+"""
+
+
+def test_a_keyboard_interrupt_of_trio_is_raised_in_its_main_task() -> None:
+    """And not in the middle of a stream, which may be what runs when the signal comes."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert process.stdout.split("\n")[:2] == ["heard", "in the main task"]
+
+
+@pytest.mark.usefixtures("handlers")
+async def test_a_quit_is_heard_where_it_is_handled() -> None:
+    """As by gunicorn's workers; nothing is touched where it would dump the core."""
+    before = signal.getsignal(signal.SIGQUIT)
+    notice, event = Notice(), anyio.Event()
+    notice.listen(event.set)
+    assert signal.getsignal(signal.SIGQUIT) is before
+    notice.unlisten(event.set)
+    try:
+        signal.signal(signal.SIGQUIT, lambda *_: None)
+        notice.listen(event.set)
+        os.kill(os.getpid(), signal.SIGQUIT)
+        await heard(event)
+        notice.unlisten(event.set)
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+
+
+async def test_quiet_comes_with_the_last_stream() -> None:
+    """At once where there is none; each callback once."""
+    notice, told = Notice(), []
+    notice.watch()
+    notice.when_quiet(lambda: told.append("at once"))
+    one, two = object().__repr__, object().__repr__
+    notice.listen(one)  # type: ignore[arg-type]
+    notice.listen(two)  # type: ignore[arg-type]
+    notice.when_quiet(lambda: told.append("later"))
+    notice.unlisten(one)  # type: ignore[arg-type]
+    assert told == ["at once"]
+    notice.unlisten(two)  # type: ignore[arg-type]
+    assert told == ["at once", "later"]
+    notice.unwatch()
+
+
+async def test_quiet_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a stream that never ends, such as one with an endless background task."""
+    monkeypatch.setattr("sse_asgi._shutdown.QUIET_SECONDS", 0.01)
+    notice, event = Notice(), anyio.Event()
+    listener = object().__repr__
+    notice.listen(listener)  # type: ignore[arg-type]
+    notice.when_quiet(event.set)
+    await heard(event)
+    notice.unlisten(listener)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("handlers")
 async def test_an_ignored_signal_is_still_heard() -> None:
     """And stays ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -145,6 +247,7 @@ async def main():
     current_notice().listen(heard.set)
     print("ready", flush=True)
     await heard.wait()
+    current_notice().unlisten(heard.set)
     print("heard", flush=True)
     await anyio.sleep(30)
 
@@ -247,3 +350,89 @@ def test_a_server_that_is_stopping_is_heard_at_once() -> None:
     served = Served(start)
     served.run()
     assert served.log == ["heard"]
+
+
+# Other servers' own words
+
+
+async def test_without_these_servers_none_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals are heard all the same."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.delitem(sys.modules, "hypercorn")
+    monkeypatch.delitem(sys.modules, "gunicorn.workers.gasgi")
+    notice = Notice()
+    notice.watch()
+    assert signal.getsignal(signal.SIGTERM) is not before
+    notice.unwatch()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def serve_hypercorn(on_startup: Any, anyio_backend: str, *, stop: anyio.Event) -> None:
+    """Run hypercorn in this event loop until the event is set."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        on_startup()
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    config = hypercorn.Config()
+    config.bind = ["127.0.0.1:0"]
+    config.loglevel = "critical"
+    serve: Any = import_module(f"hypercorn.{anyio_backend}").serve
+    with anyio.fail_after(5):
+        await serve(app, config, shutdown_trigger=stop.wait)
+
+
+async def test_hypercorns_shutdown_is_heard(anyio_backend: str) -> None:
+    """From what it waits for itself, while its application still runs."""
+    notice, stop, told = Notice(), anyio.Event(), anyio.Event()
+
+    def start() -> None:
+        notice.listen(told.set)
+        stop.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(serve_hypercorn, start, anyio_backend, stop=stop))
+        await heard(told)
+    notice.unlisten(told.set)
+
+
+async def test_a_hypercorn_is_not_asked_without_streams(anyio_backend: str) -> None:
+    """The last listener ends the asking."""
+    notice, stop, told = Notice(), anyio.Event(), []
+
+    def start() -> None:
+        notice.listen(lambda: told.append(1))
+        notice.unlisten(next(iter(notice._listeners)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(serve_hypercorn, start, anyio_backend, stop=stop))
+        await anyio.sleep(0.25)  # two looks
+        stop.set()
+    assert (told, notice.heard) == ([], False)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_gunicorn_worker_that_will_end_is_heard() -> None:
+    """From its own field, which --max-requests sets."""
+
+    class Worker(ASGIWorker):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.alive = True
+
+        async def serve(self) -> None:
+            await anyio.sleep_forever()
+
+    worker, notice, told = Worker(), Notice(), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.serve)
+        await anyio.sleep(0)
+        notice.listen(told.set)
+        await anyio.sleep(0.15)  # a look
+        assert not told.is_set()
+        worker.alive = False
+        await heard(told)
+        notice.unlisten(told.set)
+        tasks.cancel_scope.cancel()

@@ -3,6 +3,7 @@
 from ._app import EventSourceApp
 from ._event import ServerSentEvent
 from ._hub import Hub
+from ._limits import ConnectionLimit
 from ._middleware import EventSourceMiddleware, get_hub
 from ._response import EventSourceResponse
 from ._subscription import Subscription
@@ -14,6 +15,7 @@ from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowR
 __all__ = [
     "Backend",
     "BackendError",
+    "ConnectionLimit",
     "EventSourceApp",
     "EventSourceMiddleware",
     "EventSourceResponse",

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import anyio
 from starlette.background import BackgroundTask
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from ._abort import RETURN_SECONDS
 from ._event import ServerSentEvent, as_frame
 from ._feeds import Feed
 from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
@@ -50,6 +51,7 @@ class Connection:
     Attributes:
         started: Whether the response head was sent.
         error: What the content raised, or None.
+        reason: Why the stream ends, as EventSourceResponse says it; None while it runs.
     """
 
     __slots__ = (
@@ -60,14 +62,15 @@ class Connection:
         "_ends",
         "_feed",
         "_final_id",
+        "_gone",
         "_head",
         "_interrupt",
         "_last",
         "_notice",
         "_ping_due",
-        "_reason",
         "_receive",
         "_rest",
+        "_scope",
         "_send",
         "_sending",
         "_stopping",
@@ -75,6 +78,7 @@ class Connection:
         "_timer",
         "_wakeup",
         "error",
+        "reason",
         "started",
     )
 
@@ -82,10 +86,11 @@ class Connection:
         self,
         feed: Feed,
         terms: Terms,
-        head: Message,
+        scope: Scope,
         receive: Receive,
         send: Send,
         *,
+        head: Message,
         abort: Callable[[], None],
         final_id: bool,
     ) -> None:
@@ -96,6 +101,7 @@ class Connection:
         self._terms = terms
         self._head = head
         self._final_id = final_id
+        self._scope = scope
         self._receive = receive
         self._abort = abort
         self._send = send
@@ -103,8 +109,8 @@ class Connection:
         self._notice = current_notice()
         self._interrupt = new_interrupt()
         self._child: Child | None = None
-        self._stopping = False
-        self._reason: str | None = None
+        self._stopping = self._gone = False
+        self.reason: str | None = None
         self._sending = False
         self._ping_due = False
         self._begun = self._last = time.monotonic()
@@ -127,14 +133,17 @@ class Connection:
             with self._interrupt:
                 await self._write()
         except OSError:  # what some servers raise from send when the client has gone
-            self._reason = "client"
+            self.reason = "client"
             await self._leave(watcher, background, None)
         except BaseException:
+            self.reason = self.reason or "shutdown"
             await self._leave(watcher, background, self._terms.cleanup_timeout)
             raise
         else:
             await self._leave(watcher, background, None)
         if self.error is not None:
+            if self.started:  # else it becomes an error response, as any endpoint's
+                logger.error("the content of the stream %s failed: %r", self._route, self.error)
             raise self.error
 
     # Writing
@@ -146,8 +155,8 @@ class Connection:
             await checkpoint()  # so that whoever has seen the head misses nothing that is published afterwards
             self._ping_due = True
         feed, wakeup, send = self._feed, self._wakeup, self._send
-        while self._reason != "client":
-            while self._reason != "client" and (body := feed.take()):
+        while not self._gone:
+            while not self._gone and (body := feed.take()):
                 if self.started:  # the same as in _emit, without a coroutine for each event
                     self._begin_send()
                     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -156,7 +165,7 @@ class Connection:
                     await self._emit(body)
                 if len(body) > CHECKPOINT_BYTES:
                     await checkpoint()
-            if self._reason or feed.ended or self.error:
+            if self.reason or feed.ended or self.error:
                 self._end(feed.ended or "error")
                 break
             if self._ping_due:
@@ -166,7 +175,7 @@ class Connection:
             await wakeup
 
     def _fetch(self) -> None:
-        if self._child is None and self._reason is None:
+        if self._child is None and self.reason is None:
             self._child = spawn(self._run_feed, self._feed_done)
 
     def _begin_send(self) -> None:
@@ -184,6 +193,10 @@ class Connection:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
 
+    @property
+    def _route(self) -> str:
+        return f"{self._scope['method']} {self._scope.get('path')}"
+
     # What can happen meanwhile
 
     async def _watch_client(self) -> None:
@@ -194,20 +207,20 @@ class Connection:
         except OSError:
             pass
         except Exception:
-            logger.exception("receive() failed: the client is taken to have gone")
-        self._end("client")
+            logger.exception("receive() failed: the client of the stream %s is taken to have gone", self._route)
+        self._lose("client")
 
     async def _run_feed(self) -> None:
         try:
             await self._feed.run()
         except Exception as error:
             if self._stopping:
-                logger.exception("the content of a stream failed while it was cleaned up")
+                logger.exception("the content of the stream %s failed while it was cleaned up", self._route)
             else:
                 self.error = error
         except BaseException:
             if not self._stopping:
-                self.error = RuntimeError("the content of a stream was cancelled from within")
+                self.error = RuntimeError("it was cancelled from within")
             raise
 
     def _feed_done(self) -> None:
@@ -215,9 +228,10 @@ class Connection:
         self._wakeup.set()
 
     def _on_shutdown(self) -> None:
-        self._end("shutdown")
-        self._alarm.cancel()
-        self._alarm = self._timer.after(SHUTDOWN_SECONDS, self._cut)
+        if not self._stopping:
+            self._end("shutdown")
+            self._alarm.cancel()
+            self._alarm = self._timer.after(SHUTDOWN_SECONDS, self._cut)
 
     def _watch_clock(self) -> None:
         """See what is due, and look again when something can be due next."""
@@ -251,17 +265,23 @@ class Connection:
             self._alarm = self._timer.after(min(looks) - now, self._watch_clock)
 
     def _end(self, reason: str) -> None:
-        if self._reason is None or reason == "client":
-            self._reason = reason
-        if reason == "client" and self._sending:
-            self._interrupt.cancel()
+        self.reason = self.reason or reason
         self._wakeup.set()
 
+    def _lose(self, reason: str) -> None:
+        """Write no more to a client that has gone, or will be; a send that waits for it may return by itself."""
+        if self._stopping or self._gone:
+            return
+        self._gone = True
+        self.reason = reason
+        self._wakeup.set()
+        if self._sending:
+            self._timer.after(RETURN_SECONDS, self._interrupt.cancel)
+
     def _cut(self) -> None:
-        """Stop writing to a client that does not read, and close its connection where the server lets us."""
-        self._reason = "slow"
+        """Give up a client that does not read, and close its connection where the server lets us."""
+        self._lose("slow")
         self._abort()
-        self._interrupt.cancel()
 
     # The end
 
@@ -269,26 +289,33 @@ class Connection:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
         self._stopping = True
         self._alarm.cancel()
-        self._notice.unlisten(self._on_shutdown)
         try:
             with anyio.CancelScope(shield=True):
                 await self._close()
         except BaseException:
             # A cancellation that no shield keeps out, as asyncio's own: what is left is done by another task.
-            self._rest = spawn(self._clean_up)
+            self._rest = spawn(self._clean_up, self._forget)
             raise
         finally:
             watcher.cancel()
-        if background is not None and (self.started or self.error is None):  # else it becomes an error response
-            with anyio.move_on_after(patience, shield=patience is not None):
-                await _run(background)
+        try:
+            if background is not None and (self.started or self.error is None):  # else it becomes an error response
+                with anyio.move_on_after(patience, shield=patience is not None):
+                    await self._run_background(background)
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._notice.unlisten(self._on_shutdown)
 
     async def _close(self) -> None:
         if self._child is not None:
             self._child.cancel()
-        if self.started or self._reason in ("finished", "shutdown", "lifetime"):
-            with anyio.move_on_after(FAREWELL_SECONDS):
+        if self.started or self.reason in ("finished", "shutdown", "lifetime"):
+            with anyio.move_on_after(FAREWELL_SECONDS) as limit:
                 await self._part()
+            if limit.cancelled_caught:
+                self._abort()
         await self._clean_up()
 
     async def _part(self) -> None:
@@ -300,14 +327,14 @@ class Connection:
         except OSError:
             pass
         except Exception:
-            logger.exception("the end of a stream could not be sent")
+            logger.exception("the end of the stream %s could not be sent", self._route)
 
     def _tail(self) -> bytes:
-        if self._reason == "finished":
+        if self.reason == "finished":
             return FINAL_ID if self._final_id else b""
-        if self._reason == "error" and self.error is not None:
+        if self.reason == "error" and self.error is not None:
             return self._error_frame(self.error) + farewell(self._notice)
-        return farewell(self._notice) if self._reason in ("shutdown", "lifetime", "slow") else b""
+        return farewell(self._notice) if self.reason in ("shutdown", "lifetime", "slow") else b""
 
     def _error_frame(self, error: Exception) -> bytes:
         if self._terms.on_error is None:
@@ -316,7 +343,7 @@ class Connection:
             event = self._terms.on_error(error)
             return b"" if event is None else as_frame(event)
         except Exception:
-            logger.exception("on_error failed")
+            logger.exception("on_error of the stream %s failed", self._route)
             return ERROR
 
     async def _clean_up(self) -> None:
@@ -324,13 +351,13 @@ class Connection:
             while self._child is not None:
                 await self._wakeup
         if self._child is not None:
-            logger.warning("the content of a stream took more than %s s to clean up", self._terms.cleanup_timeout)
+            seconds = self._terms.cleanup_timeout
+            logger.warning("the content of the stream %s took more than %s s to clean up", self._route, seconds)
             self._child.cancel()
         await self._feed.close()
 
-
-async def _run(background: BackgroundTask) -> None:
-    try:
-        await background()
-    except Exception:
-        logger.exception("the background task of a stream failed")
+    async def _run_background(self, background: BackgroundTask) -> None:
+        try:
+            await background()
+        except Exception:
+            logger.exception("the background task of the stream %s failed", self._route)

@@ -1,6 +1,7 @@
-"""A stream that is not ours, kept from holding up the server: pings, a lifetime, an end at shutdown.
+"""What the middleware does to one request: nothing, unless the response turns out to be an event stream.
 
-The application goes on believing that it sends; what it sends after the end goes nowhere, and it is cancelled.
+Ours see to themselves. One that is not ours is kept from holding up the server: headers, pings, a lifetime, an end at
+shutdown. Its application goes on believing that it sends; what it sends after the end goes nowhere, and it is stopped.
 """
 
 import contextlib
@@ -8,12 +9,15 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._runtime import Alarm, Timer, new_interrupt, shared_timer, spawn
+from ._abort import RETURN_SECONDS, abort_of
+from ._limits import ConnectionLimit, refusal
+from ._runtime import Alarm, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
 
 KEY = "sse_asgi.guard"
@@ -21,81 +25,121 @@ PATIENCE = 0.5
 HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
+class GuardTerms(NamedTuple):
+    """What a middleware was told; see EventSourceMiddleware."""
+
+    ping_interval: float | None
+    max_lifetime: float | None
+    limit: ConnectionLimit | None
+
+
 class Guard:
     """Watches one response, and takes a hand in it if it turns out to be a foreign event stream."""
 
-    __slots__ = (
-        "_alarm",
-        "_at_boundary",
-        "_encoded",
-        "_ended",
-        "_ends",
-        "_helper",
-        "_interrupt",
-        "_last",
-        "_lock",
-        "_notice",
-        "_ping_interval",
-        "_send",
-        "_stream",
-        "_timer",
-        "_watching",
-        "abort",
-    )
+    __slots__ = ("_interrupt", "_leave", "_outer", "_receive", "_scope", "_send", "_stream", "_terms", "_watching")
 
-    def __init__(self, send: Send, ping_interval: float | None, max_lifetime: float | None) -> None:
+    def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
         """Let everything through."""
+        self._terms = terms
+        self._scope = scope
+        self._receive = receive
         self._send = send
-        self._ping_interval = math.inf if ping_interval is None else ping_interval
-        self._ends = math.inf if max_lifetime is None else max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311
         self._watching = True
-        self._stream = False
-        self._ended = False
+        self._stream: ForeignStream | None = None
+        self._leave: Callable[[], None] | None = None
 
-    def release(self) -> None:
-        """Leave this response to one of ours, which sees to all of this itself."""
-        self._watching = False
-
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
-        """Serve one request."""
-        scope[KEY] = self
-        self.abort = _abort_of(receive)
+    async def run(self, app: ASGIApp) -> None:
+        """Serve the request."""
+        self._outer: Guard | None = self._scope.get(KEY)
+        self._scope[KEY] = self
         self._interrupt = new_interrupt()
-        with self._interrupt:
-            try:
-                await app(scope, receive, self.send)
-            finally:
-                if self._stream and not self._ended:
-                    self._finish()
+        try:
+            with self._interrupt:
+                await app(self._scope, self._receive, self.send)
+        finally:
+            self._scope[KEY] = self._outer
+            if self._stream is not None:
+                self._stream.forget()
+            if self._leave is not None:
+                self._leave()
+
+    def admit(self) -> Callable[[], None] | None:
+        """Leave this response to one of ours; return how to abort its connection, or None if it is one too many."""
+        self._watching = False
+        abort = _admit(self._outer, self._scope, self._receive)
+        return abort if abort is not None and self._enter() else None
+
+    def _enter(self) -> bool:
+        if self._terms.limit is None:
+            return True
+        self._leave = self._terms.limit.enter(self._scope)
+        return self._leave is not None
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass on what the application sends, without a coroutine around what needs none."""
-        if self._stream:
-            return self._pass_on(message)
         if self._watching and message["type"] == "http.response.start":
-            message = {**message, "headers": list(message.get("headers", ()))}
+            self._watching = False
+            message = {**message, "headers": [*message.get("headers", ())]}
             if _header(message, b"content-type").lower().startswith(b"text/event-stream"):
                 return self._begin(message)
-        return self._send(message)
+        return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
-    async def _begin(self, message: Message) -> None:
-        headers = MutableHeaders(raw=message["headers"])
-        self._encoded = bool(_header(message, b"content-encoding"))
+    async def _begin(self, head: Message) -> None:
+        abort = abort_of(self._scope, self._receive)
+        self._stream = stream = ForeignStream(self._terms, self._send, abort, self._interrupt.cancel)
+        await (stream.begin(head) if self._enter() else stream.refuse(head))
+
+
+class ForeignStream:
+    """An event stream that is not ours."""
+
+    def __init__(
+        self, terms: GuardTerms, send: Send, abort: Callable[[], None], stop_application: Callable[[], None]
+    ) -> None:
+        """Be ready for the head."""
+        self._send = send
+        self._abort = abort
+        self._stop_application = stop_application
+        self._timer = shared_timer()
+        self._alarm = Alarm()
+        self._lock = anyio.Lock()
+        self._last = time.monotonic()
+        self._ping_interval = math.inf if terms.ping_interval is None else terms.ping_interval
+        lifetime = math.inf if terms.max_lifetime is None else terms.max_lifetime
+        self._ends = self._last + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        self._encoded = False
+        self._at_boundary = True
+        self._ended = False
+        self._notice = current_notice()
+        self._notice.listen(self._end_soon)
+
+    async def begin(self, head: Message) -> None:
+        """Send the head, with what keeps proxies from holding events back where the application says nothing."""
+        self._encoded = bool(_header(head, b"content-encoding"))
+        self._at_boundary = not self._encoded
+        headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
-        self._stream = True
-        self._at_boundary = not self._encoded
-        self._lock = anyio.Lock()
-        self._timer: Timer = shared_timer()
-        self._last = time.monotonic()
-        self._ends += self._last
-        self._alarm = Alarm()
         self._look_again(self._last)
-        self._notice = current_notice()
-        await self._send(message)
-        self._notice.listen(self._on_shutdown)
+        async with self._lock:
+            await self._send(head)
 
-    async def _pass_on(self, message: Message) -> None:
+    async def refuse(self, head: Message) -> None:
+        """Send a stream of nothing but a `retry:`, and stop the application."""
+        self._ended = True
+        headers = MutableHeaders(raw=head["headers"])
+        headers.update({"content-type": "text/event-stream", **HEADERS})
+        for name in ("content-length", "content-encoding"):
+            del headers[name]
+        await self._send({**head, "status": 200})
+        await self._send_body(refusal(), more=False)
+        self._helper = spawn(self._stop)
+
+    async def _stop(self) -> None:
+        self._stop_application()
+
+    async def pass_on(self, message: Message) -> None:
+        """Pass a body on, as long as the stream has not been ended."""
         async with self._lock:
             if self._ended:
                 return
@@ -107,16 +151,20 @@ class Guard:
         if not message.get("more_body", False):
             self._finish()
 
+    def forget(self) -> None:
+        """The application has returned, and cleaned up."""
+        self._finish()
+        self._notice.unlisten(self._end_soon)
+
     def _finish(self) -> None:
         """Leave the application to itself: what it does after its stream is its own business."""
         self._ended = True
         self._alarm.cancel()
-        self._notice.unlisten(self._on_shutdown)
 
     def _watch_clock(self) -> None:
         now = time.monotonic()
         if now >= self._ends:
-            self._on_shutdown()
+            self._end_soon()
             return
         if now >= self._last + self._ping_interval:
             self._last = now
@@ -128,7 +176,7 @@ class Guard:
         if when < math.inf:
             self._alarm = self._timer.after(when - now, self._watch_clock)
 
-    def _on_shutdown(self) -> None:
+    def _end_soon(self) -> None:
         self._helper = spawn(self._end)
 
     async def _ping(self) -> None:
@@ -147,32 +195,23 @@ class Guard:
                 self._finish()
                 await self._send_body(body, more=False)
         if limit.cancelled_caught:
-            self.abort()
-        self._interrupt.cancel()
+            self._abort()
+            with anyio.move_on_after(RETURN_SECONDS):
+                await self._lock.acquire()  # the send may return by itself; nobody is to send after it
+        self._stop_application()
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         with contextlib.suppress(OSError):  # the client has gone, of which the application hears by itself
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def release(scope: Scope, receive: Receive) -> Callable[[], None]:
-    """Tell the guard of this request, if any, that the response is ours; return how to abort its connection."""
-    guard = scope.get(KEY)
-    if guard is None:
-        return _abort_of(receive)
-    guard.release()
-    abort: Callable[[], None] = guard.abort
-    return abort
+def admit(scope: Scope, receive: Receive) -> Callable[[], None] | None:
+    """Begin one of our streams: return how to abort its connection, or None if it is one too many."""
+    return _admit(scope.get(KEY), scope, receive)
 
 
-def _abort_of(receive: Receive) -> Callable[[], None]:
-    """Find the server's transport, of which the outermost `receive` is a method where there is one (uvicorn)."""
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    return getattr(transport, "abort", _nothing)
-
-
-def _nothing() -> None:
-    pass
+def _admit(guard: Guard | None, scope: Scope, receive: Receive) -> Callable[[], None] | None:
+    return abort_of(scope, receive) if guard is None else guard.admit()
 
 
 def _header(message: Message, name: bytes) -> bytes:

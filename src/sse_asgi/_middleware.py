@@ -1,24 +1,27 @@
 """EventSourceMiddleware: opens the hub with the application, and guards its event streams."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._guard import Guard
+from ._guard import Guard, GuardTerms
 from ._hub import Hub
+from ._limits import ConnectionLimit, as_limit
+from ._options import check_seconds
 from ._runtime import Child, new_wakeup, spawn
-from ._shutdown import current_notice
+from ._shutdown import Notice, current_notice
 from .exceptions import HubClosedError
 
 
 class EventSourceMiddleware:
     """Keeps event streams, whoever makes them, from keeping the server from stopping, and opens a hub.
 
-    Add it first of all: `app.add_middleware(EventSourceMiddleware, hub=hub)`. It is plain ASGI, so that it sees the
-    application's lifespan, and nothing but event streams is touched.
+    Add it last, so that it is the outermost: `app.add_middleware(EventSourceMiddleware, hub=hub)`. It is plain ASGI,
+    so that it sees the application's lifespan, and nothing but event streams is touched.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class EventSourceMiddleware:
         hub: Hub | None = None,
         ping_interval: float | None = 15.0,
         max_lifetime: float | None = None,
+        max_connections: int | ConnectionLimit | None = None,
     ) -> None:
         """Wrap an application.
 
@@ -38,17 +42,23 @@ class EventSourceMiddleware:
             ping_interval: Seconds of silence after which an event stream that is not of this library is sent a ping;
                 None sends none.
             max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None lets it run.
+            max_connections: The most event streams of this process, of whatever kind, or a ConnectionLimit, which
+                also limits those of one user and says how many there are. The newest is refused.
 
         Raises:
-            TypeError: `hub` is no Hub.
+            TypeError: `hub` is no Hub, or `max_connections` no limit.
+            ValueError: A number that is not above 0.
         """
         if hub is not None and not isinstance(hub, Hub):
             msg = f"hub must be a Hub, as create_hub() makes one, not {type(hub).__name__}"
             raise TypeError(msg)
         self.app = app
         self.hub = hub
-        self._ping_interval = ping_interval
-        self._max_lifetime = max_lifetime
+        self._terms = GuardTerms(
+            check_seconds("ping_interval", ping_interval),
+            check_seconds("max_lifetime", max_lifetime),
+            as_limit(max_connections),
+        )
         self._supervisor: Child | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,11 +71,17 @@ class EventSourceMiddleware:
                 await self._open_without_lifespan(self.hub)
             scope.setdefault("state", {})["hub"] = self.hub
         if scope["type"] == "http":
-            await Guard(send, self._ping_interval, self._max_lifetime).run(self.app, scope, receive)
+            await Guard(self._terms, scope, receive, send).run(self.app)
         else:
             await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        notice = current_notice()
+
+        def look_away() -> None:
+            notice.unwatch()
+            notice.heard = False  # the loop may serve again
+
         async with AsyncExitStack() as stack:
 
             async def close_first(message: Message) -> None:
@@ -74,10 +90,8 @@ class EventSourceMiddleware:
                     await stack.aclose()
                 await send(message)
 
-            notice = current_notice()
-            listener = _Listener()
-            notice.listen(listener)
-            stack.callback(notice.unlisten, listener)
+            notice.watch()
+            stack.callback(look_away)
             if self.hub is not None:
                 try:
                     await stack.enter_async_context(self.hub)
@@ -86,7 +100,7 @@ class EventSourceMiddleware:
                     await send({"type": "lifespan.startup.failed", "message": f"the hub cannot be opened: {error}"})
                     raise
                 scope.setdefault("state", {})["hub"] = self.hub
-            await self.app(scope, receive, close_first)
+            await self.app(scope, partial(_receive_when_quiet, receive, notice), close_first)
 
     async def _open_without_lifespan(self, hub: Hub) -> None:
         """Open the hub in a task that lives as long as the event loop, where the server has no lifespan."""
@@ -101,11 +115,15 @@ class EventSourceMiddleware:
         await opened
 
 
-class _Listener:
-    """Keeps the notice listening while no stream is open; one for each application in an event loop."""
-
-    def __call__(self) -> None:
-        """Do nothing: each stream hears for itself."""
+async def _receive_when_quiet(receive: Receive, notice: Notice) -> Message:
+    """Hold the shutdown back until all streams have ended, for granian ends the event loop while they clean up."""
+    message = await receive()
+    if message["type"] == "lifespan.shutdown":
+        notice.hear()
+        quiet = new_wakeup()
+        notice.when_quiet(quiet.set)
+        await quiet
+    return message
 
 
 def get_hub(connection: HTTPConnection) -> Hub:

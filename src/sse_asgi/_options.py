@@ -66,10 +66,16 @@ def check_options(options: Options) -> Options:
     if options.buffer_size < 1 or options.buffer_bytes < 1:
         msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
         raise ValueError(msg)
-    if options.ping_interval is not None and options.ping_interval <= 0:
-        msg = f"ping_interval={options.ping_interval} must be above 0 seconds; None turns pings off"
-        raise ValueError(msg)
+    check_seconds("ping_interval", options.ping_interval)
     return options
+
+
+def check_seconds(name: str, value: float | None) -> float | None:
+    """Return a number of seconds or None, or raise ValueError for one that is not above 0."""
+    if value is not None and value <= 0:
+        msg = f"{name}={value} must be above 0 seconds; None turns it off"
+        raise ValueError(msg)
+    return value
 
 
 def check_callable(name: str, value: Any) -> Any:

@@ -11,7 +11,9 @@ from starlette.types import Receive, Scope, Send
 from ._connection import END_ID, Connection, Terms
 from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
-from ._guard import release
+from ._guard import admit
+from ._limits import refusal
+from ._options import check_seconds
 from ._subscription import Subscription
 from .encoder import encode
 
@@ -81,14 +83,15 @@ class EventSourceResponse(Response):
             ping_interval = content.options.ping_interval
         self._terms = Terms(
             greeting=b"" if retry is None else encode(retry=retry)[:-1],
-            ping_interval=_seconds("ping_interval", ping_interval),
+            ping_interval=check_seconds("ping_interval", ping_interval),
             start_timeout=max(0.0, start_timeout),
-            send_timeout=_seconds("send_timeout", send_timeout),
-            max_lifetime=_seconds("max_lifetime", max_lifetime),
+            send_timeout=check_seconds("send_timeout", send_timeout),
+            max_lifetime=check_seconds("max_lifetime", max_lifetime),
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
         )
         self._reconnect_after_end = reconnect_after_end
+        self._connection: Connection | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one request: the coroutine that is returned is the connection's own, with none around it."""
@@ -100,16 +103,33 @@ class EventSourceResponse(Response):
                 self.content.last_event_id = last_event_id
         elif scope["method"] == "GET" and last_event_id == END_ID and not self._reconnect_after_end:
             return self._answer(send, 204, [])
-        abort = release(scope, receive)
+        abort = admit(scope, receive)
+        if abort is None:
+            return self._answer(send, 200, self.raw_headers, refusal())
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
-        return Connection(self._feed, self._terms, head, receive, send, abort=abort, final_id=final_id).run(
-            self.background
+        self._connection = Connection(
+            self._feed, self._terms, scope, receive, send, head=head, abort=abort, final_id=final_id
         )
+        return self._connection.run(self.background)
 
-    async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    @property
+    def reason(self) -> str | None:
+        """Why the stream ended or is about to; None before.
+
+        `client` (it has gone), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
+        `revoked` (by the hub), `error` (in the content) or `finished`.
+        """
+        return None if self._connection is None else self._connection.reason
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has gone, or was cut off: what is yielded from now on reaches nobody."""
+        return self.reason in ("client", "slow")
+
+    async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
@@ -147,10 +167,3 @@ def _advice(content: Any) -> str:
     if isinstance(content, str | bytes | bytearray | memoryview | Mapping | ServerSentEvent):
         return "put single events into a list, as in EventSourceResponse([event])"
     return "pass hub.subscribe(...), an async or sync generator, or another iterable of events"
-
-
-def _seconds(name: str, value: float | None) -> float | None:
-    if value is not None and value <= 0:
-        msg = f"{name}={value} must be above 0 seconds; None turns it off"
-        raise ValueError(msg)
-    return value

@@ -136,6 +136,20 @@ class _TrioChild:
         self._scope.cancel()
 
 
+def coroutines() -> list[Any]:
+    """Return what every task of this event loop runs."""
+    if on_asyncio():
+        return [task.get_coro() for task in asyncio.all_tasks()]
+    import trio  # noqa: PLC0415 - only where trio runs, so it is there
+
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    tasks = [root]
+    for task in tasks:
+        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return [task.coro for task in tasks]
+
+
 class Interrupt(Protocol):
     """A `with` block of one task that others can break off, once, while it awaits."""
 
@@ -193,6 +207,9 @@ def thread_safe_caller() -> Callable[[Callable[[], None]], object]:
     return trio.lowlevel.current_trio_token().run_sync_soon
 
 
+PRUNE_ABOVE = 1000
+
+
 class Alarm:
     """One callback that the timer owes."""
 
@@ -201,6 +218,11 @@ class Alarm:
     def __init__(self, callback: Callable[[], None] | None = None) -> None:
         """Owe this callback, or nothing."""
         self._callback = callback
+
+    @property
+    def owed(self) -> bool:
+        """Whether it is to ring."""
+        return self._callback is not None
 
     def cancel(self) -> None:
         """Owe nothing any more, and let go of what the callback holds."""
@@ -219,6 +241,7 @@ class Timer:
         """Start with no alarms."""
         self._heap: list[tuple[float, int, Alarm]] = []
         self._count = itertools.count()
+        self._prune_at = PRUNE_ABOVE
         self._armed = math.inf
         self._handle: asyncio.TimerHandle | None = None
         self._scope: anyio.CancelScope | None = None
@@ -227,10 +250,18 @@ class Timer:
         """Call back in so many seconds; the callback must not raise."""
         alarm = Alarm(callback)
         when = time.monotonic() + delay
+        if len(self._heap) >= self._prune_at:
+            self._prune()
         heapq.heappush(self._heap, (when, next(self._count), alarm))
         if when < self._armed:
             self._arm(when)
         return alarm
+
+    def _prune(self) -> None:
+        """Let go of what was cancelled, whenever the heap has doubled since the last time."""
+        self._heap = [one for one in self._heap if one[2].owed]
+        heapq.heapify(self._heap)
+        self._prune_at = max(PRUNE_ABOVE, 2 * len(self._heap))
 
     def _arm(self, when: float) -> None:
         self._armed = when

@@ -5,60 +5,93 @@ There is one Notice per event loop. Nothing is touched before somebody listens, 
 the last listener has gone.
 """
 
-import asyncio
+import inspect
 import logging
 import os
 import random
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import anyio.lowlevel
 
-from ._runtime import Timer, on_asyncio, shared_timer, thread_safe_caller
+from ._runtime import Alarm, coroutines, shared_timer, thread_safe_caller
 
 logger = logging.getLogger("sse_asgi")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+POLL_SECONDS = 0.1
+DEATH_SECONDS = 1.0
+QUIET_SECONDS = 10.0
 
 Undo = Callable[[], None]
 
 
 class Notice:
-    """The news that the server of this event loop stops, told once to each listener.
+    """The news that the server of this event loop stops, told once to each stream.
 
     Attributes:
         heard: Whether it came; a stream that begins now should end at once.
     """
 
     def __init__(self) -> None:
-        """Know of no shutdown and listen to nothing."""
+        """Know of no shutdown and look out for none."""
         self.heard = False
+        self._watchers = 0
         self._listeners: dict[Callable[[], None], None] = {}
-        self._undo: Undo | None = None
+        self._when_quiet: dict[Callable[[], None], Alarm] = {}
+        self._undos: list[Undo] = []
 
     @property
     def listeners(self) -> int:
-        """How many listen, which is about how many streams are open."""
+        """How many streams listen."""
         return len(self._listeners)
+
+    def watch(self) -> None:
+        """Look out for a shutdown, whether there are streams or not, until `unwatch`."""
+        if not self._watchers:
+            self._timer = shared_timer()
+            self._undos = _hear_uvicorn(self) or [
+                undo for hear in (_hear_hypercorn, _hear_gunicorn, _hear_signals) for undo in hear(self)
+            ]
+        self._watchers += 1
+
+    def unwatch(self) -> None:
+        """Look out no more; the last one puts back what was touched."""
+        self._watchers -= 1
+        if not self._watchers:
+            for undo in self._undos:
+                undo()
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Call back when the shutdown begins; at once when it has begun."""
-        if self._undo is None:
-            self._undo = _hear_uvicorn(self) or _hear_signals(self) or _nothing
+        self.watch()
         self._listeners[callback] = None
         if self.heard:
             callback()
 
     def unlisten(self, callback: Callable[[], None]) -> None:
-        """Forget a callback; with the last one, put back what was touched."""
+        """Forget a callback: its stream has ended and was cleaned up."""
         del self._listeners[callback]
-        if not self._listeners and self._undo is not None:
-            self._undo()
-            self._undo = None
+        if not self._listeners:
+            for one, alarm in list(self._when_quiet.items()):
+                alarm.cancel()
+                self._settle(one)
+        self.unwatch()
+
+    def when_quiet(self, callback: Callable[[], None]) -> None:
+        """Call back when every stream has ended and was cleaned up, which may be now, or after QUIET_SECONDS."""
+        self._when_quiet[callback] = self._timer.after(QUIET_SECONDS, partial(self._settle, callback))
+        if not self._listeners:
+            self._when_quiet[callback].cancel()
+            self._settle(callback)
+
+    def _settle(self, callback: Callable[[], None]) -> None:
+        del self._when_quiet[callback]
+        callback()
 
     def hear(self) -> None:
         """Tell every listener; a second time tells nobody."""
@@ -86,11 +119,7 @@ def farewell(notice: Notice) -> bytes:
     return b"retry: %d\n" % random.randint(500, 500 + spread)  # noqa: S311 - a spread, not a secret
 
 
-def _nothing() -> None:
-    pass
-
-
-def _hear_uvicorn(notice: Notice) -> Undo | None:
+def _hear_uvicorn(notice: Notice) -> list[Undo]:
     """Hear uvicorn's own server object call its `shutdown`, whatever the reason.
 
     Observed: only this sees --limit-max-requests and a server in a thread; signals see neither. The instance is
@@ -98,7 +127,7 @@ def _hear_uvicorn(notice: Notice) -> Undo | None:
     """
     server = uvicorn_server()
     if server is None:
-        return None
+        return []
     original = server.shutdown
 
     async def shutdown(*args: Any, **kwargs: Any) -> None:
@@ -113,49 +142,109 @@ def _hear_uvicorn(notice: Notice) -> Undo | None:
     server.shutdown = shutdown
     if server.should_exit or not all(one.is_serving() for one in getattr(server, "servers", ())):
         notice.hear()
-    return undo
+    return [undo]
 
 
 def uvicorn_server() -> Any | None:
-    """Find the uvicorn.Server that serves this event loop, by looking at what its tasks are running."""
+    """Find the uvicorn.Server that serves this event loop."""
     module = sys.modules.get("uvicorn.server")
-    if module is None or not on_asyncio():
-        return None
-    for task in asyncio.all_tasks():
-        coroutine: Any = task.get_coro()
-        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-            candidate = frame.f_locals.get("self")
-            if isinstance(candidate, module.Server):
-                return candidate
-            coroutine = coroutine.cr_await
-    return None
+    return None if module is None else _running(module.Server)
 
 
-def _hear_signals(notice: Notice) -> Undo | None:
-    """Hear SIGINT and SIGTERM in front of the handlers that are installed.
+def _hear_hypercorn(notice: Notice) -> list[Undo]:
+    """Ask what hypercorn's worker itself asks every 0.1 s.
+
+    Observed: where only the parent process is signalled, nothing else reaches a worker before its streams have ended,
+    and a signal says nothing of --max-requests.
+    """
+    if "hypercorn" not in sys.modules:
+        return []
+    frame = next((one for one in _frames() if one.f_code.co_name == "worker_serve"), None)
+    if frame is None:
+        return []
+    trigger = frame.f_locals.get("shutdown_trigger")
+    # `Event.wait` in the only process, else a partial of a function and the parent's event
+    event = getattr(trigger, "__self__", None) or next(iter(getattr(trigger, "args", ())), None)
+
+    def stops() -> bool:
+        events: list[Any] = [event, getattr(frame.f_locals.get("context"), "terminate", None)]
+        return any(one.is_set() for one in events if hasattr(one, "is_set"))
+
+    return [_poll(notice, stops)]
+
+
+def _hear_gunicorn(notice: Notice) -> list[Undo]:
+    """Ask whether gunicorn's own ASGI worker is to live on; observed: --max-requests is told in no other way."""
+    module = sys.modules.get("gunicorn.workers.gasgi")
+    worker = None if module is None else _running(module.ASGIWorker)
+    return [] if worker is None else [_poll(notice, lambda: not worker.alive)]
+
+
+def _poll(notice: Notice, stops: Callable[[], bool]) -> Undo:
+    timer, looking = shared_timer(), True
+
+    def look() -> None:
+        if stops():
+            notice.hear()
+        elif looking:
+            timer.after(POLL_SECONDS, look)
+
+    def undo() -> None:
+        nonlocal looking
+        looking = False
+
+    look()
+    return undo
+
+
+def _running(kind: type) -> Any | None:
+    """Find the object of a class whose method a task of this event loop is running."""
+    selves = (frame.f_locals.get("self") for frame in _frames())
+    return next((one for one in selves if isinstance(one, kind)), None)
+
+
+def _frames() -> Iterator[FrameType]:
+    """Go through the frames of every task of this event loop, from the task's function to where it awaits."""
+    for coroutine in coroutines():
+        inner = coroutine
+        while (frame := getattr(inner, "cr_frame", None)) is not None:
+            yield frame
+            inner = inner.cr_await
+
+
+def _hear_signals(notice: Notice) -> list[Undo]:
+    """Hear the signals that stop a server in front of the handlers that are installed.
 
     `loop.add_signal_handler` would replace the server's own: observed, granian, hypercorn and gunicorn never exit then.
     """
     if threading.current_thread() is not threading.main_thread():
-        return None
-    undos = [_wrap(number, notice) for number in _SIGNALS]
-
-    def undo() -> None:
-        for one in undos:
-            one()
-
-    return undo
+        return []
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGQUIT") and callable(signal.getsignal(signal.SIGQUIT)):
+        numbers.append(signal.SIGQUIT)  # what gunicorn sends its workers when it got SIGINT
+    return [_wrap(number, notice) for number in numbers]
 
 
 def _wrap(number: int, notice: Notice) -> Undo:
     previous = signal.getsignal(number)
     call, timer = thread_safe_caller(), shared_timer()
 
+    def die_soon() -> None:  # pragma: no cover - as _die
+        timer.after(DEATH_SECONDS, partial(_die, number))
+
     def handler(signum: int, frame: FrameType | None) -> None:
         call(notice.hear)
         if previous is signal.SIG_DFL:
-            call(lambda: _die_later(timer, signum))  # pragma: no cover - as below
-        elif callable(previous) and not _belongs_to_loop(previous):
+            call(lambda: notice.when_quiet(die_soon))  # pragma: no cover - as _die
+        elif callable(previous) and _module(previous).startswith("twisted."):
+            # Observed: daphne cancels every response at once, and waits for the first of them only.
+            call(lambda: notice.when_quiet(partial(previous, signum, None)))
+        elif callable(previous) and _module(previous).startswith("trio."):
+            # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
+            call(lambda: previous(signum, inspect.currentframe()))
+        elif callable(previous) and not _module(previous).startswith(("asyncio.unix_events", "uvloop")):
+            # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10
+            # of 96 double signals when it was called as well.
             previous(signum, frame)
 
     def undo() -> None:
@@ -166,21 +255,12 @@ def _wrap(number: int, notice: Notice) -> Undo:
     return undo
 
 
-def _belongs_to_loop(handler: Any) -> bool:
-    """Tell whether a handler is an event loop's own, which works through its wake-up file descriptor.
-
-    Observed: granian on uvloop hung in 10 of 96 double signals when its loop's handler was called as well.
-    """
-    owner = type(getattr(handler, "__self__", handler))
-    modules = (getattr(handler, "__module__", None) or "", owner.__module__)
-    return any(name.startswith(("asyncio.unix_events", "uvloop")) for name in modules)
+def _module(handler: Any) -> str:
+    module: str = getattr(handler, "__module__", None) or type(getattr(handler, "__self__", handler)).__module__
+    return module
 
 
-def _die_later(timer: Timer, number: int) -> None:  # pragma: no cover - as below
-    """Give streams a second, then let the signal do what it would have done without us."""
-
-    def die() -> None:  # pragma: no cover - ends the process, and its measurement; a test sees the exit status
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    timer.after(1, die)
+def _die(number: int) -> None:  # pragma: no cover - ends the process, and its measurement; a test sees the exit status
+    """Let the signal do what it would have done without us; the server had a second to end by itself."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,42 +1,67 @@
 """The application that the server tests run: our streams, foreign streams, and a log of what happened to them."""
 
-import asyncio
+import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
+from anyio import CancelScope, sleep
+from fastapi import FastAPI
+from fastapi.sse import EventSourceResponse as FastAPIResponse
+from sse_starlette import EventSourceResponse as SSEStarletteResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError
+from sse_asgi import (
+    ConnectionLimit,
+    EventSourceApp,
+    EventSourceMiddleware,
+    EventSourceResponse,
+    Hub,
+    HubClosedError,
+    MemoryBackend,
+)
+from sse_asgi._runtime import coroutines
+from sse_asgi._shutdown import current_notice
 
-hub = Hub()
+SEND_TIMEOUT = float(os.environ.get("SEND_TIMEOUT", "30"))
+PING_INTERVAL = float(os.environ.get("PING_INTERVAL", "15"))
+MAX_LIFETIME = float(os.environ["MAX_LIFETIME"]) if "MAX_LIFETIME" in os.environ else None
+
+hub = Hub(MemoryBackend(history_size=100), ping_interval=PING_INTERVAL)
+limit = ConnectionLimit(int(os.environ.get("MAX_CONNECTIONS", "100000")))
 
 
 def log(line: str) -> None:
     """Write a line that the test can read in the order of things."""
-    print(line, file=sys.stderr, flush=True)
+    os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 async def job(*, pause: float) -> AsyncIterator[str]:
-    """Yield until cancelled, and clean up with an await."""
+    """Yield until cancelled, and clean up with an await; trio wants a shield for that."""
     try:
         for number in range(10**9):
             yield f"{number}"
-            await asyncio.sleep(pause)
+            await sleep(pause)
     finally:
-        await asyncio.sleep(0.1)
+        with CancelScope(shield=True):
+            await sleep(0.1)
         log("job cleaned")
 
 
 async def idle(_: Request) -> Response:
     """Stream one event, then nothing."""
-    return EventSourceResponse(job(pause=3600), background=BackgroundTask(log, "background"))
+    response = EventSourceResponse(job(pause=3600), background=BackgroundTask(lambda: log(f"reason {response.reason}")))
+    return response
 
 
 async def busy(_: Request) -> Response:
@@ -52,9 +77,10 @@ async def flood(_: Request) -> Response:
             while True:
                 yield "x" * 1000
         finally:
-            log("flood closed")
+            log(f"flood closed {response.reason}")
 
-    return EventSourceResponse(endless())
+    response = EventSourceResponse(endless(), send_timeout=SEND_TIMEOUT)
+    return response
 
 
 async def sync(_: Request) -> Response:
@@ -62,20 +88,27 @@ async def sync(_: Request) -> Response:
 
     def numbers() -> Iterator[int]:
         try:
-            yield from range(10**9)
+            for number in range(10**9):
+                yield number
+                time.sleep(0.01)
         finally:
             log("sync closed")
 
     return EventSourceResponse(numbers())
 
 
-async def foreign(_: Request) -> Response:
-    """Stream with Starlette's own class."""
+async def foreign(request: Request) -> Response:
+    """Stream with Starlette's own class, a frame at a time; with `?half` it ends in the middle of one."""
 
     async def frames() -> AsyncIterator[str]:
-        while True:
-            yield "data: x\n\n"
-            await asyncio.sleep(0.05)
+        try:
+            while True:
+                yield "data: half" if "half" in request.query_params else "data: x\n\n"
+                await sleep(float(request.query_params.get("pause", "0.05")))
+        finally:
+            with CancelScope(shield=True):
+                await sleep(0.1)
+            log("foreign cleaned")
 
     return StreamingResponse(frames(), media_type="text/event-stream")
 
@@ -90,6 +123,26 @@ async def foreign_flood(_: Request) -> Response:
     return StreamingResponse(frames(), media_type="text/event-stream")
 
 
+async def sse_starlette(_: Request) -> Response:
+    """Stream with sse-starlette, which has pings of its own, every 15 s."""
+
+    async def events() -> AsyncIterator[dict[str, Any]]:
+        yield {"data": "x"}
+        await sleep(3600)
+
+    return SSEStarletteResponse(events())
+
+
+fastapi = FastAPI()
+
+
+@fastapi.get("/stream", response_class=FastAPIResponse)
+async def native() -> AsyncIterable[str]:
+    """Stream as FastAPI does it."""
+    yield "x"
+    await sleep(3600)
+
+
 class Passing(BaseHTTPMiddleware):
     """Hides the server's receive, as any BaseHTTPMiddleware does."""
 
@@ -99,16 +152,38 @@ class Passing(BaseHTTPMiddleware):
 
 
 async def publish(request: Request) -> Response:
-    """Publish the query's data on the default channel."""
+    """Publish the query's data on the default channel, or so many bytes, so many times."""
+    query = request.query_params
     try:
-        return PlainTextResponse(await hub.publish("default", request.query_params["data"]))
+        for _ in range(int(query.get("times", "1"))):
+            last = await hub.publish("default", query.get("data") or "x" * int(query["bytes"]))
+        return PlainTextResponse(last)
     except HubClosedError:
         return PlainTextResponse("", 503)
+
+
+async def census(_: Request) -> Response:
+    """Count what a stream could leave behind in this process."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())  # noqa: ASYNC240
+    gc.collect()
+    return JSONResponse(
+        {
+            "pid": os.getpid(),
+            "tasks": len(coroutines()),
+            "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+            "threads": threading.active_count(),
+            "objects": len(gc.get_objects()),
+            "kib": int(status["VmRSS"].split()[0]),
+            "listeners": current_notice().listeners,
+            "open": limit.open,
+        }
+    )
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
     """Log the application's life."""
+    log("lifespan began")
     yield
     log("lifespan ended")
 
@@ -117,13 +192,20 @@ app = Starlette(
     routes=[
         *(
             Route(f"/{endpoint.__name__}", endpoint)
-            for endpoint in (idle, busy, flood, sync, foreign, foreign_flood, publish)
+            for endpoint in (idle, busy, flood, sync, foreign, foreign_flood, sse_starlette, publish, census)
         ),
-        Mount("/hub", EventSourceApp(hub)),
+        Mount("/fastapi", fastapi),
+        Mount("/hub", EventSourceApp(hub, send_timeout=SEND_TIMEOUT, max_lifetime=MAX_LIFETIME or 1800)),
     ],
     lifespan=lifespan,
 )
-if os.environ.get("PASSING"):
+for _ in range(int(os.environ.get("PASSING", "0"))):
     app.add_middleware(Passing)
 if not os.environ.get("BARE"):
-    app.add_middleware(EventSourceMiddleware, hub=hub)
+    app.add_middleware(
+        EventSourceMiddleware,
+        hub=hub,
+        ping_interval=PING_INTERVAL,
+        max_lifetime=MAX_LIFETIME,
+        max_connections=limit,
+    )

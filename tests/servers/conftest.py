@@ -1,29 +1,53 @@
 """Real servers for the tests of this folder."""
 
-import socket
-import sys
+import json
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from servers.kinds import KINDS, UVICORN, Kind
 from servers.processes import Server
 
 
 @pytest.fixture
-def uvicorn_server() -> Iterator[Callable[..., Server]]:
-    """Return a function that starts uvicorn on the tests' application, with these options."""
+def serve() -> Iterator[Callable[..., Server]]:
+    """Return a function that starts a kind of server on the tests' application, with these options."""
     servers: list[Server] = []
 
-    def start(*options: str, **environment: str) -> Server:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning", *options]
-        server = Server(command, port, environment)
+    def start(kind: Kind | tuple[str, ...], *options: str, **environment: str) -> Server:
+        server = Server.start(kind.command if isinstance(kind, Kind) else kind, *options, **environment)
         servers.append(server)
-        server.wait_until_it_answers()
+        if isinstance(kind, Kind) and kind.ready is not None:
+            server.wait_for(*kind.ready)
         return server
 
     yield start
     for server in servers:
-        server.kill()
+        server.remove()
+
+
+@pytest.fixture
+def uvicorn_server(serve: Callable[..., Server]) -> Callable[..., Server]:
+    """Return a function that starts uvicorn on the tests' application, with these options."""
+    return lambda *options, **environment: serve(UVICORN, *options, **environment)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Return each kind of server."""
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def record() -> Callable[[str, str, str, float], None]:
+    """Return a function that notes a measurement for the tables of docs/deployment.md, which scripts/tables writes."""
+    path = os.environ.get("MEASUREMENTS")
+
+    def write(table: str, row: str, column: str, seconds: float) -> None:
+        if path is not None:
+            with Path(path).open("a") as file:
+                file.write(json.dumps([table, row, column, seconds]) + "\n")
+
+    return write

@@ -1,63 +1,13 @@
 """What must be seen on a real uvicorn: it stops with open streams, and nothing is cut off or left behind."""
 
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from servers.processes import HERE, Server
 
 Start = Callable[..., Server]
-STREAMS = ["/idle", "/busy", "/sync", "/hub/"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("bare", ["", "1"], ids=["middleware", "bare"])
-def test_it_stops_with_open_streams(uvicorn_server: Start, number: int, bare: str) -> None:
-    """Bodies are complete and bring a retry, cleanup is done before the lifespan ends; also without the middleware."""
-    server = uvicorn_server(BARE=bare)
-    streams = [server.open(path) for path in STREAMS if not (bare and path == "/hub/")]
-    for stream in streams:
-        stream.until(b"\n\n")
-    server.process.send_signal(number)
-    began = time.monotonic()
-    bodies = [stream.rest() for stream in streams]
-    took, log = server.ended(began)
-    assert took < 2
-    assert all(b"retry: " in body.splitlines()[-1] for body in bodies)
-    assert server.process.returncode in (0, -number)
-    assert log.count("job cleaned") == 2
-    assert log.count("sync closed") == 1
-    assert log.rindex("cleaned") < log.index("lifespan ended")
-    assert log.index("background") < log.index("lifespan ended")
-    assert "Error" not in log
-
-
-def test_foreign_streams_do_not_hold_it_up(uvicorn_server: Start) -> None:
-    """With the middleware a StreamingResponse ends as ours do."""
-    server = uvicorn_server()
-    stream = server.open("/foreign")
-    stream.until(b"\n\n")
-    took, log = server.stop()
-    assert took < 2
-    assert b"retry: " in stream.rest()
-    assert "Error" not in log
-
-
-@pytest.mark.parametrize("passing", ["", "1"], ids=["direct", "behind BaseHTTPMiddleware"])
-@pytest.mark.parametrize("path", ["/flood", "/foreign_flood"])
-def test_a_stalled_reader_does_not_hold_it_up(uvicorn_server: Start, path: str, passing: str) -> None:
-    """Its connection is aborted, ours or foreign, whatever is in between."""
-    server = uvicorn_server(PASSING=passing)
-    stream = server.open(path)
-    stream.until(b"\n\n")
-    time.sleep(0.3)  # until the socket is full
-    took, log = server.stop()
-    assert took < 2
-    assert ("flood closed" in log) == (path == "/flood")
 
 
 def test_a_recycled_worker_stops(uvicorn_server: Start) -> None:
@@ -124,6 +74,5 @@ def test_a_client_that_leaves_is_noticed(uvicorn_server: Start) -> None:
     stream = server.open("/idle")
     stream.until(b"\n\n")
     stream.close()
-    assert server.process.stderr is not None
-    assert [server.process.stderr.readline() for _ in range(2)] == ["job cleaned\n", "background\n"]
+    server.wait_for("job cleaned\nreason client\n")
     server.stop()

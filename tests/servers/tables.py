@@ -1,0 +1,38 @@
+"""Write measurements of the server tests into the tables of a document: `tables.py MEASUREMENTS DOCUMENT`."""
+
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+Measurement = tuple[str, str, str, float]
+
+
+def table_of(name: str, measurements: list[Measurement]) -> str:
+    """Draw one table: a row for each server, a column for each fault, in the order in which they are known."""
+    columns = list(dict.fromkeys(column for table, _, column, _ in measurements if table == name))
+    rows: dict[str, dict[str, float]] = defaultdict(dict)
+    for table, row, column, seconds in measurements:
+        if table == name:
+            rows[row][column] = seconds
+    lines = [f"| server | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row, cells in sorted(rows.items()):
+        texts = [f"{cells[column]:.1f} s" if column in cells else "never" for column in columns]
+        lines.append(f"| {row} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def write(measurements: list[Measurement], document: str) -> str:
+    """Replace what stands between `<!-- table NAME -->` and `<!-- end -->`."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{table_of(match[2], measurements)}\n{match[3]}"
+
+    return re.sub(r"(<!-- table (\w+) -->)\n.*?\n(<!-- end -->)", replaced, document, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    noted: list[Measurement] = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    page = Path(sys.argv[2])
+    page.write_text(write(sorted(noted), page.read_text()))

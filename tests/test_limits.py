@@ -1,0 +1,160 @@
+"""ConnectionLimit: who is refused, what is counted, and what a refused client sees."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse
+from sse_asgi.testing import EventStreamClient
+
+pytestmark = pytest.mark.anyio
+
+
+async def forever() -> AsyncIterator[str]:
+    yield "x"
+    await anyio.sleep_forever()
+
+
+async def ours(_: Request) -> Response:
+    return EventSourceResponse(forever(), headers={"X-Ours": "1"})
+
+
+async def theirs(_: Request) -> Response:
+    async def frames() -> AsyncIterator[str]:
+        yield "data: x\n\n"
+        await anyio.sleep_forever()
+
+    headers = {"Content-Length": "1000", "Content-Encoding": "gzip", "X-Theirs": "1"}
+    return StreamingResponse(frames(), media_type="text/event-stream", headers=headers)
+
+
+async def plain(_: Request) -> Response:
+    return PlainTextResponse("plain")
+
+
+def application(max_connections: Any) -> Starlette:
+    app = Starlette(routes=[Route("/ours", ours), Route("/theirs", theirs), Route("/plain", plain)])
+    app.add_middleware(EventSourceMiddleware, max_connections=max_connections)
+    return app
+
+
+async def assert_refused(client: EventStreamClient, path: str) -> Any:
+    async with client.stream(path) as stream:
+        await stream.ended()
+        assert stream.status_code == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert stream.complete
+        assert 2000 <= int(stream.content.removeprefix(b"retry: ")) <= 6000
+        return stream.headers
+
+
+@pytest.mark.parametrize("first", ["/ours", "/theirs"])
+async def test_the_newest_is_refused_and_the_oldest_stays(first: str) -> None:
+    """Whoever makes the streams; a place that is left is given again, and other responses are not counted."""
+    limit = ConnectionLimit(1)
+    async with EventStreamClient(application(limit)) as client:
+        async with client.stream(first) as stream:
+            await stream.received(b"data: x\n\n")
+            assert (await assert_refused(client, "/ours"))["x-ours"] == "1"
+            headers = await assert_refused(client, "/theirs")
+            assert headers["x-theirs"] == "1"
+            assert "content-length" not in headers
+            assert "content-encoding" not in headers
+            async with client.stream("/plain") as other:
+                await other.received(b"plain")
+            assert not stream.complete
+            assert limit.open == 1
+        assert limit.open == 0
+        async with client.stream("/ours") as again:
+            await again.received(b"data: x\n\n")
+
+
+async def test_each_key_has_its_own_limit() -> None:
+    """A request without one counts for the total only."""
+
+    def user(request: HTTPConnection) -> str | None:
+        return request.query_params.get("user")
+
+    limit = ConnectionLimit(4, per_key=1, key=user)
+    async with EventStreamClient(application(limit)) as client:
+        async with (
+            client.stream("/ours?user=a") as a,
+            client.stream("/theirs?user=b") as b,
+            client.stream("/ours") as c,
+            client.stream("/ours") as d,
+        ):
+            for stream in (a, b, c, d):
+                await stream.received(b"data: x\n\n")
+            assert limit.open == 4
+            assert limit.open_by_key == {"a": 1, "b": 1}
+            await assert_refused(client, "/ours")
+        assert (limit.open, limit.open_by_key) == (0, {})
+        async with client.stream("/ours?user=a") as a:
+            await a.received(b"data: x\n\n")
+            await assert_refused(client, "/ours?user=a")
+            await assert_refused(client, "/theirs?user=a")
+
+
+async def test_a_key_may_have_several() -> None:
+    """They are counted together."""
+    limit = ConnectionLimit(per_key=2, key=lambda _: "everybody")
+    async with EventStreamClient(application(limit)) as client, client.stream("/ours") as one:
+        await one.received(b"data: x\n\n")
+        async with client.stream("/ours") as two:
+            await two.received(b"data: x\n\n")
+            assert limit.open_by_key == {"everybody": 2}
+            await assert_refused(client, "/ours")
+        assert limit.open_by_key == {"everybody": 1}
+
+
+async def test_a_total_is_enough() -> None:
+    """An int stands for a limit of so many streams."""
+    async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
+        await stream.received(b"data: x\n\n")
+        await assert_refused(client, "/ours")
+
+
+async def test_two_middlewares_both_limit() -> None:
+    """The stricter one decides."""
+    strict, lax = ConnectionLimit(1), ConnectionLimit(2)
+    for inner, outer in ((strict, lax), (lax, strict)):
+        app = application(inner)
+        app.add_middleware(EventSourceMiddleware, max_connections=outer)
+        async with EventStreamClient(app) as client:
+            async with client.stream("/ours") as stream:
+                await stream.received(b"data: x\n\n")
+                await assert_refused(client, "/ours")
+            assert (inner.open, outer.open) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"total": 0}, "total=0 must be an int above 0"),
+        ({"total": True}, "total=True must be"),
+        ({"total": 1.5}, "total=1.5 must be"),
+        ({"per_key": -1, "key": str}, "per_key=-1 must be"),
+        ({"per_key": 1}, "per_key and key go together"),
+        ({"key": str}, "per_key and key go together"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    """When it is made."""
+    with pytest.raises(ValueError, match=message):
+        ConnectionLimit(**options)
+
+
+def test_what_is_no_limit_is_refused() -> None:
+    """When the middleware is made."""
+    with pytest.raises(TypeError, match="max_connections must be an int, a ConnectionLimit or None, not str"):
+        EventSourceMiddleware(plain, max_connections="1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="total=0"):
+        EventSourceMiddleware(plain, max_connections=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="ping_interval=0"):
+        EventSourceMiddleware(plain, ping_interval=0)  # type: ignore[arg-type]
