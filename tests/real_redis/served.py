@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sse_asgi import BackendError, EventSourceApp, EventSourceMiddleware, create_hub
 
 hub = create_hub()
+publishing: list[Request] = []
 
 
 class Signed:
@@ -31,15 +32,18 @@ class Signed:
 
 async def health(_: Request) -> Response:
     """Say how the hub is; the process itself is well if it answers."""
-    return JSONResponse({"hub": hub.state}, 200 if hub.state == "up" else 503)
+    return JSONResponse({"hub": hub.state, "publishing": len(publishing)}, 200 if hub.state == "up" else 503)
 
 
 async def publish(request: Request) -> Response:
     """Publish, and return the id."""
+    publishing.append(request)
     try:
         position = await hub.publish(request.query_params.getlist("channel"), request.query_params["data"])
     except BackendError as error:
         return PlainTextResponse(str(error), 503)
+    finally:
+        publishing.remove(request)
     return PlainTextResponse(position)
 
 
