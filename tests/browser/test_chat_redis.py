@@ -1,5 +1,6 @@
 """The chat as it is, with several workers on one Redis: what the people in it see, also while Redis dies under load."""
 
+import asyncio
 import itertools
 import json
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +20,8 @@ from browser.peers import Demo, until
 from browser.visitor import Visitor
 from real_redis.launcher import RedisServer
 from servers.processes import Server
+from sse_asgi import Hub
+from sse_asgi.backends.redis import RedisBackend
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KILLS = 3
@@ -104,6 +108,18 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
+def tell(redis: RedisServer, room: str, process: str, *members: str, seconds: float) -> None:
+    """Tell who is here as a process of the chat would, whose clock is so many seconds ahead."""
+    here = {"room": room, "process": process, "members": members, "time": time.time() + seconds}
+
+    async def publish() -> None:
+        async with Hub(RedisBackend(redis.url)) as hub:
+            await hub.publish(["presence", f"presence:{room}"], here, event="here")
+
+    with ThreadPoolExecutor() as another_thread:  # playwright's event loop runs in this one
+        another_thread.submit(asyncio.run, publish()).result()
+
+
 def enter_apart(enter: Enter, chat: Chat, room: str) -> tuple[Visitor, Visitor]:
     """Return two visitors on different workers; there are others if the system was slow to spread them."""
     visitors: dict[str, Visitor] = {}
@@ -142,6 +158,21 @@ def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redi
         expect(bob.notices.filter(has_text=f"{ada.name} left")).to_have_count(1)
         expect(bob.members.filter(has_text=ada.name)).to_have_count(0)
         assert room in json.loads(chat.get("rooms"))
+
+
+def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, room: str, redis: RedisServer) -> None:
+    """One that is silent for a minute while others are not; but if nobody could be heard, nobody is gone."""
+    with Chat(1, redis) as chat:
+        tell(redis, room, "long ago", "Ghost", seconds=-61)
+        tell(redis, room, "dies", "Bob", "Carl", seconds=-50)
+        ada = enter("Ada", chat)
+        ada.sees("Bob", "Carl")
+        tell(redis, room, "lives", "Bob", seconds=11)
+        ada.sees("Bob")
+        ada.is_told("Carl left")
+        tell(redis, room, "new", "Dorothy", seconds=1000)
+        ada.sees("Bob", "Dorothy")
+        ada.is_told("Carl left", "Dorothy joined")
 
 
 def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> None:
