@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import platform
 import random
@@ -42,6 +43,7 @@ PUBLISHES = 5_000  # a turn of publishing
 RATE, SECONDS, READERS, CHANNELS = 400, 4, 120, 40
 MANY = 10_000
 MISSED = 1_000
+SHAPES = (100, 100), (1000, 100), (MANY, 10), (MANY, 1)  # channels, and events in each
 
 
 def free_port() -> int:
@@ -245,7 +247,16 @@ async def publishing(url: str, rounds: int) -> None:
                     "Hub.publish": partial(spread_over, ours, at_once),
                 },
             )
-        await client.aclose()
+        before = await cpu_seconds(client)
+        for _ in range(rounds):
+            await spread_over(ours, AT_ONCE)
+        cost = (await cpu_seconds(client) - before) / PUBLISHES / rounds
+        print(f"\nCPU of Redis for each publish, {AT_ONCE} at once: {cost * 1e6:.1f} µs")
+
+
+async def cpu_seconds(client: redis.asyncio.Redis) -> float:
+    used = await client.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 
 # Latency
@@ -379,8 +390,9 @@ async def reconnecting(url: str, rounds: int) -> None:
 async def memory(url: str) -> None:
     print("\nMemory of Redis for each event that is kept, of 200 bytes")
     async with redis.asyncio.from_url(url) as client:
-        for channels, each in ((100, 100), (1000, 100), (MANY, 10), (MANY, 1)):
+        for channels, each, node in (*((*shape, 4096) for shape in SHAPES), (MANY, 1, 512)):
             await client.flushall()
+            await client.config_set("stream-node-max-bytes", node)
             async with Hub(RedisBackend(url)) as hub:
                 before = (await client.info("memory"))["used_memory"]
                 for _ in range(each):
@@ -388,7 +400,9 @@ async def memory(url: str) -> None:
                         numbers = range(start, start + AT_ONCE)
                         await asyncio.gather(*(hub.publish(f"channel {number}", "x" * 200) for number in numbers))
                 used = (await client.info("memory"))["used_memory"] - before
-                print(f"  {channels} channels of {each}: {used / channels / each:.0f} bytes")
+                print(
+                    f"  {channels} channels of {each}, stream-node-max-bytes {node}: {used / channels / each:.0f} bytes"
+                )
 
 
 async def main() -> None:
@@ -396,6 +410,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     os.sched_setaffinity(0, {int(OURS)})
+    logging.getLogger("sse_asgi").setLevel(logging.ERROR)  # connections are lost on purpose
     port, directory = free_port(), tempfile.mkdtemp()
     command = ("redis-server", "--port", str(port), "--save", "", "--dir", directory)
     with running(THEIRS, port, *command):
