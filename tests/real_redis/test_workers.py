@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 WORKERS = 4
 READERS = 400
 CHANNELS = [f"channel {number}" for number in range(20)]
-EACH = 20  # events to each channel from each of the five who publish
+EACH = 12  # events to each channel from each of the five who publish
 SECONDS = 60.0
 
 
@@ -104,7 +104,7 @@ class Hopper:
 
     async def run(self) -> None:
         while not self.ended:
-            await self._hop(len(self.seen) + random.randint(5, 40))
+            await self._hop(len(self.seen) + random.randint(3, 25))
 
     async def _hop(self, enough: int) -> None:
         """Read until there are so many events, then go away in the middle of whatever comes."""
