@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from ._position import Position
 from .encoder import encode
@@ -58,6 +58,23 @@ class ServerSentEvent:
         data = text.decode() if isinstance(text, bytes) else text
         self._set(data=data, event=event, id=id, retry=retry, comment=comment, channels=(), _frame=frame)
 
+    @classmethod
+    def from_frame(cls, frame: bytes) -> Self:
+        """Make an event of a frame without an id that `encode` wrote; its fields are read when one is asked for."""
+        event = object.__new__(cls)
+        _set_frame(event, frame)
+        return event
+
+    if not TYPE_CHECKING:  # it would make every name an attribute  # pragma: no branch - true wherever code runs
+
+        def __getattr__(self, name: str) -> object:
+            """Read the fields of an event that was made of its frame."""
+            if name not in _FIELDS:
+                msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(msg)
+            self._set(**_read_frame(self._frame), channels=())
+            return getattr(self, name)
+
     def _set(self, **fields: object) -> None:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -80,7 +97,7 @@ class ServerSentEvent:
         return _rebuild, (self._fields(), self.channels)
 
     def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("data", "event", "id", "retry", "comment")}
+        return {name: getattr(self, name) for name in _FIELDS[:-1]}
 
     def __eq__(self, other: object) -> bool:
         """Compare what goes over the wire."""
@@ -94,6 +111,27 @@ class ServerSentEvent:
         """Show the fields that are set."""
         shown = ", ".join(f"{name}={value!r}" for name, value in self._fields().items() if value is not None)
         return f"ServerSentEvent({shown})"
+
+
+# Half as long as object.__setattr__, for what is done for each event that comes from another process.
+_set_frame = vars(ServerSentEvent)["_frame"].__set__
+_FIELDS = ("data", "event", "id", "retry", "comment", "channels")
+
+
+def _read_frame(frame: bytes) -> dict[str, Any]:
+    lines: dict[str, list[str]] = {}
+    for line in frame.decode().split("\n")[:-2]:
+        name, _, value = line.partition(": ")
+        lines.setdefault(name, []).append(value)
+    texts = {name: "\n".join(values) for name, values in lines.items()}
+    retry = int(texts["retry"]) if "retry" in texts else None
+    return {
+        "data": texts.get("data"),
+        "event": texts.get("event"),
+        "id": None,
+        "retry": retry,
+        "comment": texts.get(""),
+    }
 
 
 def _rebuild(fields: dict[str, Any], channels: tuple[str, ...]) -> ServerSentEvent:
@@ -172,13 +210,14 @@ class Entry:
         position: Position | None = None,
         channels: tuple[str, ...] = (),
         key: str | None = None,
+        frame: bytes | None = None,
     ) -> None:
-        """Join an event with its place."""
+        """Join an event with its place; its frame is written here unless it is known."""
         self.event = event
         self.position = position
         self.channels = channels
         self.key = key
-        self.frame = self.write(event)
+        self.frame = self.write(event) if frame is None else frame
 
     def seen_as(self, frame: bytes) -> "Entry":
         """Return this place in the log with the bytes that one reader is to get there."""

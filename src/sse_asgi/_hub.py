@@ -20,14 +20,16 @@ from ._options import (
     check_options,
     initial_events,
 )
+from ._position import MAX_SEQUENCE
 from ._registry import Registry
 from ._runtime import checkpoint
 from ._subscription import PAGE, Subscription
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
-from .exceptions import HubClosedError
+from .exceptions import BackendError, HubClosedError
 
 DRAIN_SECONDS = 1.0
+HISTORY_SECONDS = 5.0
 
 
 class _Borrowed:
@@ -227,14 +229,26 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            BackendError: The backend could not be asked.
+            BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
         names = check_channels(channels)
+        try:
+            with anyio.fail_after(HISTORY_SECONDS):
+                return await self._read_history(registry, names, limit)
+        except TimeoutError as error:
+            msg = f"the backend was away for {HISTORY_SECONDS:g} s: its history cannot be read"
+            raise BackendError(msg) from error
+
+    async def _read_history(self, registry: Registry, names: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
         kept: deque[ServerSentEvent] = deque(maxlen=limit)
-        upto, after = registry.position(), None
-        while upto is not None:
-            page = await registry.history(names, after, upto, PAGE)
+        after = None
+        if registry.position() is None and not registry.up:
+            msg = "the backend has not been there yet: its history cannot be read"
+            raise BackendError(msg)
+        while (position := registry.position()) is not None:
+            # Up to what is kept now, which this process need not have heard of yet.
+            page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
             events = ((entry, entry.event) for entry in page.entries)
             kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
             if page.next is None:

@@ -6,6 +6,8 @@ from typing import NamedTuple, Self
 
 _ID = re.compile(r"([0-9a-f]{8})-(0|[1-9][0-9]{0,15})")
 
+MAX_SEQUENCE = 10**16 - 1
+
 
 class Position(NamedTuple):
     """A place in one life of a log: everything up to `sequence` is behind it.

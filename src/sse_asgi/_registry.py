@@ -112,8 +112,8 @@ class Registry:
         """Move the position where no event did."""
         self._position = position
 
-    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
-        """Tell the readers of these channels that they lost events."""
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
+        """Tell the readers of these channels that they lost events, or, without a reason, that they may have."""
         for reader in self._readers(channels):
             reader.lose(reason)
 

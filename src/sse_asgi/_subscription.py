@@ -169,9 +169,9 @@ class Subscription:
             self._overflow(entry)
         self._wakeup.set()
 
-    def lose(self, reason: str) -> None:
-        """Announce that live events were lost, then catch up from what is left."""
-        self._lost = reason
+    def lose(self, reason: str | None) -> None:
+        """Announce that live events were lost, if it is known that they were, then catch up from what is left."""
+        self._lost = reason or self._lost
         self._close_gate()
         self._wakeup.set()
 
@@ -272,6 +272,7 @@ class Subscription:
             self.recovery = self.recovery._replace(outcome="gap", reason=reason)
 
     async def _begin_fresh(self, upto: Position | None) -> None:
+        self._lost = None  # what was lost while it waited to enter is none of its business
         self._ready.extend(Entry(event) for event in self.options.initial)
         self._wakeup.set()
         if self.options.snapshot is not None:
@@ -286,13 +287,15 @@ class Subscription:
         if page.reason is not None and (not page.lost or page.lost > self._told):
             self._lost = self._lost or page.reason
             self._told = page.lost
+            if not page.lost:
+                self._position = None  # it means nothing here
         if self._lost is not None and self.options.snapshot is not None:
             snapshot = await self._take_snapshot(self.options.snapshot, upto)
             reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot
             self._ready.append(snapshot)
             self._reach(upto)
             return reason
-        reason = self._announce(position_before(page.entries[0]) if page.entries else upto)
+        reason = self._announce(position_before(page.entries[0]) if page.entries else page.next or upto)
         self._ready.extend(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         if page.next is None:
@@ -319,7 +322,10 @@ class Subscription:
 
     def _reach(self, position: Position | None) -> None:
         """Have everything up to here; go live if everything later is held."""
-        self._position = position
+        mine = self._position
+        # Whoever comes from a process that is ahead of this one has more already.
+        if mine is None or position is None or mine.epoch != position.epoch or mine < position:
+            self._position = position
         if not self._missed:
             self._open_gate()
 

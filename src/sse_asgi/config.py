@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Self, get_args
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.config import Config
 
@@ -22,8 +22,9 @@ class Settings:
     """Everything that the environment can say about a hub.
 
     Attributes:
-        backend_url: `SSE_BACKEND_URL`: `memory://`, or a scheme of an installed backend; its query overrides the
-            history's options, as in `memory://?history_size=10`.
+        backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`,
+            `redis+cluster://`, or a scheme of an installed backend; its query overrides the history's options, as in
+            `memory://?history_size=10`.
         hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
@@ -83,12 +84,12 @@ def _create_backend(settings: Settings) -> Backend:
         msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: {error}"
         raise ValueError(msg) from error
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if scheme == "memory":
-        return _memory(settings)
-    if scheme in installed:
-        factory: Callable[[Settings], Backend] = installed[scheme].load()
+    factory: Callable[[Settings], Backend] | None = _BACKENDS.get(scheme)
+    if factory is None and scheme in installed:
+        factory = installed[scheme].load()
+    if factory is not None:
         return factory(settings)
-    known = ", ".join(f"{name}://" for name in sorted({"memory", *installed}))
+    known = ", ".join(f"{name}://" for name in sorted({*_BACKENDS, *installed}))
     msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: no backend is installed for this scheme; known: {known}"
     raise ValueError(msg)
 
@@ -100,14 +101,45 @@ def _shown(url: str) -> str:
 
 
 def _memory(settings: Settings) -> MemoryBackend:
-    options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
-    for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
-        if name not in options:
-            known = ", ".join(options)
-            msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: unknown option {name!r}; known: {known}"
-            raise ValueError(msg)
-        options[name] = _RULES[name].read(f"{name} in SSE_BACKEND_URL", value)
+    options, others = _history_options(settings)
+    for name, _ in others:
+        known = ", ".join(options)
+        msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: unknown option {name!r}; known: {known}"
+        raise ValueError(msg)
     return MemoryBackend(**options)
+
+
+def _redis(settings: Settings) -> Backend:
+    try:
+        from .backends.redis import RedisBackend  # noqa: PLC0415 - optional
+    except ImportError as error:
+        msg = (
+            f"SSE_BACKEND_URL={_shown(settings.backend_url)!r} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
+        )
+        raise ValueError(msg) from error
+    options, others = _history_options(settings)
+    url = settings.backend_url.partition("?")[0] + ("?" + urlencode(others) if others else "")
+    try:
+        return RedisBackend(url, name=settings.hub_name, **options)
+    except ValueError as error:
+        msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: {error}"
+        raise ValueError(msg) from error
+
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
+
+
+def _history_options(settings: Settings) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the options of the history, and what else the URL's query says."""
+    options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
+    others = []
+    for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
+        if name in options:
+            options[name] = _RULES[name].read(f"{name} in SSE_BACKEND_URL", value)
+        else:
+            others.append((name, value))
+    return options, others
 
 
 class _Rule(NamedTuple):

@@ -1,5 +1,6 @@
 """What every backend promises: one suite over all of them, through the backend's own interface and through a hub."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._event import Entry
 from sse_asgi._position import Position
+from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
 
-BACKENDS = {"memory": MemoryBackend}
+# RedisBackend runs on asyncio only.
+CASES = [("memory", "asyncio"), ("memory", "trio"), ("redis", "asyncio")]
 
 
 class Tape:
@@ -30,17 +33,30 @@ class Tape:
     def advance(self, position: Position) -> None:
         self.position = position
 
-    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
         raise AssertionError(reason, channels)
 
     def state(self, *, up: bool) -> None:
         assert up
 
 
-@pytest.fixture(params=BACKENDS)
-def make_backend(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def anyio_backend(case: tuple[str, str]) -> str:
+    return case[1]
+
+
+@pytest.fixture
+def make_backend(case: tuple[str, str], request: pytest.FixtureRequest) -> Any:
     """Return a function that makes a backend with these history options."""
-    return BACKENDS[request.param]
+    if case[0] == "memory":
+        return MemoryBackend
+    url = request.getfixturevalue("shared_redis").url
+    return lambda **options: RedisBackend(url, name=secrets.token_hex(8), **options)
 
 
 @asynccontextmanager

@@ -67,10 +67,12 @@ def enter(browser: Browser, room: str) -> Iterator[Enter]:
     """Let somebody enter a room, in a browser profile of their own; no page may have had an error."""
     visitors: list[Visitor] = []
 
-    def enter_room(name: str, server: Demo | Line, *, to: str = room, **options: object) -> Visitor:
+    def enter_room(name: str, server: Demo | Line, *, to: str = room, live: bool = True, **options: object) -> Visitor:
         visitor = Visitor(browser.new_context(**options), name)  # type: ignore[arg-type]
         visitors.append(visitor)
         visitor.enter(server.url, to)
+        if live:
+            visitor.is_live()
         return visitor
 
     yield enter_room

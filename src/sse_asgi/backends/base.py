@@ -20,8 +20,11 @@ class Sink(Protocol):
         A backend with history says it once before the first `subscribe` returns.
         """
 
-    def gap(self, reason: str, channels: tuple[str, ...] | None) -> None:
-        """Say that events on these channels (None: on all) were lost on their way; their readers are told."""
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
+        """Say that events on these channels (None: on all) were lost on their way; their readers are told.
+
+        Without a reason the readers only read history again, which knows what each of them misses.
+        """
 
     def state(self, *, up: bool) -> None:
         """Say whether the backend is reachable; a hub starts with True."""
@@ -70,7 +73,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
-        """Begin to deliver these channels to the sink that is connected in this hub.
+        """Begin to deliver these channels to the sink that is connected in this hub; wait while the backend is away.
 
         Returns:
             A position: history reaches it, and every later event will be delivered.
@@ -82,12 +85,14 @@ class Backend(ABC):
 
     @abstractmethod
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of what is kept of these channels, merged in the order of the log.
+        """Read one page of what is kept of these channels, merged in the order of the log; wait as `subscribe` does.
 
         Args:
             channels: At least one.
             after: Entries up to this position are left out; None begins with the oldest that is kept. A position
-                that this log never gave out is answered like None, with the reason `epoch` or `fork`.
+                that this log never gave out is answered like None, with the reason `epoch` or `fork`. One that is
+                after `upto`, because this process is behind another, is answered once everything up to it was
+                delivered. Where `upto` is of another life than the log now, the page is empty, and `after` is next.
             upto: Entries after this position are left out.
             limit: The most entries to return.
         """

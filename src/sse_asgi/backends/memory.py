@@ -3,11 +3,14 @@
 import heapq
 import logging
 import os
+import sys
 import time
+from argparse import ArgumentParser
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice, takewhile
+from pathlib import Path
 from typing import NamedTuple
 
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
@@ -19,6 +22,7 @@ logger = logging.getLogger("sse_asgi")
 
 IDEMPOTENCY_SECONDS = 120.0
 MAX_EMPTIED = 100_000
+SERVERS = {"gunicorn", "hypercorn", "granian"}
 
 
 class _Loss(NamedTuple):
@@ -209,7 +213,18 @@ def _warn_of_workers() -> None:
 
 
 def _worker_count() -> int:
-    server = uvicorn_server()
-    if server is not None:
-        return int(server.config.workers)
-    return int(os.environ.get("WEB_CONCURRENCY") or 1)
+    server, asked_for = uvicorn_server(), _asked_for()
+    if asked_for is not None:  # also where gunicorn's workers are those of uvicorn
+        return asked_for
+    return int(server.config.workers if server is not None else os.environ.get("WEB_CONCURRENCY") or 1)
+
+
+def _asked_for() -> int | None:
+    """Read the command line of a server, which its workers share; there is nothing else that all of them tell."""
+    program, *arguments = sys.argv
+    if SERVERS.isdisjoint(Path(program).parts):
+        return None
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-w", "--workers", nargs="?", default="")
+    workers = parser.parse_known_args(arguments)[0].workers or ""
+    return int(workers) if workers.isdecimal() else None

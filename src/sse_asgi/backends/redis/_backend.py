@@ -1,0 +1,196 @@
+"""A log in Redis: the public face."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from ..._event import History, RenderedEvent, ServerSentEvent
+from ..._position import Position
+from ..._runtime import on_asyncio
+from ...exceptions import BackendError
+from ..base import Backend, Sink
+from ._address import read_address
+from ._history import Recovery
+from ._keys import Keys
+from ._link import LinkLostError
+from ._message import payload
+from ._publisher import Publisher
+from ._resp import ReplyError
+from ._scripts import Scripts
+from ._session import is_elsewhere
+from ._worker import Worker
+
+Sized = int | Callable[[str], int]
+Kept = float | Callable[[str], float | None] | None
+
+
+class RedisBackend(Backend):
+    """Keeps each channel's latest events in Redis, for every process that opens a hub of the same name on it.
+
+    It runs on asyncio. While Redis is away, readers wait, and publishing raises BackendError after `timeout`.
+
+    Attributes:
+        ignored: How many messages and entries on this hub's keys were not this library's.
+    """
+
+    def __init__(
+        self,
+        url: str | Mapping[str, Any] = "redis://localhost:6379",
+        *,
+        name: str = "default",
+        prefix: str = "sse",
+        history_size: Sized = 1000,
+        history_ttl: Kept = 3600,
+        timeout: float = 5.0,
+    ) -> None:
+        """Prepare; nothing is connected before the hub is opened.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://` as in redis-py, with its options as the query;
+                `redis+sentinel://host,host/service/db`; `redis+cluster://host,host`; the last two also with `rediss`.
+                Or a mapping of redis-py's connection options.
+            name: Which hub of this Redis it is.
+            prefix: What the names of all its keys begin with.
+            history_size: Events kept for each channel, or a function of its name; 0 keeps none anywhere, and then
+                nothing can be replayed.
+            history_ttl: Seconds that an event is kept, or a function of the channel's name; None keeps it until there
+                are too many.
+            timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
+
+        Raises:
+            ValueError: A bad URL, name or number.
+        """
+        if timeout <= 0 or not math.isfinite(timeout):
+            msg = f"timeout={timeout}: must be a number of seconds above 0"
+            raise ValueError(msg)
+        size, ttl = _sizes(history_size), _ttls(history_ttl)
+        self._addresses = read_address(url)
+        self._keys = Keys(prefix, name)
+        self._keeps = history_size != 0
+        self._timeout = timeout
+        self._scripts = Scripts()
+        self._recovery = Recovery(self._keys, ttl)
+        self._publisher = Publisher(self._keys, self._scripts, size, ttl, timeout, keeps=self._keeps)
+        self._worker: Worker | None = None
+
+    @property
+    def ignored(self) -> int:
+        """How many messages and entries on this hub's keys were not this library's, since it was opened."""
+        return 0 if self._worker is None else self._worker.feed.ignored
+
+    def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
+        """Connect with the first hub of this process; wait until the first attempt has ended, well or not.
+
+        Raises:
+            RuntimeError: No asyncio loop runs here, or it is open in another one.
+        """
+        if not on_asyncio():
+            msg = "RedisBackend runs on asyncio, because redis-py does: run the server on asyncio"
+            raise RuntimeError(msg)
+        if self._worker is not None and self._worker.loop is not asyncio.get_running_loop():
+            msg = "this RedisBackend is open in another event loop: make one for each"
+            raise RuntimeError(msg)
+        return self._connected(sink)
+
+    @asynccontextmanager
+    async def _connected(self, sink: Sink) -> AsyncIterator[None]:
+        if self._worker is None:
+            self._worker = Worker(
+                self._addresses, self._keys, self._scripts, self._recovery, keeps=self._keeps, timeout=self._timeout
+            )
+        worker = self._worker
+        worker.add(sink)
+        try:
+            await worker.tried.wait()
+            yield
+        finally:
+            worker.feed.sinks.remove(sink)
+            if not worker.feed.sinks:
+                self._worker = None
+                await worker.close()
+
+    def _opened(self) -> Worker:
+        if self._worker is None:
+            msg = "the Redis backend is not connected: open its hub first"
+            raise BackendError(msg)
+        return self._worker
+
+    async def publish(
+        self,
+        channels: tuple[str, ...],
+        event: ServerSentEvent | RenderedEvent,
+        *,
+        key: str | None,
+        idempotency_key: str | None,
+    ) -> Position | None:
+        """Store and announce an event in one round trip."""
+        if not isinstance(event, ServerSentEvent):
+            msg = "data that is made for each reader cannot leave this process"
+            raise TypeError(msg)
+        return await self._publisher.publish(self._opened(), channels, payload(event, channels, key), idempotency_key)
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+        """Join these channels; wait for as long as Redis is away."""
+        worker = self._opened()
+        joining = {topic: worker.feed.use(topic, name) for topic, name in self._topics(channels)}
+        try:
+            await worker.join(joining)
+        except BaseException:
+            await self.unsubscribe(channels)
+            raise
+        return worker.feed.position
+
+    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+        """Part from these channels, without waiting."""
+        if self._worker is not None:
+            self._worker.part([topic for topic, _ in self._topics(channels)])
+
+    def _topics(self, channels: tuple[str, ...]) -> list[tuple[bytes, str]]:
+        return [(self._keys.topic(name), name) for name in channels]
+
+    async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
+        """Read one page; wait for as long as Redis is away.
+
+        Raises:
+            BackendError: Redis refused.
+        """
+        worker = self._opened()
+        while True:
+            session = await worker.commands()
+            try:
+                page = await self._recovery.read(session.server, channels, after, upto, limit)
+                if page.epoch != upto.epoch:  # the readers are told, and read again
+                    await worker.follow(session, page.epoch)
+                    return History((), after)
+                if page.whole is None and after is not None and after > upto:
+                    await worker.reach()
+            except LinkLostError:
+                continue
+            except ReplyError as error:
+                if not is_elsewhere(error):
+                    msg = f"Redis refused to read history: {error}"
+                    raise BackendError(msg) from error
+                session.fail(str(error))
+                continue
+            else:
+                return page.history(worker.decode)
+
+
+def _sizes(size: Sized) -> Callable[[str], int]:
+    if callable(size):
+        return size
+    if size < 0:
+        msg = f"history_size={size}: must be at least 0"
+        raise ValueError(msg)
+    return lambda _: size
+
+
+def _ttls(ttl: Kept) -> Callable[[str], float | None]:
+    if callable(ttl):
+        return ttl
+    if ttl is not None and ttl <= 0:
+        msg = f"history_ttl={ttl}: must be above 0, or None; a history_size of at least 0 bounds it then"
+        raise ValueError(msg)
+    return lambda _: ttl

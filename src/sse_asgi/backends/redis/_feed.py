@@ -1,0 +1,232 @@
+"""What arrives on the pub/sub connection, in order, to the sinks of this process.
+
+The position of a log is known in three ways: by an event, by a mark (the epoch and last sequence, read on the pub/sub
+connection itself, so that its answer comes after every event up to it), and by catching up. These hold:
+
+- A hub's sequence only grows, and the order of publication is that of arrival: one server, one connection (I1).
+- `position`: everything up to it on every joined channel was handed to the sinks or declared lost; so it is a place to
+  resume for every reader of this process (I4).
+- `Channel.last`: everything up to it on this channel was. What comes again is dropped; an event whose previous one is
+  after `last` shows a hole, and the channel's readers are told (I3).
+- A channel that is not joined yet drops everything: its first mark is where its readers begin.
+- While the process catches up, events are held (I6), up to a bound; beyond it, it catches up once more.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+from ..._event import Entry
+from ..._position import Position
+from ..base import Sink
+from ._keys import Keys
+from ._message import PLAIN_EPOCH, entry
+
+logger = logging.getLogger("sse_asgi")
+
+HELD = 10_000
+MAX_SEQUENCE = 1 << 53  # what Lua counts exactly
+MESSAGES = (b"message", b"smessage")
+EPOCH_DIGITS = 8
+# What Position(...) does, in half the time.
+new_position = tuple.__new__
+
+ANOTHER_LIFE = "its log began another life"
+
+
+class Channel:
+    """A channel that this process reads."""
+
+    __slots__ = ("digits", "last", "names", "users")
+
+    def __init__(self, name: str) -> None:
+        """Begin without a user, and not joined."""
+        self.names = (name,)
+        self.users = 0
+        self.last = math.inf
+        self.digits = b""  # of the last sequence that arrived
+
+    @property
+    def joined(self) -> bool:
+        """Whether its events arrive."""
+        return self.last < math.inf
+
+
+class Feed:
+    """The channels of one process, and how far it has read.
+
+    Attributes:
+        channels: By their topics.
+        sinks: Who is told; they come and go.
+        position: See above; None before the first mark, and without history.
+        keeps: Whether there is a history.
+        ignored: How many messages and entries were not ours.
+        fail: Ends the session that is on.
+    """
+
+    def __init__(self, keys: Keys, *, keeps: bool) -> None:
+        """Read nothing yet.
+
+        Args:
+            keys: The names of the hub.
+            keeps: Whether there is a history.
+        """
+        self._keys = keys
+        self.channels: dict[bytes, Channel] = {}
+        self.sinks: list[Sink] = []
+        self.position: Position | None = None
+        self._sequence = -1
+        self.ignored = 0
+        self.keeps = keeps
+        self._epoch_text, self._epoch, self._id = "", b"", b""
+        self._held: list[tuple[Channel, bytes]] | None = None
+        self._again = False
+        self.fail: Callable[[str], None] = lambda _: None
+
+    # Which channels
+
+    def use(self, topic: bytes, name: str) -> Channel:
+        """Count one more user of a channel."""
+        channel = self.channels.get(topic)
+        if channel is None:
+            channel = self.channels[topic] = Channel(name)
+        channel.users += 1
+        return channel
+
+    def drop(self, topic: bytes) -> bool:
+        """Count one user less; tell whether it was the last."""
+        channel = self.channels.get(topic)
+        if channel is None:
+            return False
+        channel.users -= 1
+        if not channel.users:
+            del self.channels[topic]
+        return not channel.users
+
+    def leave(self) -> None:
+        """Expect nothing: the connection is a new one."""
+        self._held = None
+        for channel in self.channels.values():
+            channel.last = math.inf
+
+    # What arrives
+
+    def receive(self, push: list[Any]) -> None:
+        """Take one push."""
+        if push[0] in MESSAGES:
+            channel = self.channels.get(push[1])
+            if channel is None:
+                return
+            if self._held is None:
+                self._take(channel, push[2])
+            elif len(self._held) < HELD:
+                self._held.append((channel, push[2]))
+            else:
+                self._again = True
+        elif push[0] == b"sunsubscribe" and push[1] in self.channels:
+            self.fail("the cluster moved the hub's slot")
+
+    def _take(self, channel: Channel, message: bytes) -> None:
+        """Take one message: this runs for each one that arrives."""
+        try:
+            head, _, frame = message.partition(b"\n")
+            epoch, digits, previous, header = head.split(b" ", 3)
+            if epoch != self._epoch:
+                self._take_foreign(channel, epoch, header, frame)
+                return
+            sequence = int(digits)
+            if not digits.isdigit() or sequence > MAX_SEQUENCE:
+                raise ValueError  # noqa: TRY301 - handled as all that is not ours
+            if sequence <= channel.last:
+                return
+            position = new_position(Position, (self._epoch_text, sequence))
+            one = entry(channel.names, position, self._id + digits + b"\n", header, frame)
+            hole = previous != channel.digits and int(previous) > channel.last
+        except ValueError:
+            self.ignore(f"a message on the channel {channel.names[0]!r}")
+            return
+        if hole:
+            self.lose("lost", channel.names)
+        channel.last, channel.digits = sequence, digits
+        if sequence > self._sequence:
+            self.deliver(one, position)
+
+    def _take_foreign(self, channel: Channel, epoch: bytes, header: bytes, frame: bytes) -> None:
+        """Take a message without a place in our log: fine where none has one, else the log has another life."""
+        if not channel.joined:
+            return
+        if (epoch == PLAIN_EPOCH) is self.keeps or len(epoch) > EPOCH_DIGITS:
+            raise ValueError
+        if self.keeps:
+            self.fail(ANOTHER_LIFE)
+            return
+        one = entry(channel.names, None, b"", header, frame)
+        mine = (name for name in one.channels if self._keys.topic(name) in self.channels)
+        if next(mine) == channel.names[0]:  # of the topics that bring this event here, one hands it over
+            for sink in self.sinks:
+                sink.deliver(one)
+
+    def ignore(self, what: str) -> None:
+        """Count something that is not ours; say so once."""
+        self.ignored += 1
+        if self.ignored == 1:
+            logger.warning("Redis: %s is not of this library, or broken; it and its like are ignored", what)
+
+    # Marks
+
+    def join(self, channels: Collection[Channel], mark: Position | None, *, hold: bool) -> None:
+        """Expect everything after the mark on these channels.
+
+        Args:
+            channels: All, or new ones.
+            mark: Where they begin.
+            hold: Whether to keep what comes until `release`, because something before the mark must be read first.
+        """
+        for channel in channels:
+            channel.last = 0 if mark is None else mark.sequence
+        if hold:
+            self._held, self._again = [], False
+        else:
+            self.advance(mark)
+
+    def advance(self, mark: Position | None) -> None:
+        """Move to a mark."""
+        if mark is None or mark.sequence <= self._sequence:
+            return
+        self.position, self._sequence = mark, mark.sequence
+        for sink in self.sinks:
+            sink.advance(mark)
+
+    def begin(self, mark: Position) -> None:
+        """Begin at a mark in another life of the log: the readers find out that it is, unless it is the first."""
+        known = self.position
+        self.position, self._sequence = mark, mark.sequence
+        self._epoch_text, self._epoch = mark.epoch, mark.epoch.encode()
+        self._id = b"id: %b-" % self._epoch
+        for sink in self.sinks:
+            sink.advance(mark)
+        if known is not None:
+            self.lose(None, None)
+
+    def release(self) -> bool:
+        """Hand over what was held; False if something had to be let go, and nothing was handed over."""
+        if self._again:
+            return False
+        held, self._held = self._held or [], None
+        for channel, message in held:
+            self._take(channel, message)
+        return True
+
+    # What the sinks are told
+
+    def deliver(self, one: Entry, position: Position) -> None:
+        """Hand over the next event."""
+        self.position, self._sequence = position, position.sequence
+        for sink in self.sinks:
+            sink.deliver(one)
+
+    def lose(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
+        """Tell the readers of these channels, or of all."""
+        for sink in self.sinks:
+            sink.gap(reason, channels)

@@ -1,0 +1,41 @@
+"""What a hub's keys and topics are called: all of one hub share a hash tag, and so one slot of a cluster."""
+
+
+class Keys:
+    """The names of one hub.
+
+    Attributes:
+        meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `f`
+            and `g` what that server still had and what it gives out from then on, `x` the last sequence that fell out
+            of the index.
+        index: A sorted set: each channel's last sequence.
+    """
+
+    def __init__(self, prefix: str, name: str) -> None:
+        """Join the prefix and the hub's name.
+
+        Raises:
+            ValueError: One of them is empty or has braces, which would move or end the hash tag.
+        """
+        for what, value in (("prefix", prefix), ("name", name)):
+            if not value or set("{}") & set(value):
+                msg = f"{what}={value!r}: must not be empty nor contain braces"
+                raise ValueError(msg)
+        base = f"{prefix}:{{{name}}}:".encode()
+        self.meta = base + b"m"
+        self.index = base + b"i"
+        self._streams = base + b"s:"
+        self._topics = base + b"c:"
+        self._memories = base + b"k:"
+
+    def stream(self, channel: str) -> bytes:
+        """Name the history of a channel."""
+        return self._streams + channel.encode()
+
+    def topic(self, channel: str) -> bytes:
+        """Name what a channel's events are announced on."""
+        return self._topics + channel.encode()
+
+    def memory(self, idempotency_key: str | None) -> bytes:
+        """Name what remembers a published event."""
+        return self._memories + (idempotency_key or "").encode()

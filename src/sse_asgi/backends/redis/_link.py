@@ -1,0 +1,155 @@
+"""One connection to Redis: commands go out in one write for each turn of the loop, and replies come in their order.
+
+Whoever asked may be cancelled: the reply finds its place in the queue all the same, and is dropped. After a timeout or
+a broken protocol nobody knows which reply is whose, so that the connection is never used again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from ._resp import NOT_ENOUGH, PUSHES, Argument, ProtocolError, new_reader, pack
+
+OnReply = Callable[[Any], None]
+
+
+class LinkLostError(Exception):
+    """The connection ended before the reply came."""
+
+
+def _ignore(what: object) -> None:
+    """Do nothing."""
+
+
+class Link(asyncio.Protocol):
+    """A connection that is shared by everybody in this process.
+
+    Attributes:
+        lost: Why it ended, or None.
+        closed: Done when the socket is closed.
+        on_lost: Called once, with the reason, when the connection ends.
+    """
+
+    def __init__(self, timeout: float, on_push: Callable[[list[Any]], None] | None = None) -> None:
+        """Prepare for a transport.
+
+        Args:
+            timeout: Seconds that a reply may take.
+            on_push: Called with each message that is no reply, in its place between the replies.
+        """
+        self.lost: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self.on_lost: Callable[[str], None] = _ignore
+        self._timeout = timeout
+        self._on_push = on_push or _ignore
+        self._reader = new_reader()
+        self._waiting: deque[tuple[float, OnReply]] = deque()
+        self._unsent: list[bytes] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._retired = False
+        self._transport: asyncio.Transport | None = None
+
+    # Asking
+
+    def call(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """Send a command; the future has its reply, or raises ReplyError or LinkLostError."""
+        future = self._loop.create_future()
+        self.request(partial(_settle, future), *arguments)
+        return future
+
+    def request(self, on_reply: OnReply, *arguments: Argument) -> None:
+        """Send a command, and call back at its reply's place in what arrives; the reply may be an exception."""
+        if self.lost is not None:
+            on_reply(LinkLostError(self.lost))
+            return
+        self._waiting.append((self._loop.time() + self._timeout, on_reply))
+        self.post(*arguments)
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(self._timeout, self._watch)
+
+    def post(self, *arguments: Argument) -> None:
+        """Send a command that is answered by pushes."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(pack(arguments))
+
+    def _flush(self) -> None:
+        if self.lost is None and self._transport is not None:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+
+    def _watch(self) -> None:
+        """Look at the oldest question: its reply is the next one."""
+        self._alarm = None
+        if self._waiting:
+            delay = self._waiting[0][0] - self._loop.time()
+            if delay <= 0:
+                self.close(f"no answer within {self._timeout:g} s")
+            else:
+                self._alarm = self._loop.call_later(delay, self._watch)
+
+    # The end
+
+    def retire(self) -> None:
+        """End once everything that was asked is answered."""
+        self._retired = True
+        if not self._waiting:
+            self.close("it is not needed any more")
+
+    def close(self, reason: str) -> None:
+        """End at once; whoever still waits gets a LinkLostError."""
+        if self.lost is not None:
+            return
+        self.lost = reason
+        self._on_push = _ignore
+        if self._alarm is not None:
+            self._alarm.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, on_reply in waiting:
+            on_reply(LinkLostError(reason))
+        if self._transport is None:
+            self.closed.set_result(None)
+        else:
+            self._transport.abort()
+        self.on_lost(reason)
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out everything that is complete."""
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not NOT_ENOUGH:
+                if type(reply) in PUSHES:
+                    self._on_push(reply)
+                elif self._waiting:
+                    self._waiting.popleft()[1](reply)
+                else:
+                    self.close(f"an answer to no question: {reply!r:.100}")
+                    return
+        except ProtocolError as error:
+            self.close(f"it does not speak RESP: {error}")
+        if self._retired and not self._waiting:
+            self.close("it is not needed any more")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self.close(f"the connection was lost: {exc}" if exc else "the server closed the connection")
+        self.closed.set_result(None)
+
+
+def _settle(future: asyncio.Future[Any], reply: Any) -> None:
+    if future.done():
+        return
+    if isinstance(reply, Exception):
+        future.set_exception(reply)
+    else:
+        future.set_result(reply)

@@ -1,0 +1,53 @@
+"""What is logged of an outage: once that it began, once what must be done, once that it is over."""
+
+import logging
+import time
+
+from ._dial import UnusableError
+
+logger = logging.getLogger("sse_asgi")
+
+
+class Outage:
+    """The time from one session to the next.
+
+    Attributes:
+        began: When; None while there is none.
+    """
+
+    def __init__(self, shown: str) -> None:
+        """Call the server this."""
+        self.began: float | None = None
+        self._shown = shown
+        self._advice: set[str] = set()
+        self._warned = False
+
+    def begin(self, error: UnusableError) -> bool:
+        """Note a failure; tell whether it is the first since Redis was there."""
+        text = str(error)
+        if error.advice and text not in self._advice:
+            self._advice.add(text)
+            logger.error("Redis at %s cannot be used: %s", self._shown, text)
+        if self.began is not None:
+            return False
+        self.began = time.monotonic()
+        if not error.advice:
+            logger.warning("Redis at %s: %s. Reconnecting; readers wait, and publishing fails", self._shown, text)
+        return True
+
+    def end(self, evicts: str | None) -> bool:
+        """Note that it is there; tell whether it was not before."""
+        if evicts is not None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "Redis at %s has maxmemory-policy %s and may evict a hub's own keys, which readers are not told: "
+                "set noeviction, or volatile-ttl or another volatile one",
+                self._shown,
+                evicts,
+            )
+        self._advice.clear()
+        began, self.began = self.began, None
+        if began is None:
+            return False
+        logger.info("Redis at %s is back after %.1f s", self._shown, time.monotonic() - began)
+        return True

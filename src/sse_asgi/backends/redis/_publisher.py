@@ -1,0 +1,118 @@
+"""Publishing: one round trip, sent once, unless whoever publishes gave a key that makes it safe to send it again."""
+
+import asyncio
+from collections.abc import Callable
+
+from ..._position import Position, new_epoch
+from ...exceptions import BackendError, PublishUnknownError
+from ._keys import Keys
+from ._link import LinkLostError
+from ._message import PLAIN
+from ._resp import Argument, ReplyError
+from ._scripts import Scripts
+from ._session import Session, is_elsewhere
+from ._worker import Worker
+
+IDEMPOTENCY_SECONDS = 120
+
+
+class Publisher:
+    """Publishes to one hub."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        scripts: Scripts,
+        size: Callable[[str], int],
+        ttl: Callable[[str], float | None],
+        timeout: float,
+        *,
+        keeps: bool,
+    ) -> None:
+        """Keep the names, the scripts, and what each channel keeps."""
+        self._keys = keys
+        self._scripts = scripts
+        self._size = size
+        self._ttl = ttl
+        self._timeout = timeout
+        self._keeps = keeps
+
+    async def publish(
+        self, worker: Worker, channels: tuple[str, ...], payload: bytes, idempotency_key: str | None
+    ) -> Position | None:
+        """Store and announce a payload.
+
+        Raises:
+            BackendError: It was not stored.
+            PublishUnknownError: It may have been stored.
+        """
+        send = self._store if self._keeps else self._announce
+        unknown: LinkLostError | None = None
+        deadline = worker.loop.time() + self._timeout
+        while True:
+            try:
+                session = worker.session or await _wait(worker, deadline)
+                return await send(worker, session, channels, payload, idempotency_key)
+            except TimeoutError:
+                raise _failure(unknown, f"Redis was away for {self._timeout:g} s") from unknown
+            except ReplyError as error:
+                if not is_elsewhere(error):
+                    raise _failure(unknown, f"Redis refused: {error}") from error
+                session.fail(str(error))
+            except LinkLostError as error:
+                if idempotency_key is None or unknown is not None:
+                    msg = f"the connection to Redis was lost while publishing ({error}): it may have been stored"
+                    raise PublishUnknownError(msg) from error
+                unknown = error
+                deadline = worker.loop.time() + self._timeout
+
+    async def _store(
+        self,
+        worker: Worker,
+        session: Session,
+        channels: tuple[str, ...],
+        payload: bytes,
+        idempotency_key: str | None,
+    ) -> Position | None:
+        keys = [self._keys.meta, self._keys.index, self._keys.memory(idempotency_key)]
+        seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
+        known = worker.feed.position
+        before = "" if known is None else known.epoch
+        arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
+        for name in channels:
+            ttl = self._ttl(name)
+            keys += (self._keys.stream(name), self._keys.topic(name))
+            arguments += (name, self._size(name), 0 if ttl is None else max(1, round(ttl * 1000)))
+        reply = await self._scripts.publish.run(session.server.link, keys, arguments)
+        epoch, _, sequence = reply.decode().partition("-")
+        position = Position(epoch, int(sequence))
+        worker.acknowledge(position)
+        return position
+
+    async def _announce(
+        self,
+        worker: Worker,  # noqa: ARG002 - there are no positions
+        session: Session,
+        channels: tuple[str, ...],
+        payload: bytes,
+        idempotency_key: str | None,
+    ) -> None:
+        link, message = session.server.link, PLAIN + payload
+        topics = [self._keys.topic(name) for name in channels]
+        if idempotency_key is None and len(topics) == 1:
+            await link.call(session.verbs[0], topics[0], message)
+        else:
+            seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
+            keys = [self._keys.memory(idempotency_key), *topics]
+            await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+
+
+async def _wait(worker: Worker, deadline: float) -> Session:
+    async with asyncio.timeout_at(deadline):
+        return await worker.commands()
+
+
+def _failure(unknown: LinkLostError | None, text: str) -> BackendError:
+    if unknown is None:
+        return BackendError(f"the event was not published: {text}")
+    return PublishUnknownError(f"the event may have been stored before the connection was lost, and then: {text}")

@@ -1,0 +1,45 @@
+"""The Lua scripts, each run by its hash; a server that does not know it yet is sent the text.
+
+Not MULTI: what is added and announced carries the sequence that the script has just found. Not FUNCTION LOAD: that
+needs more rights, and two versions of this library would replace each other's functions.
+"""
+
+from hashlib import sha1
+from importlib.resources import files
+
+from ._link import Link
+from ._resp import Argument, ReplyError
+
+
+class Script:
+    """One script, and its hash."""
+
+    def __init__(self, name: str) -> None:
+        """Read the file."""
+        self._text = files(__package__).joinpath(name).read_bytes()
+        self._hash = sha1(self._text, usedforsecurity=False).hexdigest()
+
+    async def run(self, link: Link, keys: list[bytes], arguments: list[Argument]) -> bytes:
+        """Run it, and return its reply.
+
+        Raises:
+            ReplyError: The server refused, or the script failed.
+            LinkLostError: It may have run.
+        """
+        try:
+            reply = await link.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
+        except ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+            reply = await link.call("EVAL", self._text, len(keys), *keys, *arguments)
+        return bytes(reply or b"")
+
+
+class Scripts:
+    """All of them."""
+
+    def __init__(self) -> None:
+        """Read the files."""
+        self.publish = Script("publish.lua")
+        self.announce = Script("announce.lua")
+        self.fence = Script("fence.lua")

@@ -1,0 +1,206 @@
+"""Two connections to one server, used together and lost together: commands, and pub/sub.
+
+Whatever goes wrong ends a session: a lost connection, a late answer, another epoch, a demoted master. The backend then
+begins another, which is the one way to recover. No command goes out before the fence (I5), and both connections are to
+the same process of the same server, so that what is published on the one can be heard on the other.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+from ..._position import Position, new_epoch
+from ._address import Addresses
+from ._dial import Server, UnusableError, dial
+from ._feed import ANOTHER_LIFE, Channel, Feed
+from ._keys import Keys
+from ._link import Link, LinkLostError
+from ._resp import Argument, ReplyError
+from ._scripts import Scripts
+
+BATCH = 512
+CLOSED = "the hub was closed"
+
+# Error replies that say that nothing was done, and that another server must be looked for.
+ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "TRYAGAIN", "ASK", "NOAUTH")
+
+
+def is_elsewhere(error: ReplyError) -> bool:
+    """Tell whether an error reply ends the session."""
+    return str(error).startswith(ELSEWHERE)
+
+
+class Session:
+    """One life of both connections.
+
+    Attributes:
+        server: The command connection, and what the server said of itself.
+        verbs: PUBLISH, SUBSCRIBE and UNSUBSCRIBE, in their sharded forms on a cluster.
+        reason: Why it ended, or None.
+        ended: Set when it has.
+    """
+
+    def __init__(self, keys: Keys, feed: Feed, timeout: float, on_end: Callable[[], None]) -> None:
+        """Prepare; `open` connects.
+
+        Args:
+            keys: The names of the hub.
+            feed: Where messages go.
+            timeout: Seconds that a reply may take.
+            on_end: Called once, before anybody who waits for a reply goes on.
+        """
+        self.server: Server
+        self.verbs: tuple[str, str, str]
+        self.reason: str | None = None
+        self.ended = asyncio.Event()
+        self._keys = keys
+        self._feed = feed
+        self._timeout = timeout
+        self._on_end = on_end
+        self._messages: Link
+        self._links: list[Link] = []
+
+    async def open(self, addresses: Addresses, scripts: Scripts, known: Position | None) -> None:
+        """Connect and fence.
+
+        Args:
+            addresses: Where to connect.
+            scripts: The scripts.
+            known: The last position that this process knows to have been given out.
+
+        Raises:
+            UnusableError: There is no server that answers and suits.
+            ReplyError: It refuses the script.
+            LinkLostError: It was lost again.
+        """
+        self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
+        listen = partial(Link, self._timeout, self._feed.receive)
+        other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
+        self._messages = other.link
+        if other.run != self.server.run:
+            msg = "the two connections reached different servers"
+            raise UnusableError(msg)
+        self.verbs = (
+            ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if other.cluster else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
+        )
+        mine = known or Position("", 0)
+        arguments: list[Argument] = [new_epoch(), self.server.run, mine.epoch, mine.sequence]
+        await scripts.fence.run(self.server.link, [self._keys.meta], arguments)
+
+    def _own(self, server: Server) -> Server:
+        self._links.append(server.link)
+        server.link.on_lost = self.fail
+        return server
+
+    def fail(self, reason: str) -> None:
+        """End; commands that are on their way may still be answered."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self._on_end()
+        self.ended.set()
+        for link in self._links[:1]:
+            link.retire()
+        for link in self._links[1:]:
+            link.close(reason)
+
+    def check(self) -> None:
+        """Go on only if it has not ended.
+
+        Raises:
+            LinkLostError: It has.
+        """
+        if self.reason is not None:
+            raise LinkLostError(self.reason)
+
+    @property
+    def gone(self) -> bool:
+        """Whether every socket is closed."""
+        return all(link.closed.done() for link in self._links)
+
+    def close(self) -> list[asyncio.Future[None]]:
+        """End at once; return what is done when the sockets are closed."""
+        self.fail(CLOSED)
+        for link in self._links:
+            link.close(CLOSED)
+        return [link.closed for link in self._links]
+
+    # Reading
+
+    async def join(self, channels: dict[bytes, Channel], *, hold: bool = False) -> Position | None:
+        """Subscribe; return the position from which on every event of these channels arrives.
+
+        Args:
+            channels: By their topics.
+            hold: Whether what comes after that position is held.
+
+        Raises:
+            LinkLostError: The session ended.
+        """
+        topics = list(channels)
+        for start in range(0, len(topics), BATCH):
+            self._messages.post(self.verbs[1], *topics[start : start + BATCH])
+        joined: asyncio.Future[Position | None] = asyncio.get_running_loop().create_future()
+        expected = list(channels.values())
+
+        def on_mark(mark: Position | None) -> None:
+            if self.reason is None:
+                self._feed.join(expected, mark, hold=hold)
+            if not joined.done() and self.reason is None:
+                joined.set_result(mark)
+            elif not joined.done():
+                joined.set_exception(LinkLostError(self.reason))
+
+        self._mark(on_mark, any_epoch=hold)
+        return await joined
+
+    def part(self, topics: Collection[bytes]) -> None:
+        """Unsubscribe."""
+        self._messages.post(self.verbs[2], *topics)
+
+    # Looking after it
+
+    def look(self) -> None:
+        """See whether both connections are alive, this is still the master, and the log still the same."""
+        self._mark(self._advance)
+        self.server.link.request(self._look_at_role, "ROLE")
+
+    def _advance(self, mark: Position | None) -> None:
+        if self.reason is None:
+            self._feed.advance(mark)
+
+    def _look_at_role(self, role: Any) -> None:
+        if not isinstance(role, list) or role[0] != b"master":
+            self.fail("it is no master any more")
+
+    def _mark(self, on_mark: Callable[[Position | None], None], *, any_epoch: bool = False) -> None:
+        """Read the epoch and last sequence in the stream of messages, after every event up to them."""
+
+        def on_reply(reply: Any) -> None:
+            mark = None
+            if isinstance(reply, Exception):
+                self.fail(str(reply))
+            elif self._feed.keeps:
+                mark = _read_mark(reply)
+                self._check(mark, any_epoch=any_epoch)
+            on_mark(mark)
+
+        self._messages.request(on_reply, "HMGET", self._keys.meta, "e", "s")
+
+    def _check(self, mark: Position | None, *, any_epoch: bool) -> None:
+        known = self._feed.position
+        if mark is None:
+            self.fail("its log is gone")
+        elif known is None:
+            pass
+        elif mark.epoch != known.epoch:
+            if not any_epoch:
+                self.fail(ANOTHER_LIFE)
+        elif mark.sequence < known.sequence:
+            self.fail("it lost its last events")
+
+
+def _read_mark(reply: list[bytes | None]) -> Position | None:
+    epoch, sequence = reply
+    return None if epoch is None or sequence is None else Position(epoch.decode(), int(sequence))

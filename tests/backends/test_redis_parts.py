@@ -1,0 +1,315 @@
+"""The parts of RedisBackend that need no server: bytes to replies, replies to askers, messages to sinks."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sse_asgi import ServerSentEvent
+from sse_asgi._event import Entry
+from sse_asgi._position import Position
+from sse_asgi.backends.redis._feed import Feed
+from sse_asgi.backends.redis._keys import Keys
+from sse_asgi.backends.redis._link import Link, LinkLostError
+from sse_asgi.backends.redis._message import payload
+from sse_asgi.backends.redis._resp import (
+    NOT_ENOUGH,
+    Parser,
+    ProtocolError,
+    Push,
+    ReplyError,
+    new_reader,
+    pack,
+    pack_slowly,
+)
+
+# RESP
+
+REPLIES = [
+    (b"+OK\r\n", b"OK"),
+    (b":-7\r\n", -7),
+    (b"$5\r\nhe\r\no\r\n", b"he\r\no"),
+    (b"$-1\r\n", None),
+    (b"$0\r\n\r\n", b""),
+    (b"*-1\r\n", None),
+    (b"*2\r\n:1\r\n*1\r\n+a\r\n", [1, [b"a"]]),
+    (b"_\r\n", None),
+    (b",1.5\r\n", 1.5),
+    (b"#t\r\n", True),
+    (b"=7\r\ntxt:abc\r\n", b"abc"),
+    (b"%1\r\n+a\r\n:1\r\n", {b"a": 1}),
+    (b">2\r\n+message\r\n+x\r\n", [b"message", b"x"]),
+]
+
+
+@pytest.mark.parametrize("make", [Parser, new_reader], ids=["python", "hiredis"])
+@pytest.mark.parametrize(("data", "reply"), REPLIES)
+def test_a_reply_is_read_however_it_is_cut(make: Callable[[], Any], data: bytes, reply: object) -> None:
+    """Both readers read each kind of reply, at whatever byte it is cut in two."""
+    for at in range(len(data)):
+        reader = make()
+        reader.feed(data[:at])
+        assert reader.gets() is NOT_ENOUGH
+        reader.feed(data[at:])
+        assert reader.gets() == reply
+        assert reader.gets() is NOT_ENOUGH
+
+
+@pytest.mark.parametrize("make", [Parser, new_reader], ids=["python", "hiredis"])
+def test_errors_and_pushes_are_told_from_replies(make: Callable[[], Any]) -> None:
+    """An error is returned, not raised; a push has a type of its own."""
+    reader = make()
+    reader.feed(b"-ERR no\r\n>1\r\n+a\r\n*1\r\n+a\r\n")
+    error = reader.gets()
+    assert isinstance(error, ReplyError)
+    assert str(error) == "ERR no"
+    assert isinstance(reader.gets(), Push | hiredis.PushNotification)
+    assert type(reader.gets()) is list
+
+
+@pytest.mark.parametrize("make", [Parser, new_reader], ids=["python", "hiredis"])
+@pytest.mark.parametrize("data", [b"HTTP/1.1 400\r\n", b":seven\r\n"])
+def test_what_is_no_resp_is_an_error(make: Callable[[], Any], data: bytes) -> None:
+    """Another protocol is recognised."""
+    reader = make()
+    reader.feed(data)
+    with pytest.raises(ProtocolError):
+        reader.gets()
+
+
+def test_both_ways_to_write_a_command_agree() -> None:
+    """Text, bytes and numbers are written alike with and without hiredis."""
+    command = ("SET", b"k\r\n", 7, "ä")
+    assert pack_slowly(command) == pack(command)
+
+
+# A link
+
+
+class Wire(asyncio.Transport):
+    """A transport that writes down what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def linked(timeout: float = 5) -> tuple[Link, Wire, list[str]]:
+    lost: list[str] = []
+    link, wire = Link(timeout), Wire()
+    link.on_lost = lost.append
+    link.connection_made(wire)
+    return link, wire, lost
+
+
+@pytest.mark.anyio
+async def test_commands_share_a_write_and_answers_keep_their_order() -> None:
+    """What is asked in one turn goes out in one write; who was cancelled does not shift the answers of others."""
+    link, wire, _ = linked()
+    one, two, three = link.call("A"), link.call("B"), link.call("C")
+    await asyncio.sleep(0)
+    assert len(wire.written) == 1
+    two.cancel()
+    link.data_received(b"+1\r\n+2\r\n-ERR 3\r\n")
+    assert await one == b"1"
+    with pytest.raises(ReplyError, match="ERR 3"):
+        await three
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_does_not_come_ends_the_link() -> None:
+    """The oldest question decides; whoever waits is told, and whoever asks afterwards as well."""
+    link, wire, lost = linked(0.02)
+    await asyncio.sleep(0.01)
+    first = link.call("A")
+    link.data_received(b"+1\r\n")
+    assert await first == b"1"
+    late = link.call("B")
+    with pytest.raises(LinkLostError, match=r"no answer within 0\.02 s"):
+        await late
+    with pytest.raises(LinkLostError):
+        await link.call("C")
+    assert wire.aborted
+    assert len(lost) == 1
+    assert b"C" not in b"".join(wire.written)
+
+
+@pytest.mark.anyio
+async def test_an_idle_link_is_left_alone() -> None:
+    """Nobody waits, so nothing is late."""
+    link, _, lost = linked(0.01)
+    link.call("A")
+    link.data_received(b"+1\r\n")
+    await asyncio.sleep(0.03)
+    assert lost == []
+
+
+@pytest.mark.anyio
+async def test_an_answer_to_no_question_ends_the_link() -> None:
+    """Nobody knows any more which answer is whose."""
+    link, wire, lost = linked()
+    link.data_received(b"+1\r\n+2\r\n")
+    assert lost == ["an answer to no question: b'1'"]
+    assert wire.aborted
+    link.connection_lost(None)
+    assert link.closed.done()
+
+
+@pytest.mark.anyio
+async def test_what_is_sent_last_is_not_written_to_a_lost_link() -> None:
+    """A link that ends in the same turn writes nothing more."""
+    link, wire, lost = linked()
+    asked = link.call("A")
+    link.connection_lost(OSError("gone"))
+    with pytest.raises(LinkLostError, match="gone"):
+        await asked
+    assert wire.written == []
+    assert lost == ["the connection was lost: gone"]
+
+
+@pytest.mark.anyio
+async def test_a_retired_link_ends_with_its_last_answer() -> None:
+    """What is on its way is still answered."""
+    link, wire, lost = linked()
+    one = link.call("A")
+    link.retire()
+    assert not wire.aborted
+    link.data_received(b"+1\r\n")
+    assert await one == b"1"
+    assert lost == ["it is not needed any more"]
+
+
+# A feed
+
+
+class Tape:
+    """A sink that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def deliver(self, entry: Entry) -> None:
+        assert entry.position is not None
+        self.told.append(entry.position.sequence)
+
+    def advance(self, position: Position) -> None:
+        self.told.append(f"at {position.sequence}")
+
+    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
+        self.told.append((reason, channels))
+
+    def state(self, *, up: bool) -> None:
+        raise AssertionError(up)
+
+
+class Log:
+    """A feed at position 10 of a log, and what arrives for it."""
+
+    def __init__(self, *channels: str) -> None:
+        self.keys = Keys("sse", "x")
+        self.feed = Feed(self.keys, keeps=True)
+        self.tape = Tape()
+        self.failed: list[str] = []
+        self.feed.fail = self.failed.append
+        self.feed.sinks.append(self.tape)
+        self.feed.begin(Position("0badc0de", 10))
+        self.feed.join([self.feed.use(self.keys.topic(name), name) for name in channels], None, hold=False)
+
+    def arrives(self, channel: str, sequence: int, previous: int = 0, *channels: str, epoch: str = "0badc0de") -> None:
+        body = payload(ServerSentEvent("x"), channels or (channel,), None)
+        message = b"%b %d %d %b" % (epoch.encode(), sequence, previous, body)
+        self.feed.receive([b"message", self.keys.topic(channel), message])
+
+
+def test_each_event_is_delivered_once() -> None:
+    """What comes again is dropped, on its own channel and on another."""
+    log = Log("a", "b")
+    log.arrives("a", 11)
+    log.arrives("a", 11)
+    log.arrives("a", 12, 11, "a", "b")
+    log.arrives("b", 12, 0, "a", "b")
+    assert log.tape.told == ["at 10", 11, 12]
+
+
+def test_what_nobody_reads_is_dropped() -> None:
+    """Messages that were on their way when the last reader left, and other pushes, are nothing."""
+    log = Log("a")
+    log.arrives("gone", 11)
+    log.feed.receive([b"subscribe", b"x", 1])
+    log.feed.receive([b"sunsubscribe", b"x", 0])
+    assert log.tape.told == ["at 10"]
+    assert log.failed == []
+
+
+def test_a_channel_begins_at_its_mark() -> None:
+    """Before it is joined its messages are dropped, whatever life of the log they are from."""
+    log = Log("a")
+    new = log.feed.use(log.keys.topic("b"), "b")
+    log.arrives("b", 11)
+    log.arrives("b", 12, epoch="00000000")
+    log.feed.join([new], Position("0badc0de", 12), hold=False)
+    log.arrives("b", 13, 12)
+    assert log.tape.told == ["at 10", "at 12", 13]
+    assert log.failed == []
+
+
+def test_another_life_ends_the_session() -> None:
+    """A message with another epoch is left to the session that follows."""
+    log = Log("a")
+    log.arrives("a", 11, epoch="00000000")
+    assert log.failed == ["its log began another life"]
+    assert log.tape.told == ["at 10"]
+
+
+def test_a_slot_that_moves_ends_the_session() -> None:
+    """A cluster says so by unsubscribing us."""
+    log = Log("a")
+    log.feed.receive([b"sunsubscribe", log.keys.topic("a"), 0])
+    assert log.failed == ["the cluster moved the hub's slot"]
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=12), st.integers(0, 12))
+def test_held_messages_keep_their_order(channels: list[str], at: int) -> None:
+    """Whatever is held during catching up comes after it, once."""
+    log = Log("a", "b")
+    last = {"a": 0, "b": 0}
+    joined = list(log.feed.channels.values())
+    for sequence, name in enumerate(channels, 11):
+        if sequence - 11 == at:
+            log.feed.join(joined, Position("0badc0de", sequence - 1), hold=True)
+        log.arrives(name, sequence, last[name])
+        last[name] = sequence
+    assert log.feed.release()
+    assert [one for one in log.tape.told if isinstance(one, int)] == [*range(11, 11 + len(channels))]
+
+
+def test_what_cannot_be_held_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more messages than are held, releasing them fails, and the next mark begins anew."""
+    monkeypatch.setattr("sse_asgi.backends.redis._feed.HELD", 1)
+    log = Log("a")
+    joined = list(log.feed.channels.values())
+    log.feed.join(joined, Position("0badc0de", 10), hold=True)
+    log.arrives("a", 11)
+    log.arrives("a", 12, 11)
+    assert not log.feed.release()
+    log.arrives("a", 13, 12)
+    log.feed.join(joined, Position("0badc0de", 13), hold=True)
+    assert log.feed.release()
+    log.arrives("a", 14, 13)
+    assert log.tape.told == ["at 10", 14]

@@ -1,0 +1,223 @@
+"""The chat as it is, with several workers on one Redis: what the people in it see, also while Redis dies under load."""
+
+import asyncio
+import itertools
+import json
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.conftest import Enter
+from browser.peers import Demo, until
+from browser.visitor import Visitor
+from real_redis.launcher import RedisServer
+from servers.processes import Server
+from sse_asgi import Hub
+from sse_asgi.backends.redis import RedisBackend
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+KILLS = 3
+NAMES = ("Ada", "Bob", "Carl", "Dorothy", "Edsger", "Frances", "Grace", "Hedy", "Ida", "John")
+GAP = "Some messages may be missing here"
+
+# Every state that the page has shown, from the first.
+WATCH = """() => {
+  const shown = document.getElementById("connection");
+  window.states = [shown.dataset.state];
+  new MutationObserver(() => states.push(shown.dataset.state)).observe(shown, {attributeFilter: ["data-state"]});
+}"""
+
+
+class Chat(Demo):
+    """The chat's application with several workers, on a Redis."""
+
+    def __init__(self, workers: int, redis: RedisServer) -> None:
+        super().__init__()
+        self._command = [sys.executable, "-m", "uvicorn", "fastapi_chat.chat:app", "--app-dir", str(EXAMPLES)]
+        self._command += ["--workers", str(workers), "--log-level", "warning", "--port", str(self.port)]
+        self._redis = redis
+
+    def start(self) -> None:
+        self.server = Server(self._command, self.port, {"SSE_BACKEND_URL": self._redis.url})
+        self.server.wait_until_it_answers()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.server.remove()
+
+    def here(self, room: str) -> dict[str, list[str]]:
+        """Return who is here by way of which process."""
+        with self.stream(room=room, name="Watcher") as stream:
+            told = json.loads(stream.next("snapshot").data)["here"]
+        return {one["process"]: one["members"] for one in told}
+
+
+class Load:
+    """Posts numbers, each until it is acknowledged.
+
+    Attributes:
+        acknowledged: Those that are.
+    """
+
+    def __init__(self, chat: Demo, room: str) -> None:
+        self.acknowledged: list[str] = []
+        self._chat = chat
+        self._room = room
+        self._asked = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            given, self._asked = str(uuid.uuid4()), time.monotonic()
+            while self._chat.post(self._room, str(number), id=given) != 204:
+                pass
+            self.acknowledged.append(str(number))
+            if self._stopped.wait(0.01):
+                return
+
+    def moves(self, messages: int) -> None:
+        """Wait until so many more are acknowledged."""
+        count = len(self.acknowledged) + messages
+        until(lambda: len(self.acknowledged) >= count)
+
+    def hangs(self, seconds: float) -> None:
+        """Wait until it has waited so long for an answer."""
+        until(lambda: time.monotonic() - self._asked > seconds)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """Start a Redis that has on its disk what it was told."""
+    with RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "everysec") as server:
+        yield server
+
+
+def tell(redis: RedisServer, room: str, process: str, *members: str, seconds: float) -> None:
+    """Tell who is here as a process of the chat would, whose clock is so many seconds ahead."""
+    here = {"room": room, "process": process, "members": members, "time": time.time() + seconds}
+
+    async def publish() -> None:
+        async with Hub(RedisBackend(redis.url)) as hub:
+            await hub.publish(["presence", f"presence:{room}"], here, event="here")
+
+    with ThreadPoolExecutor() as another_thread:  # playwright's event loop runs in this one
+        another_thread.submit(asyncio.run, publish()).result()
+
+
+def enter_apart(enter: Enter, chat: Chat, room: str) -> tuple[Visitor, Visitor]:
+    """Return two visitors on different workers; there are others if the system was slow to spread them."""
+    visitors: dict[str, Visitor] = {}
+    for name in NAMES:
+        visitors[name] = enter(name, chat)
+        groups = [[one for one in members if one in visitors] for members in chat.here(room).values()]
+        found = [group[0] for group in groups if group]
+        if len(found) > 1:
+            one, other = found[:2]
+            return visitors[one], visitors[other]
+    raise AssertionError(groups)
+
+
+def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redis: RedisServer) -> None:
+    """They read each other, see each other come and go, and find it all again after a reload, wherever that leads."""
+    with Chat(4, redis) as chat:
+        ada, bob = enter_apart(enter, chat, room)
+        ada.say("Hello!")
+        bob.reads("Hello!")
+        bob.say("Hi")
+        said = ["Hello!", "Hi"]
+        for visitor, other in ((ada, bob), (bob, ada)):
+            visitor.reads(*said)
+            expect(visitor.members.filter(has_text=other.name)).to_have_count(1)
+            expect(visitor.members.filter(has_text="Watcher")).to_have_count(0)
+        for number in range(5):
+            ada.page.reload()
+            ada.is_live()
+            ada.reads(*said)
+            expect(ada.members.filter(has_text=bob.name)).to_have_count(1)
+            bob.say(f"Still here? {number}")
+            said.append(f"Still here? {number}")
+            ada.reads(*said)
+        expect(bob.notices.filter(has_text=f"{ada.name} left")).to_have_count(0)
+        ada.page.close()
+        expect(bob.notices.filter(has_text=f"{ada.name} left")).to_have_count(1)
+        expect(bob.members.filter(has_text=ada.name)).to_have_count(0)
+        assert room in json.loads(chat.get("rooms"))
+
+
+def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, room: str, redis: RedisServer) -> None:
+    """One that is silent for a minute while others are not; but if nobody could be heard, nobody is gone."""
+    with Chat(1, redis) as chat:
+        tell(redis, room, "long ago", "Ghost", seconds=-61)
+        tell(redis, room, "dies", "Bob", "Carl", seconds=-50)
+        ada = enter("Ada", chat)
+        ada.sees("Bob", "Carl")
+        tell(redis, room, "lives", "Bob", seconds=11)
+        ada.sees("Bob")
+        ada.is_told("Carl left")
+        tell(redis, room, "new", "Dorothy", seconds=1000)
+        ada.sees("Bob", "Dorothy")
+        ada.is_told("Carl left", "Dorothy joined")
+
+
+def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> None:
+    """Every message is in every tab once and in order, also in one that was away; no alarm; the state is the truth."""
+    with Chat(2, redis) as chat:
+        ada, bob = enter_apart(enter, chat, room)
+        for visitor in (ada, bob):
+            visitor.page.evaluate(WATCH)
+        with Load(chat, room) as load:
+            for kill in range(KILLS):
+                load.moves(30)
+                redis.kill()
+                if kill == 1:
+                    bob.context.set_offline(True)
+                    bob.is_connection("reconnecting")
+                    bob.context.set_offline(False)
+                    bob.is_live()
+                load.hangs(0.3)
+                redis.start()
+            load.moves(30)
+        for visitor in (ada, bob):
+            visitor.reads(*load.acknowledged)
+            expect(visitor.notices.filter(has_text=GAP)).to_have_count(0)
+        assert ada.page.evaluate("states") == ["live"]
+        assert set(bob.page.evaluate("states")) == {"live", "reconnecting"}
+        _, log = chat.server.stop()
+        assert "Traceback" not in log
+
+
+def test_what_is_said_while_redis_is_away(enter: Enter, room: str, redis: RedisServer) -> None:
+    """The page says that it was not sent, and keeps it, to be sent once; who enters meanwhile waits."""
+    with Chat(2, redis) as chat:
+        ada, bob = enter_apart(enter, chat, room)
+        ada.say("before")
+        bob.reads("before")
+        redis.kill()
+        ada.say("meanwhile")
+        late = enter("Late", chat, live=False)
+        expect(ada.problem).to_contain_text("try again in a moment", timeout=10_000)
+        expect(ada.box).to_have_value("meanwhile")
+        late.is_connection("connecting")
+        redis.start()
+        late.is_live()
+        ada.box.press("Enter")
+        for visitor in (ada, bob, late):
+            visitor.reads("before", "meanwhile")
+        expect(ada.problem).to_be_empty()
+        expect(ada.box).to_have_value("")

@@ -1,0 +1,127 @@
+"""Real redis-servers that tests start, kill, stop and start again."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+PATIENCE = 15.0
+SERVER_ONLY = ["--save", "", "--repl-diskless-sync-delay", "0"]
+CLUSTER_BUS = 10_000  # above the port
+
+
+def free_port() -> int:
+    """Find a port that is free, and so low that the bus of a cluster's node has room above it."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        if port + CLUSTER_BUS < 1 << 16:
+            return port
+
+
+class RedisServer:
+    """A server on a port of its own, which it keeps when it is started again.
+
+    Attributes:
+        port: Where it listens.
+        url: The same, for RedisBackend.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port: int | None = None,
+        sentinel: Path | None = None,
+    ) -> None:
+        """Prepare; `start` starts it.
+
+        Args:
+            directory: Where it keeps its files.
+            options: As on its command line, such as `"--appendonly", "yes"`.
+            port: A free one if None.
+            sentinel: Makes it a Sentinel, which has its configuration in this file, and writes to it.
+        """
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.directory = directory
+        self.options = options
+        self._command = ["redis-server", *([str(sentinel), "--sentinel"] if sentinel else SERVER_ONLY)]
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> Self:
+        """Start it, and wait until it answers."""
+        defaults = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        command = [*self._command, *defaults, *self.options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert time.monotonic() < deadline, command
+            assert self._process.poll() is None, command
+            time.sleep(0.005)
+        return self
+
+    def _answers(self) -> bool:
+        """Tell whether it has loaded what it kept; a server that wants a password answers as well."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """Let it die at once, as at a crash."""
+        if self._process is not None:
+            self._process.kill()  # a frozen process as well
+            self._process.wait()
+            self._process = None
+
+    def shutdown(self) -> None:
+        """Let it end in order."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+        self._process = None
+
+    def restart(self, *options: str) -> None:
+        """Kill it and start it again, with other options if there are any."""
+        self.kill()
+        self.options = options or self.options
+        self.start()
+
+    def stop(self) -> None:
+        """Freeze it: connections stay open, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def cli(self, *arguments: str, password: str | None = None) -> str:
+        """Run one command, and return what redis-cli prints."""
+        command = ["redis-cli", "-p", str(self.port), *(["-a", password] if password else []), *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        return run.stdout.strip()
+
+    def info(self, field: str) -> str:
+        """Return one field of INFO."""
+        lines = self.cli("INFO", "everything").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:"))
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Kill it."""
+        self.kill()

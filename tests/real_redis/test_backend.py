@@ -1,0 +1,253 @@
+"""RedisBackend as an application sees it: several processes, several channels, no history, other event loops."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from real_redis.launcher import RedisServer
+from real_redis.readers import publishing, reading
+from sse_asgi import BackendError, Hub, HubClosedError, ServerSentEvent
+from sse_asgi._event import RenderedEvent
+from sse_asgi.backends.redis import RedisBackend
+
+NewHub = Callable[..., Hub]
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_event_arrives_as_it_was_published(new_hub: NewHub) -> None:
+    """All fields, the channels and the key travel; the frame is the same in every process."""
+    event = ServerSentEvent("ä\n\u2028b", event="note", retry=5, comment="c")
+    async with new_hub() as hub, new_hub() as other:
+        async with other.subscribe("a", "b") as far, hub.subscribe("a") as near:
+            await hub.publish(["a", "b", "c"], event, key="k")
+            seen, same = await anext(far), await anext(near)
+    assert seen == same
+    assert (seen.data, seen.event, seen.retry, seen.comment) == ("ä\n\u2028b", "note", 5, "c")
+    assert (seen.channels, same.channels) == (("a", "b"), ("a",))
+
+
+async def test_two_connections_whatever_the_number_of_readers(server: RedisServer, new_hub: NewHub) -> None:
+    """A process has one connection for commands and one for pub/sub."""
+    async with new_hub(server) as hub:
+        async with hub.subscribe("a"), hub.subscribe("b", "c"), hub.subscribe("a", "d"):
+            await hub.publish("a", "1")
+            assert server.cli("CLIENT", "LIST").count("\n") == 2  # and that of redis-cli
+
+
+async def test_readers_come_and_go(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """A channel is subscribed to while it has readers, in spite of a thousand that change their minds."""
+
+    async def visit(hub: Hub) -> None:
+        async with hub.subscribe("a"):
+            await asyncio.sleep(0)
+
+    async with new_hub() as hub:
+        async with reading(hub, "b") as reader, publishing(hub, "b"):
+            for _ in range(100):
+                await asyncio.gather(*(visit(hub) for _ in range(10)))
+            await reader.until(lambda one: len(one.texts) > 10)
+        with anyio.fail_after(5):
+            while shared_redis.cli("PUBSUB", "CHANNELS", f"sse:{{{name}}}:*"):
+                await anyio.sleep(0.01)
+        assert reader.texts == [str(number + 1) for number in range(len(reader.texts))]
+
+
+async def test_a_cancelled_publish_disturbs_nobody(new_hub: NewHub) -> None:
+    """Whoever is cancelled while publishing leaves the replies of others alone."""
+    async with new_hub() as hub:
+        for _ in range(20):
+            task = asyncio.create_task(hub.publish("a", "cancelled"))
+            other = asyncio.create_task(hub.history("a"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            assert isinstance(await other, list)
+        first = await hub.publish("a", "1")
+        assert (await hub.history("a"))[-1].id == first
+
+
+async def test_a_flood_during_catching_up(
+    server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that cannot hold what comes while it catches up catches up once more, and loses nothing."""
+    monkeypatch.setattr("sse_asgi.backends.redis._feed.HELD", 0)
+    async with new_hub(server) as hub, new_hub(server) as other:
+        async with reading(other, "a") as reader:
+            await hub.publish("a", "0")
+            await reader.has("0")
+            backend = other.backend
+            assert isinstance(backend, RedisBackend)
+            assert backend._worker is not None
+            worker = backend._worker
+            reach, late = worker._reach, iter(["2", "3"])
+
+            async def slowly(*arguments: Any) -> None:
+                await reach(*arguments)
+                for text in late:
+                    await hub.publish("a", text)
+                    await anyio.sleep(0.05)
+                    break
+
+            monkeypatch.setattr(worker, "_reach", slowly)
+            assert worker.session is not None
+            worker.session.fail("for a test")
+            await hub.publish("a", "1")
+            await reader.until(lambda one: "3" in one.texts)
+        assert reader.texts == ["0", "1", "2", "3"]
+        assert reader.gaps == []
+
+
+# Without history
+
+
+async def test_without_history_events_only_pass_by(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """They have no id, are kept nowhere, and reach a reader of several of their channels once."""
+    async with new_hub(history_size=0) as hub, new_hub(history_size=0) as other:
+        async with reading(hub, "a", "b") as both, reading(other, "b") as one:
+            assert await hub.publish("a", "1") is None
+            assert await hub.publish(["a", "b", "c"], "2") is None
+            assert await hub.publish("b", "3", idempotency_key="key") is None
+            assert await hub.publish("b", "4", idempotency_key="key") is None
+            assert await hub.publish("b", "5") is None
+            await both.has("1", "2", "3", "5")
+            await one.has("2", "3", "5")
+            assert both.ids == [""] * 4
+        assert await hub.history("a") == []
+        assert await hub.publish("nobody", "6") is None
+    left = set(shared_redis.cli("KEYS", f"sse:{{{name}}}:*").split())
+    assert left == {f"sse:{{{name}}}:m", f"sse:{{{name}}}:k:key"}
+
+
+async def test_without_history_an_outage_is_told(server: RedisServer, new_hub: NewHub) -> None:
+    """Nobody knows what was missed, so each reader is told once that something may be."""
+    async with new_hub(server, history_size=0) as hub, reading(hub, "a") as reader:
+        server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        await reader.until(lambda one: one.gaps == ["lost"])
+        await hub.publish("a", "1")
+        await reader.has("1")
+
+
+async def test_a_message_with_a_place_is_foreign_to_a_hub_without_history(new_hub: NewHub) -> None:
+    """Two configurations of one hub do not understand each other, and say so."""
+    async with new_hub(history_size=0) as hub, new_hub() as other, reading(hub, "a") as reader:
+        await other.publish("a", "1")
+        await hub.publish("a", "2")
+        await reader.has("2")
+        backend = hub.backend
+        assert isinstance(backend, RedisBackend)
+        assert backend.ignored == 1
+    assert backend.ignored == 0
+
+
+# Several hubs, several loops
+
+
+async def test_one_backend_carries_several_hubs(server: RedisServer, name: str) -> None:
+    """They share the connections; the last one closes them."""
+    backend = RedisBackend(server.url, name=name)
+    async with Hub(backend) as one:
+        async with reading(one, "a") as near:
+            async with Hub(backend) as two, reading(two, "a") as far:
+                await two.publish("a", "1")
+                await far.has("1")
+            await one.publish("a", "2")
+            await near.has("1", "2")
+        server.kill()
+        with anyio.fail_after(5):
+            while one.state == "up":
+                await anyio.sleep(0.01)
+        async with Hub(backend) as late:
+            assert late.state == "down"
+    with pytest.raises(BackendError, match="open its hub first"):
+        await backend.history(("a",), None, None, 1)  # type: ignore[arg-type]
+    await backend.unsubscribe(("a",))
+
+
+async def test_an_unknown_channel_is_parted_from_quietly(new_hub: NewHub) -> None:
+    """A reader of a hub that was closed and opened again leaves no trace."""
+    async with new_hub() as hub:
+        await hub.backend.unsubscribe(("never",))
+
+
+async def test_data_made_for_each_reader_cannot_leave(new_hub: NewHub) -> None:
+    """A function as data is refused by the hub, and by the backend."""
+    async with new_hub() as hub:
+        with pytest.raises(TypeError, match="publish plain data and subscribe with transform="):
+            await hub.publish("a", lambda _: "x")
+        with pytest.raises(TypeError, match="cannot leave this process"):
+            await hub.backend.publish(("a",), RenderedEvent(str, None, None), key=None, idempotency_key=None)
+
+
+def test_another_loop_is_refused(shared_redis: RedisServer, name: str) -> None:
+    """A backend that is open in one event loop cannot be opened in another; after it is closed it can."""
+    backend = RedisBackend(shared_redis.url, name=name)
+
+    def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(visit())
+
+    async def visit(act: Callable[[], None] | None = None) -> None:
+        async with Hub(backend) as hub:
+            await hub.publish("a", "1")
+            if act is not None:
+                await asyncio.to_thread(act)
+
+    asyncio.run(visit(elsewhere))
+    asyncio.run(visit())
+
+
+def test_trio_is_refused() -> None:
+    """On trio the hub says at once what to do."""
+
+    async def main() -> None:
+        async with Hub(RedisBackend()):
+            pass
+
+    with pytest.raises(RuntimeError, match="RedisBackend runs on asyncio"):
+        anyio.run(main, backend="trio")
+
+
+async def test_history_waits_for_redis(new_server: Callable[..., RedisServer], new_hub: NewHub) -> None:
+    """Whoever reads history while Redis is away gets it when Redis is back, or hears that the hub was closed."""
+    server = new_server("--appendonly", "yes").start()
+    async with new_hub(server) as hub:
+        await hub.publish("a", "1")
+        server.restart()
+        assert [event.data for event in await hub.history("a")] == ["1"]
+        server.kill()
+        asking = asyncio.create_task(hub.history("a"))
+        await anyio.sleep(0.1)
+    with pytest.raises(HubClosedError, match="cannot read"):
+        await asking
+
+
+async def test_history_is_not_waited_for_without_end(
+    new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for history while Redis is away is told so after a bounded wait."""
+    monkeypatch.setattr("sse_asgi._hub.HISTORY_SECONDS", 0.1)
+    server = new_server()
+    async with new_hub(server) as hub:
+        with pytest.raises(BackendError, match="has not been there yet"):
+            await hub.history("a")
+        server.start()
+        async with hub.subscribe("a"):
+            server.kill()
+            with pytest.raises(BackendError, match=r"away for 0\.1 s"):
+                await hub.history("a")
+
+
+async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: NewHub) -> None:
+    """Whoever reads or publishes first after a flush finds out, and readers are told."""
+    async with new_hub(server) as hub, reading(hub, "quiet") as reader:
+        await hub.publish("a", "1")
+        server.cli("FLUSHALL")
+        assert await hub.history("a") == []
+        await reader.until(lambda one: one.gaps == ["epoch"])
+        server.cli("FLUSHALL")
+        await hub.publish("a", "2")
+        await reader.until(lambda one: one.gaps == ["epoch", "epoch"])

@@ -1,0 +1,144 @@
+"""What others write to a hub's keys and topics: noticed once, counted, ignored."""
+
+from collections.abc import Callable
+
+import pytest
+
+from real_redis.launcher import RedisServer
+from real_redis.readers import reading
+from sse_asgi import Hub, MemoryBackend
+
+pytestmark = pytest.mark.anyio
+
+NewHub = Callable[..., Hub]
+
+
+def ignored(hub: Hub) -> int:
+    assert not isinstance(hub.backend, MemoryBackend)
+    return int(hub.backend.ignored)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "hello",
+        "",
+        "{epoch} 9000000000000000 0",
+        "{epoch} 9000000000000000 0 ",
+        "{epoch} -5 0 \ndata: x\n\n",
+        "{epoch} 99999999999999999 0 \ndata: x\n\n",
+        "{epoch} 9900000000000000 0 \ndata: x\n\n",
+        "{epoch} 8000000000000000 x \ndata: x\n\n",
+        "{epoch} 8000000000000000 0 \ndata: x\n",
+        "{epoch} 8000000000000000 0 \ndata: x\n\ndata: y\n\n",
+        "{epoch} 8000000000000000 0 \nid: 1\ndata: x\n\n",
+        "{epoch} 8000000000000000 0 \nretry: soon\ndata: x\n\n",
+        "{epoch} 8000000000000000 0 \ndata: a\rb\n\n",
+        "{epoch} 8000000000000000 0 [1]\ndata: x\n\n",
+        '{epoch} 8000000000000000 0 {"c":["other"]}\ndata: x\n\n',
+        '{epoch} 8000000000000000 0 {"c":["a",7]}\ndata: x\n\n',
+        '{epoch} 8000000000000000 0 {"k":1}\ndata: x\n\n',
+        '{epoch} 8000000000000000 0 {"c":7}\ndata: x\n\n',
+        "{epoch} 8000000000000000 0 {\ndata: x\n\n",
+        "too-long-an-epoch 1 0 \ndata: x\n\n",
+        "- 0 0 \ndata: x\n\n",
+    ],
+)
+async def test_a_message_that_is_not_ours(
+    new_hub: NewHub, shared_redis: RedisServer, name: str, caplog: pytest.LogCaptureFixture, message: str
+) -> None:
+    """It reaches nobody; what is ours goes on."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        first = await hub.publish("a", "1") or ""
+        topic = f"sse:{{{name}}}:c:a"
+        for _ in range(2):
+            shared_redis.cli("PUBLISH", topic, message.replace("{epoch}", first.partition("-")[0]))
+        await hub.publish("a", "2")
+        await reader.has("1", "2")
+        assert reader.gaps == []
+        assert ignored(hub) == 2
+    assert [one.message for one in caplog.records if one.levelname != "DEBUG"] == [
+        "Redis: a message on the channel 'a' is not of this library, or broken; it and its like are ignored"
+    ]
+
+
+async def test_bytes_that_are_no_text(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """Data that is no UTF-8 is not handed on."""
+    script = "return redis.call('PUBLISH', KEYS[1], ARGV[1] .. ' 8000000000000000 0 \\ndata: \\255\\n\\n')"
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        first = await hub.publish("a", "1") or ""
+        shared_redis.cli("EVAL", script, "1", f"sse:{{{name}}}:c:a", first.partition("-")[0])
+        await hub.publish("a", "2")
+        await reader.has("1", "2")
+        assert ignored(hub) == 1
+
+
+async def test_entries_that_are_not_ours(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """Foreign entries of a stream are left out of history, when it is read and when a process catches up."""
+    stream = f"sse:{{{name}}}:s:a"
+    async with new_hub() as hub:
+        first = await hub.publish("a", "1")
+        shared_redis.cli("XADD", stream, "*", "no", "thing")
+        shared_redis.cli("XADD", stream, "*", "p", "x", "d", "y")
+        shared_redis.cli("XADD", stream, "*", "p", "0", "d", "y")
+        await hub.publish("a", "2")
+        async with reading(hub, "a", last_event_id=first) as reader:
+            await reader.has("2")
+        assert reader.gaps == []
+        assert ignored(hub) == 1  # Redis gave all three the sequence of the event before
+
+
+@pytest.mark.parametrize("command", [("SET", "nonsense"), ("XADD", "9000000000000000-0", "p", "0")])
+async def test_a_stream_that_is_not_ours_is_replaced(
+    new_hub: NewHub, shared_redis: RedisServer, name: str, command: tuple[str, ...]
+) -> None:
+    """A key that cannot be added to is not ours: publishing begins it again, and who misses something is told."""
+    stream = f"sse:{{{name}}}:s:a"
+    async with new_hub() as hub, reading(hub, "a") as live:
+        first = await hub.publish("a", "1")
+        await hub.publish("a", "2")
+        shared_redis.cli("DEL", stream)
+        shared_redis.cli(command[0], stream, *command[1:])
+        assert await hub.history("a") == []
+        await hub.publish("a", "3")
+        async with reading(hub, "a", last_event_id=first) as reader:
+            await reader.has("3")
+        assert reader.gaps == ["trimmed"]
+        await live.has("1", "2", "3")
+        assert live.gaps == []
+
+
+async def test_a_poisoned_sequence_is_healed(server: RedisServer, new_hub: NewHub, name: str) -> None:
+    """An event with a sequence from the future is a life of the log of its own: readers are told, and all goes on."""
+    async with new_hub(server) as hub, reading(hub, "a") as reader:
+        first = await hub.publish("a", "1") or ""
+        message = f"{first.partition('-')[0]} 8000000000000000 0 \ndata: false\n\n"
+        server.cli("PUBLISH", f"sse:{{{name}}}:c:a", message)
+        await reader.until(lambda one: one.gaps)
+        await hub.publish("a", "2")
+        await reader.has("1", "false", "2")
+        assert reader.gaps == ["epoch"]
+
+
+async def test_a_hole_is_told(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """An event whose previous one never arrived shows that something was lost on its way."""
+    async with new_hub() as hub, reading(hub, "a") as reader, reading(hub, "b") as other:
+        await hub.publish("a", "1")
+        shared_redis.cli("ZADD", f"sse:{{{name}}}:i", "8000000000000000", "a")
+        await hub.publish(["a", "b"], "2")
+        await reader.has("1", "2")
+        await other.has("2")
+        assert (reader.gaps, other.gaps) == (["lost"], [])
+
+
+async def test_two_versions_side_by_side(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with other texts of the scripts shares the hub."""
+    async with new_hub() as hub, new_hub() as other:
+        scripts = other.backend._scripts  # type: ignore[attr-defined]
+        monkeypatch.setattr(scripts.publish, "_text", scripts.publish._text + b"\n-- later")
+        monkeypatch.setattr(scripts.publish, "_hash", "0" * 40)
+        async with reading(hub, "a") as one, reading(other, "a") as two:
+            await hub.publish("a", "1")
+            await other.publish("a", "2")
+            await one.has("1", "2")
+            await two.has("1", "2")

@@ -1,0 +1,85 @@
+"""Swapping memory for Redis is one environment variable; what Redis needs is optional."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from real_redis.launcher import RedisServer
+from sse_asgi import create_hub
+from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.config import Settings
+
+pytestmark = pytest.mark.anyio
+
+ROUND_TRIP = """
+import asyncio, sys
+sys.modules["hiredis"] = None
+from sse_asgi import create_hub
+
+async def main():
+    async with create_hub() as hub, hub.subscribe("a") as subscription:
+        await hub.publish("a", "without hiredis")
+        print((await anext(subscription)).data)
+
+asyncio.run(main())
+"""
+
+WITHOUT_REDIS = """
+import sys
+sys.modules["redis"] = None
+from sse_asgi import create_hub
+create_hub()
+"""
+
+
+def run(script: str, url: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SSE_BACKEND_URL": url}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+async def test_the_settings_reach_the_backend(shared_redis: RedisServer, name: str) -> None:
+    """The URL, the hub's name and the history's options are those of the settings; the query's win."""
+    url = f"{shared_redis.url}/0?history_size=2&client_name=me"
+    hub = create_hub(Settings(backend_url=url, hub_name=name, history_size=50, history_ttl=60))
+    async with hub:
+        for number in range(3):
+            await hub.publish("a", str(number))
+        assert [event.data for event in await hub.history("a")] == ["1", "2"]
+        assert shared_redis.cli("CLIENT", "LIST").count("name=me") == 2
+    stream = f"sse:{{{name}}}:s:a"
+    assert 50_000 < int(shared_redis.cli("PTTL", stream)) <= 60_000
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://a", "rediss://a", "unix:///a", "redis+sentinel://a,b/c", "rediss+sentinel://a/c", "redis+cluster://a"],
+)
+def test_each_form_of_address_is_a_redis_backend(url: str) -> None:
+    """All the schemes lead to the same backend."""
+    assert isinstance(create_hub(Settings(backend_url=url)).backend, RedisBackend)
+
+
+def test_a_wrong_url_names_the_variable() -> None:
+    """What is wrong is said without the password."""
+    with pytest.raises(ValueError, match="SSE_BACKEND_URL='redis://host/x': the database") as caught:
+        create_hub(Settings(backend_url="redis://me:secret@host/x"))
+    assert "secret" not in str(caught.value)
+
+
+async def test_without_the_extra_one_error_names_it() -> None:
+    """A Redis URL without redis-py says what to install."""
+    done = await asyncio.to_thread(run, WITHOUT_REDIS, "redis://localhost")
+    assert (
+        "ValueError: SSE_BACKEND_URL='redis://localhost' needs redis-py: pip install 'sse-asgi[redis]'" in done.stderr
+    )
+
+
+async def test_hiredis_is_optional(shared_redis: RedisServer) -> None:
+    """The backend works without it."""
+    done = await asyncio.to_thread(run, ROUND_TRIP, shared_redis.url)
+    assert (done.stdout, done.stderr) == ("without hiredis\n", "")

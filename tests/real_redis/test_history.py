@@ -1,0 +1,215 @@
+"""What a resuming reader gets from Redis, and when it is told that something is missing."""
+
+import secrets
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from real_redis.launcher import RedisServer
+from real_redis.readers import reading
+from sse_asgi import BackendError, Hub
+
+pytestmark = pytest.mark.anyio
+
+NewHub = Callable[..., Hub]
+
+
+@pytest.fixture
+def keys(name: str) -> Callable[[str], str]:
+    """Return a function that names a key of the test's hub by its end."""
+    return lambda end: f"sse:{{{name}}}:{end}"
+
+
+async def ids(hub: Hub, channel: str, count: int) -> list[str]:
+    return [await hub.publish(channel, str(number)) or "" for number in range(count)]
+
+
+async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str | None], list[str]]:
+    """Resume, publish one more, and return what came before it: the texts and the gaps."""
+    end = secrets.token_hex(4)
+    async with reading(hub, channel, last_event_id=last_event_id) as reader:
+        await hub.publish(channel, end)
+        await reader.until(lambda one: one.texts[-1:] == [end])
+    return ["end" if len(text or "") == len(end) else text for text in reader.texts[:-1]], reader.gaps
+
+
+async def test_trimming_is_exact(new_hub: NewHub) -> None:
+    """The reader of the last event that is gone is complete, and the one before it is told."""
+    async with new_hub(history_size=3) as hub:
+        given = await ids(hub, "a", 10)
+        assert await resumed(hub, "a", given[6]) == (["7", "8", "9"], [])
+        assert await resumed(hub, "a", given[5]) == (["8", "9", "end"], ["trimmed"])
+
+
+async def test_a_silent_hub_is_no_gap(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """A reader who had everything is complete, however long ago it was; one who missed what expired is told."""
+    async with new_hub(history_ttl=0.2) as hub:
+        had, missed = await ids(hub, "a", 2), await ids(hub, "c", 2)
+        await hub.publish("b", "later")
+        with anyio.fail_after(5):
+            while shared_redis.cli("EXISTS", keys("s:b")) == "1":
+                await anyio.sleep(0.05)
+        assert await resumed(hub, "a", had[1]) == ([], [])
+        assert await resumed(hub, "c", missed[0]) == ([], ["expired"])
+        assert [event.data for event in await hub.history("b")] == []
+
+
+async def test_an_old_entry_of_a_busy_channel_is_expired(new_hub: NewHub) -> None:
+    """An event that is older than its time is not replayed, although its channel goes on."""
+    async with new_hub(history_ttl=0.3) as hub:
+        start = await hub.publish("b", "start")
+        await hub.publish("a", "old")
+        await anyio.sleep(0.35)
+        new = await hub.publish("a", "new")
+        assert await resumed(hub, "a", start or "") == (["new"], ["expired"])
+        assert await resumed(hub, "a", new or "") == (["end"], [])
+
+
+async def test_an_evicted_stream_is_a_gap(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """A stream that Redis let go is missed by those who had not read it, and by nobody else."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 2)
+        shared_redis.cli("DEL", keys("s:a"))
+        assert await resumed(hub, "a", given[0]) == ([], ["evicted"])
+        shared_redis.cli("DEL", keys("s:a"))
+        last = await hub.publish("a", "last")
+        assert await resumed(hub, "a", last or "") == ([], [])
+
+
+async def test_a_channel_that_fell_out_of_the_index(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """Of a channel that the index had no room for, only readers from before are told."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 2)
+        shared_redis.cli("DEL", keys("s:a"), keys("i"))
+        shared_redis.cli("HSET", keys("m"), "x", given[1].partition("-")[2])
+        async with reading(hub, "a") as live:
+            assert await resumed(hub, "a", given[1]) == ([], [])
+            shared_redis.cli("DEL", keys("i"))
+            assert (await resumed(hub, "a", given[0])) == (["end"], ["trimmed"])
+        assert live.gaps == []
+
+
+async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """Of 100,000 channels those that were published to longest ago fall out of the index."""
+    fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'old' .. i) end"
+    async with new_hub() as hub:
+        shared_redis.cli("EVAL", fill, "1", keys("i"))
+        await hub.publish("a", "1")
+        assert shared_redis.cli("ZCARD", keys("i")) == "100000"
+        assert shared_redis.cli("HGET", keys("m"), "x") == "2"
+
+
+async def test_a_position_that_this_server_lost(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """A position between what a server had and what it gave out was given out by another: what is newer follows."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 3)
+        f, lost, g = (int(one.partition("-")[2]) for one in given)
+        shared_redis.cli("HSET", keys("m"), "f", str(f), "g", str(g))
+        assert await resumed(hub, "a", f"{given[0].partition('-')[0]}-{lost}") == (["2"], ["fork"])
+
+
+async def test_a_position_of_the_life_before(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """Where a log lost its last events and went on, a reader of before is told, and gets nothing twice."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 3)
+        shared_redis.cli("HSET", keys("m"), "o", "0badc0de")
+        sequence = given[1].partition("-")[2]
+        assert await resumed(hub, "a", f"0badc0de-{sequence}") == (["2"], ["epoch"])
+        assert await resumed(hub, "a", f"00000000-{sequence}") == (["0", "1", "2", "end"], ["epoch"])
+
+
+async def test_options_by_channel(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """Functions of the channel's name say how many events it keeps, and for how long."""
+    sizes, ttls = {"some": 2, "none": 0, "ever": 5}, {"some": 60.0, "none": 1.0, "ever": None}
+    async with new_hub(history_size=sizes.__getitem__, history_ttl=ttls.__getitem__) as hub:
+        for name in sizes:
+            last = [await hub.publish(name, str(number)) for number in range(4)][-1]
+        assert [event.data for event in await hub.history(*sizes)] == ["2", "3", "0", "1", "2", "3"]
+        async with reading(hub, *sizes, last_event_id=last) as reader:
+            await hub.publish("none", "live")
+            await reader.has("live")
+        assert reader.gaps == []
+    assert shared_redis.cli("PTTL", keys("s:ever")) == "-1"
+    assert 50_000 < int(shared_redis.cli("PTTL", keys("s:some"))) <= 60_000
+
+
+async def test_pages_of_very_many_channels(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more channels than fit, each is read in small pieces, and the order is kept."""
+    monkeypatch.setattr("sse_asgi.backends.redis._history.CATCH_UP", 1)
+    monkeypatch.setattr("sse_asgi.backends.redis._history.FEWEST", 2)
+    async with new_hub() as hub:
+        start = await hub.publish("a", "start")
+        for number in range(12):
+            await hub.publish("aab"[number % 3], str(number))
+        async with reading(hub, "a", "b", last_event_id=start) as reader:
+            await reader.has(*map(str, range(12)))
+        assert reader.gaps == []
+
+
+async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """Keys that were overwritten are an error for who asks, and end no connection."""
+    async with new_hub() as hub:
+        await hub.publish("a", "1")
+        shared_redis.cli("SET", keys("i"), "nonsense")
+        with pytest.raises(BackendError, match="refused to read history: WRONGTYPE"):
+            await hub.history("a")
+        with pytest.raises(BackendError, match="not published: Redis refused: WRONGTYPE"):
+            await hub.publish("a", "2")
+        shared_redis.cli("DEL", keys("i"))
+        shared_redis.cli("HSET", keys("m"), "f", "nonsense")
+        with pytest.raises(BackendError, match="holds no numbers"):
+            await hub.history("a")
+
+
+@pytest.mark.parametrize("publish", [False, True])
+async def test_a_meta_key_that_was_evicted(
+    new_hub: NewHub,
+    shared_redis: RedisServer,
+    keys: Callable[[str], str],
+    publish: bool,  # noqa: FBT001
+) -> None:
+    """Where only the meta key is gone, readers are told once, and are not sent again what they had."""
+    async with new_hub() as hub, reading(hub, "a") as live:
+        given = await ids(hub, "a", 2)
+        await live.has("0", "1")
+        shared_redis.cli("DEL", keys("m"))
+        if publish:
+            await hub.publish("b", "elsewhere")
+        await live.until(lambda one: one.gaps)
+        assert await resumed(hub, "a", given[1]) == ([], ["epoch"])
+        await live.until(lambda one: len(one.texts) > 2)
+    assert (live.texts[:2], live.gaps) == (["0", "1"], ["epoch"])
+
+
+async def test_a_key_that_is_remembered_from_another_life(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The position that it returns is an old one, and alarms nobody."""
+    async with new_hub() as hub, new_hub() as other:
+        first = await hub.publish("a", "1", idempotency_key="key")
+        shared_redis.cli("DEL", keys("m"))
+        await other.publish("a", "2")
+        last = await hub.publish("a", "3") or ""
+        with anyio.fail_after(5):
+            while {epoch(hub), epoch(other)} != {last.partition("-")[0]}:
+                await anyio.sleep(0.01)
+        caplog.clear()
+        assert await hub.publish("a", "1", idempotency_key="key") == first
+        assert await other.publish("a", "1", idempotency_key="key") == first
+        assert caplog.text == ""
+
+
+def epoch(hub: Hub) -> str:
+    assert hub._registry is not None
+    position = hub._registry.position()
+    assert position is not None
+    return position.epoch

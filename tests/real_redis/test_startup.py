@@ -1,0 +1,224 @@
+"""What a hub says when its Redis cannot be used, and that it says it once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from real_redis.launcher import RedisServer, free_port
+from real_redis.readers import reading
+from sse_asgi import Hub
+from sse_asgi.backends.redis import RedisBackend
+
+pytestmark = pytest.mark.anyio
+
+NewServer = Callable[..., RedisServer]
+NewHub = Callable[..., Hub]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [f"{one.levelname} {one.message}" for one in caplog.records if one.name == "sse_asgi"]
+
+
+@pytest.mark.parametrize(
+    ("credentials", "advice"),
+    [("", "it wants a password"), (":wrong@", "it refuses the user or password"), ("no:one@", "it refuses the user")],
+)
+async def test_a_wrong_password(
+    new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, credentials: str, advice: str
+) -> None:
+    """One error says what is wrong and how to mend it, however often it is tried."""
+    server = new_server("--requirepass", "right").start()
+    async with new_hub(url=server.url.replace("//", f"//{credentials}")) as hub:
+        await anyio.sleep(0.3)
+        assert hub.state == "down"
+    assert [one.partition(" cannot be used: ")[2][: len(advice)] for one in said(caplog)] == [advice]
+
+
+@pytest.mark.parametrize("credentials", [":right@", "default:right@"])
+async def test_the_right_password(new_server: NewServer, new_hub: NewHub, credentials: str) -> None:
+    """A password alone is the default user's."""
+    server = new_server("--requirepass", "right").start()
+    async with new_hub(url=server.url.replace("//", f"//{credentials}") + "?client_name=me") as hub:
+        assert hub.state == "up"
+        assert server.cli("CLIENT", "LIST", password="right").count("name=me") == 2
+
+
+async def test_a_wrong_database(new_hub: NewHub, shared_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A database that the server has not is named in one error."""
+    async with new_hub(url=f"{shared_redis.url}/99") as hub:
+        await anyio.sleep(0.2)
+        assert hub.state == "down"
+    assert [one.partition(" cannot be used: ")[2][:27] for one in said(caplog)] == ["it has no such database: ch"]
+
+
+async def test_another_database(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """A hub keeps its log in the database that its URL names."""
+    async with new_hub(url=f"{shared_redis.url}/3") as hub:
+        await hub.publish("a", "1")
+    assert shared_redis.cli("-n", "3", "EXISTS", f"sse:{{{name}}}:m") == "1"
+
+
+async def test_a_replica(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A replica is refused with the way to find its master."""
+    replica = new_server("--replicaof", "127.0.0.1", str(free_port())).start()
+    async with new_hub(replica) as hub:
+        assert hub.state == "down"
+    assert [one.partition(" cannot be used: ")[2][:15] for one in said(caplog)] == ["it is a replica"]
+
+
+@pytest.mark.parametrize(
+    ("rights", "missing"),
+    [(("~*", "&*", "+@all", "-info"), "'info' command"), (("~*", "+@all", "resetchannels"), "channels")],
+    ids=["command", "channels"],
+)
+async def test_missing_rights(
+    new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, rights: tuple[str, ...], missing: str
+) -> None:
+    """A user who may not do what is needed is told what is missing, and where to read on."""
+    server = new_server("--user", "me", "on", ">pw", *rights).start()
+    async with new_hub(url=server.url.replace("//", "//me:pw@"), timeout=0.2) as hub:
+        with anyio.move_on_after(0.3):
+            async with hub.subscribe("a"):
+                pass
+    errors = [one for one in said(caplog) if "the ACL rules of this user are not enough" in one]
+    assert len(errors) == 1
+    assert missing in errors[0]
+
+
+async def test_the_documented_rights_are_enough(new_server: NewServer, new_hub: NewHub) -> None:
+    """A user with the rules that docs/redis.md names, and no others, can do all that a hub does."""
+    lines = (Path(__file__).parents[2] / "docs" / "redis.md").read_text().splitlines()
+    rules = [rule for line in lines if line.startswith(("    ~", "    +")) for rule in line.split()]
+    server = new_server("--user", "me", "on", ">pw", "resetchannels", *rules).start()
+    url = server.url.replace("//", "//me:pw@") + "/1?client_name=me"
+    async with new_hub(url=url) as hub, new_hub(url=url, history_size=0, name="plain") as plain:
+        async with reading(hub, "a", "b") as reader, reading(plain, "a", "b") as other:
+            await hub.publish(["a", "b"], "1", idempotency_key="key")
+            await plain.publish(["a", "b"], "1", idempotency_key="key")
+            await reader.has("1")
+            await other.has("1")
+            server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+            await hub.publish("a", "2")
+            await reader.has("1", "2")
+            assert reader.gaps == []
+        assert len(await hub.history("a")) == 2
+
+
+async def test_an_evicting_policy(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A policy that may evict what never expires is warned of once, and the hub works."""
+    server = new_server("--maxmemory-policy", "allkeys-lru").start()
+    async with new_hub(server) as hub:
+        assert hub.state == "up"
+        server.cli("CLIENT", "KILL", "TYPE", "normal")
+        await asyncio.sleep(0.3)
+        assert hub.state == "up"
+    assert len([one for one in said(caplog) if "maxmemory-policy allkeys-lru" in one]) == 1
+
+
+async def test_no_server(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that is not there is one warning, not one for each attempt."""
+    async with new_hub(url=f"redis://127.0.0.1:{free_port()}") as hub:
+        assert hub.state == "down"
+        await anyio.sleep(0.5)
+    assert [one.split(" ")[0] for one in said(caplog)] == ["WARNING"]
+
+
+# Servers that are not what they should be
+
+OLD = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
+HELLO = b"%4\r\n+server\r\n+redis\r\n+proto\r\n:3\r\n+mode\r\n+standalone\r\n+role\r\n+master\r\n"
+MASTER = b"*1\r\n$6\r\nmaster\r\n"
+VERSION_5 = MASTER + b"$19\r\nredis_version:5.0.9\r\n$0\r\n\r\n*2\r\n$1\r\n1\r\n$1\r\n1\r\n:0\r\n"
+MOVED = b"+OK\r\n" + MASTER + b"+OK\r\n" * 3 + b"-MOVED 1 :PORT\r\n"
+
+
+@asynccontextmanager
+async def stranger(answer: bytes) -> AsyncIterator[str]:
+    """Answer the first bytes of each connection with these, whatever they were."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer.replace(b"PORT", str(port).encode()))
+        await reader.read(-1)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (OLD, "cannot be used: it is too old: 6.2 is the oldest Redis that works"),
+        (HELLO + VERSION_5, "cannot be used: it is Redis 5.0.9, and 6.2 is the oldest that works"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it does not speak RESP"),
+        (b"+OK\r\n" + MASTER + b"+OK\r\n" * 4, "it does not answer as Redis does"),
+        (MOVED, "the cluster moves the hub's slot: :"),
+    ],
+    ids=["old", "version", "http", "liar", "mover"],
+)
+async def test_a_stranger(new_hub: NewHub, caplog: pytest.LogCaptureFixture, answer: bytes, reason: str) -> None:
+    """Whatever answers at the address, the hub opens, and the log says what is wrong with it."""
+    async with stranger(answer) as url, new_hub(url=url) as hub:
+        assert hub.state == "down"
+    assert len(said(caplog)) == 1
+    assert reason in said(caplog)[0]
+
+
+async def test_a_silent_server(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that accepts and never answers holds up the start for two seconds."""
+    async with stranger(b"") as url, new_hub(url=url) as hub:
+        assert hub.state == "down"
+    assert "no answer within 2 s" in caplog.text
+
+
+# What is refused where it is written
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://localhost", "redis://, rediss://, unix://"),
+        ("redis://localhost/abc", "the database in a Redis URL is a number, not 'abc'"),
+        ("redis://localhost?colour=blue", "an option of this Redis URL is unknown to redis-py: .*colour"),
+        ("redis+sentinel://localhost", "a Sentinel URL names the service"),
+        ("redis+pigeon://localhost", "known are redis://"),
+        ("redis+cluster://", "known are redis://"),
+    ],
+)
+def test_a_bad_url_is_refused(url: str, message: str) -> None:
+    """What cannot be an address is a ValueError where it is given."""
+    with pytest.raises(ValueError, match=message):
+        RedisBackend(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://", "localhost:6379"),
+        ("rediss://me:pw@example.org:7000/3", "example.org:7000"),
+        ("unix:///run/redis.sock?db=3", "/run/redis.sock"),
+        ("redis+cluster://one,two:7000", "one:6379, two:7000"),
+        ("rediss+sentinel://me:pw@one,[::1]:7000/service/3?sentinel_password=x", "service of one:26379, ::1:7000"),
+        ({"host": "example.org", "port": 7}, "example.org:7"),
+    ],
+)
+def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
+    """All the forms of an address are understood; what is logged of them is harmless."""
+    assert RedisBackend(url)._addresses.shown == shown
+
+
+@pytest.mark.parametrize("options", [{"name": ""}, {"name": "{x}"}, {"prefix": "a}"}, {"timeout": 0}])
+def test_a_bad_option_is_refused(options: dict[str, object]) -> None:
+    """What cannot be is a ValueError that names the option."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RedisBackend(**options)  # type: ignore[arg-type]
