@@ -1,6 +1,8 @@
 """What the tests on a real Redis share: asyncio, servers of their own, hubs that are told apart by name."""
 
 import itertools
+import json
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from real_redis.launcher import RedisServer
+from real_redis.launcher import RedisServer, join_cluster
 from sse_asgi import Hub
 from sse_asgi.backends.redis import RedisBackend
 
@@ -41,6 +43,14 @@ def server(new_server: Callable[..., RedisServer]) -> RedisServer:
 
 
 @pytest.fixture
+def cluster(new_server: Callable[..., RedisServer]) -> list[RedisServer]:
+    """Start three nodes that share the slots, without replicas."""
+    nodes = [new_server("--cluster-enabled", "yes").start() for _ in range(3)]
+    join_cluster(nodes)
+    return nodes
+
+
+@pytest.fixture
 def name() -> str:
     """Name the hub of one test."""
     return secrets.token_hex(8)
@@ -55,3 +65,15 @@ def new_hub(shared_redis: RedisServer, name: str) -> Callable[..., Hub]:
         return Hub(RedisBackend(options.pop("url", url), **{"name": name, **options}))
 
     return make
+
+
+@pytest.fixture
+def record() -> Callable[[str, str, str, float | str], None]:
+    path = os.environ.get("MEASUREMENTS")
+
+    def write(table: str, row: str, column: str, value: float | str) -> None:
+        if path is not None:
+            with Path(path).open("a") as file:
+                file.write(json.dumps([table, row, column, value]) + "\n")
+
+    return write
