@@ -37,6 +37,11 @@ def judged(name: str, record: Record) -> Judged:
         found, seconds = load.found, load.seconds
         print(load.stored, load.unknown, load.refused, seconds)
         print(Counter(len(one.gaps) for one in found), Counter(reason for one in found for reason in one.gaps), sum(len(o.told) for o in found))
+        for one, browser in zip(found, load.browsers):
+            if one.twice or one.disorder or one.repeated:
+                print("BROWSER", browser.channels, browser._first, browser._moves, one.twice, one.disorder, one.repeated)
+                for s in browser.log:
+                    print("   ", s.hub, s.connection, s.id, s.event, s.reason)
         for one in found:
             assert one.faultless, one
         assert gaps is None or {describe(one.gaps) for one in found} <= {gaps} , [one.gaps for one in found]
@@ -161,7 +166,10 @@ async def test_a_network_that_is_cut(server: RedisServer, judged: Judged) -> Non
 
 
 async def in_sync(master: RedisServer, replica: RedisServer) -> None:
+    """Wait until writes flow; a replica that is up may have to wait a second for them."""
     await until(lambda: replica.info("master_link_status") == "up")
+    master.cli("SET", "probe", str(master.port))
+    await until(lambda: replica.cli("GET", "probe") == str(master.port))
 
 
 async def test_a_replica_in_sync(new_server: NewServer, judged: Judged) -> None:
