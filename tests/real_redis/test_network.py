@@ -236,7 +236,7 @@ async def test_a_log_that_ends_while_it_is_read(
         assert isinstance(backend, RedisBackend)
         changed, times = backend._recovery.changed, iter([None])
 
-        async def flush(*arguments: Any) -> set[str]:
+        async def flush(*arguments: Any) -> tuple[str, ...]:
             found = await changed(*arguments)
             for _ in times:
                 await asyncio.to_thread(server.cli, "FLUSHALL")
