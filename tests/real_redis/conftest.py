@@ -1,18 +1,20 @@
 """What the tests on a real Redis share: asyncio, servers of their own, hubs that are told apart by name."""
 
 import itertools
-import json
-import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from real_redis.crowd import Crowd, crowd
 from real_redis.launcher import RedisServer, join_cluster
 from sse_asgi import Hub
 from sse_asgi.backends.redis import RedisBackend
+
+GAPS = {"none": 0, "one each": 1, "three each": 3}
 
 
 @pytest.fixture
@@ -68,12 +70,19 @@ def new_hub(shared_redis: RedisServer, name: str) -> Callable[..., Hub]:
 
 
 @pytest.fixture
-def record() -> Callable[[str, str, str, float | str], None]:
-    path = os.environ.get("MEASUREMENTS")
+def judged(name: str, record: Callable[[str, str, str, float | str], None]) -> Callable[..., Any]:
+    """Return a context that runs the load, and in the end judges what its readers saw."""
 
-    def write(table: str, row: str, column: str, value: float | str) -> None:
-        if path is not None:
-            with Path(path).open("a") as file:
-                file.write(json.dumps([table, row, column, value]) + "\n")
+    @asynccontextmanager
+    async def run(*urls: str, fault: str, gaps: str = "none", **options: Any) -> AsyncIterator[Crowd]:
+        async with crowd(urls, name, **options) as load:
+            yield load
+        assert [one for one in load.found if not one.faultless] == []
+        if gaps in GAPS:
+            assert {len(one.gaps) for one in load.found} == {GAPS[gaps]}
+        record("redis", fault, "gaps announced", gaps)
+        record("redis", fault, "lost", str(sum(len(one.lost) + len(one.kept) for one in load.found)))
+        record("redis", fault, "twice", str(sum(len(one.twice) for one in load.found)))
+        record("redis", fault, "until live again", f"{load.seconds:.2f} s")
 
-    return write
+    return run

@@ -89,6 +89,10 @@ class Browser:
         """Whether it knows its first position: nothing that is published from here on may pass it by."""
         return self.stream is not None and self.stream.last_event_id != ""
 
+    @property
+    def gaps(self) -> int:
+        return sum(1 for one in self.log if one.event is None)
+
     async def run(self) -> None:
         """Read until it is cancelled."""
         for connection in itertools.count():

@@ -13,7 +13,6 @@ from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from real_redis.readers import reading
 from sse_asgi import Hub
-from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.backends.redis._link import Link
 
 pytestmark = pytest.mark.anyio
@@ -57,9 +56,7 @@ async def test_a_flush_while_a_reader_resumes(
 # Eviction while a process is cut off
 
 
-async def test_an_index_that_was_evicted_meanwhile(
-    new_hub: NewHub, shared_redis: RedisServer, name: str
-) -> None:
+async def test_an_index_that_was_evicted_meanwhile(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """A process that was cut off loses nothing, although nobody knows any more which channels have changed."""
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as one, reading(far, "b") as two:
@@ -200,7 +197,10 @@ async def test_a_publisher_that_is_cancelled_at_every_await(server: RedisServer,
 
 @pytest.mark.parametrize("resumes", [False, True])
 async def test_a_reader_that_is_cancelled_at_every_await(
-    server: RedisServer, new_hub: NewHub, name: str, resumes: bool  # noqa: FBT001
+    server: RedisServer,
+    new_hub: NewHub,
+    name: str,
+    resumes: bool,  # noqa: FBT001
 ) -> None:
     """No channel stays subscribed, and the next reader gets everything."""
     async with new_hub(server) as hub:
@@ -254,6 +254,9 @@ async def test_ten_thousand_channels(server: RedisServer, new_hub: NewHub, recor
         await asyncio.gather(*(one.__aexit__() for one in subscriptions))
         await until(lambda: hub.backend._worker.feed.channels == {})  # type: ignore[attr-defined]
     assert seconds < 1
+    for column, value in (("gaps announced", "none"), ("lost", "0"), ("twice", "0")):
+        record("redis", "10,000 channels, CLIENT KILL pubsub", column, value)
+    record("redis", "10,000 channels, CLIENT KILL pubsub", "until live again", f"{seconds:.2f} s")
 
 
 async def come_and_go(hub: Hub) -> None:
@@ -265,3 +268,19 @@ async def come_and_go(hub: Hub) -> None:
             async with hub.subscribe(f"passing {number}"), hub.subscribe("passing"):
                 pass
         await asyncio.sleep(0.01)
+
+
+# Slow readers
+
+
+async def test_a_slow_reader_makes_nothing_grow(server: RedisServer, new_hub: NewHub) -> None:
+    """A reader that does not read keeps its own few events waiting and nothing else, and has all of them later."""
+    async with new_hub(server, history_size=5000) as hub, new_hub(server) as other:
+        async with hub.subscribe("a") as slow, reading(hub, "a") as quick:
+            for start in range(0, 3000, 50):
+                await asyncio.gather(*(other.publish("a", str(start + number)) for number in range(50)))
+            await quick.until(lambda one: len(one.texts) == 3000)
+            assert len(slow._buffer.entries) <= 256
+            assert hub.backend._worker.feed._held is None  # type: ignore[attr-defined]
+            assert [(await anext(slow)).data for _ in range(3000)] == quick.texts
+            assert quick.gaps == []
