@@ -275,7 +275,7 @@ async def come_and_go(hub: Hub) -> None:
 
 async def test_a_slow_reader_makes_nothing_grow(server: RedisServer, new_hub: NewHub) -> None:
     """A reader that does not read keeps its own few events waiting and nothing else, and has all of them later."""
-    async with new_hub(server, history_size=5000) as hub, new_hub(server) as other:
+    async with new_hub(server) as hub, new_hub(server, history_size=5000) as other:
         async with hub.subscribe("a") as slow, reading(hub, "a") as quick:
             for start in range(0, 3000, 50):
                 await asyncio.gather(*(other.publish("a", str(start + number)) for number in range(50)))

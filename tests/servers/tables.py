@@ -35,7 +35,7 @@ def write(measurements: list[Measurement], document: str) -> str:
     def replaced(match: re.Match[str]) -> str:
         return f"{match[1]}\n{table_of(match[2], measurements)}\n{match[3]}"
 
-    return re.sub(r"(<!-- table (\w+) -->)\n.*?\n(<!-- end -->)", replaced, document, flags=re.DOTALL)
+    return re.sub(r"(<!-- table (\w+) -->)\n(?:.*?\n)??(<!-- end -->)", replaced, document, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
