@@ -32,7 +32,7 @@ class Publisher:
 
     Attributes:
         channels: Where to.
-        stored: When each number was acknowledged.
+        stored: The numbers that were acknowledged, and when their publishing began.
         unknown: How many may have been stored.
         refused: How many were not.
     """
@@ -59,7 +59,7 @@ class Publisher:
 
     async def _publish(self) -> bool:
         number = next(self._count)
-        event = str(Event(self._number, number))
+        event, began = str(Event(self._number, number)), time.monotonic()
         try:
             await self._hub.publish(self.channels, event, idempotency_key=event if self._keyed else None)
         except PublishUnknownError:
@@ -67,7 +67,7 @@ class Publisher:
         except BackendError:
             self.refused.append(number)
         else:
-            self.stored[number] = time.monotonic()
+            self.stored[number] = began
             return True
         return False
 
@@ -176,7 +176,7 @@ class Crowd:
         self.since = time.monotonic()
 
     async def live(self) -> float:
-        """Wait until each hub handed over something that was stored after the fault; return how long that took."""
+        """Wait until each hub handed over something that was published after the fault; return how long that took."""
         await until(lambda: None not in self._first_arrivals())
         return max(one or 0 for one in self._first_arrivals()) - self.since
 
