@@ -1,6 +1,9 @@
 """What all tests share: both event loops for every async test, and a Redis for those that need one."""
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,3 +22,16 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """Start one server for all tests that do it no harm; each uses a hub of its own name."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture
+def record() -> Callable[[str, str, str, float | str], None]:
+    """Return a function that notes seconds, or a text, for the tables of the documents, which scripts/tables writes."""
+    path = os.environ.get("MEASUREMENTS")
+
+    def write(table: str, row: str, column: str, value: float | str) -> None:
+        if path is not None:
+            with Path(path).open("a") as file:
+                file.write(json.dumps([table, row, column, value]) + "\n")
+
+    return write

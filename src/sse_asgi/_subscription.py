@@ -290,12 +290,12 @@ class Subscription:
             if not page.lost:
                 self._position = None  # it means nothing here
         if self._lost is not None and self.options.snapshot is not None:
-            snapshot = await self._take_snapshot(self.options.snapshot, upto)
+            snapshot = await self._take_snapshot(self.options.snapshot, self._furthest(upto))
             reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot
             self._ready.append(snapshot)
             self._reach(upto)
             return reason
-        reason = self._announce(position_before(page.entries[0]) if page.entries else page.next or upto)
+        reason = self._announce(position_before(page.entries[0]) if page.entries else page.next or self._furthest(upto))
         self._ready.extend(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         if page.next is None:
@@ -322,12 +322,16 @@ class Subscription:
 
     def _reach(self, position: Position | None) -> None:
         """Have everything up to here; go live if everything later is held."""
-        mine = self._position
-        # Whoever comes from a process that is ahead of this one has more already.
-        if mine is None or position is None or mine.epoch != position.epoch or mine < position:
-            self._position = position
+        self._position = self._furthest(position)
         if not self._missed:
             self._open_gate()
+
+    def _furthest(self, position: Position | None) -> Position | None:
+        """Return a position, or mine if it is further: whoever comes from a process ahead of this one has more."""
+        mine = self._position
+        if mine is None or position is None or mine.epoch != position.epoch:
+            return position
+        return max(mine, position)
 
     def _open_gate(self) -> None:
         self._open = True

@@ -2,15 +2,19 @@
 
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from real_redis.launcher import RedisServer
+from real_redis.crowd import Crowd, crowd
+from real_redis.launcher import RedisServer, join_cluster
 from sse_asgi import Hub
 from sse_asgi.backends.redis import RedisBackend
+
+GAPS = {"none": 0, "one each": 1, "three each": 3}
 
 
 @pytest.fixture
@@ -41,6 +45,14 @@ def server(new_server: Callable[..., RedisServer]) -> RedisServer:
 
 
 @pytest.fixture
+def cluster(new_server: Callable[..., RedisServer]) -> list[RedisServer]:
+    """Start three nodes that share the slots, without replicas."""
+    nodes = [new_server("--cluster-enabled", "yes").start() for _ in range(3)]
+    join_cluster(nodes)
+    return nodes
+
+
+@pytest.fixture
 def name() -> str:
     """Name the hub of one test."""
     return secrets.token_hex(8)
@@ -55,3 +67,22 @@ def new_hub(shared_redis: RedisServer, name: str) -> Callable[..., Hub]:
         return Hub(RedisBackend(options.pop("url", url), **{"name": name, **options}))
 
     return make
+
+
+@pytest.fixture
+def judged(name: str, record: Callable[[str, str, str, float | str], None]) -> Callable[..., Any]:
+    """Return a context that runs the load, and in the end judges what its readers saw."""
+
+    @asynccontextmanager
+    async def run(*urls: str, fault: str, gaps: str = "none", **options: Any) -> AsyncIterator[Crowd]:
+        async with crowd(urls, name, **options) as load:
+            yield load
+        assert [one for one in load.found if not one.faultless] == []
+        if gaps in GAPS:
+            assert {len(one.gaps) for one in load.found} == {GAPS[gaps]}
+        record("redis", fault, "gaps announced", gaps)
+        record("redis", fault, "lost", str(sum(len(one.lost) + len(one.kept) for one in load.found)))
+        record("redis", fault, "twice", str(sum(len(one.twice) for one in load.found)))
+        record("redis", fault, "until live again", f"{load.seconds:.2f} s")
+
+    return run

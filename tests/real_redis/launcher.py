@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -89,6 +90,13 @@ class RedisServer:
         self._process.wait(PATIENCE)
         self._process = None
 
+    def save(self) -> None:
+        """Let it end in order, and keep everything in a dump."""
+        self.cli("SHUTDOWN", "SAVE")
+        assert self._process is not None
+        self._process.wait(PATIENCE)
+        self._process = None
+
     def restart(self, *options: str) -> None:
         """Kill it and start it again, with other options if there are any."""
         self.kill()
@@ -125,3 +133,23 @@ class RedisServer:
     def __exit__(self, *exc_info: object) -> None:
         """Kill it."""
         self.kill()
+
+
+def join_cluster(nodes: Sequence[RedisServer]) -> None:
+    """Share the slots of a cluster between these, without replicas."""
+    addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+    create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
+    subprocess.run(create, check=True, capture_output=True, timeout=30)
+
+
+def move_slot(nodes: Sequence[RedisServer], slot: str) -> None:
+    """Move one slot from its owner to the next node, as `redis-cli --cluster reshard` does."""
+    ids = [node.cli("CLUSTER", "MYID") for node in nodes]
+    source = next(at for at, node in enumerate(nodes) if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+    target = (source + 1) % len(nodes)
+    nodes[target].cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    nodes[source].cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    while keys := nodes[source].cli("CLUSTER", "GETKEYSINSLOT", slot, "10").split():
+        nodes[source].cli("MIGRATE", "127.0.0.1", str(nodes[target].port), "", "0", "5000", "KEYS", *keys)
+    for at in (target, source, 3 - source - target):
+        nodes[at].cli("CLUSTER", "SETSLOT", slot, "NODE", ids[target])

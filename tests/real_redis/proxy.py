@@ -14,12 +14,15 @@ class Proxy:
         url: Where it listens, for RedisBackend.
         targets: The servers; a single one for all connections, unless a test wants them mixed up.
         open: Whether connections are accepted.
+        flows: Set while what the servers send is handed on; else it waits in their buffers.
     """
 
     def __init__(self, *targets: RedisServer) -> None:
         self.targets = list(targets)
         self.open = True
         self.url = ""
+        self.flows = asyncio.Event()
+        self.flows.set()
         self._writers: list[asyncio.StreamWriter] = []
         self._count = 0
 
@@ -31,11 +34,15 @@ class Proxy:
         self._count += 1
         there, back = await asyncio.open_connection("127.0.0.1", target.port)
         self._writers += [writer, back]
-        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer, self.flows))
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None = None
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
+                if flows is not None:
+                    await flows.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
@@ -43,6 +50,7 @@ class Proxy:
     def cut(self) -> None:
         """Lose every connection, and accept none."""
         self.open = False
+        self.flows.set()
         writers, self._writers = self._writers, []
         for writer in writers:
             writer.transport.abort()

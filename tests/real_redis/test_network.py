@@ -12,7 +12,7 @@ import pytest
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from real_redis.readers import reading
-from sse_asgi import Hub, PublishUnknownError
+from sse_asgi import Hub, PublishUnknownError, ServerSentEvent
 from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.backends.redis._session import Session
 
@@ -69,6 +69,31 @@ async def test_a_reader_that_is_ahead_of_its_process(new_hub: NewHub, shared_red
                     await second.has("3")
                     await local.has("1", "2", "3")
                     assert first.gaps == second.gaps == []
+
+
+async def test_a_gap_never_leads_back(new_hub: NewHub, shared_redis: RedisServer) -> None:
+    """Whoever moves to a process that is behind, and misses something, is told without being sent back."""
+    async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a"):
+            proxy.cut()
+            await state_is(far, "down")
+            known = await hub.publish("a", "1")
+            resumed = hub_reader(far, known)
+            await anyio.sleep(0.05)
+            for number in range(2, 10):
+                await hub.publish("a", str(number))
+            proxy.open = True
+            gap, *events = await resumed
+    assert (gap.event, gap.id) == ("sse.gap", known)
+    assert [event.data for event in events] == ["7", "8", "9"]
+
+
+def hub_reader(hub: Hub, last_event_id: str | None) -> "asyncio.Task[list[ServerSentEvent]]":
+    async def read() -> list[ServerSentEvent]:
+        async with hub.subscribe("a", last_event_id=last_event_id) as subscription:
+            return [await anext(subscription) for _ in range(4)]
+
+    return asyncio.create_task(read())
 
 
 async def test_a_reader_that_knows_the_next_life(server: RedisServer, new_hub: NewHub) -> None:
@@ -211,7 +236,7 @@ async def test_a_log_that_ends_while_it_is_read(
         assert isinstance(backend, RedisBackend)
         changed, times = backend._recovery.changed, iter([None])
 
-        async def flush(*arguments: Any) -> set[str]:
+        async def flush(*arguments: Any) -> tuple[str, ...]:
             found = await changed(*arguments)
             for _ in times:
                 await asyncio.to_thread(server.cli, "FLUSHALL")

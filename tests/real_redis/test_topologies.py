@@ -1,7 +1,6 @@
 """Sentinel, and a cluster: the hub finds its server, and finds it again."""
 
 import asyncio
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import anyio
 import pytest
 from redis.crc import key_slot
 
-from real_redis.launcher import RedisServer, free_port
+from real_redis.launcher import RedisServer, free_port, move_slot
 from real_redis.readers import reading
 from sse_asgi import Hub
 
@@ -63,16 +62,6 @@ async def test_a_service_that_sentinel_does_not_know(
     assert "No master found for 'main'" in caplog.text
 
 
-@pytest.fixture
-def cluster(new_server: NewServer) -> list[RedisServer]:
-    """Start three nodes that share the slots, without replicas."""
-    nodes = [new_server("--cluster-enabled", "yes").start() for _ in range(3)]
-    addresses = [f"127.0.0.1:{node.port}" for node in nodes]
-    create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
-    subprocess.run(create, check=True, capture_output=True, timeout=30)
-    return nodes
-
-
 async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
     """Whichever node is asked, the hub is found on the node that owns its slot, and followed when the slot moves."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
@@ -84,22 +73,9 @@ async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str)
             await other.publish(["a", "b"], "1")
             await one.has("1")
             await two.has("1")
-            await asyncio.to_thread(move, cluster, slot)
+            await asyncio.to_thread(move_slot, cluster, slot)
             assert [event.data for event in await other.history("a")] == ["1"]
             await other.publish(["a", "b"], "2")
             await one.has("1", "2")
             await two.has("1", "2")
             assert one.gaps == two.gaps == []
-
-
-def move(nodes: list[RedisServer], slot: str) -> None:
-    """Move one slot from its owner to the next node, as `redis-cli --cluster reshard` does."""
-    ids = [node.cli("CLUSTER", "MYID") for node in nodes]
-    source = next(at for at, node in enumerate(nodes) if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
-    target = (source + 1) % len(nodes)
-    nodes[target].cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-    nodes[source].cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-    keys = nodes[source].cli("CLUSTER", "GETKEYSINSLOT", slot, "100").split()
-    nodes[source].cli("MIGRATE", "127.0.0.1", str(nodes[target].port), "", "0", "5000", "KEYS", *keys)
-    for at in (target, source, 3 - source - target):
-        nodes[at].cli("CLUSTER", "SETSLOT", slot, "NODE", ids[target])

@@ -1,9 +1,6 @@
 """Real servers for the tests of this folder."""
 
-import json
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -38,16 +35,3 @@ def uvicorn_server(serve: Callable[..., Server]) -> Callable[..., Server]:
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Return each kind of server."""
     return KINDS[request.param]
-
-
-@pytest.fixture
-def record() -> Callable[[str, str, str, float], None]:
-    """Return a function that notes a measurement for the tables of docs/deployment.md, which scripts/tables writes."""
-    path = os.environ.get("MEASUREMENTS")
-
-    def write(table: str, row: str, column: str, seconds: float) -> None:
-        if path is not None:
-            with Path(path).open("a") as file:
-                file.write(json.dumps([table, row, column, seconds]) + "\n")
-
-    return write

@@ -1,4 +1,4 @@
-"""Write measurements of the server tests into the tables of a document: `tables.py MEASUREMENTS DOCUMENT`."""
+"""Write what tests have measured into the tables of documents: `tables.py MEASUREMENTS DOCUMENT...`."""
 
 import json
 import re
@@ -6,33 +6,39 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-Measurement = tuple[str, str, str, float]
+Measurement = tuple[str, str, str, float | str]
+
+ROWS = {"redis": "fault"}  # what a table's rows are, where they are not servers
 
 
 def table_of(name: str, measurements: list[Measurement]) -> str:
-    """Draw one table: a row for each server, a column for each fault, in the order in which they are known."""
+    """Draw one table: a row for each server, a column for each fault, in the order of the alphabet."""
     columns = list(dict.fromkeys(column for table, _, column, _ in measurements if table == name))
-    rows: dict[str, dict[str, float]] = defaultdict(dict)
-    for table, row, column, seconds in measurements:
+    rows: dict[str, dict[str, float | str]] = defaultdict(dict)
+    for table, row, column, value in measurements:
         if table == name:
-            rows[row][column] = seconds
-    lines = [f"| server | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+            rows[row][column] = value
+    lines = [f"| {ROWS.get(name, 'server')} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for row, cells in sorted(rows.items()):
-        texts = [f"{cells[column]:.1f} s" if column in cells else "never" for column in columns]
+        texts = [_shown(cells.get(column, "never")) for column in columns]
         lines.append(f"| {row} | {' | '.join(texts)} |")
     return "\n".join(lines)
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.1f} s"
 
 
 def write(measurements: list[Measurement], document: str) -> str:
     """Replace what stands between `<!-- table NAME -->` and `<!-- end -->`."""
 
     def replaced(match: re.Match[str]) -> str:
-        return f"{match[1]}{table_of(match[2], measurements)}\n{match[3]}"
+        return f"{match[1]}\n{table_of(match[2], measurements)}\n{match[3]}"
 
-    return re.sub(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", replaced, document, flags=re.DOTALL)
+    return re.sub(r"(<!-- table (\w+) -->)\n(?:.*?\n)??(<!-- end -->)", replaced, document, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     noted: list[Measurement] = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
-    page = Path(sys.argv[2])
-    page.write_text(write(sorted(noted), page.read_text()))
+    for page in map(Path, sys.argv[2:]):
+        page.write_text(write(sorted(noted), page.read_text()))

@@ -8,7 +8,7 @@ channel with no entry left, the index knows its last sequence.
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ._keys import Keys
 from ._message import entry
 from ._resp import ReplyError
 
+META = ("e", "s", "f", "g", "o", "x")
 CATCH_UP = 10_000
 FEWEST = 20
 
@@ -112,12 +113,12 @@ class Recovery:
         call, keys = server.link.call, self._keys
         pairs = zip(channels, starts, strict=True)
         replies: list[Any] = await asyncio.gather(
-            call("HMGET", keys.meta, "e", "s", "f", "g", "o", "x"),
             call("ZMSCORE", keys.index, *channels),
             *(call("XRANGE", keys.stream(name), f"({start}", "+", "COUNT", count) for name, start in pairs),
+            call("HMGET", keys.meta, *META),  # last: if this is the log's life, all of them are of it
             return_exceptions=True,
         )
-        meta, scores, *streams = replies
+        scores, *streams, meta = replies
         for reply in replies:
             strange = reply is not meta and reply is not scores and str(reply).startswith("WRONGTYPE")
             if isinstance(reply, Exception) and not strange:
@@ -128,10 +129,18 @@ class Recovery:
         ttl = self._ttl(channel)
         return 0 if ttl is None else round((now - ttl + server.clock) * 1_000_000)
 
-    async def changed(self, server: Server, after: Position) -> set[str]:
-        """Name the channels that something was published to since."""
-        names = await server.link.call("ZRANGE", self._keys.index, f"({after.sequence}", "+inf", "BYSCORE")
-        return {name.decode(errors="replace") for name in names}
+    async def changed(self, server: Server, channels: Collection[str], after: Position) -> tuple[str, ...]:
+        """Name those of these channels that something may have been published to since."""
+        call, index = server.link.call, self._keys.index
+        known, count, meta = await asyncio.gather(
+            call("ZRANGE", index, f"({after.sequence}", "+inf", "BYSCORE"),
+            call("ZCARD", index),
+            call("HMGET", self._keys.meta, *META),
+        )
+        if not count or _Meta.read(meta).x > after.sequence:
+            return tuple(channels)  # the index was evicted, or let go of some
+        names = {name.decode(errors="replace") for name in known}
+        return tuple(name for name in channels if name in names)
 
 
 class _Meta(NamedTuple):

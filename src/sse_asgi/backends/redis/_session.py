@@ -171,7 +171,9 @@ class Session:
             self._feed.advance(mark)
 
     def _look_at_role(self, role: Any) -> None:
-        if not isinstance(role, list) or role[0] != b"master":
+        if isinstance(role, Exception):
+            self.fail(str(role))
+        elif not isinstance(role, list) or role[0] != b"master":
             self.fail("it is no master any more")
 
     def _mark(self, on_mark: Callable[[Position | None], None], *, any_epoch: bool = False) -> None:

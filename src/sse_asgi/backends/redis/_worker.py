@@ -254,8 +254,8 @@ class Worker:
         if after is None or after.epoch != mark.epoch:
             self.feed.begin(mark)
             return
-        changed = await self._recovery.changed(session.server, after)
-        names = tuple(name for channel in self.feed.channels.values() for name in channel.names if name in changed)
+        channels = [name for channel in self.feed.channels.values() for name in channel.names]
+        names = await self._recovery.changed(session.server, channels, after)
         while names and after is not None:
             page = await self._recovery.read(session.server, names, after, mark, CATCH_UP)
             if page.epoch != mark.epoch:

@@ -22,6 +22,10 @@ local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 if epoch then
     clock = math.max(clock, known[2] + 1)
+    if redis.call('EXISTS', index) == 0 then -- evicted, or nothing was published yet
+        forgotten = known[2]
+        redis.call('HSET', meta, 'x', forgotten)
+    end
 else
     epoch = ARGV[1]
     redis.call('HSET', meta, 'e', epoch, 'o', ARGV[2])
@@ -29,13 +33,18 @@ end
 local sequence = string.format('%.0f', clock)
 redis.call('HSET', meta, 's', sequence)
 
+local function newest(stream)
+    local entries = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+    return entries[1] and string.match(entries[1][1], '^%d+')
+end
+
 for channel = 0, (#KEYS - 3) / 2 - 1 do
     local stream, topic = KEYS[4 + channel * 2], KEYS[5 + channel * 2]
     local name, size, ttl = ARGV[6 + channel * 3], tonumber(ARGV[7 + channel * 3]), tonumber(ARGV[8 + channel * 3])
     local previous = redis.call('ZSCORE', index, name)
     redis.call('ZADD', index, sequence, name)
     if size > 0 then
-        local before = previous or forgotten or '0'
+        local before = previous or newest(stream) or forgotten or '0'
         local function add()
             return redis.pcall('XADD', stream, 'MAXLEN', size, sequence .. '-0', 'p', before, 'd', payload)
         end

@@ -1,0 +1,44 @@
+"""The checker finds what it is there to find."""
+
+from collections.abc import Collection
+
+import pytest
+
+from real_redis.checker import Event, Seen, check
+
+GAP = None
+
+
+def log(*numbers: int | None, connection: int = 0) -> list[Seen]:
+    """Write down events of one publisher, whose ids are their numbers, and gaps."""
+    return [
+        Seen(0, 0, connection, f"0000000f-{number}", None if number is GAP else Event(0, number)) for number in numbers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "stored", "losses", "faults"),
+    [
+        (log(1, 2, 3), {1, 2, 3}, 0, set()),
+        (log(1, 3), {1, 3}, 0, set()),
+        (log(1, 3), {1, 2, 3}, 0, {"lost"}),
+        (log(2, 3), {1, 2, 3}, 0, {"lost"}),
+        (log(1, GAP, 3), {1, 2, 3}, 1, {"told"}),
+        (log(1, 3, GAP, 4), {1, 2, 3, 4}, 1, {"lost"}),
+        (log(1, GAP, 2, 4), {1, 2, 3, 4}, 1, {"lost"}),
+        (log(1, 2, 2), {1, 2}, 0, {"twice", "disorder"}),
+        (log(1, 3, 2), {1, 2, 3}, 0, {"lost", "disorder"}),
+        (log(1, GAP, GAP, 2), {1, 2}, 1, {"repeated"}),
+        (log(1, GAP, GAP, 2), {1, 2}, 2, set()),
+        (log(1, GAP) + log(GAP, 2, connection=1), {1, 2}, 1, set()),
+    ],
+)
+def test_what_is_found(seen: list[Seen], stored: Collection[int], losses: int, faults: set[str]) -> None:
+    """Each kind of fault is told from the others."""
+    found = check(seen, {0: stored}, [], losses)
+    assert {name for name, value in found._asdict().items() if value and name != "gaps"} == faults
+
+
+def test_what_is_kept_must_be_seen() -> None:
+    """A gap is no excuse for what Redis still has."""
+    assert check(log(1, GAP, 3), {0: {1, 2, 3}}, [Event(0, 2), Event(0, 3)], 1).kept == [Event(0, 2)]
