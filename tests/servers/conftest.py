@@ -1,6 +1,7 @@
 """Real servers for the tests of this folder."""
 
 from collections.abc import Callable, Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -35,3 +36,36 @@ def uvicorn_server(serve: Callable[..., Server]) -> Callable[..., Server]:
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Return each kind of server."""
     return KINDS[request.param]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "uvicorn",
+        "uvicorn --http h11 --loop asyncio",
+        "uvicorn --http zttp --http2",
+        "hypercorn",
+        "hypercorn -k trio",
+        "granian",
+        "gunicorn -k asgi",
+        "daphne",
+    ],
+)
+def which(request: pytest.FixtureRequest) -> str:
+    """Return the name of each kind of server that differs in how it serves."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def server(which: str) -> Iterator[Server]:
+    """Return a server of that kind on the odd application, one for all tests of a file."""
+    server = Server.start(tuple(word.replace("app:app", "odd_app:app") for word in KINDS[which].command))
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def name() -> str:
+    """Return what tells one request from another in the log."""
+    return uuid4().hex

@@ -3,52 +3,16 @@
 import http.client
 import re
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
-from uuid import uuid4
 
 import pytest
 
-from servers.kinds import KINDS
 from servers.processes import PATIENCE, Server, wait_until
 
 ERROR = r"event: sse\.error\ndata: \{\}\n\n"
 RETRY = r"retry: \d+\n"
 STACKS = ("none", "five")
 HTTP2 = ("uvicorn --http zttp --http2", "hypercorn", "hypercorn -k trio", "granian")
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        "uvicorn",
-        "uvicorn --http h11 --loop asyncio",
-        "uvicorn --http zttp --http2",
-        "hypercorn",
-        "hypercorn -k trio",
-        "granian",
-        "gunicorn -k asgi",
-        "daphne",
-    ],
-)
-def which(request: pytest.FixtureRequest) -> str:
-    """Return the name of each kind of server."""
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(scope="module")
-def server(which: str) -> Iterator[Server]:
-    """Return a server of each kind, one for all tests."""
-    server = Server.start(tuple(word.replace("app:app", "odd_app:app") for word in KINDS[which].command))
-    yield server
-    server.remove()
-
-
-@pytest.fixture
-def name() -> str:
-    """Return what tells one request from another in the log."""
-    return uuid4().hex
 
 
 def ask(server: Server, path: str, **headers: str) -> tuple[int, str]:

@@ -4,12 +4,10 @@ import json
 import socket
 import statistics
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from servers.kinds import KINDS
 from servers.processes import Server, wait_until
 
 STREAMS = 200
@@ -22,14 +20,6 @@ def which(request: pytest.FixtureRequest) -> str:
     """Return the name of each kind of server that differs in its event loop, or in how it runs one."""
     name: str = request.param
     return name
-
-
-@pytest.fixture(scope="module")
-def server(which: str) -> Iterator[Server]:
-    """Return a server of each kind, one for all tests."""
-    server = Server.start(tuple(word.replace("app:app", "odd_app:app") for word in KINDS[which].command))
-    yield server
-    server.remove()
 
 
 def connect(server: Server, path: str) -> socket.socket:
