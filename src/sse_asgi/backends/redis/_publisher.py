@@ -24,7 +24,7 @@ class Publisher:
         keys: Keys,
         scripts: Scripts,
         size: Callable[[str], int],
-        ttl: Callable[[str], float | None],
+        ttl: Callable[[str], int],
         timeout: float,
         *,
         keeps: bool,
@@ -80,9 +80,8 @@ class Publisher:
         before = "" if known is None else known.epoch
         arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
-            ttl = self._ttl(name)
             keys += (self._keys.stream(name), self._keys.topic(name))
-            arguments += (name, self._size(name), 0 if ttl is None else max(1, round(ttl * 1000)))
+            arguments += (name, self._size(name), self._ttl(name))
         reply = await self._scripts.publish.run(session.server.link, keys, arguments)
         epoch, _, sequence = reply.decode().partition("-")
         position = Position(epoch, int(sequence))
