@@ -196,5 +196,5 @@ async def test_where_nobody_is_here_nothing_runs() -> None:
                 await told(watcher, "+ada")
             await told(watcher, "-ada")
             with anyio.fail_after(5):
-                while hub._registry.presence._task is not None:  # type: ignore[union-attr] # noqa: SLF001
+                while hub._registry.presence._task is not None:  # type: ignore[union-attr]
                     await anyio.sleep(0.005)

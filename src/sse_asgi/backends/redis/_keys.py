@@ -5,9 +5,9 @@ class Keys:
     """The names of one hub.
 
     Attributes:
-        meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `f`
-            and `g` what that server still had and what it gives out from then on, `x` the last sequence that fell out
-            of the index.
+        meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `h`
+            holes: what a server still had after a restart, and what it gives out from then on, as pairs; `x` the last
+            sequence that fell out of the index.
         index: A sorted set: each channel's last sequence.
         leases: A sorted set: until when each process that lists who is here is heard of.
         base: What all of them begin with.
