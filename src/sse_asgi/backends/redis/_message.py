@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from ..._event import Entry, ServerSentEvent
+from ..._event import Entry, ReceivedEntry, ServerSentEvent
 from ..._position import Position
 
 PLAIN_EPOCH = b"-"
@@ -54,7 +54,7 @@ def entry(channels: tuple[str, ...], position: Position | None, first: bytes, da
         header, _, _ = data.partition(b"\n")
         channels, key = _read_header(header, channels)
         data = data[len(header) :]
-    return Entry(ServerSentEvent.from_frame(data[1:]), position, channels, key, first + data if first else data[1:])
+    return ReceivedEntry(first + data if first else data[1:], position, channels, key)
 
 
 def _read_header(header: bytes, channels: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
