@@ -167,6 +167,30 @@ async def test_one_backend_carries_several_hubs(server: RedisServer, name: str) 
     await backend.unsubscribe(("a",))
 
 
+async def test_a_reader_who_leaves_late_cuts_off_nobody(new_hub: NewHub) -> None:
+    """Whoever leaves a hub that was closed and opened again leaves the readers of its next life alone."""
+    hub = new_hub()
+    async with hub:
+        late = await hub.subscribe("a").__aenter__()
+    async with hub, reading(hub, "a") as reader:
+        await late.__aexit__()
+        await hub.publish("a", "1")
+        await reader.has("1")
+
+
+async def test_a_hub_that_is_closed_leaves_no_channel_behind(
+    new_hub: NewHub, shared_redis: RedisServer, name: str
+) -> None:
+    """Where another hub keeps the connections open, the channels of the closed one are unsubscribed from."""
+    async with new_hub() as hub:
+        async with Hub(hub.backend) as other:
+            late = await other.subscribe("a").__aenter__()
+        with anyio.fail_after(5):
+            while shared_redis.cli("PUBSUB", "CHANNELS", f"sse:{{{name}}}:*"):
+                await anyio.sleep(0.01)
+        await late.__aexit__()
+
+
 async def test_an_unknown_channel_is_parted_from_quietly(new_hub: NewHub) -> None:
     """A reader of a hub that was closed and opened again leaves no trace."""
     async with new_hub() as hub:

@@ -141,7 +141,7 @@ class RedisBackend(Backend):
         try:
             await worker.join(joining)
         except BaseException:
-            await self.unsubscribe(channels)
+            worker.part(list(joining))
             raise
         return worker.feed.position
 
