@@ -215,8 +215,7 @@ class Tape:
         self.told: list[object] = []
 
     def deliver(self, entry: Entry) -> None:
-        assert entry.position is not None
-        self.told.append(entry.position.sequence)
+        self.told.append(entry.channels if entry.position is None else entry.position.sequence)
 
     def advance(self, position: Position) -> None:
         self.told.append(f"at {position.sequence}")
@@ -255,6 +254,23 @@ def test_each_event_is_delivered_once() -> None:
     log.arrives("a", 12, 11, "a", "b")
     log.arrives("b", 12, 0, "a", "b")
     assert log.tape.told == ["at 10", 11, 12]
+
+
+def test_without_history_an_event_of_several_channels_is_delivered_once() -> None:
+    """A channel that is only being joined, or has no reader, leaves it to the others."""
+    keys, tape = Keys("sse", "x"), Tape()
+    feed = Feed(keys, keeps=False)
+    feed.sinks.append(tape)
+    joining = feed.use(keys.topic("a"), "a")
+    feed.join([feed.use(keys.topic(name), name) for name in "bc"], None, hold=False)
+    message = b"- 0 0 " + payload(ServerSentEvent("x"), ("a", "b", "c", "d"), None)
+    for name in "abc":
+        feed.receive([b"message", keys.topic(name), message])
+    assert tape.told == [("a", "b", "c", "d")]
+    feed.join([joining], None, hold=False)
+    for name in "abc":
+        feed.receive([b"message", keys.topic(name), message])
+    assert tape.told == [("a", "b", "c", "d")] * 2
 
 
 def test_what_nobody_reads_is_dropped() -> None:

@@ -161,8 +161,9 @@ class Feed:
             self.fail(ANOTHER_LIFE)
             return
         one = entry(channel.names, None, b"", data)
-        mine = (name for name in one.channels if self._keys.topic(name) in self.channels)
-        if next(mine) == channel.names[0]:  # of the topics that bring this event here, one hands it over
+        mine = (self.channels.get(self._keys.topic(name)) for name in one.channels)
+        # Of the joined topics that bring this event here, the first hands it over; all bring it before the next mark.
+        if next(other for other in mine if other is not None and other.joined) is channel:
             for sink in self.sinks:
                 sink.deliver(one)
 
