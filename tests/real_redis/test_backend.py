@@ -30,6 +30,14 @@ async def test_an_event_arrives_as_it_was_published(new_hub: NewHub) -> None:
     assert (seen.channels, same.channels) == (("a", "b"), ("a",))
 
 
+async def test_a_retry_that_ends_all_reconnecting_arrives(new_hub: NewHub) -> None:
+    """The standard has no largest number of milliseconds."""
+    async with new_hub() as hub, hub.subscribe("a") as reader:
+        await hub.publish("a", "1", retry=10**4299)
+        await hub.publish("a", "2")
+        assert (await anext(reader)).retry == 10**4299
+
+
 async def test_two_connections_whatever_the_number_of_readers(server: RedisServer, new_hub: NewHub) -> None:
     """A process has one connection for commands and one for pub/sub."""
     async with new_hub(server) as hub:

@@ -33,6 +33,7 @@ def ignored(hub: Hub) -> int:
         "{epoch} 8000000000000000 0 \ndata: x\n\ndata: y\n\n",
         "{epoch} 8000000000000000 0 \nid: 1\ndata: x\n\n",
         "{epoch} 8000000000000000 0 \nretry: soon\ndata: x\n\n",
+        "{epoch} 8000000000000000 0 \nretry: " + "1" * 4301 + "\ndata: x\n\n",
         "{epoch} 8000000000000000 0 \ndata: a\rb\n\n",
         "{epoch} 8000000000000000 0 [1]\ndata: x\n\n",
         '{epoch} 8000000000000000 0 {"c":["other"]}\ndata: x\n\n',
