@@ -89,7 +89,7 @@ class Publisher:
         text, _, problem = reply.decode(errors="replace").partition(" ")
         epoch, _, sequence = text.partition("-")
         position = Position(epoch, int(sequence))
-        worker.acknowledge(position)
+        worker.acknowledge(session, position)
         _check(problem)
         return position
 
