@@ -310,6 +310,21 @@ def test_a_slot_that_moves_ends_the_session() -> None:
     assert log.failed == ["the cluster moved the hub's slot"]
 
 
+def test_a_channel_that_is_left_and_entered_at_once_has_not_moved() -> None:
+    """What was asked for is answered; one answer more is the cluster's, and a new connection owes none."""
+    log = Log("a")
+    topic = log.keys.topic("a")
+    log.feed.part([topic])
+    log.feed.part([topic])
+    for _ in range(2):
+        log.feed.receive([b"sunsubscribe", topic, 0])
+    assert log.failed == []
+    log.feed.part([topic])
+    log.feed.leave()
+    log.feed.receive([b"sunsubscribe", topic, 0])
+    assert log.failed == ["the cluster moved the hub's slot"]
+
+
 @given(st.lists(st.sampled_from("ab"), max_size=12), st.integers(0, 12))
 def test_held_messages_keep_their_order(channels: list[str], at: int) -> None:
     """Whatever is held during catching up comes after it, once."""

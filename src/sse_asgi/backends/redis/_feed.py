@@ -14,6 +14,7 @@ connection itself, so that its answer comes after every event up to it), and by 
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -28,6 +29,7 @@ logger = logging.getLogger("sse_asgi")
 HELD = 10_000
 MAX_SEQUENCE = 1 << 53  # what Lua counts exactly
 MESSAGES = (b"message", b"smessage")
+PARTINGS = (b"unsubscribe", b"sunsubscribe")
 EPOCH_DIGITS = 8
 # What Position(...) does, in half the time.
 new_position = tuple.__new__
@@ -82,6 +84,7 @@ class Feed:
         self._epoch_text, self._epoch, self._id = "", b"", b""
         self._held: list[tuple[Channel, bytes]] | None = None
         self._again = False
+        self._parting: Counter[bytes] = Counter()
         self.fail: Callable[[str], None] = lambda _: None
 
     # Which channels
@@ -104,9 +107,14 @@ class Feed:
             del self.channels[topic]
         return not channel.users
 
+    def part(self, topics: Collection[bytes]) -> None:
+        """Expect an answer to having unsubscribed from these."""
+        self._parting.update(topics)
+
     def leave(self) -> None:
         """Expect nothing: the connection is a new one."""
         self._held = None
+        self._parting.clear()
         for channel in self.channels.values():
             channel.last = math.inf
 
@@ -124,7 +132,13 @@ class Feed:
                 self._held.append((channel, push[2]))
             else:
                 self._again = True
-        elif push[0] == b"sunsubscribe" and push[1] in self.channels:
+        elif push[0] in PARTINGS:
+            self._parted(push[1])
+
+    def _parted(self, topic: bytes) -> None:
+        if self._parting[topic] > 1:
+            self._parting[topic] -= 1
+        elif self._parting.pop(topic, 0) == 0 and topic in self.channels:  # nobody asked for it
             self.fail("the cluster moved the hub's slot")
 
     def _take(self, channel: Channel, message: bytes) -> None:

@@ -165,6 +165,7 @@ class Session:
 
     def part(self, topics: Collection[bytes]) -> None:
         """Unsubscribe."""
+        self._feed.part(topics)
         self._messages.post(self.verbs[2], *topics)
 
     # Looking after it
