@@ -89,6 +89,39 @@ async def test_entries_that_are_not_ours(new_hub: NewHub, shared_redis: RedisSer
         assert ignored(hub) == 1  # Redis gave all three the sequence of the event before
 
 
+async def test_a_header_without_a_bottom(server: RedisServer, new_hub: NewHub, name: str) -> None:
+    """JSON that is too deep to be read is left out of what arrives, of history, and when a process catches up."""
+    deep = f"{'[' * 100_000}\ndata: x\n\n"
+    async with new_hub(server) as hub, reading(hub, "a") as live:
+        first = await hub.publish("a", "1") or ""
+        epoch, _, sequence = first.partition("-")
+        server.cli("PUBLISH", f"sse:{{{name}}}:c:a", f"{epoch} {int(sequence) + 1} 0 {deep}")
+        server.cli("XADD", f"sse:{{{name}}}:s:a", f"{int(sequence) + 1}", "p", "0", "d", deep)
+        await hub.publish("a", "2")
+        await live.has("1", "2")
+        async with reading(hub, "a", last_event_id=first) as reader:
+            await reader.has("2")
+        server.cli("CLIENT", "PAUSE", "100", "WRITE")
+        server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        server.cli("XADD", f"sse:{{{name}}}:s:a", "*", "p", "0", "d", deep)
+        await hub.publish("a", "3")
+        await live.has("1", "2", "3")
+        assert live.gaps == reader.gaps == []
+        assert ignored(hub) >= 2
+
+
+async def test_an_index_with_infinite_scores(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """What is no sequence is not ours, and nothing is known of that channel."""
+    async with new_hub() as hub:
+        first = await hub.publish("a", "1")
+        shared_redis.cli("ZADD", f"sse:{{{name}}}:i", "inf", "a")
+        async with reading(hub, "a", last_event_id=first) as reader:
+            await hub.publish("a", "2")
+            await reader.has("2")
+        assert reader.gaps == []
+        assert [event.data for event in await hub.history("a")] == ["1", "2"]
+
+
 @pytest.mark.parametrize("command", [("SET", "nonsense"), ("XADD", "9000000000000000-0", "p", "0")])
 async def test_a_stream_that_is_not_ours_is_replaced(
     new_hub: NewHub, shared_redis: RedisServer, name: str, command: tuple[str, ...]

@@ -10,6 +10,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection
 from itertools import groupby
+from math import isinf
 from typing import Any, NamedTuple
 
 from ..._event import Entry, History
@@ -102,7 +103,9 @@ class Recovery:
             name: loss
             for name, score, horizon in zip(channels, scores, horizons, strict=True)
             if after is not None
-            and (loss := _loss(read[name], meta.x if score is None else int(score), start, horizon)).sequence
+            and (
+                loss := _loss(read[name], meta.x if score is None or isinf(score) else int(score), start, horizon)
+            ).sequence
         }
         rows, end = _merge(list(read.values()), count, upto.sequence, limit)
         return Page(meta.epoch, rows, end, losses, whole)

@@ -44,7 +44,7 @@ local function attempt(event, ...)
 end
 
 local function keep(event, index, payload, name, stream, size, ttl)
-    local previous = redis.call('ZSCORE', index, name)
+    local previous = string.match(redis.call('ZSCORE', index, name) or '', '^%d+$') -- "inf" is not ours
     if size ~= '0' then
         local before = previous or newest(stream) or event.forgotten or '0'
         local function add(call)
