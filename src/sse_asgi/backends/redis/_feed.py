@@ -149,7 +149,9 @@ class Feed:
             self.lose("lost", channel.names)
         channel.last, channel.digits = sequence, digits
         if sequence > self._sequence:
-            self.deliver(one, position)
+            self.position, self._sequence = position, sequence
+            for sink in self.sinks:
+                sink.deliver(one)
 
     def _take_foreign(self, channel: Channel, epoch: bytes, data: bytes) -> None:
         """Take a message without a place in our log: fine where none has one, else the log has another life."""
