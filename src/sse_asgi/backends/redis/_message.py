@@ -60,7 +60,10 @@ def entry(channels: tuple[str, ...], position: Position | None, first: bytes, da
 
 
 def _read_header(header: bytes, channels: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    fields = json.loads(header)
+    try:
+        fields = json.loads(header)
+    except RecursionError as error:
+        raise ValueError from error
     names, key = (fields.get("c", channels), fields.get("k")) if isinstance(fields, dict) else ((), None)
     if not isinstance(names, list | tuple) or channels[0] not in names or not isinstance(key, str | None):
         raise ValueError
