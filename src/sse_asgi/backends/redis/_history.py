@@ -219,5 +219,4 @@ def decode(row: Row, position: Position) -> Entry:
     """
     if row.previous is None:
         raise ValueError
-    header, _, frame = row.data.partition(b"\n")
-    return entry((row.channel,), position, f"id: {position}\n".encode(), header, frame)
+    return entry((row.channel,), position, f"id: {position}".encode(), row.data)
