@@ -158,9 +158,10 @@ class RedisBackend(Backend):
         """
         worker = self._opened()
         while True:
-            session = await worker.commands()
             try:
-                page = await self._recovery.read(session.server, channels, after, upto, limit)
+                async with worker.reading:
+                    session = await worker.commands()
+                    page = await self._recovery.read(session.server, channels, after, upto, limit)
                 if page.epoch != upto.epoch:  # the readers are told, and read again
                     await worker.follow(session, page.epoch)
                     return History((), after)
