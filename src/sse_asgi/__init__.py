@@ -9,7 +9,7 @@ from ._response import EventSourceResponse
 from ._subscription import Subscription
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
-from .config import create_hub
+from .config import Settings, create_hub
 from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PublishUnknownError",
     "SSEError",
     "ServerSentEvent",
+    "Settings",
     "SlowReaderError",
     "Subscription",
     "create_hub",
