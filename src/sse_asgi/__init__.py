@@ -11,6 +11,7 @@ from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .config import Settings, create_hub
 from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+from .publisher import Publisher
 
 __all__ = [
     "Backend",
@@ -23,6 +24,7 @@ __all__ = [
     "HubClosedError",
     "MemoryBackend",
     "PublishUnknownError",
+    "Publisher",
     "SSEError",
     "ServerSentEvent",
     "Settings",
