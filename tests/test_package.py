@@ -27,6 +27,7 @@ FLOORS = {
     "decoder": 1,
     "exceptions": 1,
     "_position": 1,
+    "_demo": 1,
     "_runtime": 1,
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
@@ -87,8 +88,8 @@ STRANGERS: dict[str, set[str]] = {
     "redis": {"backends.redis._address", "backends.redis._dial"},
     "hiredis": {"backends.redis._resp"},
     "trio": {"_runtime"},
-    "fastapi": {"__main__"},
-    "uvicorn": {"__main__"},
+    "fastapi": {"_demo"},
+    "uvicorn": {"_demo"},
 }
 
 MAX_BODY_LINES = 30
