@@ -26,6 +26,7 @@ from sse_asgi.publisher import _leave
 
 REAL_REDIS = Path(__file__).parent / "real_redis"
 PATIENCE = 15.0
+SCRIPT_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def interrupted() -> Iterator[None]:
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         yield
-    assert time.monotonic() - sent[0] < 1
+    assert time.monotonic() - sent[0] < 3
     thread.join()
 
 
@@ -220,7 +221,7 @@ def test_while_redis_is_away_publishing_fails(own_redis: RedisServer, settings: 
         began = time.monotonic()
         with pytest.raises(BackendError, match="the event was not published: Redis was away for 5 s"):
             one.publish("a", "lost")
-        assert 4 < time.monotonic() - began < 8
+        assert 4 < time.monotonic() - began < 10
         own_redis.start()
         assert one.publish("a", "stored")
         own_redis.restart()
@@ -330,7 +331,7 @@ def test_a_collected_one_is_closed(settings: Settings, shared_redis: RedisServer
     assert len(threads()) == 1
     del one
     gc.collect()
-    assert threads() == []
+    until(lambda: not threads())
     until(lambda: f"name={settings.hub_name} " not in shared_redis.cli("CLIENT", "LIST"))
 
 
@@ -417,13 +418,13 @@ def test_a_failure_at_the_end_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
 EXIT = """
 from sse_asgi import Publisher
 publisher = Publisher()
-print(publisher.publish("a", "x"))
+print(publisher.publish("a", "x"), flush=True)
 """
 
 EXIT_OF_A_FUNCTION = """
 from sse_asgi import Publisher
 def main():
-    print(Publisher().publish("a", "x"))
+    print(Publisher().publish("a", "x"), flush=True)
 main()
 """
 
@@ -433,7 +434,7 @@ gc.disable()
 from sse_asgi import Publisher
 publisher = Publisher()
 publisher.self = publisher
-print(publisher.publish("a", "x"))
+print(publisher.publish("a", "x"), flush=True)
 del publisher
 """
 
@@ -445,7 +446,7 @@ publisher = Publisher("redis://127.0.0.1:1")
 threading.Thread(target=publisher.publish, args=("a", "x"), daemon=True).start()
 while not publisher._worker()._opened.done():
     time.sleep(0.01)
-print("end")
+print("end", flush=True)
 """
 
 FORK = """
@@ -473,11 +474,12 @@ for number in range(3):
 """
 
 
-def run(script: str, settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a program on the settings' hub, in Python's development mode, where every warning is printed."""
+def start(script: str, settings: Settings) -> subprocess.Popen[str]:
+    """Run a program on the settings' hub; a warning, of what is left open for instance, is an error."""
     env = {**os.environ, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
-    command = [sys.executable, "-X", "dev", *options, "-c", script]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    # Later Pythons deprecate forking a process that has threads, which is what is tried here.
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 EXITS = {
@@ -493,16 +495,20 @@ EXITS = {
 def test_a_script_ends_without_closing(settings: Settings, script: str, host: str) -> None:
     """It ends at once, with nothing on stderr, although the Publisher was never closed."""
     settings = Settings(backend_url=settings.backend_url.replace("127.0.0.1", host), hub_name=settings.hub_name)
-    began = time.monotonic()
-    done = run(script, settings, "-W", "error")
-    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
-    assert time.monotonic() - began < 4
+    with start(script, settings) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        began = time.monotonic()
+        assert process.communicate(timeout=SCRIPT_SECONDS) == ("", "")
+        assert time.monotonic() - began < 3
+    assert process.returncode == 0
 
 
 def test_forked_processes_publish_on_their_own(settings: Settings) -> None:
     """A child connects anew, however it ends, and the parent's connections stay what they were."""
-    done = run(FORK, settings)
-    assert (done.returncode, done.stderr) == (0, "")
+    with start(FORK, settings) as process:
+        assert process.communicate(timeout=SCRIPT_SECONDS) == ("", "")
+    assert process.returncode == 0
     children = [text for number in range(3) for text in (f"child {number}", f"child {number}", "parent", "parent")]
     assert texts(settings) == ["parent", *children]
 
@@ -515,7 +521,8 @@ def test_a_web_process_hands_on_what_a_script_published(settings: Settings) -> N
     try:
         stream = server.open("/events/?channel=a")
         stream.until(b"id: ")
-        position = run(EXIT, settings).stdout.strip()
+        with start(EXIT, settings) as process:
+            position = process.communicate(timeout=SCRIPT_SECONDS)[0].strip()
         assert b"data: x" in stream.until(b"data: x")
         assert f"id: {position}\n".encode() in stream.until(b"data: x")
     finally:
