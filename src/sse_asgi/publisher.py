@@ -11,11 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple, Self
 
 import anyio
-import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
 from ._hub import Hub
-from ._runtime import thread_safe_caller
+from ._runtime import in_event_loop, thread_safe_caller
 from .config import Settings, create_hub
 
 LEAVE_SECONDS = 1.0
@@ -66,7 +65,9 @@ class Publisher:
         Raises:
             RuntimeError: An event loop runs in this thread, which would wait too; or the Publisher is closed.
         """
-        _check_no_event_loop()
+        if in_event_loop():
+            msg = "a Publisher would hold up the event loop of this thread: `await hub.publish(...)` instead"
+            raise RuntimeError(msg)
         options = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
         return self._worker().publish(channels, data, options)
 
@@ -98,15 +99,6 @@ def _leave(workers: "dict[int, _Worker]") -> None:
     if worker is not None:
         worker.stop()
         worker.join(LEAVE_SECONDS)
-
-
-def _check_no_event_loop() -> None:
-    try:
-        anyio.lowlevel.current_token()
-    except RuntimeError:
-        return
-    msg = "a Publisher would hold up the event loop that runs in this thread: `await hub.publish(...)` instead"
-    raise RuntimeError(msg)
 
 
 class _Opened(NamedTuple):
