@@ -36,6 +36,30 @@ async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str 
     return ["end" if len(text or "") == len(end) else text for text in reader.texts[:-1]], reader.gaps
 
 
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("hello", "malformed"),
+        ("{epoch}-", "malformed"),
+        ("{epoch}-{sequence}-1", "malformed"),
+        ("{epoch}-1{sequence}0", "malformed"),
+        ("{epoch}x-{sequence}", "malformed"),
+        ("0badc0de-{sequence}", "epoch"),
+        ("{elsewhere}", "epoch"),
+        ("{epoch}-9000000000000000", "fork"),
+    ],
+    ids=["garbage", "half", "three parts", "too long", "no epoch", "foreign epoch", "another hub", "future"],
+)
+async def test_an_id_that_is_not_of_this_log(new_hub: NewHub, name: str, form: str, reason: str) -> None:
+    """Whoever comes with it is told, and gets everything that is kept; the stream then goes on as any other."""
+    async with new_hub() as hub, new_hub(name=f"{name} elsewhere") as other:
+        given = await ids(hub, "a", 2)
+        elsewhere = (await ids(other, "a", 1))[0]
+        mine, _, sequence = given[0].partition("-")
+        wrong = form.format(epoch=mine, sequence=sequence, elsewhere=elsewhere)
+        assert await resumed(hub, "a", wrong) == (["0", "1"], [reason])
+
+
 async def test_trimming_is_exact(new_hub: NewHub) -> None:
     """The reader of the last event that is gone is complete, and the one before it is told."""
     async with new_hub(history_size=3) as hub:
@@ -94,6 +118,27 @@ async def test_a_channel_that_fell_out_of_the_index(
             shared_redis.cli("DEL", keys("i"))
             assert (await resumed(hub, "a", given[0])) == (["end"], ["trimmed"])
         assert live.gaps == []
+
+
+async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """The stream shows that a reader who had everything misses nothing, and what one who did not misses."""
+    async with new_hub(history_size=2) as hub:
+        given = await ids(hub, "a", 4)
+        shared_redis.cli("SET", keys("s:c"), "nonsense")
+        await hub.publish("b", "later")
+        shared_redis.cli("DEL", keys("i"))
+        await hub.publish("b", "last")
+        async with (
+            reading(hub, "a", "b", last_event_id=given[3]) as complete,
+            reading(hub, "a", last_event_id=given[0]) as trimmed,
+            reading(hub, "c", last_event_id=given[3]) as strange,
+        ):
+            await complete.has("later", "last")
+            await trimmed.has("2", "3")
+            await strange.until(lambda one: one.gaps)
+        assert (complete.gaps, trimmed.gaps, strange.gaps) == ([], ["trimmed"], ["evicted"])
 
 
 async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
