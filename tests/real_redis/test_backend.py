@@ -139,16 +139,24 @@ async def test_without_history_an_outage_is_told(server: RedisServer, new_hub: N
         await reader.has("1")
 
 
-async def test_a_message_with_a_place_is_foreign_to_a_hub_without_history(new_hub: NewHub) -> None:
-    """Two configurations of one hub do not understand each other, and say so."""
-    async with new_hub(history_size=0) as hub, new_hub() as other, reading(hub, "a") as reader:
-        await other.publish("a", "1")
-        await hub.publish("a", "2")
-        await reader.has("2")
+async def test_two_configurations_of_one_hub(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A process without history and one with do not hear each other, and both say why."""
+    async with new_hub(history_size=0) as hub, new_hub() as other, reading(hub, "a") as one, reading(other, "a") as two:
+        for number in "12":
+            await other.publish("a", f"kept {number}")
+            await hub.publish("a", f"passing {number}")
+        await one.has("passing 1", "passing 2")
+        await two.has("kept 1", "kept 2")
+        await two.until(lambda _: other.backend.ignored == 2)  # type: ignore[attr-defined]
         backend = hub.backend
         assert isinstance(backend, RedisBackend)
-        assert backend.ignored == 1
+        assert backend.ignored == 2
     assert backend.ignored == 0
+    warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert [("channel 'a'" in one, "give all of them the same history_size" in one) for one in warnings] == [
+        (True, True),
+        (True, True),
+    ]
 
 
 # Several hubs, several loops

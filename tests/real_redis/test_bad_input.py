@@ -47,7 +47,8 @@ def ignored(hub: Hub) -> int:
         "too-long-an-epoch 1 0 \ndata: x\n\n",
         "hello to all of you",
         '{\n    "a": 1\n}',
-        "- 0 0 \ndata: x\n\n",
+        "good day to you",
+        "deadbeef day to you",
     ],
 )
 async def test_a_message_that_is_not_ours(
@@ -66,6 +67,20 @@ async def test_a_message_that_is_not_ours(
     assert [one.message for one in caplog.records if one.levelname != "DEBUG"] == [
         "Redis: a message on the channel 'a' is not of this library, or broken; it and its like are ignored"
     ]
+
+
+async def test_a_message_that_looks_like_one_of_another_life(
+    new_hub: NewHub, shared_redis: RedisServer, name: str
+) -> None:
+    """The log is the same all the same, and so is the session."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        session = worker.session
+        shared_redis.cli("PUBLISH", f"sse:{{{name}}}:c:a", "00000000 1 0 \ndata: x\n\n")
+        await hub.publish("a", "1")
+        await reader.has("1")
+        await worker.reach()  # what was asked because of the message is answered
+        assert worker.session is session
 
 
 async def test_bytes_that_are_no_text(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:

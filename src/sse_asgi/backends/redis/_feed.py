@@ -36,6 +36,11 @@ EPOCH = re.compile(rb"[0-9a-f]{8}")
 new_position = tuple.__new__
 
 ANOTHER_LIFE = "its log began another life"
+FOREIGN = "not of this library, or broken; it and its like are ignored"
+MIXED = (
+    "of a process that opens this hub with history_size=0 while another does not, and neither gets the other's "
+    "events: give all of them the same history_size"
+)
 
 
 class Channel:
@@ -66,6 +71,7 @@ class Feed:
         keeps: Whether there is a history.
         ignored: How many messages and entries were not ours.
         fail: Ends the session that is on.
+        look: Has it find out whether the log is still the same.
     """
 
     def __init__(self, keys: Keys, *, keeps: bool) -> None:
@@ -86,7 +92,9 @@ class Feed:
         self._held: list[tuple[Channel, bytes]] | None = None
         self._again = False
         self._parting: Counter[bytes] = Counter()
+        self._said: set[str] = set()
         self.fail: Callable[[str], None] = lambda _: None
+        self.look: Callable[[], None] = lambda: None
 
     # Which channels
 
@@ -147,7 +155,7 @@ class Feed:
         try:
             epoch, digits, previous, data = message.split(b" ", 3)
             if epoch != self._epoch:
-                self._take_foreign(channel, epoch, data)
+                self._take_foreign(channel, epoch, digits, data)
                 return
             sequence = int(digits)
             if not digits.isdigit() or sequence > MAX_SEQUENCE:
@@ -168,27 +176,33 @@ class Feed:
             for sink in self.sinks:
                 sink.deliver(one)
 
-    def _take_foreign(self, channel: Channel, epoch: bytes, data: bytes) -> None:
-        """Take a message without a place in our log: fine where none has one, else the log has another life."""
+    def _take_foreign(self, channel: Channel, epoch: bytes, digits: bytes, data: bytes) -> None:
+        """Take a message without a place in our log: fine where none has one, else the log may have another life."""
         if not channel.joined:
             return
-        if not (EPOCH.fullmatch(epoch) if self.keeps else epoch == PLAIN_EPOCH):
+        other = EPOCH.fullmatch(epoch) and digits.isdigit()
+        if not other and epoch != PLAIN_EPOCH:
             raise ValueError
-        if self.keeps:
-            self.fail(ANOTHER_LIFE)
-            return
-        one = entry(channel.names, None, b"", data)
+        if bool(other) is not self.keeps:
+            self.ignore(f"an event on the channel {channel.names[0]!r}", MIXED)
+        elif other:
+            self.look()
+        else:
+            self._pass_on(channel, entry(channel.names, None, b"", data))
+
+    def _pass_on(self, channel: Channel, one: Entry) -> None:
         mine = (self.channels.get(self._keys.topic(name)) for name in one.channels)
         # Of the joined topics that bring this event here, the first hands it over; all bring it before the next mark.
         if next(other for other in mine if other is not None and other.joined) is channel:
             for sink in self.sinks:
                 sink.deliver(one)
 
-    def ignore(self, what: str) -> None:
+    def ignore(self, what: str, why: str = FOREIGN) -> None:
         """Count something that is not ours; say so once."""
         self.ignored += 1
-        if self.ignored == 1:
-            logger.warning("Redis: %s is not of this library, or broken; it and its like are ignored", what)
+        if why not in self._said:
+            self._said.add(why)
+            logger.warning("Redis: %s is %s", what, why)
 
     # Marks
 

@@ -90,7 +90,7 @@ class Worker:
         while True:
             session = Session(self._keys, self.feed, self._timeout, self._on_end)
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
-            self.feed.fail = session.fail
+            self.feed.fail, self.feed.look = session.fail, session.look
             try:
                 await self._begin(session)
                 pause = FIRST_PAUSE
