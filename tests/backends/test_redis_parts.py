@@ -1,6 +1,7 @@
 """The parts of RedisBackend that need no server: bytes to replies, replies to askers, messages to sinks."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -306,6 +307,20 @@ def test_a_message_of_another_life_is_looked_into() -> None:
     assert (log.looks, log.feed.ignored) == ([None], 1)
     log.arrives("a", 13)
     assert log.tape.told == ["at 10", 13]
+
+
+def test_a_sequence_from_the_far_future_is_ignored() -> None:
+    """It is at most a day ahead of the server's clock, or of what the server gave out, if its clock was set back."""
+    day, log = 86_400_000_000, Log("a")
+    now = round(time.monotonic() * 1_000_000)
+    log.arrives("a", now + 2 * day)
+    assert (log.tape.told, log.feed.ignored) == (["at 10"], 1)
+    log.feed.clock = 2 * day / 1_000_000
+    log.arrives("a", now + 2 * day)
+    log.feed.clock = 0.0
+    log.arrives("a", now + 3 * day - 1, now + 2 * day)
+    log.arrives("a", now + 5 * day, now + 3 * day)
+    assert log.tape.told == ["at 10", now + 2 * day, now + 3 * day - 1]
 
 
 def test_a_slot_that_moves_ends_the_session() -> None:

@@ -11,6 +11,7 @@ from sse_asgi import Hub, MemoryBackend
 pytestmark = pytest.mark.anyio
 
 NewHub = Callable[..., Hub]
+HOUR = 3_600_000_000
 
 
 def ignored(hub: Hub) -> int:
@@ -23,27 +24,28 @@ def ignored(hub: Hub) -> int:
     [
         "hello",
         "",
-        "{epoch} 9000000000000000 0",
-        "{epoch} 9000000000000000 0 ",
+        "{epoch} 9007199254740992 0 \ndata: x\n\n",
+        "{epoch} {next} 0",
+        "{epoch} {next} 0 ",
         "{epoch} -5 0 \ndata: x\n\n",
         "{epoch} 99999999999999999 0 \ndata: x\n\n",
         "{epoch} 9900000000000000 0 \ndata: x\n\n",
-        "{epoch} 8000000000000000 x \ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \ndata: x\n",
-        "{epoch} 8000000000000000 0 \ndata: x\n\ndata: y\n\n",
-        "{epoch} 8000000000000000 0 \nid: 1\ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \nretry: soon\ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \nretry: " + "1" * 4301 + "\ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \ndata: a\rb\n\n",
-        "{epoch} 8000000000000000 0 [1]\ndata: x\n\n",
-        '{epoch} 8000000000000000 0 {"c":["other"]}\ndata: x\n\n',
-        '{epoch} 8000000000000000 0 {"c":["a",7]}\ndata: x\n\n',
-        '{epoch} 8000000000000000 0 {"k":1}\ndata: x\n\n',
-        '{epoch} 8000000000000000 0 {"c":7}\ndata: x\n\n',
-        "{epoch} 8000000000000000 0 {\ndata: x\n\n",
-        pytest.param("{epoch} 8000000000000000 0 " + "[" * 2000 + "\ndata: x\n\n", id="deeply nested"),
-        "{epoch} 8000000000000000 0 \nevent: a\rb\ndata: x\n\n",
-        '{epoch} 8000000000000000 0 {"k":"a"}\ndata: x\n',
+        "{epoch} {next} x \ndata: x\n\n",
+        "{epoch} {next} 0 \ndata: x\n",
+        "{epoch} {next} 0 \ndata: x\n\ndata: y\n\n",
+        "{epoch} {next} 0 \nid: 1\ndata: x\n\n",
+        "{epoch} {next} 0 \nretry: soon\ndata: x\n\n",
+        "{epoch} {next} 0 \nretry: " + "1" * 4301 + "\ndata: x\n\n",
+        "{epoch} {next} 0 \ndata: a\rb\n\n",
+        "{epoch} {next} 0 [1]\ndata: x\n\n",
+        '{epoch} {next} 0 {"c":["other"]}\ndata: x\n\n',
+        '{epoch} {next} 0 {"c":["a",7]}\ndata: x\n\n',
+        '{epoch} {next} 0 {"k":1}\ndata: x\n\n',
+        '{epoch} {next} 0 {"c":7}\ndata: x\n\n',
+        "{epoch} {next} 0 {\ndata: x\n\n",
+        pytest.param("{epoch} {next} 0 " + "[" * 2000 + "\ndata: x\n\n", id="deeply nested"),
+        "{epoch} {next} 0 \nevent: a\rb\ndata: x\n\n",
+        '{epoch} {next} 0 {"k":"a"}\ndata: x\n',
         "too-long-an-epoch 1 0 \ndata: x\n\n",
         "hello to all of you",
         '{\n    "a": 1\n}',
@@ -57,9 +59,10 @@ async def test_a_message_that_is_not_ours(
     """It reaches nobody; what is ours goes on."""
     async with new_hub() as hub, reading(hub, "a") as reader:
         first = await hub.publish("a", "1") or ""
-        topic = f"sse:{{{name}}}:c:a"
+        epoch, _, sequence = first.partition("-")
+        message = message.replace("{epoch}", epoch).replace("{next}", str(int(sequence) + 1))
         for _ in range(2):
-            shared_redis.cli("PUBLISH", topic, message.replace("{epoch}", first.partition("-")[0]))
+            shared_redis.cli("PUBLISH", f"sse:{{{name}}}:c:a", message)
         await hub.publish("a", "2")
         await reader.has("1", "2")
         assert reader.gaps == []
@@ -85,10 +88,10 @@ async def test_a_message_that_looks_like_one_of_another_life(
 
 async def test_bytes_that_are_no_text(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """Data that is no UTF-8 is not handed on."""
-    script = "return redis.call('PUBLISH', KEYS[1], ARGV[1] .. ' 8000000000000000 0 \\ndata: \\255\\n\\n')"
+    script = "return redis.call('PUBLISH', KEYS[1], ARGV[1] .. ' ' .. ARGV[2] .. ' 0 \\ndata: \\255\\n\\n')"
     async with new_hub() as hub, reading(hub, "a") as reader:
-        first = await hub.publish("a", "1") or ""
-        shared_redis.cli("EVAL", script, "1", f"sse:{{{name}}}:c:a", first.partition("-")[0])
+        epoch, _, sequence = (await hub.publish("a", "1") or "").partition("-")
+        shared_redis.cli("EVAL", script, "1", f"sse:{{{name}}}:c:a", epoch, str(int(sequence) + 1))
         await hub.publish("a", "2")
         await reader.has("1", "2")
         assert ignored(hub) == 1
@@ -163,10 +166,10 @@ async def test_a_stream_that_is_not_ours_is_replaced(
 
 
 async def test_a_poisoned_sequence_is_healed(server: RedisServer, new_hub: NewHub, name: str) -> None:
-    """An event with a sequence from the future is a life of the log of its own: readers are told, and all goes on."""
+    """An event with a sequence from the near future begins a life of its own: readers are told, and all goes on."""
     async with new_hub(server) as hub, reading(hub, "a") as reader:
-        first = await hub.publish("a", "1") or ""
-        message = f"{first.partition('-')[0]} 8000000000000000 0 \ndata: false\n\n"
+        epoch, _, sequence = (await hub.publish("a", "1") or "").partition("-")
+        message = f"{epoch} {int(sequence) + HOUR} 0 \ndata: false\n\n"
         server.cli("PUBLISH", f"sse:{{{name}}}:c:a", message)
         await reader.until(lambda one: one.gaps)
         await hub.publish("a", "2")

@@ -15,6 +15,7 @@ connection itself, so that its answer comes after every event up to it), and by 
 import logging
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
@@ -28,7 +29,7 @@ from ._message import PLAIN_EPOCH, entry
 logger = logging.getLogger("sse_asgi")
 
 HELD = 10_000
-MAX_SEQUENCE = 1 << 53  # what Lua counts exactly
+DAY = 86_400_000_000
 MESSAGES = (b"message", b"smessage")
 PARTINGS = (b"unsubscribe", b"sunsubscribe")
 EPOCH = re.compile(rb"[0-9a-f]{8}")
@@ -69,6 +70,7 @@ class Feed:
         sinks: Who is told; they come and go.
         position: See above; None before the first mark, and without history.
         keeps: Whether there is a history.
+        clock: The server's clock at our monotonic time 0, in seconds.
         ignored: How many messages and entries were not ours.
         fail: Ends the session that is on.
         look: Has it find out whether the log is still the same.
@@ -86,6 +88,8 @@ class Feed:
         self.sinks: list[Sink] = []
         self.position: Position | None = None
         self._sequence = -1
+        self.clock = 0.0
+        self._bound = 0
         self.ignored = 0
         self.keeps = keeps
         self._epoch_text, self._epoch, self._id = "", b"", b""
@@ -158,7 +162,7 @@ class Feed:
                 self._take_foreign(channel, epoch, digits, data)
                 return
             sequence = int(digits)
-            if not digits.isdigit() or sequence > MAX_SEQUENCE:
+            if not digits.isdigit() or (sequence > self._bound and self.is_beyond(sequence)):
                 raise ValueError  # noqa: TRY301 - handled as all that is not ours
             if sequence <= channel.last:
                 return
@@ -175,6 +179,11 @@ class Feed:
             self.position, self._sequence = position, sequence
             for sink in self.sinks:
                 sink.deliver(one)
+
+    def is_beyond(self, sequence: int) -> bool:
+        """Tell whether a sequence is more than a day ahead of the server's clock, and of all that it gave out."""
+        self._bound = max(round((time.monotonic() + self.clock) * 1_000_000), self._sequence) + DAY
+        return sequence > self._bound
 
     def _take_foreign(self, channel: Channel, epoch: bytes, digits: bytes, data: bytes) -> None:
         """Take a message without a place in our log: fine where none has one, else the log may have another life."""

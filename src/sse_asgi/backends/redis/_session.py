@@ -210,6 +210,8 @@ class Session:
                 self.fail(ANOTHER_LIFE)
         elif mark.sequence < known.sequence:
             self.fail("it lost its last events")
+        elif not any_epoch and self._feed.is_beyond(mark.sequence):  # and events up to it may have been ignored
+            self.fail("its clock was set")
 
 
 def _read_mark(reply: list[bytes | None]) -> Position | None:

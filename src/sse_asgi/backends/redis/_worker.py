@@ -109,7 +109,7 @@ class Worker:
 
     async def _begin(self, session: Session) -> None:
         await session.open(self._addresses)
-        self._run_id = session.server.run
+        self._run_id, self.feed.clock = session.server.run, session.server.clock
         await session.fence(self._scripts, self._known())
         session.check()
         self.session = session
