@@ -24,12 +24,26 @@ BATCH = 512
 CLOSED = "the hub was closed"
 
 # Error replies that say that nothing was done, and that another server must be looked for.
-ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "TRYAGAIN", "ASK", "NOAUTH")
+ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "NOAUTH")
+# Those of a cluster while it moves the slot, about keys that are not here: not yet, or not any more.
+MOVING = ("TRYAGAIN", "ASK")
+MOVING_SECONDS = 0.1
 
 
 def is_elsewhere(error: ReplyError) -> bool:
     """Tell whether an error reply ends the session."""
-    return str(error).startswith(ELSEWHERE)
+    return _says(error, ELSEWHERE)
+
+
+def is_moving(error: ReplyError) -> bool:
+    """Tell whether the same may be asked again in a moment."""
+    return _says(error, MOVING)
+
+
+def _says(error: ReplyError, words: tuple[str, ...]) -> bool:
+    text = str(error)
+    # Redis 6.2 wraps the errors of a script's commands.
+    return text.startswith(words) or any(f"-{word} " in text for word in words)
 
 
 class Session:
