@@ -313,6 +313,10 @@ class Hub:
         while (position := registry.position()) is not None:
             # Up to what is kept now, which this process need not have heard of yet.
             page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
+            if (now := registry.position()) is None or now.epoch != position.epoch:  # in another life of the log
+                kept.clear()
+                after = None
+                continue
             events = ((entry, entry.event) for entry in page.entries)
             kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
             if page.next is None:
