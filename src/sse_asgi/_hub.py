@@ -21,6 +21,7 @@ from ._options import (
     check_callable,
     check_channel,
     check_channels,
+    check_key,
     check_options,
     check_seconds,
     initial_events,
@@ -219,8 +220,9 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field or a bad channel name.
-            TypeError: Data that cannot be written as JSON, or a function on a backend that crosses processes.
+            ValueError: No data, an id, a bad field, key or channel name.
+            TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
+                crosses processes.
             BackendError: The event was not stored.
             PublishUnknownError: It may have been stored; publish again with an idempotency_key.
         """
@@ -228,6 +230,8 @@ class Hub:
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
         if self._patterns.names:
             names = self._patterns.gather(names)
+        check_key("key", key)
+        check_key("idempotency_key", idempotency_key)
         message = self._message(data, event, retry)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")

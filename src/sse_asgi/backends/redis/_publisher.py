@@ -91,8 +91,10 @@ class Publisher:
             arguments += (name, self._keys.topic(name), self._size(name), self._ttl(name))
         reply = await self._scripts.publish.run(session.server.link, keys, arguments)
         text, _, problem = reply.decode(errors="replace").partition(" ")
-        epoch, _, sequence = text.partition("-")
-        position = Position(epoch, int(sequence))
+        position = Position.parse(text)
+        if position is None:
+            msg = "the event was not published: what Redis remembers of its idempotency_key is not of this library"
+            raise BackendError(msg)
         worker.acknowledge(session, position)
         _check(problem)
         return position
