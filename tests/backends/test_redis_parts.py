@@ -163,6 +163,18 @@ async def test_much_that_arrives_at_once_is_read_to_its_end() -> None:
 
 
 @pytest.mark.anyio
+async def test_an_answer_that_takes_long_to_arrive_is_waited_for() -> None:
+    """As long as some of it comes, the server is there."""
+    link, _, lost = linked(0.2)
+    asked = link.call("A")
+    for part in (b"$", b"3\r\n", b"ab", b"c\r\n"):
+        await asyncio.sleep(0.1)
+        link.data_received(part)
+    assert await asked == b"abc"
+    assert lost == []
+
+
+@pytest.mark.anyio
 async def test_an_idle_link_is_left_alone() -> None:
     """Nobody waits, so nothing is late."""
     link, _, lost = linked(0.01)
