@@ -13,7 +13,7 @@ from typing import Any
 
 from ..._position import Position, new_epoch
 from ._address import Addresses
-from ._dial import Server, UnusableError, dial
+from ._dial import Server, UnusableError, dial, learn_nodes
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
@@ -82,8 +82,10 @@ class Session:
 
         Raises:
             UnusableError: There is no server that answers and suits.
+            LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
+        await learn_nodes(self.server, addresses)
         listen = partial(Link, self._timeout, self._feed.receive)
         other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
         self._messages = other.link
