@@ -81,6 +81,55 @@ async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str)
             assert one.gaps == two.gaps == []
 
 
+async def test_a_slot_of_which_the_first_key_has_gone_ahead(
+    cluster: list[RedisServer], new_hub: NewHub, name: str
+) -> None:
+    """The hub is down until the others have followed, and then goes on where it was."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = str(key_slot(name.encode()))
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    async with new_hub(url=url, timeout=0.3) as hub, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        ids = {node: node.cli("CLUSTER", "MYID") for node in (owner, other)}
+        other.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[owner])
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[other])
+        move = ["MIGRATE", "127.0.0.1", str(other.port), "", "0", "5000", "KEYS"]
+        owner.cli(*move, f"sse:{{{name}}}:m")
+        with pytest.raises(BackendError):
+            await hub.publish("a", "refused")
+        await until(lambda: hub.state == "down")
+        owner.cli(*move, *owner.cli("CLUSTER", "GETKEYSINSLOT", slot, "10").split())
+        for node in (other, owner):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[other])
+        await until(lambda: hub.state == "up")
+        await hub.publish("a", "2")
+        await reader.has("1", "2")
+        assert reader.gaps == []
+
+
+async def test_without_history_a_slot_that_is_being_moved(
+    cluster: list[RedisServer], new_hub: NewHub, name: str
+) -> None:
+    """An event for one channel passes, and one for several waits."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = key_slot(name.encode())
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}", history_size=0) as hub:
+        async with reading(hub, "a") as reader:
+            port = hub.backend._worker.session.server.address._port  # type: ignore[attr-defined]
+            owner = next(node for node in cluster if node.port == port)
+            other = next(node for node in cluster if node is not owner)
+            owner.cli("CLUSTER", "SETSLOT", str(slot), "MIGRATING", other.cli("CLUSTER", "MYID"))
+            await hub.publish("a", "1")
+            waits = asyncio.create_task(hub.publish(["a", "b"], "2"))
+            assert not (await asyncio.wait([waits], timeout=0.3))[0]
+            await reader.has("1")
+            owner.cli("CLUSTER", "SETSLOT", str(slot), "STABLE")
+            await waits
+            await reader.has("1", "2")
+
+
 async def test_a_page_that_is_reloaded_on_a_cluster(cluster: list[RedisServer], new_hub: NewHub) -> None:
     """A channel that is left and entered at once has not moved: the session stays."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))

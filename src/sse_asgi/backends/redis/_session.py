@@ -21,6 +21,8 @@ from ._resp import Argument, ReplyError
 from ._scripts import Scripts
 
 BATCH = 512
+PLAIN_VERBS = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
+SHARDED_VERBS = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 CLOSED = "the hub was closed"
 
 # Error replies that say that nothing was done, and that another server must be looked for.
@@ -92,9 +94,7 @@ class Session:
         if other.run != self.server.run:
             msg = "the two connections reached different servers"
             raise UnusableError(msg)
-        self.verbs = (
-            ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if other.cluster else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
-        )
+        self.verbs = SHARDED_VERBS if other.cluster else PLAIN_VERBS
 
     async def fence(self, scripts: Scripts, known: Position | None) -> None:
         """Let the server find out whether it still has everything up to the last position that this process knows of.
