@@ -311,6 +311,19 @@ def test_without_history_an_event_of_several_channels_is_delivered_once() -> Non
     assert tape.told == [("a", "b", "c", "d")] * 2
 
 
+def test_without_history_what_was_held_for_a_reader_who_left_is_dropped() -> None:
+    """The others get theirs."""
+    keys, tape = Keys("sse", "x"), Tape()
+    feed = Feed(keys, keeps=False)
+    feed.sinks.append(tape)
+    feed.join([feed.use(keys.topic(name), name) for name in "ab"], None, hold=True)
+    for name in "ab":
+        feed.receive([b"message", keys.topic(name), b"- 0 0 " + payload(ServerSentEvent("x"), (name,), None)])
+    feed.drop(keys.topic("a"))
+    assert feed.release()
+    assert tape.told == [("b",)]
+
+
 def test_what_nobody_reads_is_dropped() -> None:
     """Messages that were on their way when the last reader left, and other pushes, are nothing."""
     log = Log("a")

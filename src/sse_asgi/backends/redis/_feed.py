@@ -202,7 +202,7 @@ class Feed:
     def _pass_on(self, channel: Channel, one: Entry) -> None:
         mine = (self.channels.get(self._keys.topic(name)) for name in one.channels)
         # Of the joined topics that bring this event here, the first hands it over; all bring it before the next mark.
-        if next(other for other in mine if other is not None and other.joined) is channel:
+        if next((other for other in mine if other is not None and other.joined), None) is channel:
             for sink in self.sinks:
                 sink.deliver(one)
 
