@@ -124,11 +124,16 @@ async def test_a_clock_that_was_set_back(new_hub: NewHub, shared_redis: RedisSer
 
 async def test_a_clock_that_was_set_forward(new_hub: NewHub) -> None:
     """Events that seem to be from the far future are there once the clock is looked at again."""
+    month = 30 * 86_400
     async with new_hub() as hub, reading(hub, "a") as reader:
         worker = hub.backend._worker  # type: ignore[attr-defined]
-        worker.feed.clock -= 30 * 86_400  # as if the server's were a month ahead of what it was
-        worker.feed._bound = 0
+        feed, position = worker.feed, worker.feed.position
+        feed.clock -= month  # as if the server's had been a month behind
+        feed.position = position._replace(sequence=position.sequence - month * 1_000_000)
+        feed._sequence, feed._bound = feed.position.sequence, 0
         await hub.publish("a", "1")
+        await reader.until(lambda _: feed.ignored)
+        assert reader.texts == []
         worker.session.look()
         await reader.has("1")
         assert reader.gaps == []
