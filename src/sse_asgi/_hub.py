@@ -85,7 +85,8 @@ class Hub:
             patterns: Names like `orders.*`: what is published to a channel that matches also reaches the readers of
                 the channel that is called `orders.*`, which has a history of its own. `*` is any run of characters.
                 Give the same patterns to every process that publishes.
-            presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more.
+            presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more,
+                give or take a third of it.
             presence_grace: Seconds for which a reader that has left is still present, so that nobody is seen to go and
                 come when a page is reloaded or a server restarted.
 
@@ -335,7 +336,7 @@ class Hub:
         overflow: Overflow | None = None,
         position_frames: bool = True,
         identity: str | None = None,
-        presence: bool = False,
+        presence: bool | str | Collection[str] = False,
     ) -> Subscription:
         """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
 
@@ -355,7 +356,9 @@ class Hub:
             position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
                 out of history.
             identity: Who this reader is, for `presence` and `disconnect`.
-            presence: Whether its identity is listed on the channels while it is open, see `Hub.presence`.
+            presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
+                these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
+                give them a channel of their own, so that they push nothing out of the history.
 
         Raises:
             HubClosedError: The hub is not open.
@@ -375,7 +378,7 @@ class Hub:
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
             overflow=defaults.overflow if overflow is None else overflow,
             identity=identity,
-            presence=presence,
+            presence=_presence(channels, presence),
         )
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
@@ -453,6 +456,17 @@ def _patience(what: str) -> Iterator[None]:
     except TimeoutError as error:
         msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
         raise BackendError(msg) from error
+
+
+def _presence(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -> tuple[str, ...]:  # noqa: FBT001 - as subscribe has it
+    if isinstance(wanted, bool):
+        return check_channels(channels) if wanted else ()
+    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for name in names:
+        if name not in channels:
+            msg = f"presence={name!r} is none of the channels that are subscribed to"
+            raise ValueError(msg)
+    return names
 
 
 def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
