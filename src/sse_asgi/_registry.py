@@ -6,11 +6,14 @@ import anyio
 
 from ._event import Entry, History
 from ._position import Position
+from ._presence import Presence
 from ._runtime import Wakeup, new_wakeup
+from ._stats import Stats, Tally
 from ._subscription import Subscription
-from .backends.base import Backend
+from .backends.base import Backend, Member
 from .exceptions import HubClosedError
 
+CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
 
 
@@ -30,11 +33,15 @@ class Registry:
 
     Attributes:
         up: Whether the backend is reachable.
+        presence: Who is here, by way of this process.
+        tally: What is counted for all readers.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, presence: Presence) -> None:
         """Know of no readers."""
         self.up = True
+        self.presence = presence
+        self.tally = Tally()
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -60,6 +67,9 @@ class Registry:
         for name in subscription.channels:
             if not self._channels[name].subscribed:
                 position = await self._subscribe(name, self._channels[name])
+        if subscription.options.presence:
+            identity = str(subscription.options.identity)
+            self.presence.enter(subscription, [Member(name, identity) for name in subscription.channels])
         return position
 
     async def _subscribe(self, name: str, channel: _Channel) -> Position | None:
@@ -81,6 +91,7 @@ class Registry:
                 await self._unsubscribe(name, channel)
         for wakeup in self._draining:
             wakeup.set()
+        self.presence.leave(subscription)
 
     async def _unsubscribe(self, name: str, channel: _Channel) -> None:
         with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
@@ -139,6 +150,25 @@ class Registry:
         self._closed = True
         for reader in self._readers(None):
             reader.end("shutdown")
+
+    def subscriptions(self, channel: str | None = None) -> list[Subscription]:
+        """Return the readers of a channel, or all, without the hub's own."""
+        readers = self._readers(None if channel is None else (channel,))
+        return [reader for reader in readers if reader.channels != (CONTROL,)]
+
+    def stats(self) -> Stats:
+        """Count what is here."""
+        readers = self.subscriptions()
+        waiting = [reader.waiting for reader in readers]
+        return Stats(
+            connections=len(readers),
+            channels={name: len(channel.readers) for name, channel in self._channels.items() if name != CONTROL},
+            buffered_events=sum(events for events, _ in waiting),
+            buffered_bytes=sum(size for _, size in waiting),
+            drops=self.tally.drops,
+            gaps=self.tally.gaps,
+            published=self.tally.published,
+        )
 
     def _readers(self, names: Iterable[str] | None) -> Iterable[Subscription]:
         channels = self._channels
