@@ -1,108 +1,138 @@
-"""What a reader is allowed, until when, and how an open stream hears that it is no longer."""
+"""Who may read: asked when a stream begins, and while it is open."""
 
+import inspect
 import logging
 import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ._channels import ServedChannels, asked_for
+from ._grant import Grant, as_grant
+from ._options import check_callable, check_seconds
 from ._runtime import Alarm, Child, shared_timer, spawn
 from ._subscription import Subscription
+from .tickets import ChannelSigner, TicketError
 
 logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 3600.0
 SERVER_ERROR = 500
+CHALLENGE = {"WWW-Authenticate": "Ticket"}  # no scheme that a browser would ask its user a password for
+
+Authorize = Callable[[Request, tuple[str, ...]], Any]
 
 
-@dataclass(frozen=True)
-class Grant:
-    """What `authorize` may return to say more than a reader's properties.
+class Admission(NamedTuple):
+    """What a request was allowed.
 
     Attributes:
-        properties: Anything that tells this reader from others, as in `Hub.subscribe`.
-        expires_at: When the stream ends, so that the reconnect is authorised afresh: an aware datetime, or Unix
-            seconds; None for never.
-        identity: Who the reader is, for `hub.presence` and `hub.disconnect(identity=...)`.
-
-    Raises:
-        TypeError: `expires_at` is no time, or `identity` is no str.
-        ValueError: A datetime without a time zone, seconds that are not finite, or an empty identity.
+        channels: What it reads.
+        grant: On what terms.
+        ask: Authorises it again; None where a ticket was enough.
     """
 
-    properties: Any = None
-    expires_at: datetime | float | None = None
-    identity: str | None = None
+    channels: tuple[str, ...]
+    grant: Grant
+    ask: Callable[[], Awaitable[Grant]] | None = None
 
-    def __post_init__(self) -> None:
-        """Check what can be wrong."""
-        if self.identity is not None and not isinstance(self.identity, str):
-            msg = f"identity must be a str or None, not {type(self.identity).__name__}: str(user.id), for instance"
+
+class Access:
+    """Lets requests in, by a ticket or by what the application says."""
+
+    def __init__(
+        self,
+        served: ServedChannels,
+        authorize: Authorize | None,
+        *,
+        revalidate: float | None,
+        tickets: ChannelSigner | None,
+        max_channels: int,
+    ) -> None:
+        """Check what was given; see EventSourceApp.
+
+        Raises:
+            TypeError: `authorize` is no function, or `tickets` no signer.
+            ValueError: `revalidate` is not above 0, or there is nothing to ask again.
+        """
+        self._served = served
+        self._authorize: Authorize | None = check_callable("authorize", authorize)
+        self._revalidate = check_seconds("revalidate", revalidate)
+        self._tickets = tickets
+        self._max_channels = max_channels
+        if tickets is not None and not isinstance(tickets, ChannelSigner):
+            msg = f"tickets must be a ChannelSigner, not {type(tickets).__name__}: ChannelSigner(secret)"
             raise TypeError(msg)
-        if self.identity == "":
-            msg = "identity must not be empty: None is a reader whom nobody knows"
-            raise ValueError(msg)
-        if self.expires_at is not None and not math.isfinite(_unix_seconds(self.expires_at)):
-            msg = f"expires_at={self.expires_at} must be finite: None never expires"
+        if revalidate is not None and authorize is None:
+            msg = "revalidate= asks authorize= again, which is not given"
             raise ValueError(msg)
 
-    @property
-    def seconds_left(self) -> float:
-        """How long it holds, below 0 when it has expired."""
-        return math.inf if self.expires_at is None else _unix_seconds(self.expires_at) - time.time()
+    async def admit(self, request: Request) -> Admission:
+        """Say what a request may read.
 
+        Raises:
+            HTTPException: It is refused.
+        """
+        ticket = request.query_params.getlist("ticket")
+        if self._tickets is not None and ticket:
+            return self._by_ticket(self._tickets, ticket[0], asked_for(request, self._max_channels))
+        if self._tickets is not None and self._authorize is None:
+            raise HTTPException(401, "a ticket is needed, as ?ticket=...", CHALLENGE)
+        channels = await self._served.of(request)
+        if self._authorize is None:
+            return Admission(channels, Grant())
+        ask = partial(self._ask, self._authorize, request, channels)
+        return Admission(channels, await ask(), ask)
 
-def as_grant(value: Any) -> Grant:
-    """Make a grant of what `authorize` returned: itself, a reader's name, or any other properties."""
-    if isinstance(value, Grant):
-        return value
-    return Grant(value, identity=value or None) if isinstance(value, str) else Grant(value)
+    def _by_ticket(self, signer: ChannelSigner, text: str, asked: tuple[str, ...]) -> Admission:
+        try:
+            ticket = signer.read(text)
+        except TicketError as error:
+            raise HTTPException(401, str(error), CHALLENGE) from error
+        for name in asked:
+            if name not in ticket.channels:
+                raise HTTPException(403, f"the ticket is not for the channel {name!r}")
+        return Admission(asked or ticket.channels, ticket.grant)
 
+    async def _ask(self, authorize: Authorize, request: Request, channels: tuple[str, ...]) -> Grant:
+        answer = authorize(request, channels)
+        grant = as_grant(await answer if inspect.isawaitable(answer) else answer)
+        if grant.seconds_left <= 0:
+            raise HTTPException(401, "what was granted has expired", CHALLENGE)
+        return grant
 
-def _unix_seconds(when: Any) -> float:
-    if isinstance(when, datetime):
-        if when.utcoffset() is None:
-            msg = f"expires_at={when} has no time zone: datetime.now(UTC) + timedelta(...) has one"
-            raise ValueError(msg)
-        return when.timestamp()
-    if isinstance(when, bool) or not isinstance(when, int | float):
-        msg = f"expires_at must be an aware datetime or Unix seconds, not {type(when).__name__}"
-        raise TypeError(msg)
-    return float(when)
+    def watch(self, response: ASGIApp, subscription: Subscription, admission: Admission) -> ASGIApp:
+        """Return the response, watched if there is anything to watch."""
+        every = self._revalidate if admission.ask is not None else None
+        if every is None and admission.grant.expires_at is None:
+            return response
+        return WatchedResponse(response, subscription, admission, every)
 
 
 class WatchedResponse:
     """A response whose stream ends, as `revoked`, when its grant expires or is not given again."""
 
     def __init__(
-        self,
-        response: ASGIApp,
-        subscription: Subscription,
-        grant: Grant,
-        *,
-        ask: Callable[[], Awaitable[Grant]],
-        every: float | None,
+        self, response: ASGIApp, subscription: Subscription, admission: Admission, every: float | None
     ) -> None:
         """Prepare.
 
         Args:
             response: What is served.
             subscription: What it streams.
-            grant: What was allowed.
-            ask: Authorises the request again.
-            every: Seconds, give or take a fifth, after which that is asked; None never does.
+            admission: What was allowed.
+            every: Seconds, give or take a fifth, after which that is asked again; None never does.
         """
         self._response = response
         self._subscription = subscription
-        self._grant = grant
-        self._ask = ask
+        self._grant = admission.grant
+        self._ask = admission.ask
         self._every = every
         self._expiry = Alarm()
         self._question = Alarm()
@@ -141,6 +171,7 @@ class WatchedResponse:
         self._child = self._context.run(spawn, self._check)
 
     async def _check(self) -> None:
+        assert self._ask is not None
         try:
             grant = await self._ask()
         except Exception as error:

@@ -9,10 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from ._options import check_channels
-from ._patterns import compile_pattern
+from ._patterns import STAR, compile_pattern
 
 RESERVED = "sse."
-WILDCARD = "*"
+ANY = "*"
 
 Channels = Collection[str] | Callable[[Request], Any]
 
@@ -21,56 +21,149 @@ class ServedChannels:
     """What a mounted app serves, and to which request."""
 
     def __init__(
-        self, channels: Channels | None, default_channel: str, limit: int, patterns: Collection[str], *, open_to_any: bool
+        self,
+        channels: Channels | None,
+        *,
+        default: str,
+        limit: int,
+        gathered: Collection[str],
+        open_to_any: bool,
     ) -> None:
         """Check what was given.
 
         Args:
             channels: See EventSourceApp.
-            default_channel: What a request gets that names none.
+            default: What a request gets that asks for nothing, where `channels` does not say it.
             limit: The most names in one request.
-            patterns: Those whose events the hub gathers in a channel of their name.
-            open_to_any: Whether any name is served where `channels` is None.
+            gathered: The patterns that the hub gathers in channels of their names.
+            open_to_any: Whether None means any name, as `"*"` does.
 
         Raises:
-            ValueError: A name that cannot be served, or a template that cannot be filled.
+            ValueError: A name that is never served, or a template that cannot be read.
             TypeError: Names that are no str.
         """
-        self._default = served((default_channel,))
-        self._limit = limit
-        self._gathered = patterns
         self._function = channels if callable(channels) else None
-        self._any = channels == WILDCARD or (channels is None and open_to_any)
-        given = self._default if channels is None or callable(channels) or channels == WILDCARD else channels
-        self._names = served((given,) if isinstance(given, str) else given)
-        for name in self._names:
-            _check_template(name)
+        self._any = channels == ANY or (channels is None and open_to_any)
+        listed = default if channels is None or channels == ANY or callable(channels) else channels
+        self._names = [_Name(name) for name in offered((listed,) if isinstance(listed, str) else listed)]
+        self._limit = limit
+        self._gathered = gathered
 
     async def of(self, request: Request) -> tuple[str, ...]:
         """Return the channels of a request.
 
         Raises:
             HTTPException: 400 or 403, with the reason.
-            ValueError: The application's function gave a bad name, or a template has no such path parameter.
+            ValueError: The function gave a bad name, or the route has no path parameter for a template.
+            TypeError: The function gave something else than names.
         """
         if self._function is not None:
-            return await self._chosen(request)
-        names = tuple(_filled(name, request) for name in self._names)
-        asked = request.query_params.getlist("channel")
-        if not asked:
-            return self._all(names)
-        if len(asked) > self._limit:
-            raise HTTPException(400, f"at most {self._limit} channels in one request, not {len(asked)}")
-        wanted = requested(asked)
-        for name in wanted:
-            self._check(name, names)
-        return wanted
+            return await _chosen(self._function, request)
+        names = [name.fill(request, self._gathered) for name in self._names]
+        patterns = [text for name, text in zip(self._names, names, strict=True) if name.is_pattern]
+        plain = [text for text in names if text not in patterns]
+        asked = asked_for(request, self._limit)
+        if asked:
+            for name in asked:
+                self._check(name, plain, patterns)
+            return asked
+        every = plain or [name for name in patterns if name in self._gathered]
+        if not every:
+            raise HTTPException(400, "say which channel, as in ?channel=...")
+        return tuple(dict.fromkeys(every))
 
-    async def _chosen(self, request: Request) -> tuple[str, ...]:
-        assert self._function is not None
-        chosen = self._function(request)
-        if inspect.isawaitable(chosen):
-            chosen = await chosen
-        if not chosen:
-            raise HTTPException(403, "there is no channel here for this request")
-        return _not_reserved(check_channels((chosen,) if isinstance(chosen, str) else chosen))
+    def _check(self, name: str, plain: Collection[str], patterns: Collection[str]) -> None:
+        if name in plain:
+            return
+        if STAR in name:
+            if name in patterns and name in self._gathered:
+                return
+            raise HTTPException(403, f"the pattern {name!r} is not served here: ask for channels by their names")
+        if name.startswith(RESERVED) or not (self._any or any(compile_pattern(one)(name) for one in patterns)):
+            raise HTTPException(403, f"the channel {name!r} is not served here")
+
+
+def offered(names: Any) -> tuple[str, ...]:
+    """Check names that an application gives away.
+
+    Raises:
+        ValueError: A bad name, or one of the library's own.
+        TypeError: No names.
+    """
+    checked = check_channels(names)
+    if any(name.startswith(RESERVED) for name in checked):
+        msg = f"channels beginning with {RESERVED!r} are the library's own, and never served"
+        raise ValueError(msg)
+    return checked
+
+
+def asked_for(request: Request, limit: int) -> tuple[str, ...]:
+    """Return what `?channel=` names, each once.
+
+    Raises:
+        HTTPException: 400, a bad name or too many.
+    """
+    asked = request.query_params.getlist("channel")
+    if len(asked) > limit:
+        raise HTTPException(400, f"at most {limit} channels in one request, not {len(asked)}")
+    return _readable(asked) if asked else ()
+
+
+def _readable(names: Collection[str]) -> tuple[str, ...]:
+    try:
+        return check_channels(names)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+
+
+async def _chosen(function: Callable[[Request], Any], request: Request) -> tuple[str, ...]:
+    chosen = function(request)
+    if inspect.isawaitable(chosen):
+        chosen = await chosen
+    names = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())
+    if not names:
+        raise HTTPException(403, "there is no channel here for this request")
+    return _not_reserved(check_channels(names))
+
+
+def _not_reserved(names: tuple[str, ...]) -> tuple[str, ...]:
+    if any(name.startswith(RESERVED) for name in names):
+        raise HTTPException(403, f"channels beginning with {RESERVED!r} are not served")
+    return names
+
+
+class _Name:
+    """One of the names that are served: `news`, a template `room:{room}`, a pattern `orders.*`, or both in one."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            parts, problem = [], str(error)
+        else:
+            wrong = [field for _, field, spec, conversion in parts if field is not None and (spec or conversion)]
+            wrong += [field for _, field, _, _ in parts if field is not None and not field.isidentifier()]
+            problem = f"{wrong[0]!r} is no path parameter" if wrong else ""
+        if problem:
+            msg = f"the channel {text!r} is no template like 'room:{{room}}': {problem}; write {{{{ and }}}} for braces"
+            raise ValueError(msg)
+        self._parts = [(literal, field) for literal, field, _, _ in parts]
+        self.is_pattern = any(STAR in literal for literal, _ in self._parts)
+
+    def fill(self, request: Request, gathered: Collection[str]) -> str:
+        """Put the request's path parameters in; a `*` among them is no wildcard."""
+        values = {field: self._value(field, request) for _, field in self._parts if field is not None}
+        if not values:
+            return "".join(literal for literal, _ in self._parts)
+        text = "".join(literal + ("" if field is None else values[field]) for literal, field in self._parts)
+        if any(STAR in value for value in values.values()) and (self.is_pattern or text in gathered):
+            raise HTTPException(403, f"the pattern {text!r} is not served here: ask for channels by their names")
+        return _not_reserved(_readable((text,)))[0]
+
+    def _value(self, field: str, request: Request) -> str:
+        try:
+            return str(request.path_params[field])
+        except KeyError:
+            msg = f"the template {self._text!r} needs a path parameter: mount the app at '.../{{{field}}}'"
+            raise ValueError(msg) from None
