@@ -70,6 +70,7 @@ FLOORS = {
     "_middleware": 9,
     "backends.redis._worker": 9,
     "testing": 9,
+    "backends.redis._presence": 9,
     "backends.redis._publisher": 10,
     "backends.redis._backend": 11,
     "backends.redis": 12,

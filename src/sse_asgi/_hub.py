@@ -32,7 +32,7 @@ from ._registry import CONTROL, Registry
 from ._runtime import checkpoint, in_event_loop
 from ._stats import Stats
 from ._subscription import PAGE, Subscription
-from .backends.base import Backend
+from .backends.base import NO_PRESENCE, Backend
 from .backends.memory import MemoryBackend
 from .exceptions import BackendError, HubClosedError
 
@@ -366,6 +366,7 @@ class Hub:
             HubClosedError: The hub is not open.
             ValueError: No channel, a bad name, or a bad option.
             TypeError: A channel that is no str, or `initial` that is no collection of events.
+            NotImplementedError: `presence` on a backend that does not keep who is here.
         """
         registry = self._opened("cannot subscribe")
         defaults = self._defaults
@@ -385,6 +386,8 @@ class Hub:
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
             raise TypeError(msg)
         subscription = Subscription(registry, check_channels(channels), last_event_id, check_options(options))
+        if presence and type(self.backend).attend is Backend.attend:
+            raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
             self._control.start()
         return subscription
