@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ._channels import ServedChannels, asked_for
+from ._channels import ServedChannels
 from ._grant import Grant, as_grant
 from ._options import check_callable, check_seconds
 from ._runtime import Alarm, Child, shared_timer, spawn
@@ -53,7 +53,6 @@ class Access:
         *,
         revalidate: float | None,
         tickets: ChannelSigner | None,
-        max_channels: int,
     ) -> None:
         """Check what was given; see EventSourceApp.
 
@@ -65,7 +64,6 @@ class Access:
         self._authorize: Authorize | None = check_callable("authorize", authorize)
         self._revalidate = check_seconds("revalidate", revalidate)
         self._tickets = tickets
-        self._max_channels = max_channels
         if tickets is not None and not isinstance(tickets, ChannelSigner):
             msg = f"tickets must be a ChannelSigner, not {type(tickets).__name__}: ChannelSigner(secret)"
             raise TypeError(msg)
@@ -79,26 +77,28 @@ class Access:
         Raises:
             HTTPException: It is refused.
         """
+        asked = request.query_params.getlist("channel")
         ticket = request.query_params.getlist("ticket")
         if self._tickets is not None and ticket:
-            return self._by_ticket(self._tickets, ticket[0], asked_for(request, self._max_channels))
+            return self._by_ticket(self._tickets, ticket[0], asked)
         if self._tickets is not None and self._authorize is None:
             raise HTTPException(401, "a ticket is needed, as ?ticket=...", CHALLENGE)
-        channels = await self._served.of(request)
+        channels = await self._served.of(request, asked, unsaid_is_any=self._authorize is not None)
         if self._authorize is None:
             return Admission(channels, Grant())
         ask = partial(self._ask, self._authorize, request, channels)
         return Admission(channels, await ask(), ask)
 
-    def _by_ticket(self, signer: ChannelSigner, text: str, asked: tuple[str, ...]) -> Admission:
+    def _by_ticket(self, signer: ChannelSigner, text: str, asked: list[str]) -> Admission:
         try:
             ticket = signer.read(text)
         except TicketError as error:
             raise HTTPException(401, str(error), CHALLENGE) from error
-        for name in asked:
+        channels = self._served.readable(asked) if asked else ticket.channels
+        for name in channels:
             if name not in ticket.channels:
                 raise HTTPException(403, f"the ticket is not for the channel {name!r}")
-        return Admission(asked or ticket.channels, ticket.grant)
+        return Admission(channels, ticket.grant)
 
     async def _ask(self, authorize: Authorize, request: Request, channels: tuple[str, ...]) -> Grant:
         answer = authorize(request, channels)

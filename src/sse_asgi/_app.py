@@ -106,11 +106,8 @@ class EventSourceApp:
             msg = "presence=True needs authorize= or tickets=, which say who the readers are"
             raise ValueError(msg)
         self._hub = hub
-        any_name = authorize is not None
-        served = ServedChannels(
-            channels, default=default_channel, limit=max_channels, gathered=hub.patterns, open_to_any=any_name
-        )
-        self._access = Access(served, authorize, revalidate=revalidate, tickets=tickets, max_channels=max_channels)
+        self._served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
+        self._access = Access(self._served, authorize, revalidate=revalidate, tickets=tickets)
         self._cross_origin = CrossOrigin(cors_origins)
         self._presence = presence
         self._on_disconnect = check_callable("on_disconnect", on_disconnect)
@@ -171,7 +168,7 @@ class EventSourceApp:
         return await handlers[request.method](request, cors)
 
     def _place(self, scope: Scope) -> str:
-        """Return the path below this app; where a Route leads here there is none, because all of the path is its own."""
+        """Return the path below this app: none where a Route leads here, because all of the path is its own."""
         # Starlettes that do not name the route tell at least that there was no Mount.
         unmounted = scope.get("endpoint") is self and "app_root_path" not in scope
         if unmounted or isinstance(scope.get("route"), Route):

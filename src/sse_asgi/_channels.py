@@ -1,7 +1,7 @@
 """Which channels a request gets: fixed names, templates, patterns, or what a function says."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from string import Formatter
 from typing import Any
 
@@ -21,13 +21,7 @@ class ServedChannels:
     """What a mounted app serves, and to which request."""
 
     def __init__(
-        self,
-        channels: Channels | None,
-        *,
-        default: str,
-        limit: int,
-        gathered: Collection[str],
-        open_to_any: bool,
+        self, channels: Channels | None, *, default: str, limit: int = 100, gathered: Collection[str] = ()
     ) -> None:
         """Check what was given.
 
@@ -36,21 +30,26 @@ class ServedChannels:
             default: What a request gets that asks for nothing, where `channels` does not say it.
             limit: The most names in one request.
             gathered: The patterns that the hub gathers in channels of their names.
-            open_to_any: Whether None means any name, as `"*"` does.
 
         Raises:
             ValueError: A name that is never served, or a template that cannot be read.
             TypeError: Names that are no str.
         """
         self._function = channels if callable(channels) else None
-        self._any = channels == ANY or (channels is None and open_to_any)
+        self._unsaid = channels is None
+        self._any = channels == ANY
         listed = default if channels is None or channels == ANY or callable(channels) else channels
         self._names = [_Name(name) for name in offered((listed,) if isinstance(listed, str) else listed)]
         self._limit = limit
         self._gathered = gathered
 
-    async def of(self, request: Request) -> tuple[str, ...]:
+    async def of(self, request: Request, asked: Sequence[str], *, unsaid_is_any: bool) -> tuple[str, ...]:
         """Return the channels of a request.
+
+        Args:
+            request: The request.
+            asked: The names that it gives.
+            unsaid_is_any: Whether it may have any name where `channels` is None, as with `"*"`.
 
         Raises:
             HTTPException: 400 or 403, with the reason.
@@ -62,24 +61,34 @@ class ServedChannels:
         names = [name.fill(request, self._gathered) for name in self._names]
         patterns = [text for name, text in zip(self._names, names, strict=True) if name.is_pattern]
         plain = [text for text in names if text not in patterns]
-        asked = asked_for(request, self._limit)
         if asked:
-            for name in asked:
-                self._check(name, plain, patterns)
-            return asked
+            wanted = self.readable(asked)
+            for name in wanted:
+                self._check(name, plain, patterns, any_name=self._any or (self._unsaid and unsaid_is_any))
+            return wanted
         every = plain or [name for name in patterns if name in self._gathered]
         if not every:
             raise HTTPException(400, "say which channel, as in ?channel=...")
         return tuple(dict.fromkeys(every))
 
-    def _check(self, name: str, plain: Collection[str], patterns: Collection[str]) -> None:
+    def readable(self, asked: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of a request, each once.
+
+        Raises:
+            HTTPException: 400, a bad name or too many.
+        """
+        if len(asked) > self._limit:
+            raise HTTPException(400, f"at most {self._limit} channels in one request, not {len(asked)}")
+        return _readable(asked)
+
+    def _check(self, name: str, plain: list[str], patterns: list[str], *, any_name: bool) -> None:
         if name in plain:
             return
         if STAR in name:
             if name in patterns and name in self._gathered:
                 return
             raise HTTPException(403, f"the pattern {name!r} is not served here: ask for channels by their names")
-        if name.startswith(RESERVED) or not (self._any or any(compile_pattern(one)(name) for one in patterns)):
+        if name.startswith(RESERVED) or not (any_name or any(compile_pattern(one)(name) for one in patterns)):
             raise HTTPException(403, f"the channel {name!r} is not served here")
 
 
@@ -95,18 +104,6 @@ def offered(names: Any) -> tuple[str, ...]:
         msg = f"channels beginning with {RESERVED!r} are the library's own, and never served"
         raise ValueError(msg)
     return checked
-
-
-def asked_for(request: Request, limit: int) -> tuple[str, ...]:
-    """Return what `?channel=` names, each once.
-
-    Raises:
-        HTTPException: 400, a bad name or too many.
-    """
-    asked = request.query_params.getlist("channel")
-    if len(asked) > limit:
-        raise HTTPException(400, f"at most {limit} channels in one request, not {len(asked)}")
-    return _readable(asked) if asked else ()
 
 
 def _readable(names: Collection[str]) -> tuple[str, ...]:
