@@ -1,12 +1,18 @@
 """EventSourceApp: resuming, options, methods and paths, and where it can be mounted."""
 
+import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, NoMatchFound
 
 from mounting import mounted, status
-from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent, Subscription
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -175,3 +181,163 @@ async def test_a_websocket_is_closed() -> None:
 
     await EventSourceApp(Hub())({"type": "websocket", "path": "/"}, receive, send)
     assert sent == [{"type": "websocket.close"}]
+
+
+# What clients ask for by the query
+
+
+@pytest.mark.parametrize("name", ["evs_last_event_id", "Last-Event-ID"])
+async def test_polyfills_give_the_id_by_names_of_their_own(name: str) -> None:
+    """Those that cannot set the header."""
+    async with mounted() as (hub, client):
+        first = await hub.publish("default", "1")
+        await hub.publish("default", "2")
+        async with client.stream(f"/events/?{name}={first}") as stream:
+            assert (await stream.next_event()).data == "2"
+
+
+async def test_the_first_of_several_ids_counts() -> None:
+    """Of names in their order, and of one name in the query's."""
+    async with mounted() as (hub, client):
+        first = await hub.publish("default", "1")
+        await hub.publish("default", "2")
+        query = f"lastEventId=x&last_event_id={first}&last_event_id=y"
+        async with client.stream(f"/events/?{query}") as stream:
+            assert (await stream.next_event()).data == "2"
+
+
+@pytest.mark.parametrize(
+    ("query", "size"),
+    [
+        ("padding=true", 2048),
+        ("padding=1", 2048),
+        ("padding=4000", 4000),
+        ("evs_preamble=2056", 2056),
+        ("padding=8192", 8192),
+    ],
+)
+async def test_padding_comes_first(query: str, size: int) -> None:
+    """A comment of so many bytes, before the retry and the events."""
+    async with mounted(retry=1000) as (_, client), client.stream(f"/events/?{query}") as stream:
+        await stream.received(b"id: ")
+        assert stream.content.startswith(b":" + b" " * (size - 2) + b"\nretry: 1000\n")
+
+
+@pytest.mark.parametrize("query", ["", "?padding=false", "?padding=", "?padding=0"])
+async def test_there_is_no_padding_for_those_that_want_none(query: str) -> None:
+    """The stream begins with its position."""
+    async with mounted() as (_, client), client.stream(f"/events/{query}") as stream:
+        await stream.received(b"\n\n")
+        assert stream.content.startswith(b"id: ")
+
+
+async def test_an_app_may_pad_for_all() -> None:
+    """Except for those that want none."""
+    async with mounted(padding=100) as (_, client):
+        async with client.stream("/events/") as stream:
+            await stream.received(b"id: ")
+            assert stream.content.index(b"\n") == 99
+        async with client.stream("/events/?padding=false") as stream:
+            await stream.received(b"id: ")
+            assert stream.content.startswith(b"id: ")
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "8193", "99999", "1e3", "٣", "9" * 5000])
+async def test_bad_padding_is_400(value: str) -> None:
+    """With what is allowed."""
+    async with mounted() as (_, client), client.stream(f"/events/?padding={quote(value)}") as stream:
+        assert stream.status_code == 400
+        assert b"up to 8192" in await stream.read()
+
+
+# Named routes
+
+
+async def test_urls_are_made_from_names() -> None:
+    """The stream's and the statistics', with the path parameters of the mount."""
+    hub = Hub()
+    app = Starlette(
+        routes=[
+            Mount("/events", EventSourceApp(hub, stats=lambda _: None), name="events"),
+            Mount("/rooms/{room}", EventSourceApp(hub, channels=["room:{room}"]), name="rooms"),
+        ]
+    )
+    assert app.url_path_for("events:stream") == "/events/"
+    assert app.url_path_for("events:stats") == "/events/stats"
+    assert app.url_path_for("rooms:stream", room="lobby") == "/rooms/lobby/"
+    with pytest.raises(NoMatchFound):
+        app.url_path_for("rooms:stats", room="lobby")
+
+
+# The end
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_on_disconnect_hears_of_the_end(kind: str) -> None:
+    """With the request, the subscription and the reason, when the stream has left its channels."""
+    heard: list[Any] = []
+
+    def left(request: Request, subscription: Subscription, reason: str) -> None:
+        heard.append((request.url.path, subscription.channels, reason, hub.stats().connections))
+
+    async def left_async(request: Request, subscription: Subscription, reason: str) -> None:
+        left(request, subscription, reason)
+
+    hub = Hub()
+    async with mounted(hub, on_disconnect=left if kind == "sync" else left_async) as (_, client):
+        async with client.stream("/events/") as stream:
+            stream.disconnect()
+            await stream.ended()
+        async with client.stream("/events/") as stream:
+            await hub.drain()
+            await stream.read()
+        assert await status(client, method="HEAD") == 200
+        assert await status(client, "?channel=other") == 403
+    assert heard == [("/events/", ("default",), "client", 0), ("/events/", ("default",), "shutdown", 0)]
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_statistics_are_served_to_those_who_may(kind: str) -> None:
+    """As JSON that nobody keeps, with the state of the hub."""
+
+    def check(request: Request) -> None:
+        if "x-admin" not in request.headers:
+            raise HTTPException(403, "not for you")
+
+    async def check_async(request: Request) -> None:
+        check(request)
+
+    async with mounted(stats=check if kind == "sync" else check_async, cors_origins="*") as (hub, client):
+        assert await status(client, "stats") == 403
+        await hub.publish("default", "x")
+        async with client.stream("/events/"):
+            headers = {"x-admin": "1", "origin": "https://a.example"}
+            async with client.stream("/events/stats", headers=headers) as stream:
+                assert json.loads(await stream.read()) == {**hub.stats()._asdict(), "hub": "up"}
+                assert stream.headers["cache-control"] == "no-store"
+                assert stream.headers["access-control-allow-origin"] == "*"
+        async with client.stream("/events/stats", method="POST") as stream:
+            assert (stream.status_code, stream.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_there_are_no_statistics_unless_they_are_asked_for() -> None:
+    """404, as any path below."""
+    async with mounted() as (_, client):
+        assert await status(client, "stats") == 404
+
+
+# Refusals of the outermost app
+
+
+async def test_a_refusal_without_a_body_has_none() -> None:
+    """204 ends an EventSource for good, and must not have a text."""
+
+    def refuse(*_: Any) -> None:
+        raise HTTPException(204)
+
+    hub = Hub()
+    async with EventStreamClient(EventSourceApp(hub, authorize=refuse)) as client, client.stream("/") as stream:
+        assert (stream.status_code, await stream.read()) == (204, b"")

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from mounting import mounted, status
+from sse_asgi import EventSourceApp, Hub
 
 pytestmark = pytest.mark.anyio
 
@@ -72,3 +74,83 @@ async def test_preflight_is_answered() -> None:
         assert await status(client, method="OPTIONS", headers={"origin": "https://evil.example"}) == 403
         async with client.stream("/events/", method="OPTIONS") as stream:
             assert (stream.status_code, stream.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    "origin", ["ftp://testserver", "//testserver", "http://testserver/", "http://a@testserver", "http://"]
+)
+async def test_only_a_page_of_the_web_has_the_own_origin(origin: str) -> None:
+    """Another scheme, or anything that is no origin, is foreign although the host is the same."""
+    async with mounted() as (_, client):
+        assert await status(client, headers={"origin": origin}) == 403
+
+
+@pytest.mark.parametrize("host", ["", "[", "testserver:x", "a@testserver"])
+async def test_an_odd_host_is_nobodys_own(host: str) -> None:
+    """403, and no failure."""
+    async with mounted() as (_, client):
+        assert await status(client, headers={"origin": "http://testserver", "host": host}) == 403
+
+
+async def test_a_forwarded_host_is_not_trusted() -> None:
+    """Anybody can send it."""
+    async with mounted() as (_, client):
+        headers = {"origin": "https://evil.example", "x-forwarded-host": "evil.example"}
+        assert await status(client, headers=headers) == 403
+
+
+@pytest.mark.parametrize("entry", ["https://Other.example", "https://other.example:443"])
+async def test_an_origin_is_listed_however_it_is_written(entry: str) -> None:
+    """Hosts are compared without case, and a scheme's own port need not be said."""
+    async with mounted(cors_origins=[entry]) as (_, client):
+        assert await status(client, headers={"origin": "https://other.example"}) == 200
+        assert await status(client, headers={"origin": "http://other.example"}) == 403
+
+
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "chrome-extension://abc"])
+async def test_apps_have_origins_of_their_own_schemes(origin: str) -> None:
+    """They are listed like others."""
+    async with mounted(cors_origins=[origin]) as (_, client):
+        async with client.stream("/events/", headers={"origin": origin}) as stream:
+            assert stream.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "https://a.example/",
+        "https://a.example/x",
+        "a.example",
+        "null",
+        "",
+        "https://",
+        "https://a.example:x",
+        "https://u@a",
+    ],
+)
+def test_an_entry_that_no_browser_sends_is_refused(entry: str) -> None:
+    """Where the app is made, with the way to write it."""
+    with pytest.raises(ValueError, match=r"https://example\.com"):
+        EventSourceApp(Hub(), cors_origins=[entry])
+
+
+async def test_the_headers_of_one_origin_do_not_stay_on_an_error() -> None:
+    """An exception that an application raises to everybody is answered to each with their own headers."""
+    error = HTTPException(403, "no", {"X-Mine": "1"})
+
+    def refuse(*_: Any) -> None:
+        raise error
+
+    async with mounted(authorize=refuse, cors_origins=["https://a.example", "https://b.example"]) as (_, client):
+        for origin in ("https://a.example", "https://b.example"):
+            async with client.stream("/events/", headers={"origin": origin}) as stream:
+                assert stream.headers["access-control-allow-origin"] == origin
+                assert stream.headers["x-mine"] == "1"
+
+
+@pytest.mark.parametrize(("path", "method", "code"), [("/events/", "DELETE", 405), ("/events/below", "GET", 404)])
+async def test_a_page_that_may_read_sees_every_refusal(path: str, method: str, code: int) -> None:
+    """With its status, for which a browser wants the headers there too."""
+    async with mounted(cors_origins=["https://a.example"]) as (_, client):
+        async with client.stream(path, method=method, headers={"origin": "https://a.example"}) as stream:
+            assert (stream.status_code, stream.headers["access-control-allow-origin"]) == (code, "https://a.example")
