@@ -257,4 +257,4 @@ def test_what_is_no_text_is_let_be() -> None:
     """A record may be about anything."""
     assert logged({"a": 1}) == "{'a': 1}"
     assert json.loads(logged("%s", 5)) == 5
-    assert RedactTickets().filter(logging.makeLogRecord({"msg": "x"}))
+    assert RedactTickets().filter(logging.makeLogRecord({"msg": "x", "args": None}))
