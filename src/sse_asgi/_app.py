@@ -9,14 +9,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._hub import Hub
 from ._options import Overflow, Snapshot, Transform, check_callable, check_channels
+from ._polling import PollResponse, requested_poll
+from ._publishing import publish_event, read_publication, refusal
 from ._response import EventSourceResponse
 
 METHODS = "GET, HEAD, OPTIONS"
-REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With"
+REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
 MAX_LIFETIME = 1800.0
 RESERVED = "sse."
 
@@ -46,6 +48,9 @@ class EventSourceApp:
         overflow: Overflow | None = None,
         position_frames: bool = True,
         max_lifetime: float | None = MAX_LIFETIME,
+        publish: Callable[[Request, tuple[str, ...]], Any] | None = None,
+        max_body_bytes: int = 65536,
+        max_wait: float = 30.0,
         **response_options: Any,
     ) -> None:
         """Say what is served, and to whom.
@@ -71,6 +76,10 @@ class EventSourceApp:
             position_frames: See Hub.subscribe.
             max_lifetime: Seconds, give or take a fifth, after which a browser is made to reconnect, without a loss;
                 not applied where the hub keeps no history. None never does.
+            publish: A function of the request and the channels, sync or async, called before anything is published by a
+                POST; it raises HTTPException to refuse, and may read the request's body. None publishes nothing.
+            max_body_bytes: The most bytes of a POST.
+            max_wait: The most seconds that `?wait=` lets a poll wait for its first event.
             **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers.
 
         Raises:
@@ -95,6 +104,10 @@ class EventSourceApp:
         }
         self._response_options = response_options
         self._max_lifetime = max_lifetime
+        self._publish = check_callable("publish", publish)
+        self._max_body_bytes = max_body_bytes
+        self._max_wait = max_wait
+        self._methods = METHODS if publish is None else f"{METHODS}, POST"
         EventSourceResponse((), max_lifetime=max_lifetime, **response_options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,43 +115,54 @@ class EventSourceApp:
         if scope["type"] == "lifespan":
             await Router(lifespan=self._hub.lifespan).lifespan(scope, receive, send)
         elif scope["type"] == "http":
-            await (await self._answer(scope))(scope, receive, send)
+            await (await self._answer(scope, receive))(scope, receive, send)
         else:
             await send({"type": "websocket.close"})
 
-    async def _answer(self, scope: Scope) -> Response:
-        request = Request(scope)  # without receive(), which has one owner: the response
+    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+        request = Request(scope)  # without receive(), which has one owner: the response, or who reads a POST
         cors: dict[str, str] = {}
         try:
-            _check_target(request)
+            _check_target(request, self._methods)
             cors = self._cors_headers(request)
-            return await self._stream(request, cors) if request.method != "OPTIONS" else _preflight(cors)
+            if request.method == "OPTIONS":
+                return _preflight(cors, self._methods)
+            return await (self._post(request, receive, cors) if request.method == "POST" else self._get(request, cors))
         except HTTPException as error:
+            if request.method == "POST" and self._publish is not None:
+                return refusal(error, cors)
             error.headers = {**cors, **(error.headers or {})}
             if "starlette.exception_handlers" in scope:
                 raise
             return PlainTextResponse(error.detail, error.status_code, error.headers)
 
-    async def _stream(self, request: Request, cors: dict[str, str]) -> Response:
-        channels = await self._requested(request)
+    async def _post(self, request: Request, receive: Receive, cors: dict[str, str]) -> Response:
+        publication = await read_publication(request, receive, self._max_body_bytes)
+        channels = await self._requested(request, publication.channels, self._may_publish_to)
+        await _result(self._publish(publication.request, channels))
+        return await publish_event(self._hub, publication, channels, cors)
+
+    async def _get(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        poll = requested_poll(request, self._max_wait)
+        channels = await self._requested(request, request.query_params.getlist("channel"), self._serves)
         properties = None if self._authorize is None else await _result(self._authorize(request, channels))
         subscription = self._hub.subscribe(
             *channels,
             last_event_id=_queried_id(request),
             properties=properties,
-            **self._subscribe_options,
+            **self._subscribe_options | ({} if poll is None else {"position_frames": True}),
         )
         options = self._response_options
+        headers = {**(options.get("headers") or {}), **cors}
+        if poll is not None:
+            return PollResponse(subscription, **poll._asdict(), retry=options.get("retry"), headers=headers)
         lossless = self._max_lifetime is not MAX_LIFETIME or self._hub.keeps_history
-        return EventSourceResponse(
-            subscription,
-            max_lifetime=self._max_lifetime if lossless else None,
-            **{**options, "headers": {**(options.get("headers") or {}), **cors}},
-        )
+        lifetime = self._max_lifetime if lossless else None
+        return EventSourceResponse(subscription, max_lifetime=lifetime, **{**options, "headers": headers})
 
     # Which channels
 
-    async def _requested(self, request: Request) -> tuple[str, ...]:
+    async def _requested(self, request: Request, asked: list[str], serves: Callable[[str], bool]) -> tuple[str, ...]:
         allowed = self._channels
         if callable(allowed):
             chosen = await _result(allowed(request))
@@ -146,7 +170,6 @@ class EventSourceApp:
             if not names or any(name.startswith(RESERVED) for name in names):
                 raise HTTPException(403, "there is no channel here for this request")
             return check_channels(names)
-        asked = request.query_params.getlist("channel")
         if not asked:
             return self._default if allowed is None or allowed == "*" else tuple(allowed)
         if len(asked) > self._max_channels:
@@ -156,7 +179,7 @@ class EventSourceApp:
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
         for name in names:
-            if not self._serves(name):
+            if not serves(name):
                 raise HTTPException(403, f"the channel {name!r} is not served here")
         return names
 
@@ -166,6 +189,9 @@ class EventSourceApp:
         if self._channels is None:
             return self._authorize is not None or name in self._default
         return self._channels == "*" or (not callable(self._channels) and name in self._channels)
+
+    def _may_publish_to(self, name: str) -> bool:
+        return self._serves(name) or (self._channels is None and not name.startswith(RESERVED))
 
     # Which origins
 
@@ -190,12 +216,12 @@ def _served(names: Any) -> tuple[str, ...]:
     return checked
 
 
-def _check_target(request: Request) -> None:
+def _check_target(request: Request, methods: str) -> None:
     below = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if below.strip("/"):
         raise HTTPException(404)
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
-        raise HTTPException(405, headers={"Allow": METHODS})
+    if request.method not in methods.split(", "):
+        raise HTTPException(405, headers={"Allow": methods})
 
 
 def _queried_id(request: Request) -> str | None:
@@ -205,10 +231,10 @@ def _queried_id(request: Request) -> str | None:
     return request.query_params.get("last_event_id", request.query_params.get("lastEventId"))
 
 
-def _preflight(cors: dict[str, str]) -> Response:
-    headers = {**cors, "Allow": METHODS}
+def _preflight(cors: dict[str, str], methods: str) -> Response:
+    headers = {**cors, "Allow": methods}
     if "Access-Control-Allow-Origin" in cors:
-        headers["Access-Control-Allow-Methods"] = METHODS
+        headers["Access-Control-Allow-Methods"] = methods
         headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
         headers["Access-Control-Max-Age"] = "600"
     return Response(status_code=204, headers=headers)
