@@ -234,10 +234,10 @@ class PollResponse:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._subscription.close()
-        if not (self._answer.has_events or self._complete or self._stopping):
-            return self._unavailable()
         if self._stopping or self._subscription.ended:
             self._answer.say(farewell(current_notice()))
+        elif not (self._answer.has_events or self._complete):
+            return self._unavailable()
         return self._response(more=not self._complete and not self._stopping)
 
     async def _collect(self) -> None:
