@@ -7,6 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
@@ -272,6 +274,35 @@ async def test_a_head_reads_nothing() -> None:
         assert answer.headers["content-type"] == "application/json"
         assert "content-length" not in answer.headers
         assert not readers(hub)
+
+
+QUERY_PARTS = st.sampled_from([b"poll=1", b"wait=", b"wait=0", b"last_event_id=", b"&", b"=", b"%00", b"%ff", b";"])
+
+
+@given(query=st.lists(QUERY_PARTS | st.binary(max_size=5), max_size=10).map(b"".join), last=st.binary(max_size=20))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_no_query_breaks_it(query: bytes, last: bytes) -> None:
+    """It is answered, or refused with a text; never an error of ours."""
+    answers: list[Message] = []
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"poll=1&" + query,
+        "headers": [(b"last-event-id", last)],
+    }
+    async with Hub() as hub:
+        await EventSourceApp(hub, max_wait=0.0)(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    if answers[0]["status"] == 200:
+        answer = json.loads(answers[1]["body"])
+        assert {one["event"] for one in answer["events"]} <= {"sse.gap"}
+    else:
+        assert answers[0]["status"] == 400
+        assert answers[1]["body"]
 
 
 # As a stream
