@@ -578,7 +578,46 @@ async def test_a_poll_too_many_is_told_to_come_later() -> None:
                 assert EventDecoder().feed(await answer.read()) == []
 
 
-# While the backend is away
+# While the backend is behind, or away
+
+
+class Late:
+    """A sink that is told of events only when somebody wants to reach them."""
+
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
+        self.held: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sink, name)
+
+    def deliver(self, entry: Any) -> None:
+        self.held.append(entry)
+
+
+class Behind(MemoryBackend):
+    """A backend that stores at once and delivers late, as one does whose processes hear of each other."""
+
+    def connect(self, sink: Any) -> Any:
+        self.late = Late(sink)
+        return super().connect(self.late)
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Any:
+        await self.reach()
+        return await super().subscribe(channels)
+
+    async def reach(self) -> None:
+        while self.late.held:
+            self.late.sink.deliver(self.late.held.pop(0))
+
+
+async def test_what_was_published_before_a_poll_is_in_it() -> None:
+    """Also where this process has not heard of it yet, and others read the channel, so that it is subscribed to."""
+    async with mounted(Hub(Behind())) as (hub, client):
+        async with client.stream("/events/", headers={"accept": "text/event-stream"}):
+            start = (await poll(client))["last_event_id"]
+            await hub.publish("default", "x")
+            assert data(await poll(client, start)) == ["x"]
 
 
 class Away(MemoryBackend):

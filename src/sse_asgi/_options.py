@@ -24,6 +24,8 @@ class Options(NamedTuple):
     overflow: Overflow = "replay"
     position_frames: bool = True
     ping_interval: float | None = 15.0
+    identity: str | None = None
+    presence: bool = False
 
 
 class Terms(NamedTuple):
@@ -79,6 +81,12 @@ def check_options(options: Options) -> Options:
         msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
         raise ValueError(msg)
     check_seconds("ping_interval", options.ping_interval)
+    if options.identity is not None and not isinstance(options.identity, str):
+        msg = f"identity must be a str, such as str(user.id), not {type(options.identity).__name__}"
+        raise TypeError(msg)
+    if options.presence and not options.identity:
+        msg = "presence=True needs identity=, under which the reader is listed"
+        raise ValueError(msg)
     return options
 
 

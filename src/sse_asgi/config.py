@@ -24,7 +24,7 @@ class Settings:
     Attributes:
         backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`,
             `redis+cluster://`, or a scheme of an installed backend; its query overrides the history's options, as in
-            `memory://?history_size=10`.
+            `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long publishing waits.
         hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
@@ -101,7 +101,7 @@ def _shown(url: str) -> str:
 
 
 def _memory(settings: Settings) -> MemoryBackend:
-    options, others = _history_options(settings)
+    options, others = _read_query(settings, {})
     for name, _ in others:
         known = ", ".join(options)
         msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: unknown option {name!r}; known: {known}"
@@ -117,7 +117,7 @@ def _redis(settings: Settings) -> Backend:
             f"SSE_BACKEND_URL={_shown(settings.backend_url)!r} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
         )
         raise ValueError(msg) from error
-    options, others = _history_options(settings)
+    options, others = _read_query(settings, {"timeout": _SECONDS})
     url = settings.backend_url.partition("?")[0] + ("?" + urlencode(others) if others else "")
     try:
         return RedisBackend(url, name=settings.hub_name, **options)
@@ -130,13 +130,14 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"
 _BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
 
 
-def _history_options(settings: Settings) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the options of the history, and what else the URL's query says."""
+def _read_query(settings: Settings, more: "dict[str, _Rule]") -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the backend's options, the history's and more, and what else the URL's query says."""
     options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
+    rules = {name: _RULES[name] for name in options} | more
     others = []
     for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
-        if name in options:
-            options[name] = _RULES[name].read(f"{name} in SSE_BACKEND_URL", value)
+        if name in rules:
+            options[name] = rules[name].read(f"{name} in SSE_BACKEND_URL", value)
         else:
             others.append((name, value))
     return options, others
@@ -160,11 +161,12 @@ class _Rule(NamedTuple):
         return value
 
 
+_SECONDS = _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf)
 _RULES = {
     "backend_url": _Rule("a URL like memory://", str),
     "hub_name": _Rule("a name", str),
     "history_size": _Rule("a whole number of events, at least 0", int, lambda value: value >= 0),
-    "history_ttl": _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf),
+    "history_ttl": _SECONDS,
     "buffer_size": _Rule("a whole number of events, at least 1", int, lambda value: value >= 1),
     "buffer_bytes": _Rule("a whole number of bytes, at least 1", int, lambda value: value >= 1),
     "overflow": _Rule(f"one of {', '.join(get_args(Overflow))}", str, lambda value: value in get_args(Overflow)),

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from real_redis.launcher import RedisServer
+from real_redis.proxy import proxied
 from real_redis.readers import reading
 from sse_asgi import BackendError, Hub
 
@@ -111,8 +112,64 @@ async def test_a_position_that_this_server_lost(
     async with new_hub() as hub:
         given = await ids(hub, "a", 3)
         f, lost, g = (int(one.partition("-")[2]) for one in given)
-        shared_redis.cli("HSET", keys("m"), "f", str(f), "g", str(g))
+        shared_redis.cli("HSET", keys("m"), "h", f"{f}-{g}")
         assert await resumed(hub, "a", f"{given[0].partition('-')[0]}-{lost}") == (["2"], ["fork"])
+
+
+async def test_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
+    """Whoever was away over both is told of what it had and the server has lost, in the first as in the second."""
+    kept, lost = [], []
+    for life in ("1", "2"):
+        async with new_hub(server) as hub:
+            kept.append(await hub.publish("a", f"kept {life}") or "")
+            server.cli("SAVE")
+            lost.append(await hub.publish("a", f"lost {life}") or "")
+        await anyio.to_thread.run_sync(server.restart)
+    async with new_hub(server) as hub:
+        assert await resumed(hub, "a", kept[0]) == (["kept 2"], [])
+        assert await resumed(hub, "a", lost[0]) == (["kept 2", "end"], ["fork"])
+        assert await resumed(hub, "a", kept[1]) == (["end", "end"], [])
+        assert await resumed(hub, "a", lost[1]) == (["end", "end", "end"], ["fork"])
+
+
+async def test_a_process_that_was_cut_off_over_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
+    """It knows of what the first one lost: the log begins another life, and all are told once."""
+    async with proxied(server) as proxy, new_hub(url=proxy.url) as away, reading(away, "a") as reader:
+        await away.publish("a", "1")
+        server.cli("SAVE")
+        await away.publish("a", "2")
+        await reader.has("1", "2")
+        proxy.cut()
+        await anyio.to_thread.run_sync(server.restart)
+        async with new_hub(server) as hub:
+            await hub.publish("a", "3")
+        server.cli("SAVE")
+        await anyio.to_thread.run_sync(server.restart)
+        async with new_hub(server) as hub, reading(hub, "a") as other:
+            await hub.publish("a", "4")
+            await other.has("4")
+            proxy.open = True
+            await reader.until(lambda one: one.gaps)
+            await away.publish("a", "5")
+            await reader.has("1", "2", "3", "4", "5")
+            await other.has("4", "5")
+        assert reader.gaps == other.gaps == ["epoch"]
+
+
+async def test_the_holes_are_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """After very many restarts the oldest holes are one, so that nobody who had something from a hole is not told."""
+    holes = ["10-20", "30-40", *(f"{n}0-{n}5" for n in range(5, 35))]
+    async with new_hub():
+        shared_redis.cli("HSET", keys("m"), "r", "another", "h", " ".join(holes))
+    async with new_hub() as hub:
+        kept = shared_redis.cli("HGET", keys("m"), "h").split()
+        assert kept[:-1] == ["10-40", *holes[2:]]
+        first, _, following = kept[-1].partition("-")
+        assert int(holes[-1].partition("-")[2]) < int(first) < int(following)
+        mine = epoch(hub)
+        assert (await resumed(hub, "a", f"{mine}-39"))[1] == ["fork"]
+        assert (await resumed(hub, "a", f"{mine}-45"))[1] != ["fork"]
+        assert (await resumed(hub, "a", f"{mine}-53"))[1] == ["fork"]
 
 
 async def test_a_position_of_the_life_before(
@@ -165,7 +222,7 @@ async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, ke
         with pytest.raises(BackendError, match="not published: Redis refused: WRONGTYPE"):
             await hub.publish("a", "2")
         shared_redis.cli("DEL", keys("i"))
-        shared_redis.cli("HSET", keys("m"), "f", "nonsense")
+        shared_redis.cli("HSET", keys("m"), "h", "nonsense")
         with pytest.raises(BackendError, match="holds no numbers"):
             await hub.history("a")
 

@@ -3,26 +3,28 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ..._event import History, RenderedEvent, ServerSentEvent
 from ..._position import Position
 from ..._runtime import on_asyncio
 from ...exceptions import BackendError
-from ..base import Backend, Sink
+from ..base import Backend, Member, Sink
 from ._address import read_address
 from ._history import Recovery
 from ._keys import Keys
 from ._link import LinkLostError
 from ._message import payload
+from ._presence import Attendance
 from ._publisher import Publisher
 from ._resp import ReplyError
 from ._scripts import Scripts
-from ._session import is_elsewhere
+from ._session import Session, is_elsewhere
 from ._worker import Worker
 
+T = TypeVar("T")
 Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
 
@@ -73,7 +75,8 @@ class RedisBackend(Backend):
         self._timeout = timeout
         self._scripts = Scripts()
         self._recovery = Recovery(self._keys, ttl)
-        self._publisher = Publisher(self._keys, self._scripts, size, ttl, timeout, keeps=self._keeps)
+        self._publisher = Publisher(self._keys, self._scripts, size, _milliseconds(ttl), timeout, keeps=self._keeps)
+        self._attendance = Attendance(self._keys, self._scripts, size, _milliseconds(ttl), keeps=self._keeps)
         self._worker: Worker | None = None
 
     @property
@@ -167,25 +170,54 @@ class RedisBackend(Backend):
             BackendError: Redis refused.
         """
         worker = self._opened()
+
+        async def read(session: Session) -> History:
+            page = await self._recovery.read(session.server, channels, after, upto, limit)
+            if page.epoch != upto.epoch:  # the readers are told, and read again
+                await worker.follow(session, page.epoch)
+                return History((), after)
+            if page.whole is None and after is not None and after > upto:
+                await worker.reach()
+            return page.history(worker.decode)
+
+        return await self._repeat(read, "to read history")
+
+    async def attend(
+        self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
+    ) -> int:
+        """List whom a process has here, in one round trip; wait for as long as Redis is away."""
+        return await self._repeat(
+            lambda session: self._attendance.attend(
+                session, self._epoch, process, lease=lease, entered=entered, left=left
+            ),
+            "to list who is here",
+        )
+
+    async def present(self, channel: str) -> Collection[str]:
+        """Return who is listed on a channel; wait for as long as Redis is away."""
+        return await self._repeat(
+            lambda session: self._attendance.present(session, self._epoch, channel), "to tell who is here"
+        )
+
+    @property
+    def _epoch(self) -> str:
+        position = self._opened().feed.position
+        return "" if position is None else position.epoch
+
+    async def _repeat(self, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
+        """Ask one session after another for what may be repeated, until there is an answer."""
+        worker = self._opened()
         while True:
             session = await worker.commands()
             try:
-                page = await self._recovery.read(session.server, channels, after, upto, limit)
-                if page.epoch != upto.epoch:  # the readers are told, and read again
-                    await worker.follow(session, page.epoch)
-                    return History((), after)
-                if page.whole is None and after is not None and after > upto:
-                    await worker.reach()
+                return await ask(session)
             except LinkLostError:
                 continue
             except ReplyError as error:
                 if not is_elsewhere(error):
-                    msg = f"Redis refused to read history: {error}"
+                    msg = f"Redis refused {what}: {error}"
                     raise BackendError(msg) from error
                 session.fail(str(error))
-                continue
-            else:
-                return page.history(worker.decode)
 
 
 def _sizes(size: Sized) -> Callable[[str], int]:
@@ -204,3 +236,13 @@ def _ttls(ttl: Kept) -> Callable[[str], float | None]:
         msg = f"history_ttl={ttl}: must be above 0, or None; a history_size of at least 0 bounds it then"
         raise ValueError(msg)
     return lambda _: ttl
+
+
+def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:
+    """Give the time to live as the scripts take it: 0 is for ever."""
+
+    def of(channel: str) -> int:
+        seconds = ttl(channel)
+        return 0 if seconds is None else max(1, round(seconds * 1000))
+
+    return of

@@ -19,7 +19,7 @@ from ._keys import Keys
 from ._message import entry
 from ._resp import ReplyError
 
-META = ("e", "s", "f", "g", "o", "x")
+META = ("e", "s", "h", "o", "x")
 CATCH_UP = 10_000
 FEWEST = 20
 
@@ -146,16 +146,15 @@ class Recovery:
 class _Meta(NamedTuple):
     epoch: str | None
     last: int
-    f: int
-    g: int
+    holes: list[tuple[int, int]]
     before: str | None
     x: int
 
     @classmethod
     def read(cls, values: list[bytes | None]) -> "_Meta":
-        epoch, last, f, g, before, x = (None if value is None else value.decode(errors="replace") for value in values)
+        epoch, last, holes, before, x = (None if value is None else value.decode(errors="replace") for value in values)
         try:
-            return cls(epoch, int(last or 0), int(f or 0), int(g or 0), before, int(x or 0))
+            return cls(epoch, int(last or 0), _read_holes(holes or ""), before, int(x or 0))
         except ValueError as error:
             msg = f"the hub's meta key holds no numbers: {values}"
             raise ReplyError(msg) from error
@@ -165,10 +164,15 @@ class _Meta(NamedTuple):
         if position is None:
             return None, 0
         if position.epoch == self.epoch:
-            if self.f < position.sequence < self.g:
+            if any(first < position.sequence < following for first, following in self.holes):
                 return "fork", position.sequence  # this server lost it, and all that is newer is after it
             return ("fork", 0) if position.sequence > self.last else (None, position.sequence)
         return "epoch", position.sequence if position.epoch == self.before else 0
+
+
+def _read_holes(text: str) -> list[tuple[int, int]]:
+    pairs = (hole.partition("-") for hole in text.split())
+    return [(int(first), int(following)) for first, _, following in pairs]
 
 
 def _rows(channel: str, stream: Any) -> list[Row]:

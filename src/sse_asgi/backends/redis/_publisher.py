@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from ..._position import Position, new_epoch
+from ..._shutdown import current_notice
 from ...exceptions import BackendError, PublishUnknownError
 from ._keys import Keys
 from ._link import LinkLostError
@@ -24,7 +25,7 @@ class Publisher:
         keys: Keys,
         scripts: Scripts,
         size: Callable[[str], int],
-        ttl: Callable[[str], float | None],
+        ttl: Callable[[str], int],
         timeout: float,
         *,
         keeps: bool,
@@ -54,7 +55,9 @@ class Publisher:
                 session = worker.session or await _wait(worker, deadline)
                 return await send(worker, session, channels, payload, idempotency_key)
             except TimeoutError:
-                raise _failure(unknown, f"Redis was away for {self._timeout:g} s") from unknown
+                stops = current_notice().heard
+                why = "Redis is away, and this server stops" if stops else f"Redis was away for {self._timeout:g} s"
+                raise _failure(unknown, why) from unknown
             except ReplyError as error:
                 if not is_elsewhere(error):
                     raise _failure(unknown, f"Redis refused: {error}") from error
@@ -80,9 +83,8 @@ class Publisher:
         before = "" if known is None else known.epoch
         arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
-            ttl = self._ttl(name)
             keys += (self._keys.stream(name), self._keys.topic(name))
-            arguments += (name, self._size(name), 0 if ttl is None else max(1, round(ttl * 1000)))
+            arguments += (name, self._size(name), self._ttl(name))
         reply = await self._scripts.publish.run(session.server.link, keys, arguments)
         epoch, _, sequence = reply.decode().partition("-")
         position = Position(epoch, int(sequence))
@@ -108,8 +110,19 @@ class Publisher:
 
 
 async def _wait(worker: Worker, deadline: float) -> Session:
-    async with asyncio.timeout_at(deadline):
-        return await worker.commands()
+    """Wait for Redis, but not while the server stops, which waits for whoever publishes."""
+    notice = current_notice()
+    async with asyncio.timeout_at(deadline) as bound:
+
+        def end() -> None:
+            if not bound.expired():
+                bound.reschedule(0)
+
+        notice.listen(end)
+        try:
+            return await worker.commands()
+        finally:
+            notice.unlisten(end)
 
 
 def _failure(unknown: LinkLostError | None, text: str) -> BackendError:
