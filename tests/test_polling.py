@@ -257,6 +257,13 @@ async def test_what_is_no_poll(query: str, accept: str) -> None:
             assert not stream.complete
 
 
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+async def test_the_most_to_wait_is_a_number_of_seconds(seconds: float) -> None:
+    """Refused where the app is made."""
+    with pytest.raises(ValueError, match="max_wait"):
+        EventSourceApp(Hub(), max_wait=seconds)
+
+
 @pytest.mark.parametrize(
     "query", ["poll=2", "poll=", "poll=1&wait=x", "poll=1&wait=-1", "poll=1&wait=nan", "poll=1&wait=1e999"]
 )
@@ -433,6 +440,19 @@ async def test_a_send_that_fails_is_a_client_that_has_gone() -> None:
             await PollResponse(hub.subscribe("default"), wait=LONG)(scope, receive, send)
             await PollResponse(hub.subscribe("default"))(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
         assert not readers(hub)
+
+
+async def test_a_receive_that_fails_is_a_client_that_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, because no server should do it."""
+    async with mounted() as (hub, _):
+
+        async def receive() -> Message:
+            raise LookupError
+
+        scope = {"type": "http", "method": "GET", "headers": []}
+        with anyio.fail_after(5):
+            await PollResponse(hub.subscribe("default"), wait=LONG)(scope, receive, anyio.sleep_forever)  # type: ignore[arg-type]
+    assert "receive() failed" in caplog.text
 
 
 async def test_cancelling_leaves_the_hub() -> None:

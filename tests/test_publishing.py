@@ -345,6 +345,12 @@ def piece(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
+async def test_a_body_has_at_least_a_byte() -> None:
+    """Refused where the app is made."""
+    with pytest.raises(ValueError, match="max_body_bytes"):
+        EventSourceApp(Hub(), max_body_bytes=0)
+
+
 @pytest.mark.parametrize("length", ["11", "9" * 5000])
 async def test_what_says_that_it_is_too_large_is_not_read(length: str) -> None:
     """413 by the Content-Length, at once."""

@@ -1,7 +1,8 @@
 """EventSourceApp: the channels of a hub as a mountable ASGI application."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._hub import Hub
 from ._options import Overflow, Snapshot, Transform, check_callable, check_channels
-from ._polling import PollResponse, requested_poll
-from ._publishing import publish_event, read_publication, refusal
+from ._polling import PollResponse, check_max_wait, requested_poll
+from ._publishing import PublishResponse, check_max_body_bytes, refusal
 from ._response import EventSourceResponse
 
 METHODS = "GET, HEAD, OPTIONS"
@@ -105,8 +106,8 @@ class EventSourceApp:
         self._response_options = response_options
         self._max_lifetime = max_lifetime
         self._publish = check_callable("publish", publish)
-        self._max_body_bytes = max_body_bytes
-        self._max_wait = max_wait
+        self._max_body_bytes = check_max_body_bytes(max_body_bytes)
+        self._max_wait = check_max_wait(max_wait)
         self._methods = METHODS if publish is None else f"{METHODS}, POST"
         EventSourceResponse((), max_lifetime=max_lifetime, **response_options)
 
@@ -115,19 +116,19 @@ class EventSourceApp:
         if scope["type"] == "lifespan":
             await Router(lifespan=self._hub.lifespan).lifespan(scope, receive, send)
         elif scope["type"] == "http":
-            await (await self._answer(scope, receive))(scope, receive, send)
+            await (await self._answer(scope))(scope, receive, send)
         else:
             await send({"type": "websocket.close"})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
-        request = Request(scope)  # without receive(), which has one owner: the response, or who reads a POST
+    async def _answer(self, scope: Scope) -> ASGIApp:
+        request = Request(scope)  # without receive(), which has one owner: the response
         cors: dict[str, str] = {}
         try:
             _check_target(request, self._methods)
             cors = self._cors_headers(request)
             if request.method == "OPTIONS":
                 return _preflight(cors, self._methods)
-            return await (self._post(request, receive, cors) if request.method == "POST" else self._get(request, cors))
+            return self._post(request, cors) if request.method == "POST" else await self._get(request, cors)
         except HTTPException as error:
             if request.method == "POST" and self._publish is not None:
                 return refusal(error, cors)
@@ -136,15 +137,19 @@ class EventSourceApp:
                 raise
             return PlainTextResponse(error.detail, error.status_code, error.headers)
 
-    async def _post(self, request: Request, receive: Receive, cors: dict[str, str]) -> Response:
-        publication = await read_publication(request, receive, self._max_body_bytes)
-        channels = await self._requested(request, publication.channels, self._may_publish_to)
-        await _result(self._publish(publication.request, channels))
-        return await publish_event(self._hub, publication, channels, cors)
+    def _post(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        return PublishResponse(
+            self._hub,
+            request,
+            channels=partial(self._requested, serves=self._may_publish_to),
+            authorize=self._publish,
+            limit=self._max_body_bytes,
+            headers=cors,
+        )
 
     async def _get(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         poll = requested_poll(request, self._max_wait)
-        channels = await self._requested(request, request.query_params.getlist("channel"), self._serves)
+        channels = await self._requested(request, request.query_params.getlist("channel"), serves=self._serves)
         properties = None if self._authorize is None else await _result(self._authorize(request, channels))
         subscription = self._hub.subscribe(
             *channels,
@@ -162,7 +167,9 @@ class EventSourceApp:
 
     # Which channels
 
-    async def _requested(self, request: Request, asked: list[str], serves: Callable[[str], bool]) -> tuple[str, ...]:
+    async def _requested(
+        self, request: Request, asked: Sequence[str], *, serves: Callable[[str], bool]
+    ) -> tuple[str, ...]:
         allowed = self._channels
         if callable(allowed):
             chosen = await _result(allowed(request))

@@ -4,6 +4,7 @@ A poll reads its subscription frame by frame as a stream does, so that events, i
 """
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +28,8 @@ from .decoder import DecodedEvent, EventDecoder
 from .encoder import encode
 from .exceptions import BackendError, HubClosedError
 
+logger = logging.getLogger("sse_asgi")
+
 RETRY_MS = 2000
 MAX_EVENTS = 1000
 MAX_BYTES = 1 << 20
@@ -47,6 +50,14 @@ class Poll(NamedTuple):
 
     wait: float
     as_stream: bool
+
+
+def check_max_wait(seconds: float) -> float:
+    """Return the most seconds that a poll may wait, or raise ValueError for what is none."""
+    if not 0 <= seconds < math.inf:
+        msg = f"max_wait={seconds} must be a number of seconds; 0 forbids polls to wait"
+        raise ValueError(msg)
+    return seconds
 
 
 def requested_poll(request: Request, max_wait: float) -> Poll | None:
@@ -120,17 +131,12 @@ class Answer:
         """Whether there is an event, which ends the waiting."""
         return bool(self._events)
 
-    @property
-    def last_event_id(self) -> str:
-        """Where the next poll goes on; empty where nothing says it."""
-        return self._decoder.last_event_id
-
     def json(self, last_event_id: str | None, *, more: bool) -> bytes:
         """Write the same as JSON; the id is the request's, for an answer that has none."""
         return to_json(
             {
                 "events": [{"id": one.id or None, "event": one.event, "data": one.data} for one in self._events],
-                "last_event_id": self.last_event_id or last_event_id or None,
+                "last_event_id": self._decoder.last_event_id or last_event_id or None,
                 "retry": self._decoder.retry,
                 "more": more,
             }
@@ -207,9 +213,13 @@ class PollResponse:
 
     async def _watch_client(self, receive: Receive) -> None:
         """Own `receive()`, as a stream does."""
-        with contextlib.suppress(OSError):
+        try:
             while (await receive())["type"] != "http.disconnect":
                 pass
+        except OSError:
+            pass
+        except Exception:
+            logger.exception("receive() failed: the client of a poll is taken to have gone")
         self._gone = True
         self._reading.cancel()
 

@@ -1,11 +1,9 @@
-"""Publishing over HTTP: the body of a POST to an event, and an event to the answer.
-
-Every refusal is an HTTPException, to be answered as a problem.
-"""
+"""Publishing over HTTP: the body of a POST to an event, and every refusal to a problem."""
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.message import Message as Headers
 from email.parser import BytesParser
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope, Send
 
 from ._event import ServerSentEvent, to_json
 from ._hub import Hub
@@ -23,23 +21,10 @@ from ._problem import problem
 from .exceptions import BackendError, PublishUnknownError
 
 BODY_SECONDS = 30.0
+RETRY_AFTER = {"retry-after": "1"}
 RESERVED = "sse."
 FIELDS = ("data", "event", "channel")
 CHARSETS = (None, "utf-8", "utf8", "us-ascii")
-
-
-class Publication(NamedTuple):
-    """What a request asks to publish.
-
-    Attributes:
-        request: The request, whose body can still be read.
-        event: The event.
-        channels: The names that the request gives; empty if it gives none.
-    """
-
-    request: Request
-    event: ServerSentEvent
-    channels: list[str]
 
 
 class _Content(NamedTuple):
@@ -50,50 +35,81 @@ class _Content(NamedTuple):
     channels: tuple[str, ...] = ()
 
 
-async def read_publication(request: Request, receive: Receive, limit: int) -> Publication:
-    """Read a request, whose body may have so many bytes.
+class PublishResponse:
+    """Publishes what was posted, if it may be, and answers with the event's id."""
 
-    Raises:
-        HTTPException: It is too large, too late, or nothing that can be published.
-    """
-    reader, headers = _reader(request)
-    body = await _read(request, receive, limit)
-    try:
-        content = reader(body, headers)
-        event = ServerSentEvent(_checked_data(content), event=_checked_type(request, content))
-    except RecursionError as error:
-        raise HTTPException(400, "the JSON is nested too deeply") from error
-    except ValueError as error:
-        raise HTTPException(400, f"the body cannot be published: {error}") from error
-    channels = [*request.query_params.getlist("channel"), *content.channels]
-    return Publication(Request(request.scope, _again(body)), event, channels)
+    def __init__(
+        self,
+        hub: Hub,
+        request: Request,
+        *,
+        channels: Callable[[Request, Sequence[str]], Awaitable[tuple[str, ...]]],
+        authorize: Callable[[Request, tuple[str, ...]], Any],
+        limit: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Prepare; the request is read when the response is called.
 
+        Args:
+            hub: Where to publish.
+            request: The request.
+            channels: Says which channels it may have of those that it asks for.
+            authorize: Lets it publish to these channels, or raises HTTPException.
+            limit: The most bytes of its body.
+            headers: Sent with every answer.
+        """
+        self._hub = hub
+        self._request = request
+        self._channels = channels
+        self._authorize = authorize
+        self._limit = limit
+        self._headers = headers
 
-async def publish_event(
-    hub: Hub, publication: Publication, channels: tuple[str, ...], headers: Mapping[str, str]
-) -> Response:
-    """Publish, and answer 202 with the id of the event.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            event_id = await self._serve(receive)
+            response: Response = JSONResponse({"id": event_id}, 202, {"cache-control": "no-store", **self._headers})
+        except HTTPException as error:
+            response = refusal(error, self._headers)
+        await response(scope, receive, send)
 
-    Raises:
-        HTTPException: It was not published, or nobody knows.
-    """
-    key = publication.request.headers.get("idempotency-key")
-    try:
-        event_id = await hub.publish(channels, publication.event, idempotency_key=key and _scoped(key, channels))
-    except PublishUnknownError as error:
-        detail = "the event may have been published: repeat the request with the same Idempotency-Key"
-        if not key:
-            detail = "the event may have been published: give an Idempotency-Key to requests that you will repeat"
-        raise HTTPException(503, detail, {"Retry-After": "1"}) from error
-    except BackendError as error:
-        detail = "the event was not published, because the backend is out of reach: repeat the request"
-        raise HTTPException(503, detail, {"Retry-After": "1"}) from error
-    return JSONResponse({"id": event_id}, 202, {"Cache-Control": "no-store", **headers})
+    async def _serve(self, receive: Receive) -> str | None:
+        request = self._request
+        reader, headers = _reader(request)
+        body = await _read(request, receive, self._limit)
+        content, event = _event(request, lambda: reader(body, headers))
+        channels = await self._channels(request, [*request.query_params.getlist("channel"), *content.channels])
+        allowed = self._authorize(Request(request.scope, _again(body)), channels)
+        if inspect.isawaitable(allowed):
+            await allowed
+        return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
 
 
 def refusal(error: HTTPException, headers: Mapping[str, str]) -> Response:
     """Answer with a problem."""
     return problem(error.status_code, error.detail, {**headers, **(error.headers or {})})
+
+
+def check_max_body_bytes(limit: int) -> int:
+    """Return the most bytes of a body, or raise ValueError for what is none."""
+    if limit < 1:
+        msg = f"max_body_bytes={limit} must be at least 1"
+        raise ValueError(msg)
+    return limit
+
+
+async def _publish(hub: Hub, channels: tuple[str, ...], event: ServerSentEvent, key: str | None) -> str | None:
+    try:
+        return await hub.publish(channels, event, idempotency_key=_scoped(key, channels) if key else None)
+    except PublishUnknownError as error:
+        detail = "the event may have been published: repeat the request with the same Idempotency-Key"
+        if not key:
+            detail = "the event may have been published: give an Idempotency-Key to requests that you will repeat"
+        raise HTTPException(503, detail, RETRY_AFTER) from error
+    except BackendError as error:
+        detail = "the event was not published, because the backend is out of reach: repeat the request"
+        raise HTTPException(503, detail, RETRY_AFTER) from error
 
 
 # The request
@@ -129,6 +145,17 @@ def _again(body: bytes) -> Receive:
         return messages.pop() if messages else {"type": "http.disconnect"}
 
     return receive
+
+
+def _event(request: Request, read: Callable[[], _Content]) -> tuple[_Content, ServerSentEvent]:
+    """Make an event of the body, whatever it is."""
+    try:
+        content = read()
+        return content, ServerSentEvent(_checked_data(content), event=_checked_type(request, content))
+    except RecursionError as error:
+        raise HTTPException(400, "the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise HTTPException(400, f"the body cannot be published: {error}") from error
 
 
 def _checked_data(content: _Content) -> Any:
