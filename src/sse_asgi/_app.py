@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 from starlette.background import BackgroundTask
@@ -17,6 +18,8 @@ from ._channels import Channels, ServedChannels
 from ._cors import CrossOrigin, preflight
 from ._hub import Hub
 from ._options import Overflow, Snapshot, Transform, check_callable
+from ._polling import PollResponse, check_max_wait, requested_poll
+from ._publishing import PublishResponse, check_max_body_bytes, refusal
 from ._response import MAX_PADDING, EventSourceResponse
 from ._subscription import Subscription
 from .tickets import ChannelSigner
@@ -54,6 +57,9 @@ class EventSourceApp:
         presence: bool = False,
         on_disconnect: Callable[[Request, Subscription, str], Any] | None = None,
         stats: Callable[[Request], Any] | None = None,
+        publish: Callable[[Request, tuple[str, ...]], Any] | None = None,
+        max_body_bytes: int = 65536,
+        max_wait: float = 30.0,
         initial: Iterable[Any] = (),
         snapshot: Snapshot | None = None,
         transform: Transform | None = None,
@@ -87,6 +93,10 @@ class EventSourceApp:
                 stream has ended; for the reasons see `EventSourceResponse.reason`.
             stats: A function of the request, sync or async, that raises HTTPException to refuse; with it the hub's
                 statistics are served at `stats` below this app.
+            publish: A function of the request and the channels, sync or async, called before anything is published by a
+                POST; it raises HTTPException to refuse, and may read the request's body. None publishes nothing.
+            max_body_bytes: The most bytes of a POST.
+            max_wait: The most seconds that `?wait=` lets a poll wait for its first event.
             initial: See Hub.subscribe, like the next six.
             snapshot: See Hub.subscribe.
             transform: See Hub.subscribe.
@@ -112,6 +122,9 @@ class EventSourceApp:
         self._presence = presence
         self._on_disconnect = check_callable("on_disconnect", on_disconnect)
         self._stats = check_callable("stats", stats)
+        self._publish = check_callable("publish", publish)
+        self._max_body_bytes = check_max_body_bytes(max_body_bytes)
+        self._max_wait = check_max_wait(max_wait)
         self._subscribe_options: dict[str, Any] = {
             "initial": tuple(initial),
             "snapshot": snapshot,
@@ -130,6 +143,8 @@ class EventSourceApp:
         """Say what is answered by whom: by the path below this app, then by the method."""
         handlers: dict[str, dict[str, Handler]] = {"": {"GET": self._stream, "HEAD": self._stream}}
         routes = [Route("/", self, name="stream")]
+        if self._publish is not None:
+            handlers[""]["POST"] = self._post
         if self._stats is not None:
             handlers["stats"] = {"GET": self._report, "HEAD": self._report}
             routes.append(Route("/stats", self, name="stats"))
@@ -151,10 +166,12 @@ class EventSourceApp:
             cors = self._cross_origin.headers(request)
             return await self._handle(request, cors)
         except HTTPException as error:
-            refusal = _with_headers(error, cors)
+            if request.method == "POST" and self._publish is not None:
+                return refusal(error, cors)
+            refused = _with_headers(error, cors)
             if "starlette.exception_handlers" in scope:
-                raise refusal from error
-            return _plain(refusal)
+                raise refused from error
+            return _plain(refused)
 
     async def _handle(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         handlers = self._handlers.get(self._place(request.scope))
@@ -180,34 +197,48 @@ class EventSourceApp:
 
     async def _stream(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         padding = _padding(request)
+        poll = requested_poll(request, self._max_wait)
         admission = await self._access.admit(request)
-        subscription = self._subscribe(request, admission)
         options = self._response_options
-        if padding is not None:
-            options = {**options, "padding": padding}
+        headers = {**(options.get("headers") or {}), **cors}
+        if poll is not None:
+            subscription = self._subscribe(request, admission, position_frames=True)
+            answer = PollResponse(subscription, **poll._asdict(), retry=options.get("retry"), headers=headers)
+            return self._access.watch(answer, subscription, admission)
+        subscription = self._subscribe(request, admission)
         lossless = self._max_lifetime is not MAX_LIFETIME or self._hub.keeps_history
-        response = EventSourceResponse(
-            subscription,
-            max_lifetime=self._max_lifetime if lossless else None,
-            **{**options, "headers": {**(options.get("headers") or {}), **cors}},
-        )
+        lifetime = self._max_lifetime if lossless else None
+        own = {"headers": headers} if padding is None else {"headers": headers, "padding": padding}
+        response = EventSourceResponse(subscription, max_lifetime=lifetime, **{**options, **own})
         if self._on_disconnect is not None:
             response.background = BackgroundTask(self._left, request, subscription, response)
         return self._access.watch(response, subscription, admission)
 
-    def _subscribe(self, request: Request, admission: Admission) -> Subscription:
+    def _subscribe(self, request: Request, admission: Admission, **options: Any) -> Subscription:
         return self._hub.subscribe(
             *admission.channels,
             last_event_id=_queried_id(request),
             properties=admission.grant.properties,
             identity=admission.grant.identity,
             presence=self._presence and admission.grant.identity is not None,
-            **self._subscribe_options,
+            **{**self._subscribe_options, **options},
         )
 
     async def _left(self, request: Request, subscription: Subscription, response: EventSourceResponse) -> None:
         assert self._on_disconnect is not None
         await _result(self._on_disconnect(request, subscription, response.reason))
+
+    # Publishing
+
+    async def _post(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        return PublishResponse(
+            self._hub,
+            request,
+            channels=partial(self._served.of, unsaid_is_any=True),
+            authorize=self._publish,
+            limit=self._max_body_bytes,
+            headers=cors,
+        )
 
     # Statistics
 
