@@ -218,6 +218,7 @@ def test_no_request_fails(portal: BlockingPortal, site: Site, kind: str, room: s
         ("/tickets/", b"last_event_id=POSITION&ticket=" + SIGNER.ticket("room:a", expires_in=1e6).encode(), []),
         ("/template/a/", b"last_event_id=POSITION", []),
     ],
+    ids=["name", "authorized", "ticket", "template"],
 )
 def test_what_may_be_seen_is_seen(
     portal: BlockingPortal, site: Site, path: str, query: bytes, headers: list[tuple[bytes, bytes]]
