@@ -177,7 +177,7 @@ class EventSourceApp:
         handlers = self._handlers.get(self._place(request.scope))
         if handlers is None:
             raise HTTPException(404)
-        methods = ", ".join((*handlers, "OPTIONS"))
+        methods = ", ".join(sorted((*handlers, "OPTIONS")))
         if request.method == "OPTIONS":
             return preflight(cors, methods)
         if request.method not in handlers:
