@@ -32,9 +32,9 @@ FORGED = ChannelSigner("some other secret of characters").ticket("user:bob", exp
 EXPIRED = SIGNER.ticket("user:bob", expires_in=1e-9)
 
 IDS = ("last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID")
-NAMES = ("channel", "ticket", *IDS, "padding", "evs_preamble", "x", "")
+NAMES = ("channel", "ticket", *IDS, "padding", "evs_preamble", "poll", "wait", "event", "x", "")
 POSITION = b"POSITION"  # replaced by one from which there is something to replay
-ANSWERS = {200, 204, 400, 401, 403, 404, 405}
+ANSWERS = {200, 202, 204, 400, 401, 403, 404, 405, 413, 415}
 
 
 def authorize(request: Request, channels: tuple[str, ...]) -> dict[str, str]:
@@ -52,6 +52,7 @@ APPS: dict[str, dict[str, Any]] = {
     "authorize": {"authorize": authorize},
     "tickets": {"tickets": SIGNER},
     "both": {"tickets": SIGNER, "authorize": authorize},
+    "publish": {"publish": lambda *_: None, "channels": ["posted"], "max_body_bytes": 1000},
     "function": {"channels": lambda request: f"user:{(request.headers.get('x-user') == 'ann' and 'ann') or 'nobody'}"},
 }
 
@@ -68,6 +69,7 @@ def allowed(kind: str, request: dict[str, Any]) -> set[str]:
         "authorize": own,
         "tickets": tickets,
         "both": own | tickets,
+        "publish": {"publish": lambda *_: None, "channels": ["posted"], "max_body_bytes": 1000},
         "function": {"user:ann"} if user == "ann" else set(),
     }[kind]
 
@@ -85,8 +87,15 @@ likely_values: dict[str, st.SearchStrategy[bytes]] = {
     **dict.fromkeys(IDS, st.just(POSITION)),
 }
 odd_headers = st.tuples(
-    st.sampled_from([b"origin", b"host", b"last-event-id", b"x-user", b"cookie", b"authorization", b"content-length"]),
+    st.sampled_from(
+        [
+            *(b"origin", b"host", b"last-event-id", b"x-user", b"cookie", b"authorization", b"content-length"),
+            *(b"accept", b"content-type", b"idempotency-key"),
+        ]
+    ),
     st.one_of(
+        st.sampled_from([b"application/json", b"text/plain", b"application/x-www-form-urlencoded", b"*/*", b"text/;"]),
+        st.sampled_from([b"multipart/form-data", b"multipart/form-data; boundary=x", b"text/plain; charset=x"]),
         st.sampled_from([POSITION, b"ann", b"bob", b"http://testserver", b"https://a.example", b"null", b"testserver"]),
         st.sampled_from([b"http://[", b"http://x:y", b"//", b"[::1", b"00000000-0", b"\xff\xfe"]),
         st.binary(max_size=8),
@@ -109,18 +118,32 @@ def odd_parameters(draw: st.DrawFn) -> bytes:
     return name + draw(st.sampled_from([b"=", b"", b"%3d"])) + draw(odd_values)
 
 
-def request_of(method: str, user: bytes, headers: list[tuple[bytes, bytes]], parameters: list[bytes]) -> dict[str, Any]:
+odd_bodies = st.one_of(
+    st.binary(max_size=20),
+    st.sampled_from([b"{}", b"null", b'"x"', b"[" * 900, b"data=x", b"--x\r\n\r\n", b"NaN", b"x" * 1001]),
+)
+
+
+def request_of(
+    method: str, user: bytes, headers: list[tuple[bytes, bytes]], parameters: list[bytes], body: bytes = b""
+) -> dict[str, Any]:
     """Put a request together; the user comes first, as the header that counts."""
     named = [(b"x-user", user)] if user else []
-    return {"method": method, "headers": [*named, *headers], "query_string": b"&".join(parameters)}
+    return {
+        "method": method,
+        "headers": [*named, *headers],
+        "query_string": b"&".join(parameters),
+        "body": body,
+    }
 
 
 odd_requests = st.builds(
     request_of,
-    st.sampled_from(["GET", "GET", "GET", "GET", "HEAD", "OPTIONS", "POST", "TRACE", "", "get"]),
+    st.sampled_from(["GET", "GET", "GET", "GET", "HEAD", "OPTIONS", "POST", "POST", "POST", "TRACE", "", "get"]),
     st.sampled_from([b"", *USERS]),
     st.lists(odd_headers, max_size=4),
     st.lists(st.one_of(likely_parameters(), odd_parameters()), max_size=5),
+    odd_bodies,
 )
 
 
@@ -152,7 +175,7 @@ class Site:
             scope["headers"] = [(name, value.replace(POSITION, position)) for name, value in request["headers"]]
             await self.app(scope, receive, send)
 
-        async with EventStreamClient(app).stream(path) as stream:
+        async with EventStreamClient(app).stream(path, body=request["body"]) as stream:
             await self.publish()
             for _ in range(10):
                 await anyio.sleep(0)
@@ -173,7 +196,10 @@ def site(portal: BlockingPortal) -> Iterator[Site]:
 
 
 def channels_in(content: bytes) -> list[str]:
-    """Name the channels whose events are in an answer."""
+    """Name the channels whose events are in an answer, to a poll or of a stream."""
+    if content.startswith(b'{"events"'):
+        polled = json.loads(content)["events"]
+        return [json.loads(event["data"])["of"] for event in polled if event["event"] == "message"]
     return [json.loads(event.data)["of"] for event in EventDecoder().feed(content) if event.event == "message"]
 
 
@@ -187,9 +213,9 @@ def check(portal: BlockingPortal, site: Site, kind: str, room: str, request: dic
     code, content = portal.call(site.ask, path, request)
     assert code in ANSWERS
     assert b"Traceback" not in content
-    if code == 200:
+    if code == 200 and kind != "publish":
         assert set(channels_in(content)) <= ({f"room:{room}"} if kind == "template" else allowed(kind, request))
-    if request["method"] != "GET":
+    if request["method"] != "GET" and kind != "publish":
         assert channels_in(content) == []
 
 
@@ -201,6 +227,7 @@ def test_no_request_sees_what_is_not_for_it(portal: BlockingPortal, site: Site) 
         for ticket in (*TICKETS.values(), FORGED, EXPIRED, "") if kind in ("tickets", "both") else ("",):
             parameters = [channels, b"last_event_id=" + POSITION, *([f"ticket={ticket}".encode()] if ticket else [])]
             check(portal, site, kind, "a", request_of("GET", user, [], parameters))
+            check(portal, site, kind, "a", request_of("GET", user, [], [*parameters, b"poll=1"]))
 
 
 @FEW
@@ -224,6 +251,13 @@ def test_what_may_be_seen_is_seen(
     portal: BlockingPortal, site: Site, path: str, query: bytes, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """The replayed event and the live one: the search above would have found others."""
-    request = {"method": "GET", "headers": headers, "query_string": query}
+    request = request_of("GET", b"", headers, [query])
     code, content = portal.call(site.ask, path, request)
     assert (code, channels_in(content)) == (200, ["room:a", "room:a"])
+
+
+def test_a_poll_sees_what_may_be_seen(portal: BlockingPortal, site: Site) -> None:
+    """What is replayed; the live event comes after the answer."""
+    request = request_of("GET", b"", [], [b"poll=1&channel=room:a&last_event_id=" + POSITION])
+    code, content = portal.call(site.ask, "/any/", request)
+    assert (code, channels_in(content)) == (200, ["room:a"])
