@@ -10,8 +10,9 @@ from ._response import EventSourceResponse
 from ._subscription import Subscription
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
-from .config import create_hub
+from .config import Settings, create_hub
 from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+from .publisher import Publisher
 from .tickets import ChannelSigner
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "HubClosedError",
     "MemoryBackend",
     "PublishUnknownError",
+    "Publisher",
     "SSEError",
     "ServerSentEvent",
+    "Settings",
     "SlowReaderError",
     "Subscription",
     "create_hub",

@@ -200,7 +200,7 @@ class Entry:
         frame: Its bytes on the wire with its id, written once for all readers; empty if each reader gets others.
     """
 
-    __slots__ = ("channels", "event", "frame", "key", "position")
+    __slots__ = ("_seen", "channels", "event", "frame", "key", "position")
 
     def __init__(
         self,
@@ -215,6 +215,7 @@ class Entry:
         self.channels = channels
         self.key = key
         self.frame = self.write(event)
+        self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":
         """Return this place in the log with the bytes that one reader is to get there."""
@@ -228,13 +229,21 @@ class Entry:
         return b"id: %b\n%b" % (str(self.position).encode(), body) if body and self.position is not None else body
 
     def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:
-        """Return an event as a reader of these channels sees it: with its id and the channels that matched."""
-        seen = _rebuild(event._fields() | {"id": self._id(event)}, ())
-        seen._set(channels=tuple(name for name in self.channels if name in channels))  # noqa: SLF001
-        return seen
+        """Return an event as a reader of these channels sees it: with its id and the channels that matched.
 
-    def _id(self, event: ServerSentEvent) -> str | None:
-        return event.id if self.position is None else str(self.position)
+        All readers of one channel share one.
+        """
+        if self._seen is not None and event is self.event:
+            return self._seen
+        identity = event.id if self.position is None else str(self.position)
+        seen = _rebuild({**event._fields(), "id": identity}, ())
+        matched = self.channels
+        if len(matched) > 1:
+            matched = tuple(name for name in matched if name in channels)
+        seen._set(channels=matched)  # noqa: SLF001 - a copy of this class
+        if event is self.event and matched is self.channels:
+            self._seen = seen
+        return seen
 
 
 class ReceivedEntry(Entry):
@@ -248,6 +257,7 @@ class ReceivedEntry(Entry):
         self.position = position
         self.channels = channels
         self.key = key
+        self._seen = None
 
     def __getattr__(self, name: str) -> ServerSentEvent:
         """Make the event, whose own frame has no id."""

@@ -1,9 +1,13 @@
 """Configuration to objects: settings from the environment, and the hub that they describe."""
 
+import difflib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,7 +18,11 @@ from ._options import Overflow
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 
+logger = logging.getLogger("sse_asgi")
+
 ENTRY_POINTS = "sse_asgi.backends"
+ENV_FILE = ".env"
+LIKENESS = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,9 @@ class Settings:
     Attributes:
         backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`,
             `redis+cluster://`, or a scheme of an installed backend; its query overrides the history's options, as in
-            `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long publishing waits.
+            `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long publishing waits. Where it is
+            not set, `SSE_REDIS_URL`, or else `SSE_REDIS_HOST`, `SSE_REDIS_PORT` and `SSE_REDIS_DB`, one of which is
+            enough.
         hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
@@ -45,17 +55,63 @@ class Settings:
 
     @classmethod
     def from_environment(cls, config: Config | None = None) -> Self:
-        """Read the variables.
+        """Read the variables; one that looks like a misspelt one is warned of.
 
         Args:
-            config: Where to look, as in `Config(".env")`; None is the environment alone.
+            config: Where to look; None is the environment, and then a file `.env` in the working directory.
 
         Raises:
             ValueError: A value that is not allowed; the message names the variable.
         """
-        config = config or Config()
-        texts = {name: config(f"SSE_{name.upper()}", default=None) for name in _RULES}
-        return cls(**{name: _RULES[name].read(f"SSE_{name.upper()}", text) for name, text in texts.items() if text})
+        config = config or _default_config()
+        _warn_of_typos(config)
+        texts = {name: config(_variable(name), default=None) for name in _EVERY_RULE}
+        values = {name: _EVERY_RULE[name].read(_variable(name), text) for name, text in texts.items() if text}
+        return cls(**_with_one_url(values))
+
+
+def _variable(name: str) -> str:
+    return f"SSE_{name.upper()}"
+
+
+def _default_config() -> Config:
+    try:
+        return Config(ENV_FILE if Path(ENV_FILE).is_file() else None)
+    except UnicodeDecodeError as error:
+        msg = f"{ENV_FILE} in the working directory must be text in UTF-8: {error}"
+        raise ValueError(msg) from error
+
+
+def _warn_of_typos(config: Config) -> None:
+    known = [config.env_prefix + _variable(name) for name in _EVERY_RULE]
+    for name in sorted({*config.environ, *config.file_values} - set(known)):
+        bare = name.upper().removeprefix("EXPORT ")
+        if bare.startswith(f"{config.env_prefix}SSE"):
+            for meant in difflib.get_close_matches(bare, known, n=1, cutoff=LIKENESS):
+                logger.warning("The variable %r is not read: is %s meant?", name, meant)
+
+
+def _with_one_url(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn what says where Redis is into the backend's URL."""
+    redis = {name: values[name] for name in _REDIS_RULES if name in values}
+    others = {name: value for name, value in values.items() if name not in redis}
+    if not redis:
+        return others
+    parts = [name for name in redis if name != "redis_url"]
+    ways = [name for name in ("backend_url", "redis_url") if name in values] + parts[:1]
+    if len(ways) > 1:
+        msg = f"{' and '.join(map(_variable, ways))} are both set: choose one of them to say where events are kept"
+        raise ValueError(msg)
+    return others | {"backend_url": redis.get("redis_url") or _redis_url(**redis)}
+
+
+def _redis_url(redis_host: str = "localhost", redis_port: int = 6379, redis_db: int = 0) -> str:
+    return f"redis://{redis_host}:{redis_port}/{redis_db}"
+
+
+def _host(text: str) -> str:
+    """Write a host as in a URL."""
+    return f"[{IPv6Address(text)}]" if ":" in text else text
 
 
 def create_hub(settings: Settings | None = None) -> Hub:
@@ -164,7 +220,7 @@ class _Rule(NamedTuple):
 _SECONDS = _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf)
 _RULES = {
     "backend_url": _Rule("a URL like memory://", str),
-    "hub_name": _Rule("a name", str),
+    "hub_name": _Rule("a name without braces", str, lambda value: not set("{}") & set(value)),
     "history_size": _Rule("a whole number of events, at least 0", int, lambda value: value >= 0),
     "history_ttl": _SECONDS,
     "buffer_size": _Rule("a whole number of events, at least 1", int, lambda value: value >= 1),
@@ -172,3 +228,12 @@ _RULES = {
     "overflow": _Rule(f"one of {', '.join(get_args(Overflow))}", str, lambda value: value in get_args(Overflow)),
     "ping_interval": _Rule("a number of seconds, 0 for no pings", float, lambda value: 0 <= value < math.inf),
 }
+
+_REDIS_RULES = {
+    "redis_url": _Rule("a URL like redis://localhost", str),
+    "redis_host": _Rule("a host's name or address", _host, lambda value: not set("/@?#% ") & set(value)),
+    "redis_port": _Rule("a port, from 1 to 65535", int, lambda value: 1 <= value < 1 << 16),
+    "redis_db": _Rule("the number of a database, at least 0", int, lambda value: value >= 0),
+}
+
+_EVERY_RULE = _RULES | _REDIS_RULES

@@ -35,6 +35,30 @@ async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str 
     return ["end" if len(text or "") == len(end) else text for text in reader.texts[:-1]], reader.gaps
 
 
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("hello", "malformed"),
+        ("{epoch}-", "malformed"),
+        ("{epoch}-{sequence}-1", "malformed"),
+        ("{epoch}-1{sequence}0", "malformed"),
+        ("{epoch}x-{sequence}", "malformed"),
+        ("0badc0de-{sequence}", "epoch"),
+        ("{elsewhere}", "epoch"),
+        ("{epoch}-9000000000000000", "fork"),
+    ],
+    ids=["garbage", "half", "three parts", "too long", "no epoch", "foreign epoch", "another hub", "future"],
+)
+async def test_an_id_that_is_not_of_this_log(new_hub: NewHub, name: str, form: str, reason: str) -> None:
+    """Whoever comes with it is told, and gets everything that is kept; the stream then goes on as any other."""
+    async with new_hub() as hub, new_hub(name=f"{name} elsewhere") as other:
+        given = await ids(hub, "a", 2)
+        elsewhere = (await ids(other, "a", 1))[0]
+        mine, _, sequence = given[0].partition("-")
+        wrong = form.format(epoch=mine, sequence=sequence, elsewhere=elsewhere)
+        assert await resumed(hub, "a", wrong) == (["0", "1"], [reason])
+
+
 async def test_trimming_is_exact(new_hub: NewHub) -> None:
     """The reader of the last event that is gone is complete, and the one before it is told."""
     async with new_hub(history_size=3) as hub:
