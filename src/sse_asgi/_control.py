@@ -13,6 +13,7 @@ from ._options import Options
 from ._registry import CONTROL, Registry
 from ._runtime import Child, spawn
 from ._subscription import Subscription
+from .exceptions import HubClosedError
 
 logger = logging.getLogger("sse_asgi")
 
@@ -57,6 +58,8 @@ class Control:
             async with subscription:
                 async for event in subscription:
                     self._obey(event)
+        except HubClosedError:
+            pass
         except Exception:
             logger.exception("hub.disconnect is not heard any more: streams end when their authorisation does")
 

@@ -224,7 +224,7 @@ class Subscription:
             if not entries or not self._open:
                 return b""
             entry = entries[0]
-            if len(entries) == 1 and self._plain and type(entry.event) is ServerSentEvent and not self._buffer.dropped:
+            if len(entries) == 1 and self._plain and entry.frame and not self._buffer.dropped:
                 self._buffer.pop()
                 self._position = self._written = entry.position
                 return entry.frame

@@ -60,7 +60,7 @@ def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> Ser
 
 def seen_frame(entry: Entry, channels: tuple[str, ...], options: Options) -> bytes:
     """Return the bytes of this reader's event, or none."""
-    if entry.event is None or (options.transform is None and type(entry.event) is ServerSentEvent):
+    if not entry.channels or (entry.frame and options.transform is None):
         return entry.frame
     event = seen_event(entry, channels, options)
     return b"" if event is None else entry.write(event)

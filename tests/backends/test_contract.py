@@ -320,12 +320,12 @@ async def test_a_process_that_is_not_heard_of_is_gone(make_backend: Any) -> None
     """When its lease has run out another one, that was heard of all the time, lets its members go."""
     backend = make_backend()
     async with connected(backend, "a") as tape:
-        await backend.attend("lives", lease=30, entered=[BOB])
-        await backend.attend("dies", lease=0.05, entered=[ADA, BOB])
+        await backend.attend("lives", lease=0.1, entered=[BOB])
+        await backend.attend("dies", lease=0.1, entered=[ADA, BOB])
         assert set(await backend.present("a")) == {"Ada", BOB.identity}
-        await anyio.sleep(0.1)
-        await backend.attend("lives", lease=30)
+        await anyio.sleep(0.2)
+        await backend.attend("lives", lease=0.1)
         assert set(await backend.present("a")) == {BOB.identity}
-        assert await backend.attend("dies", lease=30) == 0
+        assert await backend.attend("dies", lease=0.1) == 0
         await settled(tape, 3)
     assert comings(tape)[2:] == [("sse.leave", "Ada")]

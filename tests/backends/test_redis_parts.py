@@ -152,6 +152,16 @@ async def test_an_answer_that_does_not_come_ends_the_link() -> None:
 
 
 @pytest.mark.anyio
+async def test_much_that_arrives_at_once_is_read_to_its_end() -> None:
+    """Answers are handed out in their order, wherever the pieces end that they are read in."""
+    link, _, lost = linked()
+    asked = [link.call("A") for _ in range(10)]
+    link.data_received(b"".join(b"$4000\r\n%04000d\r\n" % number for number in range(10)))
+    assert [int(await one) for one in asked] == list(range(10))
+    assert lost == []
+
+
+@pytest.mark.anyio
 async def test_an_idle_link_is_left_alone() -> None:
     """Nobody waits, so nothing is late."""
     link, _, lost = linked(0.01)

@@ -95,6 +95,27 @@ async def test_a_channel_that_fell_out_of_the_index(
         assert live.gaps == []
 
 
+async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """The stream shows that a reader who had everything misses nothing, and what one who did not misses."""
+    async with new_hub(history_size=2) as hub:
+        given = await ids(hub, "a", 4)
+        shared_redis.cli("SET", keys("s:c"), "nonsense")
+        await hub.publish("b", "later")
+        shared_redis.cli("DEL", keys("i"))
+        await hub.publish("b", "last")
+        async with (
+            reading(hub, "a", "b", last_event_id=given[3]) as complete,
+            reading(hub, "a", last_event_id=given[0]) as trimmed,
+            reading(hub, "c", last_event_id=given[3]) as strange,
+        ):
+            await complete.has("later", "last")
+            await trimmed.has("2", "3")
+            await strange.until(lambda one: one.gaps)
+        assert (complete.gaps, trimmed.gaps, strange.gaps) == ([], ["trimmed"], ["evicted"])
+
+
 async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
     """Of 100,000 channels those that were published to longest ago fall out of the index."""
     fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'old' .. i) end"

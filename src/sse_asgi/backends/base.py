@@ -127,7 +127,7 @@ class Backend(ABC):
 
         With the first process that lists an identity, `sse.join` is published to its channel, and with the last that
         does not any more, `sse.leave`: see `presence_event`. Processes whose lease ran out are taken for gone, but not
-        by one whose own did: then nobody could be heard.
+        after an outage, when nobody could be heard: they have as much time again.
 
         Args:
             process: Whoever calls.

@@ -172,7 +172,9 @@ class RedisBackend(Backend):
         worker = self._opened()
 
         async def read(session: Session) -> History:
-            page = await self._recovery.read(session.server, channels, after, upto, limit)
+            async with worker.reading:
+                session.check()
+                page = await self._recovery.read(session.server, channels, after, upto, limit)
             if page.epoch != upto.epoch:  # the readers are told, and read again
                 await worker.follow(session, page.epoch)
                 return History((), after)

@@ -130,10 +130,9 @@ class Feed:
     def _take(self, channel: Channel, message: bytes) -> None:
         """Take one message: this runs for each one that arrives."""
         try:
-            head, _, frame = message.partition(b"\n")
-            epoch, digits, previous, header = head.split(b" ", 3)
+            epoch, digits, previous, data = message.split(b" ", 3)
             if epoch != self._epoch:
-                self._take_foreign(channel, epoch, header, frame)
+                self._take_foreign(channel, epoch, data)
                 return
             sequence = int(digits)
             if not digits.isdigit() or sequence > MAX_SEQUENCE:
@@ -141,7 +140,7 @@ class Feed:
             if sequence <= channel.last:
                 return
             position = new_position(Position, (self._epoch_text, sequence))
-            one = entry(channel.names, position, self._id + digits + b"\n", header, frame)
+            one = entry(channel.names, position, self._id + digits, data)
             hole = previous != channel.digits and int(previous) > channel.last
         except ValueError:
             self.ignore(f"a message on the channel {channel.names[0]!r}")
@@ -152,7 +151,7 @@ class Feed:
         if sequence > self._sequence:
             self.deliver(one, position)
 
-    def _take_foreign(self, channel: Channel, epoch: bytes, header: bytes, frame: bytes) -> None:
+    def _take_foreign(self, channel: Channel, epoch: bytes, data: bytes) -> None:
         """Take a message without a place in our log: fine where none has one, else the log has another life."""
         if not channel.joined:
             return
@@ -161,7 +160,7 @@ class Feed:
         if self.keeps:
             self.fail(ANOTHER_LIFE)
             return
-        one = entry(channel.names, None, b"", header, frame)
+        one = entry(channel.names, None, b"", data)
         mine = (name for name in one.channels if self._keys.topic(name) in self.channels)
         if next(mine) == channel.names[0]:  # of the topics that bring this event here, one hands it over
             for sink in self.sinks:

@@ -98,11 +98,16 @@ class Recovery:
         if known < start:  # the position says nothing about this log
             return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
         read = {name: _rows(name, stream) for name, stream in zip(channels, streams, strict=True)}
+        last = {name: meta.x if score is None else int(score) for name, score in zip(channels, scores, strict=True)}
+        if meta.x > start > 0:
+            several = zip(channels, scores, streams, strict=True)
+            last |= await self._newest(
+                server, [name for name, score, kept in several if (score, kept) == (None, [])], upto
+            )
         losses = {
             name: loss
-            for name, score, horizon in zip(channels, scores, horizons, strict=True)
-            if after is not None
-            and (loss := _loss(read[name], meta.x if score is None else int(score), start, horizon)).sequence
+            for name, horizon in zip(channels, horizons, strict=True)
+            if after is not None and (loss := _loss(read[name], last[name], start, horizon)).sequence
         }
         rows, end = _merge(list(read.values()), count, upto.sequence, limit)
         return Page(meta.epoch, rows, end, losses, whole)
@@ -124,6 +129,13 @@ class Recovery:
             if isinstance(reply, Exception) and not strange:
                 raise reply
         return _Meta.read(meta), scores, streams
+
+    async def _newest(self, server: Server, channels: list[str], upto: Position) -> dict[str, int]:
+        """Find the last sequences of channels that the index has lost, where their streams are still there."""
+        call, stream = server.link.call, self._keys.stream
+        calls = (call("XREVRANGE", stream(name), upto.sequence, "-", "COUNT", 1) for name in channels)
+        replies = zip(channels, await asyncio.gather(*calls), strict=True)
+        return {name: _rows(name, reply)[0].sequence for name, reply in replies if reply}
 
     def _horizon(self, server: Server, channel: str, now: float) -> int:
         ttl = self._ttl(channel)
@@ -219,5 +231,4 @@ def decode(row: Row, position: Position) -> Entry:
     """
     if row.previous is None:
         raise ValueError
-    header, _, frame = row.data.partition(b"\n")
-    return entry((row.channel,), position, f"id: {position}\n".encode(), header, frame)
+    return entry((row.channel,), position, f"id: {position}".encode(), row.data)

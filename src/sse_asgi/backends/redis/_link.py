@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from ._resp import NOT_ENOUGH, PUSHES, Argument, ProtocolError, new_reader, pack
+from ._resp import NOT_ENOUGH, PIECE, PUSH, Argument, ProtocolError, new_reader, pack
 
 OnReply = Callable[[Any], None]
 
@@ -126,15 +126,16 @@ class Link(asyncio.Protocol):
         """Hand out everything that is complete."""
         reader = self._reader
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not NOT_ENOUGH:
-                if type(reply) in PUSHES:
-                    self._on_push(reply)
-                elif self._waiting:
-                    self._waiting.popleft()[1](reply)
-                else:
-                    self.close(f"an answer to no question: {reply!r:.100}")
-                    return
+            for start in range(0, len(data), PIECE):
+                reader.feed(data[start : start + PIECE])
+                while (reply := reader.gets()) is not NOT_ENOUGH:
+                    if type(reply) is PUSH:
+                        self._on_push(reply)
+                    elif self._waiting:
+                        self._waiting.popleft()[1](reply)
+                    else:
+                        self.close(f"an answer to no question: {reply!r:.100}")
+                        return
         except ProtocolError as error:
             self.close(f"it does not speak RESP: {error}")
         if self._retired and not self._waiting:

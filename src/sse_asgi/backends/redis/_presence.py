@@ -45,7 +45,13 @@ class Attendance:
         """List whom a process has here; return how many it has now."""
         keys = [self._keys.meta, self._keys.index, self._keys.leases, self._keys.members(process)]
         arguments: list[Argument] = [new_epoch(), epoch, session.verbs[0], int(self._keeps), self._keys.base, process]
-        arguments += [str(lease), len(entered), *map(self._write, entered), *map(self._write, left)]
+        arguments += [
+            str(lease),
+            int(0 < lease <= session.age),
+            len(entered),
+            *map(self._write, entered),
+            *map(self._write, left),
+        ]
         return int(await self._scripts.attend.run(session.server.link, keys, arguments))
 
     async def present(self, session: Session, epoch: str, channel: str) -> list[str]:

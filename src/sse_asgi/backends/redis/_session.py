@@ -6,6 +6,7 @@ the same process of the same server, so that what is published on the one can be
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -60,6 +61,7 @@ class Session:
         self._on_end = on_end
         self._messages: Link
         self._links: list[Link] = []
+        self._began = time.monotonic()
 
     async def open(self, addresses: Addresses, scripts: Scripts, known: Position | None) -> None:
         """Connect and fence.
@@ -113,6 +115,11 @@ class Session:
         """
         if self.reason is not None:
             raise LinkLostError(self.reason)
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been on."""
+        return time.monotonic() - self._began
 
     @property
     def gone(self) -> bool:

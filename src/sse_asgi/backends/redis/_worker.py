@@ -29,6 +29,7 @@ logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
+READINGS = 8
 SHORTEST_PAUSE = 0.02
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
@@ -42,6 +43,8 @@ class Worker:
         feed: The channels that are read.
         session: The one that is on, once its fence is passed.
         tried: Set once the first attempt to connect has ended, well or not.
+        reading: Held while a page of history is read. When all readers read at once, as in another life of the log,
+            a publish would wait behind the pages of all of them, for so long that Redis seems to be dead.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Worker:
         self._fenced = asyncio.Event()
         self._joined = asyncio.Event()
         self.tried = asyncio.Event()
+        self.reading = asyncio.Semaphore(READINGS)
         self._acknowledged: Position | None = None
         self._addresses = addresses
         self._keys = keys

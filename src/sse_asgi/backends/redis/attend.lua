@@ -2,8 +2,8 @@
 --
 -- KEYS: meta, index, the leases of all processes, the members of this one
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, 1 if the hub keeps history,
---       what the hub's names begin with, the process ("": nobody), seconds of its lease, how many members enter,
---       those members, then those that leave
+--       what the hub's names begin with, the process ("": nobody), seconds of its lease, 1 to dismiss whoever's lease
+--       ran out now (else: long ago), how many members enter, those members, then those that leave
 -- Returns how many members the process has now.
 --
 -- A member is "<events that its channel keeps> <for how many milliseconds>\n<identity as JSON>\n<channel>". The hash of
@@ -39,11 +39,9 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local before = tonumber(redis.call('ZSCORE', leases, process) or 0)
 if process ~= '' then redis.call('ZADD', leases, string.format('%.3f', now + lease), process) end
 
--- Whoever's own lease ran out was cut off, as the others may have been: it gives them time.
-local horizon = string.format('%.3f', before >= now and now or now - LONG)
+local horizon = string.format('%.3f', ARGV[8] == '1' and now or now - LONG)
 local gone = redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. horizon, 'LIMIT', 0, 1)[1]
 if gone then
     local theirs = base .. 'w:' .. gone
@@ -51,8 +49,8 @@ if gone then
     if redis.call('EXISTS', theirs) == 0 then redis.call('ZREM', leases, gone) end
 end
 
-for argument = 9, #ARGV do
-    if argument < 9 + ARGV[8] then
+for argument = 10, #ARGV do
+    if argument < 10 + ARGV[9] then
         if redis.call('SADD', mine, ARGV[argument]) == 1 then come(ARGV[argument]) end
     elseif redis.call('SREM', mine, ARGV[argument]) == 1 then
         go(ARGV[argument])
