@@ -647,12 +647,14 @@ class Away(MemoryBackend):
         super().__init__()
         self.error: Exception | None = None
         self.waits: set[str] = set()
+        self.asked = anyio.Event()
 
     async def _away(self, what: str) -> None:
         if self.error is not None:
             raise self.error
-        if what in self.waits:
-            await anyio.sleep_forever()
+        while what in self.waits:
+            self.asked.set()
+            await anyio.sleep(0.001)
 
     async def subscribe(self, channels: tuple[str, ...]) -> Any:
         await self._away("subscribe")
@@ -689,6 +691,28 @@ async def test_what_cannot_be_read_in_time_is_503(what: str) -> None:
         backend.waits.add(what)
         assert "same Last-Event-ID" in (await refused(client, last))["detail"]
         assert not readers(hub)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_whoever_waits_longer_waits_longer_for_the_backend() -> None:
+    """It is answered when the backend is back."""
+    backend = Away()
+    async with mounted(Hub(backend)) as (hub, client):
+        first = await hub.publish("default", "1")
+        await hub.publish("default", "2")
+        backend.waits.add("history")
+        answers: list[Any] = []
+
+        async def wait() -> None:
+            answers.append(await poll(client, first, f"&wait={LONG:g}"))
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await backend.asked.wait()
+                await anyio.sleep(0.05)  # more than those have who do not wait
+                backend.waits.clear()
+        assert data(answers[0]) == ["2"]
 
 
 @pytest.mark.parametrize("error", [BackendError("lost"), HubClosedError("cannot read")])

@@ -242,8 +242,7 @@ class PollResponse:
         except (BackendError, HubClosedError):
             return self._unavailable()
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._subscription.close()
+            await self._subscription.close()
         if self._stopping or self._subscription.ended:
             self._answer.say(farewell(current_notice()))
         elif not (self._answer.has_events or self._complete):
