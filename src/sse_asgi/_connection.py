@@ -311,7 +311,7 @@ class Connection:
     async def _close(self) -> None:
         if self._child is not None:
             self._child.cancel()
-        if self.started or self.reason in ("finished", "shutdown", "lifetime"):
+        if self.started or self.reason in ("finished", "shutdown", "lifetime", "revoked"):
             with anyio.move_on_after(FAREWELL_SECONDS) as limit:
                 await self._part()
             if limit.cancelled_caught:

@@ -125,6 +125,11 @@ class Hub:
         return "up" if self._registry.up else "down"
 
     @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns that it gathers, as they were given."""
+        return self._patterns.names
+
+    @property
     def keeps_history(self) -> bool:
         """Whether readers can resume: the backend gives positions. False while the hub is closed."""
         return self._registry is not None and self._registry.position() is not None

@@ -81,6 +81,10 @@ class Registry:
                 channel.subscribed = True
             return position
 
+    async def reach(self) -> None:
+        """Have everything delivered that was published so far."""
+        await self._backend.reach()
+
     async def leave(self, subscription: Subscription) -> None:
         """Offer nothing more; the last reader of a channel unsubscribes this process from it."""
         self.presence.leave(subscription)
