@@ -40,7 +40,12 @@ def ignored(hub: Hub) -> int:
         '{epoch} 8000000000000000 0 {"k":1}\ndata: x\n\n',
         '{epoch} 8000000000000000 0 {"c":7}\ndata: x\n\n',
         "{epoch} 8000000000000000 0 {\ndata: x\n\n",
+        pytest.param("{epoch} 8000000000000000 0 " + "[" * 2000 + "\ndata: x\n\n", id="deeply nested"),
+        "{epoch} 8000000000000000 0 \nevent: a\rb\ndata: x\n\n",
+        '{epoch} 8000000000000000 0 {"k":"a"}\ndata: x\n',
         "too-long-an-epoch 1 0 \ndata: x\n\n",
+        "hello to all of you",
+        '{\n    "a": 1\n}',
         "- 0 0 \ndata: x\n\n",
     ],
 )

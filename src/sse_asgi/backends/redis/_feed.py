@@ -14,6 +14,7 @@ connection itself, so that its answer comes after every event up to it), and by 
 
 import logging
 import math
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -28,7 +29,7 @@ logger = logging.getLogger("sse_asgi")
 HELD = 10_000
 MAX_SEQUENCE = 1 << 53  # what Lua counts exactly
 MESSAGES = (b"message", b"smessage")
-EPOCH_DIGITS = 8
+EPOCH = re.compile(rb"[0-9a-f]{8}")
 # What Position(...) does, in half the time.
 new_position = tuple.__new__
 
@@ -149,13 +150,15 @@ class Feed:
             self.lose("lost", channel.names)
         channel.last, channel.digits = sequence, digits
         if sequence > self._sequence:
-            self.deliver(one, position)
+            self.position, self._sequence = position, sequence
+            for sink in self.sinks:
+                sink.deliver(one)
 
     def _take_foreign(self, channel: Channel, epoch: bytes, data: bytes) -> None:
         """Take a message without a place in our log: fine where none has one, else the log has another life."""
         if not channel.joined:
             return
-        if (epoch == PLAIN_EPOCH) is self.keeps or len(epoch) > EPOCH_DIGITS:
+        if not (EPOCH.fullmatch(epoch) if self.keeps else epoch == PLAIN_EPOCH):
             raise ValueError
         if self.keeps:
             self.fail(ANOTHER_LIFE)
