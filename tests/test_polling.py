@@ -1,6 +1,7 @@
 """Polls: one answer with what is new, the same that a stream gives, and everything that ends the waiting."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from sse_asgi import (
     BackendError,
     EventSourceApp,
     EventSourceMiddleware,
+    Grant,
     Hub,
     HubClosedError,
     MemoryBackend,
@@ -28,6 +30,7 @@ from sse_asgi._polling import MAX_EVENTS, PollResponse
 from sse_asgi._shutdown import current_notice
 from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStream, EventStreamClient
+from sse_asgi.tickets import ChannelSigner
 
 pytestmark = pytest.mark.anyio
 
@@ -744,3 +747,26 @@ async def test_what_was_read_in_time_is_answered(monkeypatch: pytest.MonkeyPatch
         backend.waits.add("reach")
         answer = await poll(client)
         assert (data(answer), answer["more"]) == (["hello"], True)
+
+
+# What an app can ask for besides
+
+
+async def test_a_grant_that_expires_ends_the_waiting() -> None:
+    """As it ends a stream; the next poll is authorised afresh."""
+    grant = Grant(expires_at=time.time() + 0.3)
+    async with mounted(authorize=lambda *_: grant) as (_, client):
+        with anyio.fail_after(5):
+            assert (await poll(client, query=f"&wait={LONG:g}"))["events"] == []
+        assert await status(client, "?poll=1") == 401
+
+
+async def test_a_ticket_is_enough() -> None:
+    """With its channels and its properties."""
+    signer = ChannelSigner("a secret of some length")
+    async with mounted(tickets=signer, transform=lambda event, suffix: f"{event.data}{suffix}") as (hub, client):
+        query = f"&ticket={signer.ticket(['a'], properties='!')}"
+        start = (await poll(client, query=query))["last_event_id"]
+        await hub.publish("a", "x")
+        assert data(await poll(client, start, query)) == ["x!"]
+        assert await status(client, "?poll=1") == 401

@@ -234,6 +234,15 @@ async def test_channels_are_those_that_are_served(options: dict[str, Any], query
         assert (await post(client, query=query)).status == status
 
 
+async def test_a_pattern_is_not_published_to() -> None:
+    """It gathers what is published to the channels that match, each of which may be named."""
+    async with mounted(Hub(patterns=["orders.*"]), channels=["orders.*"]) as (hub, client):
+        assert (await post(client, query="?channel=orders.*")).status == 403
+        assert (await post(client)).status == 403
+        assert (await post(client, query="?channel=orders.1")).status == 202
+        assert await kept(hub, "orders.*") == [(None, "x")]
+
+
 async def test_a_foreign_origin_publishes_nothing() -> None:
     """A listed one does, and can read every answer."""
     async with mounted(cors_origins="https://other.example") as (hub, client):
@@ -243,6 +252,21 @@ async def test_a_foreign_origin_publishes_nothing() -> None:
             answer = await post(client, body, origin="https://other.example")
             assert answer.status == status
             assert answer.headers["access-control-allow-origin"] == "https://other.example"
+
+
+async def test_any_origin_may_read_and_not_publish() -> None:
+    """A browser sends a form of any page, with the visitor's cookies; the server's own pages are not foreign."""
+    async with mounted(cors_origins="*") as (hub, client):
+        answer = await post(client, origin="https://evil.example")
+        assert (answer.status, "access-control-allow-origin" in answer.headers) == (403, False)
+        ask = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        async with client.stream("/events/", method="OPTIONS", headers=ask) as preflight:
+            assert preflight.status_code == 403
+        ask["Access-Control-Request-Method"] = "GET"
+        async with client.stream("/events/", method="OPTIONS", headers=ask) as preflight:
+            assert preflight.status_code == 204
+        assert await kept(hub) == []
+        assert (await post(client, origin="http://testserver")).status == 202
 
 
 # What is refused

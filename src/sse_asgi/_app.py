@@ -2,8 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from starlette.background import BackgroundTask
@@ -234,11 +233,17 @@ class EventSourceApp:
         return PublishResponse(
             self._hub,
             request,
-            channels=partial(self._served.of, unsaid_is_any=True),
+            channels=self._writable,
             authorize=self._publish,
             limit=self._max_body_bytes,
             headers=cors,
         )
+
+    async def _writable(self, request: Request, asked: Sequence[str]) -> tuple[str, ...]:
+        names = await self._served.of(request, asked, unsaid_is_any=True)
+        if any(name in self._hub.patterns for name in names):
+            raise HTTPException(403, "say to which channel, as in ?channel=...: a pattern only gathers what they get")
+        return names
 
     # Statistics
 

@@ -61,11 +61,16 @@ class CrossOrigin:
         origin = Origin.parse(text)
         if origin in self._listed:
             return {**vary, "Access-Control-Allow-Origin": text, "Access-Control-Allow-Credentials": "true"}
-        if self._any:
-            return {**vary, "Access-Control-Allow-Origin": "*"}
         if origin is not None and _is_own(origin, request.headers.get("host", "")):
             return vary
+        if self._any and not _writes(request):
+            return {**vary, "Access-Control-Allow-Origin": "*"}
         raise HTTPException(403, f"the origin {text[:200]!r} is not allowed here")
+
+
+def _writes(request: Request) -> bool:
+    """Tell whether it publishes, or asks whether it may: a browser sends a form with cookies to any server."""
+    return "POST" in (request.method, request.headers.get("access-control-request-method"))
 
 
 def preflight(cors: dict[str, str], methods: str) -> Response:
