@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sse_asgi import Hub, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
+from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
 from sse_asgi._event import History
 from sse_asgi._position import Position
 
@@ -172,6 +172,50 @@ async def test_a_reader_who_gives_up_on_the_backend_leaves_nothing_behind() -> N
             await hub.subscribe("a").__aenter__()
         assert hub._registry is not None
         assert not hub._registry._channels
+
+
+async def test_a_hub_that_is_closed_unsubscribes_from_everything_once() -> None:
+    """Whoever leaves it afterwards does not take a channel from the hub that has been opened since."""
+    calls: list[tuple[str, ...]] = []
+
+    class Told(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.append(channels)
+
+    hub = Hub(Told())
+    async with hub:
+        subscription = await hub.subscribe("a", "b").__aenter__()
+    assert calls == [("a", "b")]
+    async with hub:
+        await subscription.__aexit__()
+        assert calls == [("a", "b")]
+
+
+async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
+    """What is subscribed too late is unsubscribed at once, and the reader hears that the hub was closed."""
+    calls: list[str] = []
+    closed = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            await closed.wait()
+            return await super().subscribe(channels)
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.extend(channels)
+
+    async def visit() -> None:
+        with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+            await hub.subscribe("a").__aenter__()
+
+    hub = Hub(Slow())
+    async with anyio.create_task_group() as tasks:
+        async with hub:
+            tasks.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+        assert calls == []
+        closed.set()
+    assert calls == ["a"]
 
 
 async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:

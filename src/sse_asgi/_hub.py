@@ -170,7 +170,7 @@ class Hub:
             return
         registry, self._registry = self._registry, None
         if registry is not None:
-            registry.close()
+            await registry.close()
             await registry.presence.close()
         await self._connection.aclose()
 

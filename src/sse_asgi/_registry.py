@@ -77,6 +77,10 @@ class Registry:
             if not missing:
                 return self._position
             position = await self._backend.subscribe(tuple(missing))
+            if self._closed:  # while it waited: `close` knew of no subscription, and the next hub must not lose its own
+                await self._backend.unsubscribe(tuple(missing))
+                what = "cannot enter the subscription"
+                raise HubClosedError(what)
             for channel in missing.values():
                 channel.subscribed = True
             return position
@@ -171,11 +175,17 @@ class Registry:
                 await wakeup
         self._draining.remove(wakeup)
 
-    def close(self) -> None:
-        """End every subscription and refuse new ones."""
+    async def close(self) -> None:
+        """End every subscription and refuse new ones; whoever leaves later is no concern of the backend any more."""
         self._closed = True
         for reader in self._readers(None):
             reader.end("shutdown")
+        subscribed = [name for name, channel in self._channels.items() if channel.subscribed]
+        for name in subscribed:
+            self._channels[name].subscribed = False
+        if subscribed:
+            with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
+                await self._backend.unsubscribe(tuple(subscribed))
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:
         """Return the readers of a channel, or all, without the hub's own."""

@@ -1,6 +1,7 @@
 """What a resuming reader gets from Redis, and when it is told that something is missing."""
 
 import secrets
+import sys
 from collections.abc import Callable
 
 import anyio
@@ -9,7 +10,7 @@ import pytest
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from real_redis.readers import reading
-from sse_asgi import BackendError, Hub
+from sse_asgi import BackendError, Hub, PublishUnknownError
 
 pytestmark = pytest.mark.anyio
 
@@ -145,7 +146,7 @@ async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, 
     fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'old' .. i) end"
     async with new_hub() as hub:
         shared_redis.cli("EVAL", fill, "1", keys("i"))
-        await hub.publish("a", "1")
+        await ids(hub, "a", 2)
         assert shared_redis.cli("ZCARD", keys("i")) == "100000"
         assert shared_redis.cli("HGET", keys("m"), "x") == "2"
 
@@ -242,6 +243,77 @@ async def test_options_by_channel(new_hub: NewHub, shared_redis: RedisServer, ke
         assert reader.gaps == []
     assert shared_redis.cli("PTTL", keys("s:ever")) == "-1"
     assert 50_000 < int(shared_redis.cli("PTTL", keys("s:some"))) <= 60_000
+
+
+@pytest.mark.parametrize("size", [-5, 10.5, True, "7", 1 << 63])
+async def test_a_size_that_cannot_be(new_hub: NewHub, size: object) -> None:
+    """It is refused, by whom it is given, or, where a function returns it, by whom it is used; nothing is lost."""
+    with pytest.raises(ValueError, match=f"history_size={size!r}: must be a whole number of events"):
+        new_hub(history_size=size)
+    async with new_hub() as hub, new_hub(history_size=lambda _: size) as wrong:
+        await hub.publish("a", "1")
+        with pytest.raises(BackendError, match=f"history_size of the channel 'a' is {size!r}: must be a whole"):
+            await wrong.publish("a", "2")
+        assert [event.data for event in await hub.history("a")] == ["1"]
+
+
+@pytest.mark.parametrize("ttl", [0, -5, float("inf"), float("nan"), sys.maxsize, "7"])
+async def test_a_time_to_live_that_cannot_be(new_hub: NewHub, ttl: object) -> None:
+    """It is refused as a size is."""
+    with pytest.raises(ValueError, match=f"history_ttl={ttl!r}: must be seconds above 0 and at most 10000000000"):
+        new_hub(history_ttl=ttl)
+    async with new_hub(history_ttl=lambda _: ttl) as wrong:
+        with pytest.raises(BackendError, match=f"history_ttl of the channel 'a' is {ttl!r}: must be seconds"):
+            await wrong.publish("a", "2")
+
+
+async def test_the_largest_bounds(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """What is kept for as good as ever is kept."""
+    async with new_hub(history_size=sys.maxsize, history_ttl=10**10) as hub:
+        given = await ids(hub, "a", 3)
+        assert await resumed(hub, "a", given[0]) == (["1", "2"], [])
+    assert int(shared_redis.cli("PTTL", keys("s:a"))) > 10**13 - 60_000
+
+
+async def restricted(server: RedisServer, name: str, *rules: str) -> str:
+    """Make a user who may do all but these; return the URL."""
+    server.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all", *rules)
+    return server.url.replace("//", f"//{name}:pw@")
+
+
+async def test_a_user_who_may_not_add_destroys_nothing(new_hub: NewHub, server: RedisServer) -> None:
+    """What cannot be stored is an error, and what was stored before it stays."""
+    url = await restricted(server, "me", "-xadd")
+    async with new_hub(server) as hub, new_hub(url=url) as other:
+        first = await hub.publish("a", "1")
+        with pytest.raises(BackendError, match="not published: Redis refused: ") as caught:
+            await other.publish("a", "2")
+        assert not isinstance(caught.value, PublishUnknownError)
+        assert await resumed(hub, "a", first or "") == ([], [])
+        assert [event.data for event in await hub.history("a")][:1] == ["1"]
+
+
+@pytest.mark.parametrize("rules", [("-pexpire",), ("-zadd",), ("resetchannels", "&*:c:b"), ("-set",)])
+async def test_what_is_stored_is_not_said_to_be_refused(
+    new_hub: NewHub, server: RedisServer, name: str, rules: tuple[str, ...]
+) -> None:
+    """What Redis refuses once an event is stored leaves it unknown whether it was published, and to other channels."""
+    url = await restricted(server, "me", *rules)
+    async with new_hub(server) as hub, new_hub(url=url, name=name) as other, reading(hub, "b") as reader:
+        with pytest.raises(PublishUnknownError, match="published in part, because Redis refused: "):
+            await other.publish(["a", "b"], "1", idempotency_key="key")
+        await reader.has("1")
+        assert [event.data for event in await hub.history("a")] == ["1"]
+
+
+async def test_without_history_an_event_that_is_announced_in_part(new_hub: NewHub, server: RedisServer) -> None:
+    """It reaches the channels that it may reach, and whoever publishes hears of the others."""
+    url = await restricted(server, "me", "resetchannels", "&*:c:b")
+    async with new_hub(server, history_size=0) as hub, new_hub(url=url, history_size=0) as other:
+        async with reading(hub, "b") as reader:
+            with pytest.raises(PublishUnknownError, match="published in part"):
+                await other.publish(["a", "b"], "1")
+            await reader.has("1")
 
 
 async def test_pages_of_very_many_channels(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:

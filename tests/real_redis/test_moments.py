@@ -122,6 +122,18 @@ async def test_a_clock_that_was_set_back(new_hub: NewHub, shared_redis: RedisSer
         assert reader.gaps == resumed.gaps == []
 
 
+async def test_a_clock_that_was_set_forward(new_hub: NewHub) -> None:
+    """Events that seem to be from the far future are there once the clock is looked at again."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        worker.feed.clock -= 30 * 86_400  # as if the server's were a month ahead of what it was
+        worker.feed._bound = 0
+        await hub.publish("a", "1")
+        worker.session.look()
+        await reader.has("1")
+        assert reader.gaps == []
+
+
 # Cancelling
 
 

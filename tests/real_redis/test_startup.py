@@ -62,6 +62,19 @@ async def test_another_database(new_hub: NewHub, shared_redis: RedisServer, name
     assert shared_redis.cli("-n", "3", "EXISTS", f"sse:{{{name}}}:m") == "1"
 
 
+@pytest.mark.parametrize(
+    ("credentials", "advice"), [(":right@", []), ("", ["it wants a password"]), (":wrong@", ["it refuses the user"])]
+)
+async def test_another_database_of_a_server_with_a_password(
+    new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, credentials: str, advice: list[str]
+) -> None:
+    """The database is chosen once the server knows who asks, so that what is wrong with the password is said."""
+    server = new_server("--requirepass", "right").start()
+    async with new_hub(url=server.url.replace("//", f"//{credentials}") + "/1") as hub:
+        assert hub.state == ("down" if advice else "up")
+    assert [one.partition(" cannot be used: ")[2][:19] for one in said(caplog)] == advice
+
+
 async def test_a_replica(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
     """A replica is refused with the way to find its master."""
     replica = new_server("--replicaof", "127.0.0.1", str(free_port())).start()

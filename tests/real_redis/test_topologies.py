@@ -79,3 +79,20 @@ async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str)
             await one.has("1", "2")
             await two.has("1", "2")
             assert one.gaps == two.gaps == []
+
+
+async def test_a_page_that_is_reloaded_on_a_cluster(cluster: list[RedisServer], new_hub: NewHub) -> None:
+    """A channel that is left and entered at once has not moved: the session stays."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}") as hub:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        session = worker.session
+        page = await hub.subscribe("a").__aenter__()
+        for _ in range(10):
+            await page.__aexit__()
+            page = await hub.subscribe("a").__aenter__()
+        async with reading(hub, "a") as reader:
+            await hub.publish("a", "1")
+            await reader.has("1")
+        assert worker.session is session
+        assert dict(worker.feed._parting) == {}

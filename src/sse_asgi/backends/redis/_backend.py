@@ -27,6 +27,10 @@ from ._worker import Worker
 T = TypeVar("T")
 Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
+MAX_SIZE = (1 << 63) - 1  # what Redis counts to
+MAX_TTL = 10_000_000_000
+SIZES = "a whole number of events, at least 0"
+TTLS = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
 
 
 class RedisBackend(Backend):
@@ -57,7 +61,7 @@ class RedisBackend(Backend):
             name: Which hub of this Redis it is.
             prefix: What the names of all its keys begin with.
             history_size: Events kept for each channel, or a function of its name; 0 keeps none anywhere, and then
-                nothing can be replayed.
+                nothing can be replayed. What a function returns is checked when it is used: a BackendError.
             history_ttl: Seconds that an event is kept, or a function of the channel's name; None keeps it until there
                 are too many.
             timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
@@ -68,7 +72,8 @@ class RedisBackend(Backend):
         if timeout <= 0 or not math.isfinite(timeout):
             msg = f"timeout={timeout}: must be a number of seconds above 0"
             raise ValueError(msg)
-        size, ttl = _sizes(history_size), _ttls(history_ttl)
+        size = _by_channel("history_size", history_size, _is_size, SIZES)
+        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
         self._keeps = history_size != 0
@@ -142,7 +147,7 @@ class RedisBackend(Backend):
         try:
             await worker.join(joining)
         except BaseException:
-            await self.unsubscribe(channels)
+            worker.part(list(joining))
             raise
         return worker.feed.position
 
@@ -222,22 +227,30 @@ class RedisBackend(Backend):
                 session.fail(str(error))
 
 
-def _sizes(size: Sized) -> Callable[[str], int]:
-    if callable(size):
-        return size
-    if size < 0:
-        msg = f"history_size={size}: must be at least 0"
-        raise ValueError(msg)
-    return lambda _: size
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SIZE
 
 
-def _ttls(ttl: Kept) -> Callable[[str], float | None]:
-    if callable(ttl):
-        return ttl
-    if ttl is not None and ttl <= 0:
-        msg = f"history_ttl={ttl}: must be above 0, or None; a history_size of at least 0 bounds it then"
+def _is_ttl(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 < value <= MAX_TTL)
+
+
+def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], advice: str) -> Callable[[str], Any]:
+    """Return a function of a channel's name, whose results are checked."""
+
+    def of(channel: str) -> Any:
+        value = given(channel)
+        if not fits(value):
+            msg = f"{option} of the channel {channel!r} is {value!r}: must be {advice}"
+            raise BackendError(msg)
+        return value
+
+    if callable(given):
+        return of
+    if not fits(given):
+        msg = f"{option}={given!r}: must be {advice}"
         raise ValueError(msg)
-    return lambda _: ttl
+    return lambda _: given
 
 
 def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:

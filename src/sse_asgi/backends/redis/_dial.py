@@ -111,14 +111,13 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
     try:
         await address.connect(link)
         clock = -time.monotonic()
-        select = [link.call("SELECT", address.db)] if address.db else []
         hello, role, info, memory, now, *_ = await asyncio.gather(
             link.call(*await address.hello()),
             link.call("ROLE"),
             link.call("INFO", "server"),
             link.call("INFO", "memory"),
             link.call("TIME"),
-            *select,
+            *([link.call("SELECT", address.db)] if address.db else []),  # after HELLO, which says who we are
             link.call("EXISTS", probe),
         )
         clock += int(now[0]) + int(now[1]) / 1_000_000

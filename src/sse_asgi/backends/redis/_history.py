@@ -10,6 +10,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection
 from itertools import groupby
+from math import isinf
 from typing import Any, NamedTuple
 
 from ..._event import Entry, History
@@ -98,6 +99,7 @@ class Recovery:
         if known < start:  # the position says nothing about this log
             return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
         read = {name: _rows(name, stream) for name, stream in zip(channels, streams, strict=True)}
+        scores = [None if score is None or isinf(score) else score for score in scores]  # infinite ones are not ours
         last = {name: meta.x if score is None else int(score) for name, score in zip(channels, scores, strict=True)}
         if meta.x > start > 0:
             several = zip(channels, scores, streams, strict=True)

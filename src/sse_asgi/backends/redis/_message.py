@@ -18,8 +18,9 @@ PLAIN_EPOCH = b"-"
 PLAIN = PLAIN_EPOCH + b" 0 0 "
 RETURN, NEWLINE = b"\r\n"
 
-# The header, then the fields in the order in which `encode` writes them; an id is never part of it.
-_PAYLOAD = re.compile(rb".*\n(?:: .*\n)*+(?:retry: [0-9]{1,16}\n)?+(?:event: .+\n)?+(?:data: .*\n)++\n")
+# The header, then the fields in the order in which `encode` writes them; an id is never part of it. int() reads no
+# more digits than these.
+_PAYLOAD = re.compile(rb".*\n(?:: .*\n)*+(?:retry: [0-9]{1,4300}\n)?+(?:event: .+\n)?+(?:data: .*\n)++\n")
 
 
 def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) -> bytes:

@@ -86,9 +86,11 @@ class Publisher:
             keys += (self._keys.stream(name), self._keys.topic(name))
             arguments += (name, self._size(name), self._ttl(name))
         reply = await self._scripts.publish.run(session.server.link, keys, arguments)
-        epoch, _, sequence = reply.decode().partition("-")
+        text, _, problem = reply.decode(errors="replace").partition(" ")
+        epoch, _, sequence = text.partition("-")
         position = Position(epoch, int(sequence))
-        worker.acknowledge(position)
+        worker.acknowledge(session, position)
+        _check(problem)
         return position
 
     async def _announce(
@@ -106,7 +108,8 @@ class Publisher:
         else:
             seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
             keys = [self._keys.memory(idempotency_key), *topics]
-            await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+            problem = await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+            _check((problem or b"").decode(errors="replace"))
 
 
 async def _wait(worker: Worker, deadline: float) -> Session:
@@ -123,6 +126,12 @@ async def _wait(worker: Worker, deadline: float) -> Session:
             return await worker.commands()
         finally:
             notice.unlisten(end)
+
+
+def _check(problem: str) -> None:
+    if problem:
+        msg = f"the event was published in part, because Redis refused: {problem}"
+        raise PublishUnknownError(msg)
 
 
 def _failure(unknown: LinkLostError | None, text: str) -> BackendError:

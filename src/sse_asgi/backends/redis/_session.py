@@ -33,7 +33,7 @@ def is_elsewhere(error: ReplyError) -> bool:
 
 
 class Session:
-    """One life of both connections.
+    """One life of both connections: opened, then fenced, then used.
 
     Attributes:
         server: The command connection, and what the server said of itself.
@@ -43,7 +43,7 @@ class Session:
     """
 
     def __init__(self, keys: Keys, feed: Feed, timeout: float, on_end: Callable[[], None]) -> None:
-        """Prepare; `open` connects.
+        """Prepare.
 
         Args:
             keys: The names of the hub.
@@ -63,18 +63,11 @@ class Session:
         self._links: list[Link] = []
         self._began = time.monotonic()
 
-    async def open(self, addresses: Addresses, scripts: Scripts, known: Position | None) -> None:
-        """Connect and fence.
-
-        Args:
-            addresses: Where to connect.
-            scripts: The scripts.
-            known: The last position that this process knows to have been given out.
+    async def open(self, addresses: Addresses) -> None:
+        """Connect.
 
         Raises:
             UnusableError: There is no server that answers and suits.
-            ReplyError: It refuses the script.
-            LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
         listen = partial(Link, self._timeout, self._feed.receive)
@@ -86,6 +79,14 @@ class Session:
         self.verbs = (
             ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if other.cluster else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
         )
+
+    async def fence(self, scripts: Scripts, known: Position | None) -> None:
+        """Let the server find out whether it still has everything up to the last position that this process knows of.
+
+        Raises:
+            ReplyError: It refuses the script.
+            LinkLostError: It was lost again.
+        """
         mine = known or Position("", 0)
         arguments: list[Argument] = [new_epoch(), self.server.run, mine.epoch, mine.sequence]
         await scripts.fence.run(self.server.link, [self._keys.meta], arguments)
@@ -164,6 +165,7 @@ class Session:
 
     def part(self, topics: Collection[bytes]) -> None:
         """Unsubscribe."""
+        self._feed.part(topics)
         self._messages.post(self.verbs[2], *topics)
 
     # Looking after it
@@ -208,6 +210,8 @@ class Session:
                 self.fail(ANOTHER_LIFE)
         elif mark.sequence < known.sequence:
             self.fail("it lost its last events")
+        elif not any_epoch and self._feed.is_beyond(mark.sequence):  # and events up to it may have been ignored
+            self.fail("its clock was set")
 
 
 def _read_mark(reply: list[bytes | None]) -> Position | None:

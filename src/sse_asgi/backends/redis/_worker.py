@@ -63,6 +63,7 @@ class Worker:
         self._scripts = scripts
         self._recovery = recovery
         self._timeout = timeout
+        self._run_id = b""  # of the server that was fenced last
         self.session: Session | None = None
         self._sessions: list[Session] = []
         self._outage = Outage(addresses.shown)
@@ -89,7 +90,7 @@ class Worker:
         while True:
             session = Session(self._keys, self.feed, self._timeout, self._on_end)
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
-            self.feed.fail = session.fail
+            self.feed.fail, self.feed.look = session.fail, session.look
             try:
                 await self._begin(session)
                 pause = FIRST_PAUSE
@@ -107,7 +108,9 @@ class Worker:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _begin(self, session: Session) -> None:
-        await session.open(self._addresses, self._scripts, self._known())
+        await session.open(self._addresses)
+        self._run_id, self.feed.clock = session.server.run, session.server.clock
+        await session.fence(self._scripts, self._known())
         session.check()
         self.session = session
         self._fenced.set()
@@ -227,8 +230,15 @@ class Worker:
             return position or acknowledged
         return max(position, acknowledged)
 
-    def acknowledge(self, position: Position) -> None:
-        """Remember a position that a publish returned: the fence wants to know the last one."""
+    def acknowledge(self, session: Session, position: Position) -> None:
+        """Remember a position that a publish returned: the fence wants to know the last one.
+
+        Raises:
+            LinkLostError: It is too late for that: the session has ended, and the next one is with another server.
+        """
+        if session.server.run != self._run_id:
+            why = "another server had taken over when it answered"
+            raise LinkLostError(why)
         known = self.feed.position
         if any(one is not None and position.sequence <= one.sequence for one in (known, self._acknowledged)):
             return  # overtaken, or what an idempotency key remembers

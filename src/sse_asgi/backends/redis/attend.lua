@@ -18,7 +18,7 @@ local function tell(kind, identity, channel, size, ttl)
     local message = '- 0 0 ' .. payload
     if keeps then
         local event = number(meta, index, ARGV[1], ARGV[2])
-        message = keep(event, index, payload, channel, base .. 's:' .. channel, tonumber(size), tonumber(ttl))
+        message = keep(event, index, payload, channel, base .. 's:' .. channel, size, ttl)
     end
     redis.call(verb, base .. 'c:' .. channel, message)
 end
@@ -58,5 +58,4 @@ for argument = 10, #ARGV do
         go(ARGV[argument])
     end
 end
-if keeps then bound(meta, index) end
 return redis.call('SCARD', mine)
