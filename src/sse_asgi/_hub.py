@@ -1,5 +1,6 @@
 """The public face of a hub: opening, publishing, subscribing."""
 
+import operator
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -101,6 +102,7 @@ class Hub:
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
+        self._last_options = self._defaults  # mostly those of the next reader as well, who then needs none of its own
         self._patterns = Patterns(patterns)
         check_seconds("presence_ttl", presence_ttl)
         if presence_grace < 0:
@@ -388,7 +390,9 @@ class Hub:
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
             raise TypeError(msg)
-        subscription = Subscription(registry, check_channels(channels), last_event_id, check_options(options))
+        if not all(map(operator.is_, options, self._last_options)):
+            self._last_options = check_options(options)
+        subscription = Subscription(registry, check_channels(channels), last_event_id, self._last_options)
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
