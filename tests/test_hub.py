@@ -321,6 +321,17 @@ async def test_idempotency_key_publishes_once() -> None:
         assert len(await hub.history("a")) == 1
 
 
+@pytest.mark.parametrize("option", ["key", "idempotency_key"])
+async def test_a_key_that_cannot_be_written_is_refused(option: str) -> None:
+    """Whatever the backend, a key is text."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match=f"^{option} must be a str, not int"):
+            await hub.publish("a", "1", **{option: 7})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"^{option}='.ud800' has a lone surrogate"):
+            await hub.publish("a", "1", **{option: "\ud800"})  # type: ignore[arg-type]
+        await hub.publish("a", "1", **{option: "ä"})  # type: ignore[arg-type]
+
+
 async def test_callable_data_is_rendered_for_each_reader() -> None:
     """A function as data gets each reader's properties; a falsy result skips the reader."""
     async with Hub() as hub:

@@ -22,6 +22,7 @@ from ._options import (
     check_callable,
     check_channel,
     check_channels,
+    check_key,
     check_options,
     check_seconds,
     initial_events,
@@ -227,8 +228,9 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field or a bad channel name.
-            TypeError: Data that cannot be written as JSON, or a function on a backend that crosses processes.
+            ValueError: No data, an id, a bad field, key or channel name.
+            TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
+                crosses processes.
             BackendError: The event was not stored.
             PublishUnknownError: It may have been stored; publish again with an idempotency_key.
         """
@@ -236,6 +238,8 @@ class Hub:
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
         if self._patterns.names:
             names = self._patterns.gather(names)
+        check_key("key", key)
+        check_key("idempotency_key", idempotency_key)
         message = self._message(data, event, retry)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")
@@ -321,6 +325,10 @@ class Hub:
         while (position := registry.position()) is not None:
             # Up to what is kept now, which this process need not have heard of yet.
             page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
+            if (now := registry.position()) is None or now.epoch != position.epoch:  # in another life of the log
+                kept.clear()
+                after = None
+                continue
             events = ((entry, entry.event) for entry in page.entries)
             kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
             if page.next is None:

@@ -72,6 +72,25 @@ def check_channel(name: str) -> str:
     return name
 
 
+def check_key(option: str, value: str | None) -> None:
+    """Accept None, and any text that can be written.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is not writable.
+    """
+    if value is None:
+        return
+    if not isinstance(value, str):
+        msg = f"{option} must be a str, not {type(value).__name__}: give str(value)"
+        raise TypeError(msg)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{option}={value!r} has a lone surrogate: remove or replace it"
+        raise ValueError(msg) from error
+
+
 def check_options(options: Options) -> Options:
     """Return the options, or raise ValueError for one that cannot be."""
     if options.overflow not in get_args(Overflow):

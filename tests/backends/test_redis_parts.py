@@ -28,6 +28,7 @@ from sse_asgi.backends.redis._resp import (
     pack,
     pack_slowly,
 )
+from sse_asgi.backends.redis._session import is_elsewhere, is_moving
 
 # RESP
 
@@ -163,6 +164,18 @@ async def test_much_that_arrives_at_once_is_read_to_its_end() -> None:
 
 
 @pytest.mark.anyio
+async def test_an_answer_that_takes_long_to_arrive_is_waited_for() -> None:
+    """As long as some of it comes, the server is there."""
+    link, _, lost = linked(0.2)
+    asked = link.call("A")
+    for part in (b"$", b"3\r\n", b"ab", b"c\r\n"):
+        await asyncio.sleep(0.1)
+        link.data_received(part)
+    assert await asked == b"abc"
+    assert lost == []
+
+
+@pytest.mark.anyio
 async def test_an_idle_link_is_left_alone() -> None:
     """Nobody waits, so nothing is late."""
     link, _, lost = linked(0.01)
@@ -205,6 +218,28 @@ async def test_a_retired_link_ends_with_its_last_answer() -> None:
     link.data_received(b"+1\r\n")
     assert await one == b"1"
     assert lost == ["it is not needed any more"]
+
+
+# Errors
+
+
+WRAPPED = "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't write."
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere", "moving"),
+    [
+        ("READONLY You can't write against a read only replica.", True, False),
+        (WRAPPED, True, False),
+        ("MOVED 1 host:1", True, False),
+        ("ASK 1 host:1", False, True),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", False, True),
+        ("ERR unknown command 'READONLY '", False, False),
+    ],
+)
+def test_what_an_error_asks_for(text: str, elsewhere: bool, moving: bool) -> None:  # noqa: FBT001
+    """Some are about the server, some about the moment, also where Redis 6.2 has wrapped them."""
+    assert (is_elsewhere(ReplyError(text)), is_moving(ReplyError(text))) == (elsewhere, moving)
 
 
 # A feed

@@ -281,6 +281,15 @@ async def test_history_is_not_waited_for_without_end(
                 await hub.history("a")
 
 
+async def test_history_of_the_life_that_another_process_began(server: RedisServer, new_hub: NewHub) -> None:
+    """Whoever finds out while reading reads it from its beginning."""
+    async with new_hub(server) as hub, new_hub(server) as other:
+        await hub.publish("a", "1")
+        server.cli("FLUSHALL")
+        await other.publish("a", "2")
+        assert [event.data for event in await hub.history("a")] == ["2"]
+
+
 async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: NewHub) -> None:
     """Whoever reads or publishes first after a flush finds out, and readers are told."""
     async with new_hub(server) as hub, reading(hub, "quiet") as reader:

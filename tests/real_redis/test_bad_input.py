@@ -6,7 +6,7 @@ import pytest
 
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
-from sse_asgi import Hub, MemoryBackend
+from sse_asgi import BackendError, Hub, MemoryBackend
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +163,15 @@ async def test_a_stream_that_is_not_ours_is_replaced(
         assert reader.gaps == ["trimmed"]
         await live.has("1", "2", "3")
         assert live.gaps == []
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "0badc0de-x y"])
+async def test_a_key_that_others_use(new_hub: NewHub, shared_redis: RedisServer, name: str, value: str) -> None:
+    """What is remembered there is not the position of an event, and whoever publishes is told."""
+    async with new_hub() as hub:
+        shared_redis.cli("SET", f"sse:{{{name}}}:k:mine", value)
+        with pytest.raises(BackendError, match="not published: what Redis remembers"):
+            await hub.publish("a", "1", idempotency_key="mine")
 
 
 async def test_a_poisoned_sequence_is_healed(server: RedisServer, new_hub: NewHub, name: str) -> None:

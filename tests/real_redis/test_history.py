@@ -141,6 +141,17 @@ async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
         assert (complete.gaps, trimmed.gaps, strange.gaps) == ([], ["trimmed"], ["evicted"])
 
 
+async def test_a_channel_that_never_had_an_event(new_server: Callable[..., RedisServer], new_hub: NewHub) -> None:
+    """Its readers missed nothing, also where the first event of the hub is published after a restart of Redis."""
+    server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
+    async with new_hub(server) as hub:
+        async with hub.subscribe("quiet") as subscription:
+            first = subscription.take().decode().partition("\n")[0].removeprefix("id: ")
+        server.restart()
+        await hub.publish("other", "1", idempotency_key="key")
+        assert await resumed(hub, "quiet", first) == ([], [])
+
+
 async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
     """Of 100,000 channels those that were published to longest ago fall out of the index."""
     fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'old' .. i) end"

@@ -302,3 +302,40 @@ async def test_an_answer_of_a_server_that_was_left(
         else:
             stored = await publish
             await reader.until(lambda one: one.ids[1:] == [stored])
+
+
+async def test_catching_up_leaves_time_for_others(
+    new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While many missed events are handed over, the loop goes on, and a session that ends meanwhile loses none."""
+    turns: list[int] = []
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a", buffer_size=1000) as reader:  # it need not read history itself
+            worker = far.backend._worker  # type: ignore[attr-defined]
+            decode = worker.decode
+
+            def count(*arguments: Any) -> Any:
+                turns.append(ticks)
+                if len(turns) == 300:
+                    worker.session.fail("for a test")
+                return decode(*arguments)
+
+            monkeypatch.setattr(worker, "decode", count)
+            proxy.cut()
+            await state_is(far, "down")
+            await asyncio.gather(*(hub.publish("a", str(number)) for number in range(1000)))
+            ticking = asyncio.create_task(tick())
+            proxy.open = True
+            await reader.until(lambda one: len(one.texts) == 1000)
+            ticking.cancel()
+            assert sorted(map(int, filter(None, reader.texts))) == list(range(1000))
+            assert reader.gaps == []
+    assert len(set(turns[300:])) > 2

@@ -21,7 +21,7 @@ from ._presence import Attendance
 from ._publisher import Publisher
 from ._resp import ReplyError
 from ._scripts import Scripts
-from ._session import Session, is_elsewhere
+from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._worker import Worker
 
 T = TypeVar("T")
@@ -221,10 +221,13 @@ class RedisBackend(Backend):
             except LinkLostError:
                 continue
             except ReplyError as error:
-                if not is_elsewhere(error):
+                if is_moving(error):
+                    await asyncio.sleep(MOVING_SECONDS)
+                elif not is_elsewhere(error):
                     msg = f"Redis refused {what}: {error}"
                     raise BackendError(msg) from error
-                session.fail(str(error))
+                else:
+                    session.fail(str(error))
 
 
 def _is_size(value: Any) -> bool:

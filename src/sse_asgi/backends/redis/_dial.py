@@ -1,6 +1,7 @@
 """Opening a connection, and finding out whether that server can carry a hub."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -99,6 +100,19 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
     except _MovedError as error:
         msg = f"the cluster moves the hub's slot: {error}"
         raise UnusableError(msg) from error
+
+
+async def learn_nodes(server: Server, addresses: Addresses) -> None:
+    """Have all nodes of a cluster asked when this one is away; those of the URL only if the user may not know them.
+
+    Raises:
+        LinkLostError: The connection ended.
+    """
+    if server.cluster:
+        with contextlib.suppress(ReplyError):
+            slots = await server.link.call("CLUSTER", "SLOTS")
+            nodes = dict.fromkeys((host, port) for _, _, *owners in slots for host, port, *_ in owners if host)
+            addresses.learn([(host.decode(), port) for host, port in nodes])
 
 
 def explain(text: str) -> UnusableError:

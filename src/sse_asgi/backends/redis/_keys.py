@@ -7,7 +7,7 @@ class Keys:
     Attributes:
         meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `h`
             holes: what a server still had after a restart, and what it gives out from then on, as pairs; `x` the last
-            sequence that fell out of the index.
+            sequence that fell out of the index; `n` set once something was published.
         index: A sorted set: each channel's last sequence.
         leases: A sorted set: until when each process that lists who is here is heard of.
         base: What all of them begin with.

@@ -36,7 +36,7 @@ class Link(asyncio.Protocol):
         """Prepare for a transport.
 
         Args:
-            timeout: Seconds that a reply may take.
+            timeout: Seconds that a reply may take, and each part of a long one.
             on_push: Called with each message that is no reply, in its place between the replies.
         """
         self.lost: str | None = None
@@ -49,6 +49,7 @@ class Link(asyncio.Protocol):
         self._waiting: deque[tuple[float, OnReply]] = deque()
         self._unsent: list[bytes] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._heard = 0.0
         self._retired = False
         self._transport: asyncio.Transport | None = None
 
@@ -82,10 +83,10 @@ class Link(asyncio.Protocol):
         self._unsent.clear()
 
     def _watch(self) -> None:
-        """Look at the oldest question: its reply is the next one."""
+        """Look at the oldest question: its reply is the next one, or is arriving."""
         self._alarm = None
         if self._waiting:
-            delay = self._waiting[0][0] - self._loop.time()
+            delay = max(self._waiting[0][0], self._heard + self._timeout) - self._loop.time()
             if delay <= 0:
                 self.close(f"no answer within {self._timeout:g} s")
             else:
@@ -124,6 +125,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand out everything that is complete."""
+        self._heard = self._loop.time()
         reader = self._reader
         try:
             for start in range(0, len(data), PIECE):

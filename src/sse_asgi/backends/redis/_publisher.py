@@ -11,7 +11,7 @@ from ._link import LinkLostError
 from ._message import PLAIN
 from ._resp import Argument, ReplyError
 from ._scripts import Scripts
-from ._session import Session, is_elsewhere
+from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._worker import Worker
 
 IDEMPOTENCY_SECONDS = 120
@@ -59,9 +59,12 @@ class Publisher:
                 why = "Redis is away, and this server stops" if stops else f"Redis was away for {self._timeout:g} s"
                 raise _failure(unknown, why) from unknown
             except ReplyError as error:
-                if not is_elsewhere(error):
+                if is_moving(error) and worker.loop.time() < deadline:
+                    await asyncio.sleep(MOVING_SECONDS)
+                elif not is_elsewhere(error):
                     raise _failure(unknown, f"Redis refused: {error}") from error
-                session.fail(str(error))
+                else:
+                    session.fail(str(error))
             except LinkLostError as error:
                 if idempotency_key is None or unknown is not None:
                     msg = f"the connection to Redis was lost while publishing ({error}): it may have been stored"
@@ -77,18 +80,21 @@ class Publisher:
         payload: bytes,
         idempotency_key: str | None,
     ) -> Position | None:
-        keys = [self._keys.meta, self._keys.index, self._keys.memory(idempotency_key)]
+        keys = [self._keys.meta, self._keys.index, *map(self._keys.stream, channels)]
+        if idempotency_key is not None:
+            keys.append(self._keys.memory(idempotency_key))
         seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
         known = worker.feed.position
         before = "" if known is None else known.epoch
         arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
-            keys += (self._keys.stream(name), self._keys.topic(name))
-            arguments += (name, self._size(name), self._ttl(name))
+            arguments += (name, self._keys.topic(name), self._size(name), self._ttl(name))
         reply = await self._scripts.publish.run(session.server.link, keys, arguments)
         text, _, problem = reply.decode(errors="replace").partition(" ")
-        epoch, _, sequence = text.partition("-")
-        position = Position(epoch, int(sequence))
+        position = Position.parse(text)
+        if position is None:
+            msg = "the event was not published: what Redis remembers of its idempotency_key is not of this library"
+            raise BackendError(msg)
         worker.acknowledge(session, position)
         _check(problem)
         return position

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..._position import Position, new_epoch
 from ._address import Addresses
-from ._dial import Server, UnusableError, dial
+from ._dial import Server, UnusableError, dial, learn_nodes
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
@@ -24,12 +24,26 @@ BATCH = 512
 CLOSED = "the hub was closed"
 
 # Error replies that say that nothing was done, and that another server must be looked for.
-ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "TRYAGAIN", "ASK", "NOAUTH")
+ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "NOAUTH")
+# Those of a cluster while it moves the slot, about keys that are not here: not yet, or not any more.
+MOVING = ("TRYAGAIN", "ASK")
+MOVING_SECONDS = 0.1
 
 
 def is_elsewhere(error: ReplyError) -> bool:
     """Tell whether an error reply ends the session."""
-    return str(error).startswith(ELSEWHERE)
+    return _says(error, ELSEWHERE)
+
+
+def is_moving(error: ReplyError) -> bool:
+    """Tell whether the same may be asked again in a moment."""
+    return _says(error, MOVING)
+
+
+def _says(error: ReplyError, words: tuple[str, ...]) -> bool:
+    text = str(error)
+    # Redis 6.2 wraps the errors of a script's commands.
+    return text.startswith(words) or any(f"-{word} " in text for word in words)
 
 
 class Session:
@@ -68,8 +82,10 @@ class Session:
 
         Raises:
             UnusableError: There is no server that answers and suits.
+            LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
+        await learn_nodes(self.server, addresses)
         listen = partial(Link, self._timeout, self._feed.receive)
         other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
         self._messages = other.link

@@ -30,6 +30,7 @@ logger = logging.getLogger("sse_asgi")
 LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
 READINGS = 8
+AT_ONCE = 200
 SHORTEST_PAUSE = 0.02
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
@@ -274,14 +275,17 @@ class Worker:
             page = await self._recovery.read(session.server, names, after, mark, CATCH_UP)
             if page.epoch != mark.epoch:
                 raise LinkLostError(ANOTHER_LIFE)
-            self._hand_over(page, mark.epoch)
+            await self._hand_over(session, page, mark.epoch)
             after = None if page.end is None else Position(mark.epoch, page.end)
         self.feed.advance(mark)
 
-    def _hand_over(self, page: Page, epoch: str) -> None:
+    async def _hand_over(self, session: Session, page: Page, epoch: str) -> None:
         for name in page.losses:  # their readers find out themselves, each from its own position
             self.feed.lose(None, (name,))
-        for row in page.rows:
+        for number, row in enumerate(page.rows, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have a turn, and the session may end
+                session.check()
             position = Position(epoch, row.sequence)
             entry = self.decode(row, position)
             if entry is not None:  # its position is new: it is after all that was handed over

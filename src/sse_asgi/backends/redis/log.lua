@@ -13,13 +13,13 @@ end
 
 local function number(meta, index, fresh, before)
     bound(meta, index)
-    local known = redis.call('HMGET', meta, 'e', 's', 'x')
+    local known = redis.call('HMGET', meta, 'e', 's', 'x', 'n')
     local event = {epoch = known[1], forgotten = known[3]}
     local time = redis.call('TIME')
     local clock = time[1] * 1000000 + time[2]
     if event.epoch then
         clock = math.max(clock, known[2] + 1)
-        if redis.call('EXISTS', index) == 0 then -- evicted, or nothing was published yet
+        if known[4] and redis.call('EXISTS', index) == 0 then -- evicted
             event.forgotten = known[2]
             redis.call('HSET', meta, 'x', event.forgotten)
         end
@@ -28,7 +28,7 @@ local function number(meta, index, fresh, before)
         redis.call('HSET', meta, 'e', fresh, 'o', before)
     end
     event.sequence = string.format('%.0f', clock)
-    redis.call('HSET', meta, 's', event.sequence)
+    redis.call('HSET', meta, 's', event.sequence, 'n', 1)
     return event
 end
 
