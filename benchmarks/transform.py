@@ -1,7 +1,7 @@
 """What a transform adds to each delivery, in instructions.
 
-`python benchmarks/transform.py` runs itself under callgrind (Debian's valgrind), where a count repeats whatever else the
-machine does. Two lengths of each run are subtracted, so that starting up does not count. The transforms do nothing
+`python benchmarks/transform.py` runs itself under callgrind (Debian's valgrind), where a count repeats whatever else
+the machine does. Two lengths of each run are subtracted, so that starting up does not count. The transforms do nothing
 themselves: what is counted is what it takes to call them, and to write what they return.
 """
 

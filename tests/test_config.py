@@ -58,6 +58,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SSE_OVERFLOW", "latest", "latest"),
         ("SSE_PING_INTERVAL", "0", 0.0),
         ("SSE_PING_INTERVAL", "2.5", 2.5),
+        ("SSE_PATTERNS", "orders.*, *.eu", ("orders.*", "*.eu")),
+        ("SSE_PRESENCE_TTL", "3.5", 3.5),
+        ("SSE_PRESENCE_GRACE", "0", 0.0),
     ],
 )
 def test_each_variable_is_one_setting(variable: str, text: str, value: object) -> None:
@@ -92,6 +95,12 @@ def test_each_variable_is_one_setting(variable: str, text: str, value: object) -
         ("SSE_PING_INTERVAL", "nan", "a number of seconds, 0 for no pings"),
         ("SSE_PING_INTERVAL", "inf", "a number of seconds, 0 for no pings"),
         ("SSE_PING_INTERVAL", "off", "a number of seconds, 0 for no pings"),
+        ("SSE_PATTERNS", "orders", "channel names with a *, separated by commas"),
+        ("SSE_PATTERNS", "a*,,b*", "channel names with a *, separated by commas"),
+        ("SSE_PRESENCE_TTL", "0", "a number of seconds above 0"),
+        ("SSE_PRESENCE_TTL", "inf", "a number of seconds above 0"),
+        ("SSE_PRESENCE_GRACE", "-1", "a number of seconds, 0 for none"),
+        ("SSE_PRESENCE_GRACE", "nan", "a number of seconds, 0 for none"),
     ],
 )
 def test_a_wrong_value_is_named(variable: str, text: str, allowed: str) -> None:

@@ -56,7 +56,7 @@ def test_the_table_has_the_defaults() -> None:
     """Those of the settings."""
     table = configuration_table()
     for name, field in Settings.__dataclass_fields__.items():
-        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default or "")
         assert table[_variable(name)] == default
     host, port, database = (table[f"SSE_REDIS_{part}"] for part in ("HOST", "PORT", "DB"))
     assert _redis_url() == f"redis://{host}:{port}/{database}"

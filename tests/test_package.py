@@ -32,6 +32,9 @@ FLOORS = {
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
     "_abort": 2,
+    "_cors": 2,
+    "_grant": 1,
+    "_problem": 2,
     "_limits": 2,
     "_event": 2,
     "_threads": 2,
@@ -47,6 +50,7 @@ FLOORS = {
     "backends.redis._resp": 4,
     "backends.redis._keys": 4,
     "backends.redis._message": 4,
+    "_channels": 5,
     "_subscription": 5,
     "backends.redis._link": 5,
     "_feeds": 6,
@@ -54,15 +58,19 @@ FLOORS = {
     "backends.redis._address": 6,
     "backends.redis._feed": 6,
     "backends.redis._scripts": 6,
+    "tickets": 6,
+    "_access": 7,
     "_connection": 7,
     "_control": 7,
+    "_polling": 7,
     "_hub": 8,
     "backends.redis._dial": 7,
     "_response": 8,
     "backends.redis._history": 8,
     "backends.redis._outage": 8,
     "backends.redis._session": 8,
-    "_app": 9,
+    "_publishing": 9,
+    "_app": 10,
     "_middleware": 9,
     "backends.redis._worker": 9,
     "testing": 9,
@@ -80,8 +88,14 @@ FLOORS = {
 STRANGERS: dict[str, set[str]] = {
     "starlette": {
         "_abort",
+        "_access",
+        "_channels",
+        "_cors",
         "_limits",
         "_connection",
+        "_polling",
+        "_problem",
+        "_publishing",
         "_response",
         "_app",
         "_middleware",
@@ -92,6 +106,7 @@ STRANGERS: dict[str, set[str]] = {
     "pydantic_core": {"_event"},
     "redis": {"backends.redis._address", "backends.redis._dial"},
     "hiredis": {"backends.redis._resp"},
+    "itsdangerous": {"tickets"},
     "trio": {"_runtime"},
     "fastapi": {"_demo"},
     "uvicorn": {"_demo"},
@@ -184,7 +199,7 @@ def test_a_stranger_is_imported_only_where_it_belongs(module: str) -> None:
     assert {name for name in strangers if module not in STRANGERS.get(name, set())} == set()
 
 
-@pytest.mark.parametrize("stranger", ["trio", "pydantic_core"])
+@pytest.mark.parametrize("stranger", ["trio", "pydantic_core", "itsdangerous"])
 def test_what_may_be_missing_is_imported_when_it_is_needed(stranger: str) -> None:
     """Optional libraries are imported inside functions only."""
     found = [one for module in PATHS for one in imports(module) if one.target.partition(".")[0] == stranger]
@@ -270,7 +285,9 @@ def test_importing_changes_nothing(fresh: dict[str, bool], what: str) -> None:
     assert fresh[what]
 
 
-@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "logging.handlers"])
+@pytest.mark.parametrize(
+    "name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "logging.handlers"]
+)
 def test_importing_does_not_import(fresh: dict[str, list[str]], name: str) -> None:
     """What only some users need is not imported for all."""
     assert name not in fresh["modules"]

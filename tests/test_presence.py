@@ -145,6 +145,9 @@ async def test_what_a_backend_lost_is_listed_again() -> None:
             await told(watcher, "+ada")
             backend.forget()
             await told(watcher, "+ada")
+            backend.forget()
+            hub._registry.gap(None, ())  # type: ignore[union-attr]
+            await told(watcher, "+ada")
         await told(watcher, "-ada")
 
 
@@ -156,6 +159,19 @@ async def test_closing_does_not_fail_with_the_backend() -> None:
         await until_here(hub, "a", "ada")
         backend.refuses = True
     assert hub.state == "closed"
+
+
+async def test_a_reader_can_be_listed_on_some_of_its_channels() -> None:
+    """So that those who come and go push nothing out of the history of what is said."""
+    async with make_hub() as hub:
+        for names in ("people", ["people"], {"people"}):
+            async with hub.subscribe("room", "people", identity="ada", presence=names):
+                await until_here(hub, "people", "ada")
+                assert await hub.presence("room") == []
+            await until_here(hub, "people")
+        assert await hub.history("room") == []
+        with pytest.raises(ValueError, match="presence='other' is none of the channels"):
+            hub.subscribe("room", identity="ada", presence="other")
 
 
 async def test_presence_needs_an_identity() -> None:

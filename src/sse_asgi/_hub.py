@@ -1,5 +1,6 @@
 """The public face of a hub: opening, publishing, subscribing."""
 
+import operator
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -86,7 +87,8 @@ class Hub:
             patterns: Names like `orders.*`: what is published to a channel that matches also reaches the readers of
                 the channel that is called `orders.*`, which has a history of its own. `*` is any run of characters.
                 Give the same patterns to every process that publishes.
-            presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more.
+            presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more,
+                give or take a third of it.
             presence_grace: Seconds for which a reader that has left is still present, so that nobody is seen to go and
                 come when a page is reloaded or a server restarted.
 
@@ -101,6 +103,7 @@ class Hub:
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
+        self._last_options = self._defaults  # mostly those of the next reader as well, who then needs none of its own
         self._patterns = Patterns(patterns)
         check_seconds("presence_ttl", presence_ttl)
         if presence_grace < 0:
@@ -123,6 +126,11 @@ class Hub:
         if self._registry is None:
             return "closed"
         return "up" if self._registry.up else "down"
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns that it gathers, as they were given."""
+        return self._patterns.names
 
     @property
     def keeps_history(self) -> bool:
@@ -343,7 +351,7 @@ class Hub:
         overflow: Overflow | None = None,
         position_frames: bool = True,
         identity: str | None = None,
-        presence: bool = False,
+        presence: bool | str | Collection[str] = False,
     ) -> Subscription:
         """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
 
@@ -363,7 +371,9 @@ class Hub:
             position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
                 out of history.
             identity: Who this reader is, for `presence` and `disconnect`.
-            presence: Whether its identity is listed on the channels while it is open, see `Hub.presence`.
+            presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
+                these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
+                give them a channel of their own, so that they push nothing out of the history.
 
         Raises:
             HubClosedError: The hub is not open.
@@ -383,12 +393,14 @@ class Hub:
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
             overflow=defaults.overflow if overflow is None else overflow,
             identity=identity,
-            presence=presence,
+            presence=_presence(channels, presence),
         )
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
             raise TypeError(msg)
-        subscription = Subscription(registry, check_channels(channels), last_event_id, check_options(options))
+        if not all(map(operator.is_, options, self._last_options)):
+            self._last_options = check_options(options)
+        subscription = Subscription(registry, check_channels(channels), last_event_id, self._last_options)
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
@@ -461,6 +473,17 @@ def _patience(what: str) -> Iterator[None]:
     except TimeoutError as error:
         msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
         raise BackendError(msg) from error
+
+
+def _presence(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -> tuple[str, ...]:  # noqa: FBT001 - as subscribe has it
+    if isinstance(wanted, bool):
+        return check_channels(channels) if wanted else ()
+    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for name in names:
+        if name not in channels:
+            msg = f"presence={name!r} is none of the channels that are subscribed to"
+            raise ValueError(msg)
+    return names
 
 
 def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:

@@ -25,7 +25,7 @@ class Options(NamedTuple):
     position_frames: bool = True
     ping_interval: float | None = 15.0
     identity: str | None = None
-    presence: bool = False
+    presence: tuple[str, ...] = ()
 
 
 class Terms(NamedTuple):

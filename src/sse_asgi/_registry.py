@@ -69,7 +69,7 @@ class Registry:
         position = await self._subscribe(missing) if missing else self._position
         if subscription.options.presence:
             identity = str(subscription.options.identity)
-            self.presence.enter(subscription, [Member(name, identity) for name in subscription.channels])
+            self.presence.enter(subscription, [Member(name, identity) for name in subscription.options.presence])
         return position
 
     async def _subscribe(self, channels: dict[str, _Channel]) -> Position | None:
@@ -84,6 +84,10 @@ class Registry:
             for channel in missing.values():
                 channel.subscribed = True
             return position
+
+    async def reach(self) -> None:
+        """Have everything delivered that was published so far."""
+        await self._backend.reach()
 
     async def leave(self, subscription: Subscription) -> None:
         """Offer nothing more; the last reader of a channel unsubscribes this process from it."""
@@ -152,6 +156,7 @@ class Registry:
         """Tell the readers of these channels that they lost events, or, without a reason, that they may have."""
         for reader in self._readers(channels):
             reader.lose(reason)
+        self.presence.beat()
 
     def state(self, *, up: bool) -> None:
         """Remember whether the backend is reachable."""

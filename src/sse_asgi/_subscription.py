@@ -53,6 +53,9 @@ class Source(Protocol):
     async def enter(self, subscription: "Subscription") -> Position | None:
         """Begin to offer live events, then return a position that history reaches."""
 
+    async def reach(self) -> None:
+        """Have offered, or moved the position behind, everything that was published so far."""
+
     async def leave(self, subscription: "Subscription") -> None:
         """Stop offering."""
 
@@ -253,6 +256,10 @@ class Subscription:
     async def run(self) -> None:
         """Enter, or read one page of history."""
         await (self._enter() if self._state == "new" else self.catch_up())
+
+    async def reach(self) -> None:
+        """Be offered everything that was published so far, in whatever process."""
+        await self._source.reach()
 
     async def close(self) -> None:
         """Leave, if it was entered."""

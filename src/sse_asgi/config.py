@@ -15,6 +15,7 @@ from starlette.config import Config
 
 from ._hub import Hub
 from ._options import Overflow
+from ._patterns import Patterns
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 
@@ -42,6 +43,9 @@ class Settings:
         buffer_bytes: `SSE_BUFFER_BYTES`: bytes of them.
         overflow: `SSE_OVERFLOW`: replay, close, drop_oldest or latest.
         ping_interval: `SSE_PING_INTERVAL`: seconds of silence before a ping; 0 sends none.
+        patterns: `SSE_PATTERNS`: names with `*`, separated by commas, whose channels are gathered under these names.
+        presence_ttl: `SSE_PRESENCE_TTL`: seconds after which a process that is not heard of has no readers any more.
+        presence_grace: `SSE_PRESENCE_GRACE`: seconds for which a reader that has left is still present.
     """
 
     backend_url: str = "memory://"
@@ -52,6 +56,9 @@ class Settings:
     buffer_bytes: int = 1 << 20
     overflow: Overflow = "replay"
     ping_interval: float = 15.0
+    patterns: tuple[str, ...] = ()
+    presence_ttl: float = 15.0
+    presence_grace: float = 5.0
 
     @classmethod
     def from_environment(cls, config: Config | None = None) -> Self:
@@ -114,6 +121,15 @@ def _host(text: str) -> str:
     return f"[{IPv6Address(text)}]" if ":" in text else text
 
 
+def _patterns(text: str) -> tuple[str, ...]:
+    """Read the names.
+
+    Raises:
+        ValueError: One that is no pattern.
+    """
+    return Patterns([name.strip() for name in text.split(",")]).names
+
+
 def create_hub(settings: Settings | None = None) -> Hub:
     """Make the hub that the settings describe; opening it is up to the caller.
 
@@ -130,6 +146,9 @@ def create_hub(settings: Settings | None = None) -> Hub:
         buffer_bytes=settings.buffer_bytes,
         overflow=settings.overflow,
         ping_interval=settings.ping_interval or None,
+        patterns=settings.patterns,
+        presence_ttl=settings.presence_ttl,
+        presence_grace=settings.presence_grace,
     )
 
 
@@ -226,6 +245,9 @@ _RULES = {
     "buffer_size": _Rule("a whole number of events, at least 1", int, lambda value: value >= 1),
     "buffer_bytes": _Rule("a whole number of bytes, at least 1", int, lambda value: value >= 1),
     "overflow": _Rule(f"one of {', '.join(get_args(Overflow))}", str, lambda value: value in get_args(Overflow)),
+    "patterns": _Rule("channel names with a *, separated by commas", _patterns),
+    "presence_ttl": _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf),
+    "presence_grace": _Rule("a number of seconds, 0 for none", float, lambda value: 0 <= value < math.inf),
     "ping_interval": _Rule("a number of seconds, 0 for no pings", float, lambda value: 0 <= value < math.inf),
 }
 

@@ -107,6 +107,16 @@ async def test_delivery_is_in_the_order_of_the_log(make_backend: Any) -> None:
     assert tape.entries[0].frame == f"id: {tape.entries[0].position}\ndata: 0\n\n".encode()
 
 
+async def test_what_was_published_can_be_reached(make_backend: Any) -> None:
+    """Everything that was published before is delivered when `reach` returns."""
+    backend = make_backend()
+    async with connected(backend, "a") as tape:
+        for number in range(50):
+            await put(backend, "a", data=str(number))
+            await backend.reach()
+            assert texts(tape.entries)[-1] == str(number)
+
+
 async def test_several_channels_are_one_event(make_backend: Any) -> None:
     """An event that is published to several channels has one position, one delivery and one place in history."""
     backend = make_backend()

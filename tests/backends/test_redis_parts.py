@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sse_asgi import ServerSentEvent
 from sse_asgi._event import Entry
 from sse_asgi._position import Position
+from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.backends.redis._feed import Feed
 from sse_asgi.backends.redis._keys import Keys
 from sse_asgi.backends.redis._link import Link, LinkLostError
@@ -422,3 +423,22 @@ def test_what_cannot_be_held_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert log.feed.release()
     log.arrives("a", 14, 13)
     assert log.tape.told == ["at 10", 14]
+
+
+# The backend
+
+
+@pytest.mark.anyio
+async def test_reaching_goes_on_in_the_next_session() -> None:
+    """A connection that is lost meanwhile says nothing of what was published."""
+    answers: list[Exception | None] = [LinkLostError("lost"), None]
+
+    class Worker:
+        async def reach(self) -> None:
+            if (answer := answers.pop(0)) is not None:
+                raise answer
+
+    backend = RedisBackend()
+    backend._worker = Worker()  # type: ignore[assignment]
+    await backend.reach()
+    assert answers == []

@@ -98,6 +98,12 @@ class Backend(ABC):
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
         """Stop delivering these channels; the hub has no reader of them any more."""
 
+    async def reach(self) -> None:  # noqa: B027 - most have nothing to do
+        """Tell the sink of everything that was published so far on its channels; wait as `subscribe` does.
+
+        A backend that has delivered an event when its `publish` returns, everywhere, has nothing to do.
+        """
+
     @abstractmethod
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of what is kept of these channels, merged in the order of the log; wait as `subscribe` does.

@@ -1,6 +1,7 @@
 """A log in Redis: the public face."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -149,6 +150,15 @@ class RedisBackend(Backend):
             worker.part(list(joining))
             raise
         return worker.feed.position
+
+    async def reach(self) -> None:
+        """Read on until what comes is later than now; wait for as long as Redis is away."""
+        worker = self._opened()
+        reached = False
+        while not reached:
+            with contextlib.suppress(LinkLostError):
+                await worker.reach()
+                reached = True
 
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
         """Part from these channels, without waiting."""

@@ -42,10 +42,12 @@ local now = time[1] + time[2] / 1000000
 if process ~= '' then redis.call('ZADD', leases, string.format('%.3f', now + lease), process) end
 
 local horizon = string.format('%.3f', ARGV[8] == '1' and now or now - LONG)
-local gone = redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. horizon, 'LIMIT', 0, 1)[1]
-if gone then
+local left = AT_ONCE
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. horizon, 'LIMIT', 0, AT_ONCE)) do
     local theirs = base .. 'w:' .. gone
-    for _, member in ipairs(redis.call('SPOP', theirs, AT_ONCE)) do go(member) end
+    local members = left > 0 and redis.call('SPOP', theirs, left) or {}
+    for _, member in ipairs(members) do go(member) end
+    left = left - #members
     if redis.call('EXISTS', theirs) == 0 then redis.call('ZREM', leases, gone) end
 end
 
