@@ -32,6 +32,7 @@ FLOORS = {
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
     "_abort": 2,
+    "_direct": 2,
     "_cors": 2,
     "_grant": 1,
     "_problem": 2,
@@ -40,6 +41,7 @@ FLOORS = {
     "_threads": 2,
     "_buffer": 3,
     "_guard": 3,
+    "_parting": 3,
     "backends.base": 3,
     "_options": 3,
     "_stats": 1,
