@@ -8,17 +8,17 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
-from ._direct import current_turn, may_be_direct, send_now
+from ._direct import Unsent, current_turn, may_be_direct, send_now
+from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._options import Terms
-from ._parting import last_words
 from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice
 from ._subscription import PING
@@ -103,7 +103,7 @@ class Connection:
         self._drained = math.inf
         self.reason: str | None = None
         self._sending = False
-        self._unsent: Awaitable[None] | None = None
+        self._unsent: Unsent | None = None
         self._turn = current_turn() if may_be_direct(send) else None
         self._resting = False
         self._ping_due = False
@@ -187,13 +187,12 @@ class Connection:
 
     async def _join(self) -> None:
         """Wait, for `start_timeout` at most: whoever has seen the head misses nothing that is published afterwards."""
-        if not self._feed.immediate:
-            return
-        self._fetch()
-        await checkpoint()
-        while not (self._feed.joined or self._ping_due or self.reason or self.error):
-            await self._wakeup
-        self._ping_due = True
+        if self._feed.immediate:
+            self._fetch()
+            await checkpoint()
+            while not (self._feed.joined or self._ping_due or self.reason or self.error):
+                await self._wakeup
+            self._ping_due = True
 
     def _fetch(self) -> None:
         if self._child is None and self.reason is None:
@@ -324,7 +323,7 @@ class Connection:
         try:
             if background is not None and (self.started or self.error is None):  # else it becomes an error response
                 with anyio.move_on_after(patience, shield=patience is not None):
-                    await self._run_background(background)
+                    await run_background(background, self._route)
         finally:
             self._forget()
 
@@ -332,6 +331,8 @@ class Connection:
         self._notice.unlisten(self._on_shutdown)
 
     async def _close(self) -> None:
+        if self._unsent is not None:
+            self._unsent.close()
         if self._child is not None:
             self._child.cancel()
         if self.started or self.reason in ("finished", "shutdown", "lifetime", "revoked"):
@@ -342,8 +343,7 @@ class Connection:
         await self._clean_up()
 
     async def _part(self) -> None:
-        on_error, final_id = self._terms.on_error, self._final_id
-        tail = b"" if self._sending else last_words(self.reason, self.error, self._notice, on_error, final_id=final_id)
+        tail = b"" if self._sending else self._tail()
         try:
             if tail or not self.started:
                 await self._emit(tail)
@@ -352,6 +352,10 @@ class Connection:
             pass
         except Exception:
             logger.exception("the end of the stream %s could not be sent", self._route)
+
+    def _tail(self) -> bytes:
+        told = self.reason, self.error, self._notice, self._terms.on_error
+        return last_words(*told, final_id=self._final_id, route=self._route)
 
     async def _clean_up(self) -> None:
         with anyio.move_on_after(self._terms.cleanup_timeout):
@@ -362,9 +366,3 @@ class Connection:
             logger.warning("the content of the stream %s took more than %s s to clean up", self._route, seconds)
             self._child.cancel()
         await self._feed.close()
-
-    async def _run_background(self, background: BackgroundTask) -> None:
-        try:
-            await background()
-        except Exception:
-            logger.exception("the background task of the stream %s failed", self._route)

@@ -5,9 +5,9 @@ in their `send` may depend on the task and the context that run it. Observed: un
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 import anyio.lowlevel
 
@@ -65,19 +65,39 @@ def current_turn() -> Turn:
     return turn
 
 
-def send_now(coroutine: Any) -> Awaitable[None] | None:
-    """Run a send for as long as it does not wait; return what is left of it to await in a task, or None."""
+class Unsent(Protocol):
+    """What is left of a send."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Go on with it, in a task."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+def send_now(coroutine: Any) -> Unsent | None:
+    """Run a send for as long as it does not wait; return what is left of it, if anything."""
     try:
         waits_for = coroutine.send(None)
     except StopIteration:
         return None
     except BaseException as error:  # noqa: BLE001 - raised in the task that is to await it
-        return _fail(error)
+        return _Failed(error)
     return _Suspended(coroutine, waits_for)
 
 
-async def _fail(error: BaseException) -> None:
-    raise error
+class _Failed:
+    """What is left of a coroutine that failed."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise self._error
+        yield
+
+    def close(self) -> None:
+        pass
 
 
 class _Suspended:
@@ -101,3 +121,6 @@ class _Suspended:
                     waits_for = coroutine.send(value)
         except StopIteration:
             return
+
+    def close(self) -> None:
+        self._coroutine.close()

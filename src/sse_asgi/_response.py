@@ -9,12 +9,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ._connection import Connection
+from ._ending import END_ID
 from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
 from ._guard import admit
 from ._limits import refusal
 from ._options import Terms, check_seconds
-from ._parting import END_ID
 from ._subscription import Subscription
 from .encoder import encode
 

@@ -1,8 +1,10 @@
-"""The last bytes of a stream, by the reason for which it ends."""
+"""What comes last: the last bytes of a stream, and its background task."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
+
+from starlette.background import BackgroundTask
 
 from ._event import ServerSentEvent, as_frame
 from ._shutdown import Notice, farewell
@@ -18,7 +20,7 @@ ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 
 def last_words(
-    reason: str | None, error: Exception | None, notice: Notice, on_error: OnError | None, *, final_id: bool
+    reason: str | None, error: Exception | None, notice: Notice, on_error: OnError | None, *, final_id: bool, route: str
 ) -> bytes:
     """Return what the client is told before the final body: what failed, when to come back, or that it need not.
 
@@ -28,20 +30,29 @@ def last_words(
         notice: Knows how many clients are to come back.
         on_error: See EventSourceResponse.
         final_id: Whether a stream that is finished is not to be asked for again.
+        route: Names the stream.
     """
     if reason == "finished":
         return FINAL if final_id else b""
     if reason == "error" and error is not None:
-        return _error_frame(error, on_error) + farewell(notice)
+        return _error_frame(error, on_error, route) + farewell(notice)
     return farewell(notice) if reason in ("shutdown", "lifetime", "slow", "revoked") else b""
 
 
-def _error_frame(error: Exception, on_error: OnError | None) -> bytes:
+def _error_frame(error: Exception, on_error: OnError | None, route: str) -> bytes:
     if on_error is None:
         return ERROR
     try:
         event = on_error(error)
         return b"" if event is None else as_frame(event)
     except Exception:
-        logger.exception("on_error of a stream failed, for %r", error)
+        logger.exception("on_error of the stream %s failed", route)
         return ERROR
+
+
+async def run_background(background: BackgroundTask, route: str) -> None:
+    """Run what a response was given to do after its stream; nobody is left who could be told that it failed."""
+    try:
+        await background()
+    except Exception:
+        logger.exception("the background task of the stream %s failed", route)
