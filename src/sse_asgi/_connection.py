@@ -343,7 +343,8 @@ class Connection:
         await self._clean_up()
 
     async def _part(self) -> None:
-        tail = b"" if self._sending else self._tail()
+        ended = self.reason, self.error, self._notice, self._terms.on_error
+        tail = b"" if self._sending else last_words(*ended, final_id=self._final_id, route=self._route)
         try:
             if tail or not self.started:
                 await self._emit(tail)
@@ -352,10 +353,6 @@ class Connection:
             pass
         except Exception:
             logger.exception("the end of the stream %s could not be sent", self._route)
-
-    def _tail(self) -> bytes:
-        told = self.reason, self.error, self._notice, self._terms.on_error
-        return last_words(*told, final_id=self._final_id, route=self._route)
 
     async def _clean_up(self) -> None:
         with anyio.move_on_after(self._terms.cleanup_timeout):
