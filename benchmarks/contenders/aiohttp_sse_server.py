@@ -7,7 +7,6 @@ from collections import defaultdict
 import uvloop
 from aiohttp import web
 from aiohttp_sse import sse_response
-
 from control import publish_events, tokens
 
 queues: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)
@@ -47,5 +46,11 @@ application = web.Application()
 application.add_routes([web.get("/", stream), web.get("/tokens", stream_tokens), web.get("/publish", control)])
 uvloop.install()
 web.run_app(
-    application, host="127.0.0.1", port=int(sys.argv[1]), backlog=4096, access_log=None, print=None, handle_signals=False
+    application,
+    host="127.0.0.1",
+    port=int(sys.argv[1]),
+    backlog=4096,
+    access_log=None,
+    print=None,
+    handle_signals=False,
 )

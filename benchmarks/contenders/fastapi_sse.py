@@ -1,13 +1,12 @@
-"""FastAPI's own server-sent events: a generator with response_class=EventSourceResponse, and a queue for each client."""
+"""FastAPI's own events: a generator with response_class=EventSourceResponse, and a queue for each client."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterable
 
+from control import controlled, tokens
 from fastapi import FastAPI, Request
 from fastapi.sse import EventSourceResponse
-
-from control import controlled, tokens
 
 application = FastAPI()
 queues: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)

@@ -6,7 +6,6 @@ from collections import defaultdict
 from urllib.parse import parse_qs
 
 import uvloop
-
 from control import publish_events
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

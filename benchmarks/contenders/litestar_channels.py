@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator
 
+from control import controlled, tokens
 from litestar import Litestar, Request, get
 from litestar.channels import ChannelsPlugin
 from litestar.channels.backends.memory import MemoryChannelsBackend
 from litestar.response import ServerSentEvent
-
-from control import controlled, tokens
 
 plugin = ChannelsPlugin(MemoryChannelsBackend(), arbitrary_channels_allowed=True)
 

@@ -1,13 +1,12 @@
-"""This library: EventSourceApp as the application; on the backend that SSE_BACKEND_URL names, if it names one."""
+"""This library: EventSourceApp as the application; SSE_BACKEND_URL may name another backend than memory."""
 
-import os
 from typing import Any
-
-from sse_asgi import EventSourceApp, EventSourceResponse, Hub, create_hub
 
 from control import controlled, tokens
 
-hub = create_hub() if "SSE_BACKEND_URL" in os.environ else Hub()
+from sse_asgi import EventSourceApp, EventSourceResponse, create_hub
+
+hub = create_hub()
 streams = EventSourceApp(hub, channels="*")
 
 

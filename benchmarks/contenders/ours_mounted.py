@@ -1,12 +1,11 @@
 """This library as its README shows it: EventSourceApp mounted in a Starlette application, with the middleware."""
 
+from control import controlled, tokens
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-
-from control import controlled, tokens
 
 hub = Hub()
 

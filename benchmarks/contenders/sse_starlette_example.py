@@ -8,12 +8,11 @@ import os
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
+from control import controlled, tokens
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
-
-from control import controlled, tokens
 
 LOOKS = os.environ.get("LOOKS") == "1"
 queues: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)
