@@ -2,11 +2,13 @@
  *
  * It is told what to do by lines on its standard input, and answers each with one line of JSON:
  *
- *   open COUNT PATH [BYTES]  open so many streams more; %d in the path is the stream's number. BYTES bounds what the
- *                            kernel keeps for a reader. Answers when every head has come.
+ *   open COUNT PATH BYTES CHANNELS  open so many streams more, and answer when every head has come; BYTES bounds what
+ *                            the kernel keeps for a reader, and %d in the path is the stream's number modulo CHANNELS,
+ *                            unless these are 0
  *   wait EVENTS              wait until so many events have come since the start of the program
  *   stall COUNT              read nothing more on the last COUNT streams
  *   ids                      note the ids of events from now on
+ *   drop COUNT               close the last COUNT streams, and forget them
  *   close                    close all streams, but remember where each was
  *   resume                   open the closed streams again, each with its Last-Event-ID if there were ids
  *   forget                   close all streams, and forget them
@@ -283,14 +285,15 @@ static void start_all(int first, int last, uint64_t deadline) {
     until_opened(before + last - first, deadline);
 }
 
-static void open_streams(int more, const char *path, uint64_t deadline) {
+static void open_streams(int more, const char *path, int channels, uint64_t deadline) {
     streams = realloc(streams, sizeof *streams * (size_t)(count + more));
     for (int i = 0; i < more; i++) {
         struct stream *s = calloc(1, sizeof *s);
         const char *mark = strstr(path, "%d");
         s->number = count + i;
         s->next = FRESH;
-        if (mark) snprintf(s->path, LINE, "%.*s%d%s", (int)(mark - path), path, s->number, mark + 2);
+        if (mark) snprintf(s->path, LINE, "%.*s%d%s", (int)(mark - path), path,
+                           channels ? s->number % channels : s->number, mark + 2);
         else snprintf(s->path, LINE, "%s", path);
         streams[count + i] = s;
     }
@@ -303,10 +306,16 @@ static void close_streams(void) {
         if (streams[i]->fd >= 0) close(streams[i]->fd), streams[i]->fd = -1;
 }
 
+static void drop(int some) {
+    for (int i = 0; i < some; i++) {
+        struct stream *s = streams[--count];
+        if (s->fd >= 0) close(s->fd);
+        free(s);
+    }
+}
+
 static void forget_streams(void) {
-    close_streams();
-    for (int i = 0; i < count; i++) free(streams[i]);
-    count = 0;
+    drop(count);
     may_end = false;
     ended = 0;
 }
@@ -319,10 +328,11 @@ static void obey(char *command) {
     uint64_t began = now_ns(), deadline = began + PATIENCE * 1000000000ull;
     char path[LINE] = "";
     unsigned long long number = 0;
+    int channels = 0;
     receive_buffer = 0;
-    sscanf(command, "%*s %llu %63s %d", &number, path, &receive_buffer);
+    sscanf(command, "%*s %llu %63s %d %d", &number, path, &receive_buffer, &channels);
     if (!strncmp(command, "open ", 5)) {
-        open_streams((int)number, path, deadline);
+        open_streams((int)number, path, channels, deadline);
     } else if (!strncmp(command, "wait ", 5)) {
         while (events < number) {
             turn(100);
@@ -340,6 +350,8 @@ static void obey(char *command) {
         keeps_ids = true;
     } else if (!strncmp(command, "stall ", 6)) {
         stall((int)number);
+    } else if (!strncmp(command, "drop ", 5)) {
+        drop((int)number);
     } else if (!strncmp(command, "close", 5)) {
         close_streams();
     } else if (!strncmp(command, "resume", 6)) {

@@ -21,6 +21,7 @@ from .environments import environment, load_client
 SERVER_CORE, CLIENT_CORE = "0", "1"
 PAGE = resource.getpagesize()
 SETTLE = 0.01
+QUIET = 0.1
 
 
 def free_port() -> int:
@@ -91,6 +92,14 @@ class Server:
         """Return the resident bytes."""
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE for pid in self._pids())
 
+    def settle(self) -> None:
+        """Wait until the server has done what it had to do."""
+        while True:
+            before = self.cpu()
+            time.sleep(QUIET)
+            if self.cpu() - before < QUIET / 20:
+                return
+
     def publish(self, count: int, *, size: int = 100, burst: int = 1, gap: float = 0.0, channels: int = 1) -> None:
         """Have events published; returns when all were."""
         if self.contender.posts:
@@ -153,8 +162,10 @@ class Load:
         self.last = answer
         return dict(answer)
 
-    def open(self, count: int, path: str = "/?channel=0", receive_buffer: int = 0) -> dict[str, float]:
-        return self.tell("open", count, path, receive_buffer)
+    def open(
+        self, count: int, path: str = "/?channel=0", *, receive_buffer: int = 0, channels: int = 0
+    ) -> dict[str, float]:
+        return self.tell("open", count, path, receive_buffer, channels)
 
     def wait(self, more: int) -> dict[str, float]:
         """Wait until so many more events have arrived, and not one more."""

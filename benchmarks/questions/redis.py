@@ -1,0 +1,14 @@
+"""Redis: what RedisBackend takes to receive and to publish, against redis-py; redis_backend.py measures it."""
+
+from suite.answer import Answer, Setting
+from suite.contenders import OUR_SOURCE
+from suite.environments import BENCHMARKS, environment, python
+from suite.environments import run as run_program
+
+
+def run(setting: Setting) -> Answer:
+    answer = Answer("redis", "Redis")
+    command = (python("ours"), BENCHMARKS / "redis_backend.py", "--rounds", str(1 if setting.quick else setting.rounds))
+    printed = run_program(*command, env=environment(**OUR_SOURCE))
+    answer.say(f"```text\n{printed.strip()}\n```")
+    return answer
