@@ -49,9 +49,7 @@ def run(setting: Setting) -> Answer:
         for payload in PAYLOADS:
             turns = {name: worker.turn(payload) for name, worker in workers.items()}
             answer.rounds[payload] = duel(f"encode: {payload}", setting.rounds, turns)
-    answer.say(
-        "Time to write one event, with all that validates it, in ns, and how many times as long as `encode` takes:"
-    )
+    answer.say("ns to write one event, with all that validates it, and how many times as long as `encode` takes:")
     rows = []
     for name, (_, title) in ENCODERS.items():
         cells = [

@@ -19,7 +19,7 @@ def turn(server: Server, channels: int) -> Callable[[], Values]:
     events = min(1000, max(3, DELIVERIES // readers))
 
     def take() -> Values:
-        cost = server.spent(events, gap=readers * PACE + 0.001, channels=channels, readers=readers)
+        cost = server.spent(events, gap=readers * PACE + 0.0002, channels=channels, readers=readers)
         return {"us": cost / events / readers * 1e6}
 
     return take
@@ -40,8 +40,8 @@ def run(setting: Setting) -> Answer:
         answer.table((kind, "µs of CPU for each delivery", "÷ first row"), rows)
     answer.say(
         f"The channels share {least:,} readers evenly, and an event goes to one of them by chance, so that what "
-        "publishing costs is shared by fewer deliveries where there are more channels. The kept events are those "
-        "of one channel with 1,000 readers."
+        "publishing costs is shared by fewer deliveries where there are more channels. The events are kept in the one "
+        "channel of 1,000 readers."
     )
     return answer
 

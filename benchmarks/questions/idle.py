@@ -26,9 +26,7 @@ def run(setting: Setting) -> Answer:
             progress.step()
         found.append(values)
     rounds = answer.rounds["idle"] = Rounds(found)
-    answer.say(
-        f"{readers:,} connections that are sent nothing but pings, every 15 s, for two of these times; {runs} runs:"
-    )
+    answer.say(f"{readers:,} connections that are sent nothing but pings, every 15 s; {runs} runs of 30 s:")
     rows = [[titles[name], shown(rounds.of(name, "kib")), shown(rounds.of(name, "cpu"))] for name in rounds.names]
     answer.table(("contender", "KiB of resident memory each", "CPU, %"), rows)
     answer.say("raw ASGI and the bare Protocol send no pings.")

@@ -34,11 +34,13 @@ class Contender:
     redis: bool = False
 
 
+def served(interpreter: str | Path, module: str, port: int) -> list[str | Path]:
+    """Return the command that serves one of the ASGI applications with uvicorn."""
+    return [interpreter, "-m", "uvicorn", f"{module}:app", "--app-dir", CONTENDERS, "--port", str(port), *SERVE]
+
+
 def uvicorn(env: str, module: str) -> Callable[[int], list[str | Path]]:
-    return lambda port: [
-        *(python(env), "-m", "uvicorn", f"{module}:app", "--app-dir", CONTENDERS, "--port", str(port)),
-        *SERVE,
-    ]
+    return lambda port: served(python(env), module, port)
 
 
 def script(env: str, module: str) -> Callable[[int], list[str | Path]]:

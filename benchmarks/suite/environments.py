@@ -82,5 +82,5 @@ def source_of(revision: str) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the variables for a contender: none that would change how Python or the library runs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SSE_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SSE_", "COV"))}
     return {**kept, **more}

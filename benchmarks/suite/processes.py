@@ -18,7 +18,8 @@ from typing import Any
 from .contenders import Contender
 from .environments import environment, load_client
 
-SERVER_CORE, CLIENT_CORE = "0", "1"
+CORES = sorted(map(str, os.sched_getaffinity(0)), key=int)
+SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
 PAGE = resource.getpagesize()
 SETTLE = 0.01
 QUIET = 0.1

@@ -36,8 +36,8 @@ def conditions() -> dict[str, str]:
 
 def write(answer: Answer, setting: Setting, command: str) -> None:
     """Print the tables; keep them, the rounds and the plots, in .cache/quick where it was quick."""
-    rounds = f"{setting.rounds} rounds" if answer.rounds else "one run"
-    answer.say(f"`{command}`, {rounds}; sse_asgi {conditions()['sse_asgi']}.")
+    counted = [f"{len(rounds.rounds)} rounds" for rounds in answer.rounds.values()][:1]
+    answer.say(", ".join([f"`{command}`", *counted, f"sse_asgi {conditions()['sse_asgi']}"]) + ".")
     print(f"\n{answer.markdown}\n", flush=True)
     results = CACHE / "quick" if setting.quick else BENCHMARKS / "results"
     results.mkdir(parents=True, exist_ok=True)
