@@ -29,7 +29,7 @@ def run(setting: Setting) -> Answer:
     answer.say(f"{readers:,} connections that are sent nothing but pings, every 15 s; {runs} runs of 30 s:")
     rows = [[titles[name], shown(rounds.of(name, "kib")), shown(rounds.of(name, "cpu"))] for name in rounds.names]
     answer.table(("contender", "KiB of resident memory each", "CPU, %"), rows)
-    answer.say("raw ASGI and the bare Protocol send no pings.")
+    answer.say("raw ASGI, Litestar and the bare Protocol send no pings.")
     if "ours" in rounds.names:
         answer.target("KiB for each connection", 12, rounds.of("ours", "kib"))
         answer.target("CPU in % of a core", 1.5, rounds.of("ours", "cpu"))
