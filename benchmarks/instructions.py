@@ -1,4 +1,4 @@
-"""Instructions by callgrind: of writing an event, of a delivery, and what the middleware adds.
+"""Instructions by callgrind: of writing an event, of a delivery, and what the middleware and a transform add.
 
 `instructions.py [what ...]` runs itself under valgrind, where a count repeats whatever else the machine does. Two
 lengths of each run are subtracted, so that starting up does not count.
@@ -40,19 +40,30 @@ def write_plainly(count: int) -> None:
         f"event: note\nid: 1\ndata: {TEXT}\n\n".encode()
 
 
-def deliver(count: int, *, guarded: bool = False) -> None:
-    asyncio.run(_deliver(count, guarded=guarded))
+def deliver(count: int, *, guarded: bool = False, **options: Any) -> None:
+    asyncio.run(_deliver(count, guarded=guarded, **options))
 
 
-async def _deliver(count: int, *, guarded: bool) -> None:
+async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
     from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
 
     hub = Hub()
-    app: Any = EventSourceApp(hub)
+    app: Any = EventSourceApp(hub, **options)
     if guarded:
         app = EventSourceMiddleware(app)
     async with hub:
         await _publish(count, app, lambda text: hub.publish("default", text))
+
+
+def deliver_same(count: int) -> None:
+    deliver(count, transform=lambda event, _: event)
+
+
+def deliver_another(count: int) -> None:
+    from sse_asgi import ServerSentEvent
+
+    another = ServerSentEvent("another")
+    deliver(count, transform=lambda _event, _properties: another)
 
 
 def deliver_raw(count: int) -> None:
@@ -124,6 +135,8 @@ WORK = {
     "delivery, raw ASGI": Work(deliver_raw, (30, 90), READERS),
     "delivery": Work(deliver, (30, 90), READERS),
     "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
+    "delivery with a transform that returns the event": Work(deliver_same, (30, 90), READERS),
+    "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),
     "request": Work(request, (200, 600)),
     "request with the middleware": Work(lambda count: request(count, guarded=True), (200, 600)),
 }

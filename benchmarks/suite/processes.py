@@ -154,8 +154,9 @@ class Load:
     def tell(self, *words: object) -> dict[str, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has said why
+            self.process.stdin.write(" ".join(map(str, words)) + "\n")
+            self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline() or '{"error": "the load client has died"}')
         if "error" in answer:
             sys.exit(f"\n{self.name}: {answer['error']}")
