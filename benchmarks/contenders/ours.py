@@ -7,7 +7,7 @@ from control import controlled, tokens
 from sse_asgi import EventSourceApp, EventSourceResponse, create_hub
 
 hub = create_hub()
-streams = EventSourceApp(hub, channels="*")
+streams = EventSourceApp(hub, channels="*", max_lifetime=None)  # a run takes longer
 
 
 async def serve(scope: Any, receive: Any, send: Any) -> None:

@@ -14,6 +14,8 @@ async def stream_tokens(request: Request) -> EventSourceResponse:
     return EventSourceResponse(tokens(request.url.query))
 
 
-application = Starlette(routes=[Route("/tokens", stream_tokens), Mount("/", EventSourceApp(hub, channels="*"))])
+application = Starlette(
+    routes=[Route("/tokens", stream_tokens), Mount("/", EventSourceApp(hub, channels="*", max_lifetime=None))]
+)
 application.add_middleware(EventSourceMiddleware, hub=hub)
 app = controlled(application, hub.publish)
