@@ -1,6 +1,6 @@
 """RedisBackend: CPU of receiving and publishing against redis-py, latency, reconnecting, memory.
 
-    python benchmarks/redis_backend.py [--rounds 9]
+    python benchmarks/redis_backend.py [--rounds 9] [--only receiving]
 
 It starts a redis-server of its own. What is compared takes turns in one process, and a ratio is the median of the
 ratios within the rounds; the spread is the middle half. The redis-server and the other side have the second core.
@@ -387,7 +387,7 @@ async def reconnecting(url: str, rounds: int) -> None:
 # Memory
 
 
-async def memory(url: str) -> None:
+async def memory(url: str, _: int) -> None:
     print("\nMemory of Redis for each event that is kept, of 200 bytes")
     async with redis.asyncio.from_url(url) as client:
         for channels, each, node in (*((*shape, 4096) for shape in SHAPES), (MANY, 1, 512)):
@@ -405,10 +405,20 @@ async def memory(url: str) -> None:
                 )
 
 
+PARTS = {
+    "receiving": receiving,
+    "publishing": publishing,
+    "latency": latency,
+    "reconnecting": reconnecting,
+    "memory": memory,
+}
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", choices=PARTS)
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {int(OURS)})
     logging.getLogger("sse_asgi").setLevel(logging.ERROR)  # connections are lost on purpose
     port, directory = free_port(), tempfile.mkdtemp()
@@ -419,11 +429,9 @@ async def main() -> None:
             server = (await client.info("server"))["redis_version"]
         packages = {name: version(name) for name in ("redis", "hiredis", "uvicorn", "uvloop")}
         print(f"Python {platform.python_version()}, Redis {server}, {json.dumps(packages)}")
-        await receiving(url, rounds)
-        await publishing(url, rounds)
-        await latency(url, rounds)
-        await reconnecting(url, rounds)
-        await memory(url)
+        for name, part in PARTS.items():
+            if arguments.only in (None, name):
+                await part(url, arguments.rounds)
 
 
 asyncio.run(main())

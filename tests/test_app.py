@@ -1,33 +1,21 @@
-"""EventSourceApp: channels, access, origins, methods, and where it can be mounted."""
+"""EventSourceApp: resuming, options, methods and paths, and where it can be mounted."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount
+from starlette.routing import Mount, NoMatchFound
 
-from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent
+from mounting import mounted, status
+from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent, Subscription
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def mounted(hub: Hub | None = None, **options: Any) -> AsyncIterator[tuple[Hub, EventStreamClient]]:
-    hub = hub or Hub()
-    app = Starlette(routes=[Mount("/events", EventSourceApp(hub, **options), name="events")], lifespan=hub.lifespan)
-    async with EventStreamClient(app) as client:
-        yield hub, client
-
-
-async def status(client: EventStreamClient, query: str = "", **options: Any) -> int:
-    async with client.stream(f"/events/{query}", **options) as stream:
-        return stream.status_code
 
 
 async def test_it_streams_the_default_channel() -> None:
@@ -50,93 +38,6 @@ async def test_the_default_channel_has_the_name_you_give() -> None:
     async with mounted(default_channel="news") as (hub, client), client.stream("/events/") as stream:
         await hub.publish("news", "x")
         assert (await stream.next_event()).data == "x"
-
-
-async def test_a_star_serves_any_name() -> None:
-    """The explicit way to let the query decide; several channels in one stream."""
-    async with mounted(channels="*") as (hub, client):
-        async with client.stream("/events/?channel=a&channel=b") as stream:
-            await hub.publish("a", "1")
-            await hub.publish("b", "2")
-            assert [(await stream.next_event()).data for _ in range(2)] == ["1", "2"]
-        assert await status(client) == 200
-
-
-@pytest.mark.parametrize("channels", [["a", "b"], {"a": 1, "b": 2}, ("a", "b")])
-async def test_a_collection_allows_its_names(channels: Any) -> None:
-    """Others are 403; without `?channel=` the stream has all of them."""
-    async with mounted(channels=channels) as (hub, client):
-        assert await status(client, "?channel=a") == 200
-        assert await status(client, "?channel=a&channel=c") == 403
-        async with client.stream("/events/") as stream:
-            await hub.publish("b", "x")
-            assert (await stream.next_event()).data == "x"
-
-
-async def test_one_name_is_a_collection_of_one() -> None:
-    """`channels="news"`."""
-    async with mounted(channels="news") as (_, client):
-        assert await status(client, "?channel=news") == 200
-        assert await status(client, "?channel=n") == 403
-
-
-@pytest.mark.parametrize("kind", ["sync", "async", "single"])
-async def test_a_function_chooses_and_the_query_does_not(kind: str) -> None:
-    """From the request, which may be awaited for."""
-
-    async def later(request: Request) -> list[str]:
-        return [f"user:{request.headers['x-user']}"]
-
-    choices: dict[str, Any] = {
-        "sync": lambda request: [f"user:{request.headers['x-user']}"],
-        "single": lambda request: f"user:{request.headers['x-user']}",
-        "async": later,
-    }
-    async with mounted(channels=choices[kind]) as (hub, client):
-        async with client.stream("/events/?channel=other", headers={"x-user": "ann"}) as stream:
-            await hub.publish("other", "not this")
-            await hub.publish("user:ann", "this")
-            assert (await stream.next_event()).data == "this"
-
-
-@pytest.mark.parametrize("channels", ["*", None])
-async def test_the_librarys_own_channels_are_never_served(channels: Any) -> None:
-    """Names beginning with `sse.`, whatever is allowed."""
-    async with mounted(channels=channels, authorize=lambda *_: None) as (_, client):
-        assert await status(client, "?channel=sse.presence") == 403
-
-
-@pytest.mark.parametrize("options", [{"channels": ["a", "sse.x"]}, {"default_channel": "sse.x"}, {"channels": "sse.x"}])
-async def test_the_librarys_own_channels_cannot_be_offered(options: dict[str, Any]) -> None:
-    """A ValueError where the app is made."""
-    with pytest.raises(ValueError, match="never served"):
-        EventSourceApp(Hub(), **options)
-
-
-@pytest.mark.parametrize("chosen", [[], "sse.x", ["a", "sse.x"]])
-async def test_a_function_that_chooses_nothing_refuses(chosen: Any) -> None:
-    """No channel, or one of the library's own: 403."""
-    async with mounted(channels=lambda _: chosen) as (_, client):
-        assert await status(client) == 403
-
-
-@pytest.mark.parametrize("name", ["", "a%0Ab", "%00", "x" * 513])
-async def test_bad_names_are_400(name: str) -> None:
-    """With the reason."""
-    async with mounted(channels="*") as (_, client), client.stream(f"/events/?channel={name}") as stream:
-        assert stream.status_code == 400
-        assert b"channel" in await stream.read()
-
-
-async def test_too_many_channels_are_400_with_the_limit() -> None:
-    """100, unless another limit was given."""
-    async with mounted(channels="*") as (_, client):
-        async with client.stream("/events/", params={"channel": [str(n) for n in range(101)]}) as stream:
-            assert stream.status_code == 400
-            assert b"at most 100" in await stream.read()
-        assert await status(client, params={"channel": [str(n) for n in range(100)]}) == 200
-    async with mounted(channels="*", max_channels=1) as (_, client):
-        assert await status(client, "?channel=a&channel=b") == 400
 
 
 # Resuming
@@ -223,132 +124,6 @@ async def test_streams_have_a_lifetime_where_history_makes_it_lossless(monkeypat
     assert seen[1::2] == [1800.0, None, 5.0]
 
 
-# Access
-
-
-@pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_authorize_lets_through_and_gives_properties(kind: str) -> None:
-    """With it any channel may be asked for; what it returns is the reader's properties."""
-
-    def check(request: Request, channels: tuple[str, ...]) -> dict[str, Any]:
-        return {"user": request.headers["x-user"], "channels": channels}
-
-    async def check_later(request: Request, channels: tuple[str, ...]) -> dict[str, Any]:
-        return check(request, channels)
-
-    options: dict[str, Any] = {
-        "authorize": check if kind == "sync" else check_later,
-        "transform": lambda event, properties: ServerSentEvent(properties | {"data": event.data}),
-    }
-    async with mounted(**options) as (hub, client):
-        async with client.stream("/events/?channel=a", headers={"x-user": "ann"}) as stream:
-            await hub.publish("a", "x")
-            assert (await stream.next_event()).data == '{"user":"ann","channels":["a"],"data":"x"}'
-
-
-async def test_authorize_refuses_on_resuming_too() -> None:
-    """An HTTPException is the answer, with its headers, and nothing was subscribed."""
-
-    def refuse(*_: Any) -> None:
-        raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
-
-    async with mounted(authorize=refuse, cors_origins=["https://other.example"]) as (hub, client):
-        first = await hub.publish("default", "x")
-        headers = {"origin": "https://other.example"}
-        async with client.stream("/events/", last_event_id=first, headers=headers) as stream:
-            assert stream.status_code == 401
-            assert stream.headers["www-authenticate"] == "Bearer"
-            assert stream.headers["access-control-allow-origin"] == "https://other.example"
-            assert await stream.read() == b"who are you?"
-        assert hub._registry is not None
-        assert not hub._registry._channels
-
-
-async def test_the_applications_exception_handlers_answer() -> None:
-    """Refusals look like all other errors of the application."""
-    hub = Hub()
-
-    async def handler(_: Request, error: Exception) -> PlainTextResponse:
-        assert isinstance(error, HTTPException)
-        return PlainTextResponse(f"custom {error.status_code}", error.status_code)
-
-    app = Starlette(
-        routes=[Mount("/events", EventSourceApp(hub))],
-        exception_handlers={HTTPException: handler},
-        lifespan=hub.lifespan,
-    )
-    async with EventStreamClient(app) as client, client.stream("/events/?channel=other") as stream:
-        assert await stream.read() == b"custom 403"
-
-
-# Origins
-
-
-@pytest.mark.parametrize(
-    ("origin", "host"),
-    [
-        ("http://testserver", "testserver"),
-        ("https://testserver", "testserver"),
-        ("https://testserver", "testserver:443"),
-        ("http://testserver:8000", "testserver:8000"),
-        ("http://TESTSERVER", "testserver"),
-        ("http://[::1]:8000", "[::1]:8000"),
-    ],
-)
-async def test_the_own_origin_needs_no_permission(origin: str, host: str) -> None:
-    """Host and port are the request's; a proxy may have taken the TLS off."""
-    async with mounted() as (_, client):
-        assert await status(client, headers={"origin": origin, "host": host}) == 200
-
-
-@pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://testserver:81", "http://testserver.evil", "http://x:y", "x"]
-)
-async def test_a_foreign_origin_gets_no_stream(origin: str) -> None:
-    """403 before anything is subscribed, without CORS headers."""
-    called: list[Any] = []
-    async with mounted(authorize=lambda *a: called.append(a)) as (_, client):
-        async with client.stream("/events/", headers={"origin": origin}) as stream:
-            assert stream.status_code == 403
-            assert "access-control-allow-origin" not in stream.headers
-    assert not called
-
-
-async def test_a_listed_origin_may_read_with_credentials() -> None:
-    """It is named in the answer, which caches must not mix up."""
-    async with mounted(cors_origins=["https://other.example"]) as (_, client):
-        async with client.stream("/events/", headers={"origin": "https://other.example"}) as stream:
-            assert stream.headers["access-control-allow-origin"] == "https://other.example"
-            assert stream.headers["access-control-allow-credentials"] == "true"
-            assert stream.headers["vary"] == "Origin"
-        async with client.stream("/events/") as stream:
-            assert stream.headers["vary"] == "Origin"
-        assert await status(client, headers={"origin": "https://evil.example"}) == 403
-
-
-@pytest.mark.parametrize("origins", ["*", ["*"]])
-async def test_a_star_lets_any_origin_read_without_credentials(origins: Any) -> None:
-    """Never a reflected unknown origin."""
-    async with mounted(cors_origins=origins) as (_, client):
-        async with client.stream("/events/", headers={"origin": "https://other.example"}) as stream:
-            assert stream.headers["access-control-allow-origin"] == "*"
-            assert "access-control-allow-credentials" not in stream.headers
-
-
-async def test_preflight_is_answered() -> None:
-    """Methods and the headers that clients send, for origins that may read; 403 for others."""
-    async with mounted(cors_origins="https://other.example") as (_, client):
-        headers = {"origin": "https://other.example", "access-control-request-method": "GET"}
-        async with client.stream("/events/", method="OPTIONS", headers=headers) as stream:
-            assert stream.status_code == 204
-            assert stream.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
-            assert "Last-Event-ID" in stream.headers["access-control-allow-headers"]
-            assert await stream.read() == b""
-        assert await status(client, method="OPTIONS", headers={"origin": "https://evil.example"}) == 403
-        async with client.stream("/events/", method="OPTIONS") as stream:
-            assert (stream.status_code, stream.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
-
-
 # Methods and paths
 
 
@@ -406,3 +181,163 @@ async def test_a_websocket_is_closed() -> None:
 
     await EventSourceApp(Hub())({"type": "websocket", "path": "/"}, receive, send)
     assert sent == [{"type": "websocket.close"}]
+
+
+# What clients ask for by the query
+
+
+@pytest.mark.parametrize("name", ["evs_last_event_id", "Last-Event-ID"])
+async def test_polyfills_give_the_id_by_names_of_their_own(name: str) -> None:
+    """Those that cannot set the header."""
+    async with mounted() as (hub, client):
+        first = await hub.publish("default", "1")
+        await hub.publish("default", "2")
+        async with client.stream(f"/events/?{name}={first}") as stream:
+            assert (await stream.next_event()).data == "2"
+
+
+async def test_the_first_of_several_ids_counts() -> None:
+    """Of names in their order, and of one name in the query's."""
+    async with mounted() as (hub, client):
+        first = await hub.publish("default", "1")
+        await hub.publish("default", "2")
+        query = f"lastEventId=x&last_event_id={first}&last_event_id=y"
+        async with client.stream(f"/events/?{query}") as stream:
+            assert (await stream.next_event()).data == "2"
+
+
+@pytest.mark.parametrize(
+    ("query", "size"),
+    [
+        ("padding=true", 2048),
+        ("padding=1", 2048),
+        ("padding=4000", 4000),
+        ("evs_preamble=2056", 2056),
+        ("padding=8192", 8192),
+    ],
+)
+async def test_padding_comes_first(query: str, size: int) -> None:
+    """A comment of so many bytes, before the retry and the events."""
+    async with mounted(retry=1000) as (_, client), client.stream(f"/events/?{query}") as stream:
+        await stream.received(b"id: ")
+        assert stream.content.startswith(b":" + b" " * (size - 2) + b"\nretry: 1000\n")
+
+
+@pytest.mark.parametrize("query", ["", "?padding=false", "?padding=", "?padding=0"])
+async def test_there_is_no_padding_for_those_that_want_none(query: str) -> None:
+    """The stream begins with its position."""
+    async with mounted() as (_, client), client.stream(f"/events/{query}") as stream:
+        await stream.received(b"\n\n")
+        assert stream.content.startswith(b"id: ")
+
+
+async def test_an_app_may_pad_for_all() -> None:
+    """Except for those that want none."""
+    async with mounted(padding=100) as (_, client):
+        async with client.stream("/events/") as stream:
+            await stream.received(b"id: ")
+            assert stream.content.index(b"\n") == 99
+        async with client.stream("/events/?padding=false") as stream:
+            await stream.received(b"id: ")
+            assert stream.content.startswith(b"id: ")
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "8193", "99999", "1e3", "٣", "9" * 5000])
+async def test_bad_padding_is_400(value: str) -> None:
+    """With what is allowed."""
+    async with mounted() as (_, client), client.stream(f"/events/?padding={quote(value)}") as stream:
+        assert stream.status_code == 400
+        assert b"up to 8192" in await stream.read()
+
+
+# Named routes
+
+
+async def test_urls_are_made_from_names() -> None:
+    """The stream's and the statistics', with the path parameters of the mount."""
+    hub = Hub()
+    app = Starlette(
+        routes=[
+            Mount("/events", EventSourceApp(hub, stats=lambda _: None), name="events"),
+            Mount("/rooms/{room}", EventSourceApp(hub, channels=["room:{room}"]), name="rooms"),
+        ]
+    )
+    assert app.url_path_for("events:stream") == "/events/"
+    assert app.url_path_for("events:stats") == "/events/stats"
+    assert app.url_path_for("rooms:stream", room="lobby") == "/rooms/lobby/"
+    with pytest.raises(NoMatchFound):
+        app.url_path_for("rooms:stats", room="lobby")
+
+
+# The end
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_on_disconnect_hears_of_the_end(kind: str) -> None:
+    """With the request, the subscription and the reason, when the stream has left its channels."""
+    heard: list[Any] = []
+
+    def left(request: Request, subscription: Subscription, reason: str) -> None:
+        heard.append((request.url.path, subscription.channels, reason, hub.stats().connections))
+
+    async def left_async(request: Request, subscription: Subscription, reason: str) -> None:
+        left(request, subscription, reason)
+
+    hub = Hub()
+    async with mounted(hub, on_disconnect=left if kind == "sync" else left_async) as (_, client):
+        async with client.stream("/events/") as stream:
+            stream.disconnect()
+            await stream.ended()
+        async with client.stream("/events/") as stream:
+            await hub.drain()
+            await stream.read()
+        assert await status(client, method="HEAD") == 200
+        assert await status(client, "?channel=other") == 403
+    assert heard == [("/events/", ("default",), "client", 0), ("/events/", ("default",), "shutdown", 0)]
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_statistics_are_served_to_those_who_may(kind: str) -> None:
+    """As JSON that nobody keeps, with the state of the hub."""
+
+    def check(request: Request) -> None:
+        if "x-admin" not in request.headers:
+            raise HTTPException(403, "not for you")
+
+    async def check_async(request: Request) -> None:
+        check(request)
+
+    async with mounted(stats=check if kind == "sync" else check_async, cors_origins="*") as (hub, client):
+        assert await status(client, "stats") == 403
+        await hub.publish("default", "x")
+        async with client.stream("/events/"):
+            headers = {"x-admin": "1", "origin": "https://a.example"}
+            async with client.stream("/events/stats", headers=headers) as stream:
+                assert json.loads(await stream.read()) == {**hub.stats()._asdict(), "hub": "up"}
+                assert stream.headers["cache-control"] == "no-store"
+                assert stream.headers["access-control-allow-origin"] == "*"
+        async with client.stream("/events/stats", method="POST") as stream:
+            assert (stream.status_code, stream.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_there_are_no_statistics_unless_they_are_asked_for() -> None:
+    """404, as any path below."""
+    async with mounted() as (_, client):
+        assert await status(client, "stats") == 404
+
+
+# Refusals of the outermost app
+
+
+async def test_a_refusal_without_a_body_has_none() -> None:
+    """204 ends an EventSource for good, and must not have a text."""
+
+    def refuse(*_: Any) -> None:
+        raise HTTPException(204)
+
+    hub = Hub()
+    async with EventStreamClient(EventSourceApp(hub, authorize=refuse)) as client, client.stream("/") as stream:
+        assert (stream.status_code, await stream.read()) == (204, b"")

@@ -1,5 +1,6 @@
 """Settings and create_hub(): from text in the environment to an unopened hub."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SSE_OVERFLOW", "latest", "latest"),
         ("SSE_PING_INTERVAL", "0", 0.0),
         ("SSE_PING_INTERVAL", "2.5", 2.5),
+        ("SSE_PATTERNS", "orders.*, *.eu", ("orders.*", "*.eu")),
+        ("SSE_PRESENCE_TTL", "3.5", 3.5),
+        ("SSE_PRESENCE_GRACE", "0", 0.0),
     ],
 )
 def test_each_variable_is_one_setting(variable: str, text: str, value: object) -> None:
@@ -71,6 +75,8 @@ def test_each_variable_is_one_setting(variable: str, text: str, value: object) -
 @pytest.mark.parametrize(
     ("variable", "text", "allowed"),
     [
+        ("SSE_HUB_NAME", "a{b", "a name without braces"),
+        ("SSE_HUB_NAME", "a}b", "a name without braces"),
         ("SSE_HISTORY_SIZE", "-1", "a whole number of events, at least 0"),
         ("SSE_HISTORY_SIZE", "many", "a whole number of events, at least 0"),
         ("SSE_HISTORY_SIZE", "1.5", "a whole number of events, at least 0"),
@@ -89,6 +95,12 @@ def test_each_variable_is_one_setting(variable: str, text: str, value: object) -
         ("SSE_PING_INTERVAL", "nan", "a number of seconds, 0 for no pings"),
         ("SSE_PING_INTERVAL", "inf", "a number of seconds, 0 for no pings"),
         ("SSE_PING_INTERVAL", "off", "a number of seconds, 0 for no pings"),
+        ("SSE_PATTERNS", "orders", "channel names with a *, separated by commas"),
+        ("SSE_PATTERNS", "a*,,b*", "channel names with a *, separated by commas"),
+        ("SSE_PRESENCE_TTL", "0", "a number of seconds above 0"),
+        ("SSE_PRESENCE_TTL", "inf", "a number of seconds above 0"),
+        ("SSE_PRESENCE_GRACE", "-1", "a number of seconds, 0 for none"),
+        ("SSE_PRESENCE_GRACE", "nan", "a number of seconds, 0 for none"),
     ],
 )
 def test_a_wrong_value_is_named(variable: str, text: str, allowed: str) -> None:
@@ -103,25 +115,148 @@ def test_an_empty_variable_is_the_default() -> None:
     assert settings(SSE_HISTORY_SIZE="", SSE_OVERFLOW="") == Settings()
 
 
-def test_other_variables_are_not_looked_at() -> None:
-    """Only the names of settings count."""
-    assert settings(HISTORY_SIZE="x", SSE_HISTORY="x") == Settings()
+def test_other_variables_are_not_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    """Only the names of settings count, and what does not look like one of them is not spoken of."""
+    variables = {"HISTORY_SIZE": "x", "SSE_TOKEN": "x", "REDIS_HOST": "x", "MY_SSE_HISTORY_SIZE": "x"}
+    assert settings(**variables) == Settings()
+    assert caplog.records == []
 
 
-def test_the_environment_is_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a Config the process's environment is read."""
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SSE_HISTORY", "SSE_HISTORY_TTL"),
+        ("SSE_HISTROY_SIZE", "SSE_HISTORY_SIZE"),
+        ("SSE_BACKENDURL", "SSE_BACKEND_URL"),
+        ("SSE_REDISHOST", "SSE_REDIS_HOST"),
+        ("sse_ping_interval", "SSE_PING_INTERVAL"),
+        ("export SSE_BACKEND_URL", "SSE_BACKEND_URL"),
+    ],
+)
+def test_a_misspelt_variable_is_warned_of(caplog: pytest.LogCaptureFixture, name: str, meant: str) -> None:
+    """A name like that of a setting is not read, and one line of the log says which one may be meant."""
+    assert settings(**{name: "x"}) == Settings()
+    assert [one.getMessage() for one in caplog.records] == [f"The variable {name!r} is not read: is {meant} meant?"]
+    assert (caplog.records[0].name, caplog.records[0].levelno) == ("sse_asgi", logging.WARNING)
+
+
+def test_a_prefix_is_part_of_the_names(caplog: pytest.LogCaptureFixture) -> None:
+    """A Config with a prefix reads, and looks for mistakes in, the variables that have it."""
+    variables = {"APP_SSE_HUB_NAME": "chat", "APP_SSE_HISTORY_SIZ": "5", "SSE_HISTORY_SIZ": "5"}
+    assert Settings.from_environment(Config(environ=variables, env_prefix="APP_")) == Settings(hub_name="chat")
+    assert [one.args for one in caplog.records] == [("APP_SSE_HISTORY_SIZ", "APP_SSE_HISTORY_SIZE")]
+
+
+# Where Redis is
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({"SSE_REDIS_HOST": "cache"}, "redis://cache:6379/0"),
+        ({"SSE_REDIS_HOST": "10.0.0.7"}, "redis://10.0.0.7:6379/0"),
+        ({"SSE_REDIS_HOST": "::1"}, "redis://[::1]:6379/0"),
+        ({"SSE_REDIS_PORT": "6380"}, "redis://localhost:6380/0"),
+        ({"SSE_REDIS_DB": "0"}, "redis://localhost:6379/0"),
+        ({"SSE_REDIS_HOST": "cache", "SSE_REDIS_PORT": "1", "SSE_REDIS_DB": "2"}, "redis://cache:1/2"),
+        ({"SSE_REDIS_URL": "rediss://me:secret@cache"}, "rediss://me:secret@cache"),
+        ({"SSE_REDIS_HOST": "", "SSE_REDIS_PORT": "", "SSE_REDIS_DB": "", "SSE_REDIS_URL": ""}, "memory://"),
+    ],
+)
+def test_redis_can_be_told_in_parts(variables: dict[str, str], url: str) -> None:
+    """Host, port and database make a URL, of which each has a default; so does a URL by another name."""
+    assert settings(**variables) == Settings(backend_url=url)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "allowed"),
+    [
+        ("SSE_REDIS_HOST", "redis://cache", "a host's name or address"),
+        ("SSE_REDIS_HOST", "me@cache", "a host's name or address"),
+        ("SSE_REDIS_HOST", "cache:6380", "a host's name or address"),
+        ("SSE_REDIS_PORT", "0", "a port, from 1 to 65535"),
+        ("SSE_REDIS_PORT", "65536", "a port, from 1 to 65535"),
+        ("SSE_REDIS_PORT", "tcp://10.0.0.7:6379", "a port, from 1 to 65535"),
+        ("SSE_REDIS_DB", "-1", "the number of a database, at least 0"),
+        ("SSE_REDIS_DB", "events", "the number of a database, at least 0"),
+    ],
+)
+def test_a_wrong_part_is_named(variable: str, text: str, allowed: str) -> None:
+    """As with every other variable."""
+    with pytest.raises(ValueError, match="must be") as caught:
+        settings(**{variable: text})
+    assert str(caught.value) == f"{variable}={text!r}: must be {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("SSE_BACKEND_URL", "SSE_REDIS_HOST"),
+        ("SSE_BACKEND_URL", "SSE_REDIS_PORT"),
+        ("SSE_BACKEND_URL", "SSE_REDIS_DB"),
+        ("SSE_BACKEND_URL", "SSE_REDIS_URL"),
+        ("SSE_REDIS_URL", "SSE_REDIS_HOST"),
+    ],
+)
+def test_two_places_are_refused(first: str, second: str) -> None:
+    """Nobody has to guess which of them counts, and no password is shown."""
+    values = {first: "redis://me:secret@cache", second: "1"}
+    with pytest.raises(ValueError, match="both set") as caught:
+        settings(**values)
+    assert str(caught.value).startswith(f"{first} and {second} are both set: choose one of them")
+    assert "secret" not in str(caught.value)
+
+
+# Where variables are
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a directory that is empty; return where its `.env` would be."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / ".env"
+
+
+def test_the_environment_is_the_default_place(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Config, and without a file, the process's environment is read."""
     monkeypatch.setenv("SSE_HUB_NAME", "from-environment")
     assert Settings.from_environment().hub_name == "from-environment"
 
 
-def test_an_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starlette's Config brings values from a file, and those of the environment win."""
+def test_an_env_file_is_read(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.env` in the working directory is read without being asked for, and the environment wins."""
     monkeypatch.setenv("SSE_HUB_NAME", "from-environment")
     monkeypatch.delenv("SSE_BUFFER_SIZE", raising=False)
-    file = tmp_path / ".env"
-    file.write_text('# settings\nSSE_HUB_NAME=from-file\nSSE_BUFFER_SIZE="12"\n')
-    read = Settings.from_environment(Config(file))
+    env_file.write_text('# settings\nSSE_HUB_NAME=from-file\nSSE_BUFFER_SIZE="12"\n')
+    read = Settings.from_environment()
     assert (read.hub_name, read.buffer_size) == ("from-environment", 12)
+
+
+def test_a_given_config_is_the_only_place(env_file: Path) -> None:
+    """Who passes a Config says where to look, and no other file is read."""
+    env_file.write_text("SSE_BUFFER_SIZE=12\n")
+    assert settings() == Settings()
+    assert settings(SSE_BUFFER_SIZE="5").buffer_size == 5
+
+
+def test_an_env_file_that_is_a_directory_is_none(env_file: Path) -> None:
+    """As virtual environments may be called."""
+    env_file.mkdir()
+    assert isinstance(Settings.from_environment(), Settings)
+
+
+def test_an_env_file_in_another_encoding_is_named(env_file: Path) -> None:
+    """A file that cannot be read as UTF-8 is a ValueError that names it."""
+    env_file.write_bytes("SSE_HUB_NAME=caf\u00e9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"^\.env in the working directory must be text in UTF-8: "):
+        Settings.from_environment()
+
+
+def test_a_mistake_in_the_env_file_is_warned_of(env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Names in the file are looked at as those of the environment are."""
+    env_file.write_text("export SSE_HUB_NAME=chat\n")
+    Settings.from_environment()
+    assert "'export SSE_HUB_NAME' is not read: is SSE_HUB_NAME meant?" in caplog.text
 
 
 def test_settings_are_frozen() -> None:

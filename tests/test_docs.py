@@ -1,6 +1,7 @@
 """The blocks of Python in the documents run, and the README keeps its bounds."""
 
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from servers.kinds import KINDS, STOP_SECONDS
-from sse_asgi.config import Settings
+from sse_asgi.config import _EVERY_RULE, Settings, _redis_url, _variable
 from sse_asgi.testing import EventStreamClient
 
 ROOT = Path(__file__).parent.parent
@@ -39,13 +40,26 @@ async def test_the_first_example_works() -> None:
     assert (event.event, event.data, f'"{event.id}"'.encode()) == ("said", '{"text":"hello"}', published)
 
 
-def test_every_setting_is_in_the_readme() -> None:
-    """With the default that it has."""
-    text = (ROOT / "README.md").read_text()
+def configuration_table() -> dict[str, str]:
+    """Read the README's table: variables to defaults."""
+    rows = re.findall(r"^\| (`SSE_.*?) \| (.*?) ?\|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    pairs = [(re.findall("`(.+?)`", names), re.findall("`(.+?)`", defaults)) for names, defaults in rows]
+    return {name: default for names, defaults in pairs for name, default in zip_longest(names, defaults, fillvalue="")}
+
+
+def test_the_table_has_every_variable() -> None:
+    """Each that is read, and no other."""
+    assert sorted(configuration_table()) == sorted(map(_variable, _EVERY_RULE))
+
+
+def test_the_table_has_the_defaults() -> None:
+    """Those of the settings."""
+    table = configuration_table()
     for name, field in Settings.__dataclass_fields__.items():
-        assert f"`SSE_{name.upper()}`" in text
-        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
-        assert f"`{default}`" in text
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default or "")
+        assert table[_variable(name)] == default
+    host, port, database = (table[f"SSE_REDIS_{part}"] for part in ("HOST", "PORT", "DB"))
+    assert _redis_url() == f"redis://{host}:{port}/{database}"
 
 
 def test_every_server_is_in_the_table_of_stops() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 
 from oracle import interpret
 from sse_asgi import ServerSentEvent
-from sse_asgi._event import Entry, History, RenderedEvent, as_event, as_frame, to_json
+from sse_asgi._event import Entry, History, ReceivedEntry, RenderedEvent, as_event, as_frame, to_json
 from sse_asgi._position import Position
 from sse_asgi.encoder import encode
 from strategies import PATIENT, fields
@@ -322,6 +322,21 @@ def test_without_a_position_a_reader_sees_the_events_own_id(id_: str | None) -> 
     """Where no history is kept the event's id stays what it was."""
     event = ServerSentEvent("x", id=id_)
     assert Entry(event, None, ("a",)).for_reader(event, ["a"]).id == id_
+
+
+@pytest.mark.parametrize(("position", "first"), [(POSITION, b"id: 0123abcd-42\n"), (None, b"")])
+def test_an_entry_that_came_as_a_frame_makes_its_event_once(position: Position | None, first: bytes) -> None:
+    """Its event is what was published, without the id of the entry, and the same for all who ask."""
+    event = ServerSentEvent("x", event="chat")
+    entry = ReceivedEntry(first + event.encode(), position, ("a",), None)
+    assert entry.event == event
+    assert entry.event is entry.event
+    assert not hasattr(entry, "evnt")
+
+
+def test_an_entry_whose_event_is_made_for_each_reader_has_no_frame() -> None:
+    """There is nothing that could be sent to all of them."""
+    assert Entry(RenderedEvent(str, None, None), POSITION, ("a",)).frame == b""
 
 
 def test_a_page_of_history_is_complete_unless_it_says_otherwise() -> None:

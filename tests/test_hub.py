@@ -1,9 +1,12 @@
 """Hub: opening, publishing, subscribing, draining."""
 
+import functools
+import json
 import threading
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, ServerSentEvent, SSEError
@@ -318,6 +321,17 @@ async def test_idempotency_key_publishes_once() -> None:
         assert len(await hub.history("a")) == 1
 
 
+@pytest.mark.parametrize("option", ["key", "idempotency_key"])
+async def test_a_key_that_cannot_be_written_is_refused(option: str) -> None:
+    """Whatever the backend, a key is text."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match=f"^{option} must be a str, not int"):
+            await hub.publish("a", "1", **{option: 7})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"^{option}='.ud800' has a lone surrogate"):
+            await hub.publish("a", "1", **{option: "\ud800"})  # type: ignore[arg-type]
+        await hub.publish("a", "1", **{option: "ä"})  # type: ignore[arg-type]
+
+
 async def test_callable_data_is_rendered_for_each_reader() -> None:
     """A function as data gets each reader's properties; a falsy result skips the reader."""
     async with Hub() as hub:
@@ -447,3 +461,82 @@ async def test_state_tells_when_the_backend_is_down() -> None:
         assert hub.state == "down"
         registry.state(up=True)
         assert hub.state == "up"
+
+
+# Looking inside
+
+
+async def test_statistics_say_what_is_here_now() -> None:
+    """Readers of each channel, and what waits for them; a filtered or taken event does not wait."""
+    async with Hub() as hub, hub.subscribe("a", "b") as both, hub.subscribe("a", properties=1):
+        await hub.publish("a", "x")
+        await hub.publish("b", "y")
+        await anext(both)
+        await anyio.wait_all_tasks_blocked()
+        frame = len("id: 01234567-1\ndata: x\n\n")
+        # The second one has its position to take too.
+        found = hub.stats()
+        assert found.connections == 2
+        assert found.channels == {"a": 2, "b": 1}
+        assert (found.published, found.drops, found.gaps) == (2, 0, 0)
+        assert found.buffered_events == 3
+        assert found.buffered_bytes > 2 * frame
+        assert json.loads(json.dumps(found._asdict()))["channels"] == {"a": 2, "b": 1}
+    with pytest.raises(HubClosedError):
+        hub.stats()
+
+
+async def test_drops_and_gaps_are_counted() -> None:
+    """What was dropped for a slow reader, and what was announced as lost."""
+    async with Hub(buffer_size=2, overflow="drop_oldest") as hub, hub.subscribe("a") as slow:
+        for number in range(5):
+            await hub.publish("a", number)
+        assert (await anext(slow)).event == "sse.gap"
+        async with hub.subscribe("a", last_event_id="nonsense"):
+            assert (hub.stats().drops, hub.stats().gaps) == (3, 2)
+
+
+async def test_the_subscriptions_of_a_channel_can_be_looked_at() -> None:
+    """Those that are open here, with what they are about."""
+    async with Hub() as hub, hub.subscribe("a", properties=1) as one, hub.subscribe("b", identity="ada") as two:
+        assert hub.subscriptions("a") == [one]
+        assert hub.subscriptions("c") == []
+        assert [one.options.identity for one in hub.subscriptions()] == [None, "ada"]
+        assert two.waiting[0] == 1
+
+
+# From a thread
+
+
+async def test_a_thread_publishes_and_waits() -> None:
+    """It gets the id, or what publish raises."""
+    async with Hub() as hub, hub.subscribe("a") as reader:
+        publish = functools.partial(hub.publish_from_thread, "a", "x", event="e", idempotency_key="once")
+        first = await anyio.to_thread.run_sync(publish)
+        assert await anyio.to_thread.run_sync(publish) == first
+        event = await anext(reader)
+        assert (event.id, event.event, event.data) == (first, "e", "x")
+        with pytest.raises(ValueError, match="without data"):
+            await anyio.to_thread.run_sync(hub.publish_from_thread, "a", None)
+        answers: list[str | None] = []
+        thread = threading.Thread(target=lambda: answers.append(hub.publish_from_thread("a", "y")))
+        thread.start()
+        await anyio.to_thread.run_sync(thread.join)
+        assert (await anext(reader)).id == answers[0]
+
+
+async def test_in_an_event_loop_a_thread_is_not_waited_for() -> None:
+    """It would hold up all that runs there, and mostly itself."""
+    async with Hub() as hub:
+        with pytest.raises(RuntimeError, match=r"await hub.publish\(...\) here"):
+            hub.publish_from_thread("a", "x")
+
+
+def test_a_thread_that_outlives_the_loop_is_told() -> None:
+    """Whether the hub was closed, or its loop ended with it open."""
+    hub = Hub()
+    with pytest.raises(HubClosedError):
+        hub.publish_from_thread("a", "x")
+    anyio.run(hub.__aenter__)
+    with pytest.raises(HubClosedError):
+        hub.publish_from_thread("a", "x")

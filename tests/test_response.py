@@ -227,6 +227,32 @@ async def test_retry_is_in_the_first_bytes() -> None:
         assert (await stream.read()).startswith(b"retry: 1234\ndata: 0\n\n")
 
 
+async def test_padding_is_before_the_retry() -> None:
+    """One line of a comment, for those that hold back the first bytes."""
+    async with serve(numbers, retry=1234, padding=50).stream("/") as stream:
+        assert (await stream.read()).startswith(b":" + b" " * 48 + b"\nretry: 1234\ndata: 0\n\n")
+
+
+@pytest.mark.parametrize("padding", [-1, 8193])
+async def test_padding_is_bounded(padding: int) -> None:
+    """Every reader would pay for it."""
+    with pytest.raises(ValueError, match="8192"):
+        EventSourceResponse([], padding=padding)
+
+
+async def test_a_stream_that_is_revoked_before_it_starts_is_answered() -> None:
+    """An empty stream with a farewell, not a connection that breaks."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        subscription.ended = "revoked"
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await EventSourceResponse(subscription)(scope, receive, send)
+
+        async with EventStreamClient(app).stream("/") as stream:
+            assert b"retry:" in await stream.read()
+
+
 async def test_an_iterable_starts_at_its_first_event() -> None:
     """Not before: so that an exception can still become an error response."""
     job = Job(before=0)

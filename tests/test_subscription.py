@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sse_asgi import Hub, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
+from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
 from sse_asgi._event import History
 from sse_asgi._position import Position
 
@@ -174,6 +174,50 @@ async def test_a_reader_who_gives_up_on_the_backend_leaves_nothing_behind() -> N
         assert not hub._registry._channels
 
 
+async def test_a_hub_that_is_closed_unsubscribes_from_everything_once() -> None:
+    """Whoever leaves it afterwards does not take a channel from the hub that has been opened since."""
+    calls: list[tuple[str, ...]] = []
+
+    class Told(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.append(channels)
+
+    hub = Hub(Told())
+    async with hub:
+        subscription = await hub.subscribe("a", "b").__aenter__()
+    assert calls == [("a", "b")]
+    async with hub:
+        await subscription.__aexit__()
+        assert calls == [("a", "b")]
+
+
+async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
+    """What is subscribed too late is unsubscribed at once, and the reader hears that the hub was closed."""
+    calls: list[str] = []
+    closed = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            await closed.wait()
+            return await super().subscribe(channels)
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.extend(channels)
+
+    async def visit() -> None:
+        with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+            await hub.subscribe("a").__aenter__()
+
+    hub = Hub(Slow())
+    async with anyio.create_task_group() as tasks:
+        async with hub:
+            tasks.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+        assert calls == []
+        closed.set()
+    assert calls == ["a"]
+
+
 async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:
     """Two first readers make one call to the backend, and a reader who comes while the last leaves one more."""
     calls: list[str] = []
@@ -269,6 +313,109 @@ async def test_a_reader_who_gives_up_does_not_take_the_channel_from_the_next() -
             tasks.start_soon(stay)
             tasks.start_soon(lambda: anyio.sleep(0))
             go_on.set()
+
+
+class Counted(MemoryBackend):
+    """Writes down the calls, which do not return before the gate is open, and proves that each channel has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, ...]] = []
+        self.gate = anyio.Event()
+        self._busy: set[str] = set()
+
+    async def _called(self, channels: tuple[str, ...]) -> None:
+        assert self._busy.isdisjoint(channels)
+        self.calls.append(channels)
+        self._busy.update(channels)
+        try:
+            await self.gate.wait()
+        finally:
+            self._busy.difference_update(channels)
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+        await self._called(channels)
+        return await super().subscribe(channels)
+
+    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+        await self._called(channels)
+
+
+async def test_many_channels_are_one_call() -> None:
+    """A reader subscribes to all of its channels that nobody reads yet at once, and leaves them at once."""
+    backend = Counted()
+    backend.gate.set()
+    names = [f"{number:02}" for number in range(50)]
+    async with Hub(backend) as hub, hub.subscribe("07", "x"):
+        async with hub.subscribe(*reversed(names)):
+            pass
+    own = tuple(name for name in names if name != "07")
+    assert backend.calls[1:3] == [own, own]
+
+
+@pytest.mark.parametrize("first", [("a", "b"), ("b", "a")])
+async def test_readers_of_the_same_channels_do_not_wait_for_each_other_in_a_circle(first: tuple[str, str]) -> None:
+    """In whatever order they name them, while the calls for one channel take turns."""
+    backend = Counted()
+
+    async def visit(*channels: str) -> None:
+        async with hub.subscribe(*channels) as subscription:
+            assert subscription.joined
+
+    async with Hub(backend) as hub:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for channels in (first, ("b", "c"), ("c", "a"), ("b", "a"), ("c", "b", "a")):
+                    tasks.start_soon(visit, *channels)
+                await anyio.wait_all_tasks_blocked()
+                backend.gate.set()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+
+
+async def test_a_channel_of_all_readers_holds_up_none_of_their_own() -> None:
+    """Who waited for a call of another does not keep the next one waiting during its own."""
+    backend = Counted()
+
+    async def visit(number: int) -> None:
+        async with hub.subscribe("a room", f"user {number}"):
+            await anyio.sleep_forever()
+
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(visit, number)
+        await anyio.wait_all_tasks_blocked()
+        ((room, first),) = backend.calls
+        assert room == "a room"
+        backend.gate.set()
+        backend.gate = anyio.Event()
+        await anyio.wait_all_tasks_blocked()
+        assert {(first,), *backend.calls[1:]} == {(f"user {number}",) for number in range(5)}
+        backend.gate.set()
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_gives_up_on_several_channels_leaves_those_of_others() -> None:
+    """A channel that another waits for goes on to it, and the rest is forgotten."""
+    backend = Counted()
+
+    async def stay() -> None:
+        async with hub.subscribe("a"):
+            await anyio.sleep_forever()
+
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as impatient:
+            impatient.start_soon(hub.subscribe("a", "b").__aenter__)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(stay)
+            await anyio.wait_all_tasks_blocked()
+            impatient.cancel_scope.cancel()
+        assert hub._registry is not None
+        assert set(hub._registry._channels) == {"a"}
+        await anyio.wait_all_tasks_blocked()
+        assert backend.calls == [("a", "b"), ("a",)]
+        backend.gate.set()
+        tasks.cancel_scope.cancel()
 
 
 # The gate

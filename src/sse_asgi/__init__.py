@@ -2,6 +2,7 @@
 
 from ._app import EventSourceApp
 from ._event import ServerSentEvent
+from ._grant import Grant
 from ._hub import Hub
 from ._limits import ConnectionLimit
 from ._middleware import EventSourceMiddleware, get_hub
@@ -9,22 +10,28 @@ from ._response import EventSourceResponse
 from ._subscription import Subscription
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
-from .config import create_hub
+from .config import Settings, create_hub
 from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+from .publisher import Publisher
+from .tickets import ChannelSigner
 
 __all__ = [
     "Backend",
     "BackendError",
+    "ChannelSigner",
     "ConnectionLimit",
     "EventSourceApp",
     "EventSourceMiddleware",
     "EventSourceResponse",
+    "Grant",
     "Hub",
     "HubClosedError",
     "MemoryBackend",
     "PublishUnknownError",
+    "Publisher",
     "SSEError",
     "ServerSentEvent",
+    "Settings",
     "SlowReaderError",
     "Subscription",
     "create_hub",

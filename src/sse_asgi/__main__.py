@@ -1,36 +1,42 @@
-"""`python -m sse_asgi`: the demo, a chat in the browser."""
+"""`python -m sse_asgi`, also called `sse-asgi`: a chat to try it, and publishing from a shell."""
 
 import argparse
-import contextlib
-import importlib
+import logging
 import os
-import signal
-import socket
 import sys
-from pathlib import Path
-from typing import Any
+
+from . import _demo
+from .exceptions import SSEError
+from .publisher import Publisher
 
 MAX_PORT = 65535
-ANYWHERE = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104 - addresses to compare with, not to bind
+INTERRUPTED = 130  # as shells have it
 
 
 def main() -> None:
-    """Run the chat until Ctrl-C or SIGTERM."""
-    options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the demo the same way, with exit code 0
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn, app = _load()
-        with _listen(options.host, options.port) as listener:
-            print(f"The chat is at {_url(listener, options.host)} (Ctrl-C ends it)", flush=True)  # noqa: T201
-            uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    """Run the command that is asked for; without one it is the chat."""
+    arguments = sys.argv[1:]
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["demo", *arguments]
+    options = _parser().parse_args(arguments)
+    if options.command == "demo":
+        _demo.run(options.host, options.port)
+    else:
+        _publish(options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sse_asgi", description="Run the demo of sse_asgi: a chat.")
-    parser.add_argument("command", nargs="?", choices=["demo"], default="demo", help="what to run (default: demo)")
+    parser = argparse.ArgumentParser(prog="python -m sse_asgi", description="Server-Sent Events for ASGI.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="run a chat (what runs without a command)")
     host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "8000"
-    parser.add_argument("--host", default=host, help="where to listen (default: HOST, else 127.0.0.1)")
-    parser.add_argument("--port", default=port, type=_port, help="0 is any free one (default: PORT, else 8000)")
+    demo.add_argument("--host", default=host, help="where to listen (default: HOST, else 127.0.0.1)")
+    demo.add_argument("--port", default=port, type=_port, help="0 is any free one (default: PORT, else 8000)")
+    publish = commands.add_parser("publish", help="publish one event, and print its id")
+    publish.add_argument("url", help="where the hub is, such as redis://localhost")
+    publish.add_argument("channel", help="where to publish")
+    publish.add_argument("data", help="the text; - reads it from standard input")
+    publish.add_argument("--event", help="the type")
     return parser
 
 
@@ -41,38 +47,31 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(msg)
 
 
-def _load() -> tuple[Any, Any]:
-    """Import uvicorn and the chat, from the installed package or from the checkout around it."""
-    package = Path(__file__).parent
-    installed = package / "examples"
-    sys.path.insert(0, str(installed if installed.exists() else package.parents[1] / "examples"))
+def _publish(options: argparse.Namespace) -> None:
+    log = _Log()
+    logging.getLogger("sse_asgi").addHandler(log)
     try:
-        uvicorn = importlib.import_module("uvicorn")
-        importlib.import_module("fastapi")
-    except ImportError as error:
-        sys.exit(f'The demo needs {error.name}: pip install "sse-asgi[demo]"')
-    try:
-        return uvicorn, importlib.import_module("fastapi_chat.chat").app
-    except ValueError as error:  # from create_hub, about a variable of the environment
-        sys.exit(str(error))
+        data = sys.stdin.buffer.read().removesuffix(b"\n") if options.data == "-" else options.data
+        with Publisher(options.url) as publisher:
+            position = publisher.publish(options.channel, data, event=options.event)
+    except (ValueError, SSEError) as error:
+        sys.exit(". ".join([str(error), *log.lines]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    for line in log.lines:
+        print(line, file=sys.stderr)  # noqa: T201
+    print(position or "")  # noqa: T201
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything is promised: the address that is printed is one that answers."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}. Choose others with --host and --port.")
-    return listener
+class _Log(logging.Handler):
+    """Keeps what is logged, which is why something failed."""
 
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
 
-def _url(listener: socket.socket, host: str) -> str:
-    name = ANYWHERE.get(host, host)
-    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}/"
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 if __name__ == "__main__":

@@ -1,32 +1,45 @@
 """EventSourceApp: the channels of a hub as a mountable ASGI application."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Router
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ._access import Access, Admission, Authorize
+from ._channels import Channels, ServedChannels
+from ._cors import CrossOrigin, preflight
 from ._hub import Hub
-from ._options import Overflow, Snapshot, Transform, check_callable, check_channels
-from ._response import EventSourceResponse
+from ._options import Overflow, Snapshot, Transform, check_callable
+from ._polling import PollResponse, check_max_wait, requested_poll
+from ._publishing import PublishResponse, check_max_body_bytes, refusal
+from ._response import MAX_PADDING, EventSourceResponse
+from ._subscription import Subscription
+from .tickets import ChannelSigner
 
-METHODS = "GET, HEAD, OPTIONS"
-REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Last-Event-ID, X-Requested-With"
 MAX_LIFETIME = 1800.0
-RESERVED = "sse."
+BODILESS = (204, 304)
+PADDING = {"true": 2048, "1": 2048, "false": 0, "": 0}
+# Of clients that cannot set the header: pages that make a new EventSource, and polyfills.
+ID_PARAMETERS = ("last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID")
+PADDING_PARAMETERS = ("padding", "evs_preamble")
 
-Channels = Collection[str] | Callable[[Request], Any]
+Handler = Callable[[Request, dict[str, str]], Awaitable[ASGIApp]]
 
 
 class EventSourceApp:
     """Streams channels of a hub over HTTP: `app.mount("/events", EventSourceApp(hub, ...))`.
 
     `GET /events/?channel=a&channel=b` streams two channels. Without any option only the default channel is served.
+
+    Attributes:
+        routes: What there is, by name, for `url_path_for("events:stream")` where it is mounted as `events`.
     """
 
     def __init__(
@@ -35,9 +48,17 @@ class EventSourceApp:
         *,
         channels: Channels | None = None,
         default_channel: str = "default",
-        authorize: Callable[[Request, tuple[str, ...]], Any] | None = None,
-        cors_origins: Collection[str] = (),
         max_channels: int = 100,
+        authorize: Authorize | None = None,
+        revalidate: float | None = None,
+        tickets: ChannelSigner | None = None,
+        cors_origins: Collection[str] = (),
+        presence: bool = False,
+        on_disconnect: Callable[[Request, Subscription, str], Any] | None = None,
+        stats: Callable[[Request], Any] | None = None,
+        publish: Callable[[Request, tuple[str, ...]], Any] | None = None,
+        max_body_bytes: int = 65536,
+        max_wait: float = 30.0,
         initial: Iterable[Any] = (),
         snapshot: Snapshot | None = None,
         transform: Transform | None = None,
@@ -54,14 +75,27 @@ class EventSourceApp:
             hub: Opened by EventSourceMiddleware, by `hub.lifespan`, or by this app when it is the outermost.
             channels: What a request may ask for by `?channel=`: None is the default channel, or whatever `authorize`
                 lets through; `"*"` is any name; a collection is these names, and all of them for a request without
-                `?channel=`. A function of the request, sync or async, decides instead of the query.
+                `?channel=`. In a collection `room:{room}` is filled from the path parameters, and `orders.*` allows
+                every name that matches. A function of the request, sync or async, decides instead of the query.
             default_channel: The channel of a request that names none.
+            max_channels: The most channels in one request.
             authorize: A function of the request and the channels, sync or async, called before anything is
                 subscribed, on resuming as well. It raises HTTPException to refuse; what it returns is the
-                subscription's `properties`.
+                subscription's `properties`, or a Grant. A str is the reader's identity as well.
+            revalidate: Seconds, give or take a fifth, after which `authorize` is asked again for an open stream, which
+                ends when it refuses.
+            tickets: Accepts `?ticket=...`, signed by this, in place of `channels` and `authorize`.
             cors_origins: Other origins that may read, like `https://example.com`; `"*"` lets any read, without
                 credentials.
-            max_channels: The most channels in one request.
+            presence: Whether readers are listed by their identity, see `Hub.presence`.
+            on_disconnect: A function of the request, its subscription and the reason, sync or async, called when the
+                stream has ended; for the reasons see `EventSourceResponse.reason`.
+            stats: A function of the request, sync or async, that raises HTTPException to refuse; with it the hub's
+                statistics are served at `stats` below this app.
+            publish: A function of the request and the channels, sync or async, called before anything is published by a
+                POST; it raises HTTPException to refuse, and may read the request's body. None publishes nothing.
+            max_body_bytes: The most bytes of a POST.
+            max_wait: The most seconds that `?wait=` lets a poll wait for its first event.
             initial: See Hub.subscribe, like the next six.
             snapshot: See Hub.subscribe.
             transform: See Hub.subscribe.
@@ -71,19 +105,25 @@ class EventSourceApp:
             position_frames: See Hub.subscribe.
             max_lifetime: Seconds, give or take a fifth, after which a browser is made to reconnect, without a loss;
                 not applied where the hub keeps no history. None never does.
-            **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers.
+            **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers, padding.
 
         Raises:
-            TypeError: An unknown option.
-            ValueError: A bad channel name or option.
+            TypeError: An unknown option, or something that should be a function.
+            ValueError: A bad channel name, origin or option, or one that needs another.
         """
+        if presence and authorize is None and tickets is None:
+            msg = "presence=True needs authorize= or tickets=, which say who the readers are"
+            raise ValueError(msg)
         self._hub = hub
-        fixed = channels is not None and channels != "*" and not callable(channels)
-        self._channels = _served((channels,) if isinstance(channels, str) else channels) if fixed else channels
-        self._default = _served((default_channel,))
-        self._authorize = check_callable("authorize", authorize)
-        self._origins = frozenset((cors_origins,) if isinstance(cors_origins, str) else cors_origins)
-        self._max_channels = max_channels
+        self._served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
+        self._access = Access(self._served, authorize, revalidate=revalidate, tickets=tickets)
+        self._cross_origin = CrossOrigin(cors_origins)
+        self._presence = presence
+        self._on_disconnect = check_callable("on_disconnect", on_disconnect)
+        self._stats = check_callable("stats", stats)
+        self._publish = check_callable("publish", publish)
+        self._max_body_bytes = check_max_body_bytes(max_body_bytes)
+        self._max_wait = check_max_wait(max_wait)
         self._subscribe_options: dict[str, Any] = {
             "initial": tuple(initial),
             "snapshot": snapshot,
@@ -96,6 +136,18 @@ class EventSourceApp:
         self._response_options = response_options
         self._max_lifetime = max_lifetime
         EventSourceResponse((), max_lifetime=max_lifetime, **response_options)
+        self._handlers, self.routes = self._table()
+
+    def _table(self) -> tuple[dict[str, dict[str, Handler]], list[Route]]:
+        """Say what is answered by whom: by the path below this app, then by the method."""
+        handlers: dict[str, dict[str, Handler]] = {"": {"GET": self._stream, "HEAD": self._stream}}
+        routes = [Route("/", self, name="stream")]
+        if self._publish is not None:
+            handlers[""]["POST"] = self._post
+        if self._stats is not None:
+            handlers["stats"] = {"GET": self._report, "HEAD": self._report}
+            routes.append(Route("/stats", self, name="stats"))
+        return handlers, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan where this app is the outermost."""
@@ -106,123 +158,133 @@ class EventSourceApp:
         else:
             await send({"type": "websocket.close"})
 
-    async def _answer(self, scope: Scope) -> Response:
+    async def _answer(self, scope: Scope) -> ASGIApp:
         request = Request(scope)  # without receive(), which has one owner: the response
         cors: dict[str, str] = {}
         try:
-            _check_target(request)
-            cors = self._cors_headers(request)
-            return await self._stream(request, cors) if request.method != "OPTIONS" else _preflight(cors)
+            cors = self._cross_origin.headers(request)
+            return await self._handle(request, cors)
         except HTTPException as error:
-            error.headers = {**cors, **(error.headers or {})}
+            if request.method == "POST" and self._publish is not None:
+                return refusal(error, cors)
+            refused = _with_headers(error, cors)
             if "starlette.exception_handlers" in scope:
-                raise
-            return PlainTextResponse(error.detail, error.status_code, error.headers)
+                raise refused from error
+            return _plain(refused)
 
-    async def _stream(self, request: Request, cors: dict[str, str]) -> Response:
-        channels = await self._requested(request)
-        properties = None if self._authorize is None else await _result(self._authorize(request, channels))
-        subscription = self._hub.subscribe(
-            *channels,
-            last_event_id=_queried_id(request),
-            properties=properties,
-            **self._subscribe_options,
-        )
+    async def _handle(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        handlers = self._handlers.get(self._place(request.scope))
+        if handlers is None:
+            raise HTTPException(404)
+        methods = ", ".join(sorted((*handlers, "OPTIONS")))
+        if request.method == "OPTIONS":
+            return preflight(cors, methods)
+        if request.method not in handlers:
+            raise HTTPException(405, headers={"Allow": methods})
+        return await handlers[request.method](request, cors)
+
+    def _place(self, scope: Scope) -> str:
+        """Return the path below this app: none where a Route leads here, because all of the path is its own."""
+        # Starlettes that do not name the route tell at least that there was no Mount.
+        unmounted = scope.get("endpoint") is self and "app_root_path" not in scope
+        if unmounted or isinstance(scope.get("route"), Route):
+            return ""
+        path: str = scope["path"]
+        return path.removeprefix(scope.get("root_path", "")).strip("/")
+
+    # Streaming
+
+    async def _stream(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        padding = _padding(request)
+        poll = requested_poll(request, self._max_wait)
+        admission = await self._access.admit(request)
         options = self._response_options
+        headers = {**(options.get("headers") or {}), **cors}
+        if poll is not None:
+            subscription = self._subscribe(request, admission, position_frames=True)
+            answer = PollResponse(subscription, **poll._asdict(), retry=options.get("retry"), headers=headers)
+            return self._access.watch(answer, subscription, admission)
+        subscription = self._subscribe(request, admission)
         lossless = self._max_lifetime is not MAX_LIFETIME or self._hub.keeps_history
-        return EventSourceResponse(
-            subscription,
-            max_lifetime=self._max_lifetime if lossless else None,
-            **{**options, "headers": {**(options.get("headers") or {}), **cors}},
+        lifetime = self._max_lifetime if lossless else None
+        own = {"headers": headers} if padding is None else {"headers": headers, "padding": padding}
+        response = EventSourceResponse(subscription, max_lifetime=lifetime, **{**options, **own})
+        if self._on_disconnect is not None:
+            response.background = BackgroundTask(self._left, request, subscription, response)
+        return self._access.watch(response, subscription, admission)
+
+    def _subscribe(self, request: Request, admission: Admission, **options: Any) -> Subscription:
+        return self._hub.subscribe(
+            *admission.channels,
+            last_event_id=_queried_id(request),
+            properties=admission.grant.properties,
+            identity=admission.grant.identity,
+            presence=self._presence and admission.grant.identity is not None,
+            **{**self._subscribe_options, **options},
         )
 
-    # Which channels
+    async def _left(self, request: Request, subscription: Subscription, response: EventSourceResponse) -> None:
+        assert self._on_disconnect is not None
+        await _result(self._on_disconnect(request, subscription, response.reason))
 
-    async def _requested(self, request: Request) -> tuple[str, ...]:
-        allowed = self._channels
-        if callable(allowed):
-            chosen = await _result(allowed(request))
-            names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-            if not names or any(name.startswith(RESERVED) for name in names):
-                raise HTTPException(403, "there is no channel here for this request")
-            return check_channels(names)
-        asked = request.query_params.getlist("channel")
-        if not asked:
-            return self._default if allowed is None or allowed == "*" else tuple(allowed)
-        if len(asked) > self._max_channels:
-            raise HTTPException(400, f"at most {self._max_channels} channels in one request, not {len(asked)}")
-        try:
-            names = check_channels(asked)
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from error
-        for name in names:
-            if not self._serves(name):
-                raise HTTPException(403, f"the channel {name!r} is not served here")
+    # Publishing
+
+    async def _post(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        return PublishResponse(
+            self._hub,
+            request,
+            channels=self._writable,
+            authorize=self._publish,
+            limit=self._max_body_bytes,
+            headers=cors,
+        )
+
+    async def _writable(self, request: Request, asked: Sequence[str]) -> tuple[str, ...]:
+        names = await self._served.of(request, asked, unsaid_is_any=True)
+        if any(name in self._hub.patterns for name in names):
+            raise HTTPException(403, "say to which channel, as in ?channel=...: a pattern only gathers what they get")
         return names
 
-    def _serves(self, name: str) -> bool:
-        if name.startswith(RESERVED):
-            return False
-        if self._channels is None:
-            return self._authorize is not None or name in self._default
-        return self._channels == "*" or (not callable(self._channels) and name in self._channels)
+    # Statistics
 
-    # Which origins
-
-    def _cors_headers(self, request: Request) -> dict[str, str]:
-        origin = request.headers.get("origin")
-        vary = {"Vary": "Origin"} if self._origins else {}
-        if origin in self._origins:
-            return {**vary, "Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
-        if origin is not None and "*" in self._origins:
-            return {**vary, "Access-Control-Allow-Origin": "*"}
-        if origin is None or _is_same_origin(origin, request.headers.get("host", "")):
-            return vary
-        raise HTTPException(403, f"the origin {origin!r} is not allowed here")
+    async def _report(self, request: Request, cors: dict[str, str]) -> ASGIApp:
+        assert self._stats is not None
+        await _result(self._stats(request))
+        content = {**self._hub.stats()._asdict(), "hub": self._hub.state}
+        return JSONResponse(content, headers={**cors, "Cache-Control": "no-store"})
 
 
-def _served(names: Any) -> tuple[str, ...]:
-    """Check names that are to be served to everybody who may ask."""
-    checked = check_channels(names)
-    if any(name.startswith(RESERVED) for name in checked):
-        msg = f"channels beginning with {RESERVED!r} are the library's own, and never served"
-        raise ValueError(msg)
-    return checked
-
-
-def _check_target(request: Request) -> None:
-    below = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    if below.strip("/"):
-        raise HTTPException(404)
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
-        raise HTTPException(405, headers={"Allow": METHODS})
+def _first(request: Request, names: Iterable[str]) -> str | None:
+    """Return the first value of the first parameter that is there."""
+    return next((value for name in names for value in request.query_params.getlist(name)), None)
 
 
 def _queried_id(request: Request) -> str | None:
     """Return the id that the query gives, unless there is the header, which the response reads itself."""
-    if "last-event-id" in request.headers:
-        return None
-    return request.query_params.get("last_event_id", request.query_params.get("lastEventId"))
+    return None if "last-event-id" in request.headers else _first(request, ID_PARAMETERS)
 
 
-def _preflight(cors: dict[str, str]) -> Response:
-    headers = {**cors, "Allow": METHODS}
-    if "Access-Control-Allow-Origin" in cors:
-        headers["Access-Control-Allow-Methods"] = METHODS
-        headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
-        headers["Access-Control-Max-Age"] = "600"
-    return Response(status_code=204, headers=headers)
+def _padding(request: Request) -> int | None:
+    text = _first(request, PADDING_PARAMETERS)
+    if text is None or text in PADDING:
+        return None if text is None else PADDING[text]
+    size = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PADDING)) else math.inf
+    if size > MAX_PADDING:
+        raise HTTPException(400, f"padding is true, false, or a number of bytes up to {MAX_PADDING}")
+    return int(size)
 
 
-def _is_same_origin(origin: str, host: str) -> bool:
-    """Compare host and port; a proxy may have taken the TLS off, so the scheme only says the default port."""
-    try:
-        page = urlsplit(origin)
-        here = urlsplit(f"//{host}")
-        default = {"http": 80, "https": 443}.get(page.scheme)
-        return bool(page.hostname) and (page.hostname, page.port or default) == (here.hostname, here.port or default)
-    except ValueError:  # a port that is no number
-        return False
+def _with_headers(error: HTTPException, headers: dict[str, str]) -> HTTPException:
+    """Copy what an application may raise to many requests, with headers that are this request's."""
+    twin = type(error).__new__(type(error), *error.args)
+    vars(twin).update(vars(error), headers={**headers, **(error.headers or {})})
+    return twin
+
+
+def _plain(error: HTTPException) -> Response:
+    if error.status_code in BODILESS:
+        return Response(status_code=error.status_code, headers=error.headers)
+    return PlainTextResponse(str(error.detail), error.status_code, error.headers)
 
 
 async def _result(value: Any) -> Any:

@@ -10,27 +10,28 @@ class Buffer:
 
     Attributes:
         entries: From the oldest to the newest; to be read, not changed.
-        dropped: Whether entries were let go since this was last reset.
+        size: Their bytes together.
+        dropped: How many entries were let go since this was last reset.
     """
 
-    __slots__ = ("_bytes", "_max_bytes", "_max_events", "dropped", "entries")
+    __slots__ = ("_max_bytes", "_max_events", "dropped", "entries", "size")
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         """Hold nothing yet; an empty list costs a tenth of an empty deque, and there is one for every idle reader."""
         self.entries: list[Entry] = []
-        self._bytes = 0
+        self.size = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self.dropped = False
+        self.dropped = 0
 
     def append(self, entry: Entry) -> bool:
         """Hold one more; False, and nothing is done, when the buffer is full."""
         entries = self.entries
-        size = self._bytes + len(entry.frame)
+        size = self.size + len(entry.frame)
         if entries and (len(entries) >= self._max_events or size > self._max_bytes):
             return False
         entries.append(entry)
-        self._bytes = size
+        self.size = size
         return True
 
     def append_dropping_oldest(self, entry: Entry) -> None:
@@ -38,7 +39,7 @@ class Buffer:
         self._replace([*self.entries, entry])
         while len(self.entries) > 1 and self._is_over():
             self.pop()
-        self.dropped = True
+            self.dropped += 1
 
     def append_keeping_latest(self, entry: Entry) -> bool:
         """Hold one more and only the newest of each key; False when that is still too much."""
@@ -56,20 +57,20 @@ class Buffer:
         last = entries[count - 1]
         if count == len(entries):
             entries.clear()
-            self._bytes = 0
+            self.size = 0
         else:
-            self._bytes -= sum(len(one.frame) for one in entries[:count])
+            self.size -= sum(len(one.frame) for one in entries[:count])
             del entries[:count]
         return last
 
     def clear(self) -> None:
         """Let go of everything."""
         self.entries.clear()
-        self._bytes = 0
+        self.size = 0
 
     def _replace(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self._bytes = sum(len(one.frame) for one in entries)
+        self.size = sum(len(one.frame) for one in entries)
 
     def _is_over(self) -> bool:
-        return len(self.entries) > self._max_events or self._bytes > self._max_bytes
+        return len(self.entries) > self._max_events or self.size > self._max_bytes

@@ -187,7 +187,8 @@ class Connection:
         self._begin_send()
         if not self.started:
             self.started = True
-            await self._send(self._head)
+            head, self._head = self._head, {}  # one of these for each idle connection would be a quarter kilobyte
+            await self._send(head)
             body = (self._terms.greeting + body) or PING
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
@@ -311,7 +312,7 @@ class Connection:
     async def _close(self) -> None:
         if self._child is not None:
             self._child.cancel()
-        if self.started or self.reason in ("finished", "shutdown", "lifetime"):
+        if self.started or self.reason in ("finished", "shutdown", "lifetime", "revoked"):
             with anyio.move_on_after(FAREWELL_SECONDS) as limit:
                 await self._part()
             if limit.cancelled_caught:

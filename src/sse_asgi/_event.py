@@ -62,7 +62,7 @@ class ServerSentEvent:
     def from_frame(cls, frame: bytes) -> Self:
         """Make an event of a frame without an id that `encode` wrote; its fields are read when one is asked for."""
         event = object.__new__(cls)
-        _set_frame(event, frame)
+        event._set(_frame=frame)
         return event
 
     if not TYPE_CHECKING:  # it would make every name an attribute  # pragma: no branch - true wherever code runs
@@ -113,8 +113,6 @@ class ServerSentEvent:
         return f"ServerSentEvent({shown})"
 
 
-# Half as long as object.__setattr__, for what is done for each event that comes from another process.
-_set_frame = vars(ServerSentEvent)["_frame"].__set__
 _FIELDS = ("data", "event", "id", "retry", "comment", "channels")
 
 
@@ -199,10 +197,10 @@ class Entry:
         position: Its place in the log; None where no history is kept.
         channels: The channels that it was published to.
         key: What it is the newest value of, for subscriptions with `overflow="latest"`.
-        frame: Its bytes on the wire with its id, written once for all readers.
+        frame: Its bytes on the wire with its id, written once for all readers; empty if each reader gets others.
     """
 
-    __slots__ = ("channels", "event", "frame", "key", "position")
+    __slots__ = ("_seen", "channels", "event", "frame", "key", "position")
 
     def __init__(
         self,
@@ -210,14 +208,14 @@ class Entry:
         position: Position | None = None,
         channels: tuple[str, ...] = (),
         key: str | None = None,
-        frame: bytes | None = None,
     ) -> None:
-        """Join an event with its place; its frame is written here unless it is known."""
+        """Join an event with its place, and write its frame."""
         self.event = event
         self.position = position
         self.channels = channels
         self.key = key
-        self.frame = self.write(event) if frame is None else frame
+        self.frame = self.write(event)
+        self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":
         """Return this place in the log with the bytes that one reader is to get there."""
@@ -226,18 +224,48 @@ class Entry:
         return entry
 
     def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
-        """Return the frame that an event has at this entry's position."""
+        """Return the frame that an event has at this entry's position; none if the event has none yet."""
         body = b"\n" if event is None else event.encode()
-        return body if self.position is None else b"id: %b\n%b" % (str(self.position).encode(), body)
+        return b"id: %b\n%b" % (str(self.position).encode(), body) if body and self.position is not None else body
 
     def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:
-        """Return an event as a reader of these channels sees it: with its id and the channels that matched."""
-        seen = _rebuild(event._fields() | {"id": self._id(event)}, ())
-        seen._set(channels=tuple(name for name in self.channels if name in channels))  # noqa: SLF001
+        """Return an event as a reader of these channels sees it: with its id and the channels that matched.
+
+        All readers of one channel share one.
+        """
+        if self._seen is not None and event is self.event:
+            return self._seen
+        identity = event.id if self.position is None else str(self.position)
+        seen = _rebuild({**event._fields(), "id": identity}, ())
+        matched = self.channels
+        if len(matched) > 1:
+            matched = tuple(name for name in matched if name in channels)
+        seen._set(channels=matched)  # noqa: SLF001 - a copy of this class
+        if event is self.event and matched is self.channels:
+            self._seen = seen
         return seen
 
-    def _id(self, event: ServerSentEvent) -> str | None:
-        return event.id if self.position is None else str(self.position)
+
+class ReceivedEntry(Entry):
+    """An entry that came as its frame; its event is made of it when one is asked for, which few readers do."""
+
+    __slots__ = ()
+
+    def __init__(self, frame: bytes, position: Position | None, channels: tuple[str, ...], key: str | None) -> None:
+        """Keep what came."""
+        self.frame = frame
+        self.position = position
+        self.channels = channels
+        self.key = key
+        self._seen = None
+
+    def __getattr__(self, name: str) -> ServerSentEvent:
+        """Make the event, whose own frame has no id."""
+        if name != "event":
+            raise AttributeError(name)
+        frame = self.frame if self.position is None else self.frame.partition(b"\n")[2]
+        self.event = ServerSentEvent.from_frame(frame)
+        return self.event
 
 
 class History(NamedTuple):

@@ -1,13 +1,18 @@
 """The public face of a hub: opening, publishing, subscribing."""
 
+import operator
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Self
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
+from anyio.lowlevel import EventLoopToken
 
+from ._control import Control, disconnect_order
 from ._event import RenderedEvent, ServerSentEvent
 from ._options import (
     Options,
@@ -17,19 +22,24 @@ from ._options import (
     check_callable,
     check_channel,
     check_channels,
+    check_key,
     check_options,
+    check_seconds,
     initial_events,
 )
+from ._patterns import Patterns
 from ._position import MAX_SEQUENCE
-from ._registry import Registry
-from ._runtime import checkpoint
+from ._presence import Presence
+from ._registry import CONTROL, Registry
+from ._runtime import checkpoint, in_event_loop
+from ._stats import Stats
 from ._subscription import PAGE, Subscription
-from .backends.base import Backend
+from .backends.base import NO_PRESENCE, Backend
 from .backends.memory import MemoryBackend
 from .exceptions import BackendError, HubClosedError
 
 DRAIN_SECONDS = 1.0
-HISTORY_SECONDS = 5.0
+READ_SECONDS = 5.0
 
 
 class _Borrowed:
@@ -61,6 +71,9 @@ class Hub:
         buffer_bytes: int = 1 << 20,
         overflow: Overflow = "replay",
         ping_interval: float | None = 15.0,
+        patterns: Collection[str] = (),
+        presence_ttl: float = 15.0,
+        presence_grace: float = 5.0,
     ) -> None:
         """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
 
@@ -71,9 +84,16 @@ class Hub:
             overflow: What happens to a reader whose buffer is full: `"replay"` catches it up from history, `"close"`
                 ends its stream, `"drop_oldest"` drops and announces, `"latest"` keeps the newest event of each key.
             ping_interval: Seconds of silence after which a response of this hub sends a ping; None sends none.
+            patterns: Names like `orders.*`: what is published to a channel that matches also reaches the readers of
+                the channel that is called `orders.*`, which has a history of its own. `*` is any run of characters.
+                Give the same patterns to every process that publishes.
+            presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more,
+                give or take a third of it.
+            presence_grace: Seconds for which a reader that has left is still present, so that nobody is seen to go and
+                come when a page is reloaded or a server restarted.
 
         Raises:
-            ValueError: A bound below 1, an unknown overflow rule, or a ping_interval that is not above 0.
+            ValueError: A bound below 1, an unknown overflow rule, a pattern without `*`, or a bad number of seconds.
             TypeError: `backend` is no Backend.
         """
         if backend is not None and not isinstance(backend, Backend):
@@ -83,9 +103,17 @@ class Hub:
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
+        self._last_options = self._defaults  # mostly those of the next reader as well, who then needs none of its own
+        self._patterns = Patterns(patterns)
+        check_seconds("presence_ttl", presence_ttl)
+        if presence_grace < 0:
+            msg = f"presence_grace={presence_grace} must be 0 seconds or more"
+            raise ValueError(msg)
+        self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
+        self._control: Control
         self._connection = AsyncExitStack()
-        self._loop: object = None
+        self._loop: EventLoopToken | None = None
         self._opening: anyio.Event | None = None
         self._owner = 0
         self._borrowed = _Borrowed()
@@ -98,6 +126,11 @@ class Hub:
         if self._registry is None:
             return "closed"
         return "up" if self._registry.up else "down"
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns that it gathers, as they were given."""
+        return self._patterns.names
 
     @property
     def keeps_history(self) -> bool:
@@ -125,9 +158,10 @@ class Hub:
 
     async def _open(self) -> None:
         opening = self._opening = anyio.Event()
-        registry = Registry(self.backend)
+        registry = Registry(self.backend, Presence(self.backend, *self._presence_seconds))
         try:
             await self._connection.enter_async_context(self.backend.connect(registry))
+            self._control = Control(registry)
             self._registry, self._loop, self._owner = registry, anyio.lowlevel.current_token(), _current_task()
         finally:
             self._opening = None
@@ -139,7 +173,8 @@ class Hub:
             return
         registry, self._registry = self._registry, None
         if registry is not None:
-            registry.close()
+            await registry.close()
+            await registry.presence.close()
         await self._connection.aclose()
 
     @asynccontextmanager
@@ -193,17 +228,23 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field or a bad channel name.
-            TypeError: Data that cannot be written as JSON, or a function on a backend that crosses processes.
+            ValueError: No data, an id, a bad field, key or channel name.
+            TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
+                crosses processes.
             BackendError: The event was not stored.
             PublishUnknownError: It may have been stored; publish again with an idempotency_key.
         """
         self._opened("cannot publish")
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
+        if self._patterns.names:
+            names = self._patterns.gather(names)
+        check_key("key", key)
+        check_key("idempotency_key", idempotency_key)
         message = self._message(data, event, retry)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
-        self._opened("cannot publish")
+        registry = self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
+        registry.tally.published += 1
         return None if position is None else str(position)
 
     def _message(self, data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
@@ -220,6 +261,45 @@ class Hub:
         ServerSentEvent("", event=event, retry=retry)
         return RenderedEvent(data, event, retry)
 
+    def publish_from_thread(
+        self,
+        channels: str | Collection[str],
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> str | None:
+        """Publish from another thread of this process, as from a `def` endpoint; wait until the event is stored.
+
+        Args:
+            channels: See publish, like all that follow.
+            data: See publish.
+            event: See publish.
+            retry: See publish.
+            key: See publish.
+            idempotency_key: See publish.
+
+        Returns:
+            What publish returns.
+
+        Raises:
+            RuntimeError: It was called in an event loop, which it would hold up: await publish there.
+            SSEError: What publish raises, like ValueError and TypeError.
+        """
+        self._opened("cannot publish")
+        if in_event_loop():
+            msg = "publish_from_thread would hold up this event loop: await hub.publish(...) here"
+            raise RuntimeError(msg)
+        options: dict[str, Any] = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
+        publish = partial(self.publish, channels, data, **options)
+        try:
+            return anyio.from_thread.run(publish, token=self._loop)
+        except anyio.RunFinishedError as error:
+            what = "cannot publish"
+            raise HubClosedError(what) from error
+
     async def history(self, *channels: str, limit: int = 100) -> list[ServerSentEvent]:
         """Return the newest events that the backend keeps of these channels, the oldest of them first.
 
@@ -233,12 +313,8 @@ class Hub:
         """
         registry = self._opened("cannot read history")
         names = check_channels(channels)
-        try:
-            with anyio.fail_after(HISTORY_SECONDS):
-                return await self._read_history(registry, names, limit)
-        except TimeoutError as error:
-            msg = f"the backend was away for {HISTORY_SECONDS:g} s: its history cannot be read"
-            raise BackendError(msg) from error
+        with _patience("its history cannot be read"):
+            return await self._read_history(registry, names, limit)
 
     async def _read_history(self, registry: Registry, names: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
         kept: deque[ServerSentEvent] = deque(maxlen=limit)
@@ -249,6 +325,10 @@ class Hub:
         while (position := registry.position()) is not None:
             # Up to what is kept now, which this process need not have heard of yet.
             page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
+            if (now := registry.position()) is None or now.epoch != position.epoch:  # in another life of the log
+                kept.clear()
+                after = None
+                continue
             events = ((entry, entry.event) for entry in page.entries)
             kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
             if page.next is None:
@@ -270,6 +350,8 @@ class Hub:
         buffer_bytes: int | None = None,
         overflow: Overflow | None = None,
         position_frames: bool = True,
+        identity: str | None = None,
+        presence: bool | str | Collection[str] = False,
     ) -> Subscription:
         """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
 
@@ -288,11 +370,16 @@ class Hub:
             overflow: What happens when they are too many; None is the hub's.
             position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
                 out of history.
+            identity: Who this reader is, for `presence` and `disconnect`.
+            presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
+                these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
+                give them a channel of their own, so that they push nothing out of the history.
 
         Raises:
             HubClosedError: The hub is not open.
             ValueError: No channel, a bad name, or a bad option.
             TypeError: A channel that is no str, or `initial` that is no collection of events.
+            NotImplementedError: `presence` on a backend that does not keep who is here.
         """
         registry = self._opened("cannot subscribe")
         defaults = self._defaults
@@ -305,11 +392,98 @@ class Hub:
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
             overflow=defaults.overflow if overflow is None else overflow,
+            identity=identity,
+            presence=_presence(channels, presence),
         )
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
             raise TypeError(msg)
-        return Subscription(registry, check_channels(channels), last_event_id, check_options(options))
+        if not all(map(operator.is_, options, self._last_options)):
+            self._last_options = check_options(options)
+        subscription = Subscription(registry, check_channels(channels), last_event_id, self._last_options)
+        if presence and type(self.backend).attend is Backend.attend:
+            raise NotImplementedError(NO_PRESENCE)
+        if identity is not None or properties is not None:
+            self._control.start()
+        return subscription
+
+    def subscriptions(self, channel: str | None = None) -> list[Subscription]:
+        """Return the open subscriptions of this process.
+
+        Args:
+            channel: Only those that read it; None for all.
+
+        Raises:
+            HubClosedError: The hub is not open.
+        """
+        return self._opened("there are no subscriptions").subscriptions(channel)
+
+    def stats(self) -> Stats:
+        """Return what there is in this process now, and what was counted since the hub was opened.
+
+        Raises:
+            HubClosedError: The hub is not open.
+        """
+        return self._opened("nothing was counted").stats()
+
+    async def disconnect(
+        self, properties: Any = None, *, identity: str | None = None, channels: str | Collection[str] | None = None
+    ) -> None:
+        """End the streams of some readers, in every process; their browsers come back, and are authorised afresh.
+
+        Args:
+            properties: Those whose properties are equal as JSON; of a mapping only the items that it names are
+                compared, with those of a mapping or with the attributes of an object.
+            identity: Those with this identity.
+            channels: Only those that read one of these.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            ValueError: Neither properties nor an identity is given.
+            TypeError: Properties that cannot be written as JSON.
+            BackendError: The order was not stored.
+        """
+        self._opened("cannot disconnect")
+        names = (check_channel(channels),) if isinstance(channels, str) else channels and check_channels(channels)
+        order = disconnect_order(properties, identity, names)
+        await self.backend.publish((CONTROL,), order, key=None, idempotency_key=None)
+
+    async def presence(self, channel: str) -> list[str]:
+        """Return who reads a channel with `presence=True`, in any process: each identity once, sorted.
+
+        `sse.join` and `sse.leave` are published to the channel as they come and go.
+
+        Args:
+            channel: Its name.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            BackendError: The backend could not be asked, or not within five seconds.
+        """
+        registry = self._opened("cannot tell who is here")
+        with _patience("who is here cannot be told"):
+            return await registry.presence.present(check_channel(channel))
+
+
+@contextmanager
+def _patience(what: str) -> Iterator[None]:
+    try:
+        with anyio.fail_after(READ_SECONDS):
+            yield
+    except TimeoutError as error:
+        msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
+        raise BackendError(msg) from error
+
+
+def _presence(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -> tuple[str, ...]:  # noqa: FBT001 - as subscribe has it
+    if isinstance(wanted, bool):
+        return check_channels(channels) if wanted else ()
+    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for name in names:
+        if name not in channels:
+            msg = f"presence={name!r} is none of the channels that are subscribed to"
+            raise ValueError(msg)
+    return names
 
 
 def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:

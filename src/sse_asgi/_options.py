@@ -24,6 +24,8 @@ class Options(NamedTuple):
     overflow: Overflow = "replay"
     position_frames: bool = True
     ping_interval: float | None = 15.0
+    identity: str | None = None
+    presence: tuple[str, ...] = ()
 
 
 class Terms(NamedTuple):
@@ -70,6 +72,25 @@ def check_channel(name: str) -> str:
     return name
 
 
+def check_key(option: str, value: str | None) -> None:
+    """Accept None, and any text that can be written.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is not writable.
+    """
+    if value is None:
+        return
+    if not isinstance(value, str):
+        msg = f"{option} must be a str, not {type(value).__name__}: give str(value)"
+        raise TypeError(msg)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{option}={value!r} has a lone surrogate: remove or replace it"
+        raise ValueError(msg) from error
+
+
 def check_options(options: Options) -> Options:
     """Return the options, or raise ValueError for one that cannot be."""
     if options.overflow not in get_args(Overflow):
@@ -79,6 +100,12 @@ def check_options(options: Options) -> Options:
         msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
         raise ValueError(msg)
     check_seconds("ping_interval", options.ping_interval)
+    if options.identity is not None and not isinstance(options.identity, str):
+        msg = f"identity must be a str, such as str(user.id), not {type(options.identity).__name__}"
+        raise TypeError(msg)
+    if options.presence and not options.identity:
+        msg = "presence=True needs identity=, under which the reader is listed"
+        raise ValueError(msg)
     return options
 
 

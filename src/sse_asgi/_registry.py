@@ -1,16 +1,20 @@
 """Which subscriptions of this process read which channel: the one place where the backend and the readers meet."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import anyio
 
 from ._event import Entry, History
 from ._position import Position
+from ._presence import Presence
 from ._runtime import Wakeup, new_wakeup
+from ._stats import Stats, Tally
 from ._subscription import Subscription
-from .backends.base import Backend
+from .backends.base import Backend, Member
 from .exceptions import HubClosedError
 
+CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
 
 
@@ -30,11 +34,15 @@ class Registry:
 
     Attributes:
         up: Whether the backend is reachable.
+        presence: Who is here, by way of this process.
+        tally: What is counted for all readers.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, presence: Presence) -> None:
         """Know of no readers."""
         self.up = True
+        self.presence = presence
+        self.tally = Tally()
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -56,44 +64,76 @@ class Registry:
             if name not in self._channels:
                 self._channels[name] = _Channel()
             self._channels[name].readers[subscription] = None
-        position = self._position
-        for name in subscription.channels:
-            if not self._channels[name].subscribed:
-                position = await self._subscribe(name, self._channels[name])
+        channels = {name: self._channels[name] for name in subscription.channels}
+        missing = {name: channel for name, channel in channels.items() if not channel.subscribed}
+        position = await self._subscribe(missing) if missing else self._position
+        if subscription.options.presence:
+            identity = str(subscription.options.identity)
+            self.presence.enter(subscription, [Member(name, identity) for name in subscription.options.presence])
         return position
 
-    async def _subscribe(self, name: str, channel: _Channel) -> Position | None:
-        async with channel.lock:
-            if channel.subscribed:
+    async def _subscribe(self, channels: dict[str, _Channel]) -> Position | None:
+        async with self._turn(channels, lambda channel: not channel.subscribed) as missing:
+            if not missing:
                 return self._position
-            position = await self._backend.subscribe((name,))
-            channel.subscribed = True
+            position = await self._backend.subscribe(tuple(missing))
+            if self._closed:  # while it waited: `close` knew of no subscription, and the next hub must not lose its own
+                await self._backend.unsubscribe(tuple(missing))
+                what = "cannot enter the subscription"
+                raise HubClosedError(what)
+            for channel in missing.values():
+                channel.subscribed = True
             return position
+
+    async def reach(self) -> None:
+        """Have everything delivered that was published so far."""
+        await self._backend.reach()
 
     async def leave(self, subscription: Subscription) -> None:
         """Offer nothing more; the last reader of a channel unsubscribes this process from it."""
+        self.presence.leave(subscription)
+        unread: dict[str, _Channel] = {}
         for name in subscription.channels:
             channel = self._channels.get(name)
-            if channel is None or subscription not in channel.readers:
-                continue
-            del channel.readers[subscription]
-            if not channel.readers:
-                await self._unsubscribe(name, channel)
+            if channel is not None and subscription in channel.readers:
+                del channel.readers[subscription]
+                if not channel.readers:
+                    unread[name] = channel
+        if unread:
+            await self._unsubscribe(unread)
         for wakeup in self._draining:
             wakeup.set()
 
-    async def _unsubscribe(self, name: str, channel: _Channel) -> None:
+    async def _unsubscribe(self, channels: dict[str, _Channel]) -> None:
         with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
-            async with channel.lock:
-                if not channel.readers:
-                    await self._forget(name, channel)
+            async with self._turn(channels, lambda channel: not channel.readers) as unread:
+                subscribed = tuple(name for name, channel in unread.items() if channel.subscribed)
+                for name in subscribed:
+                    unread[name].subscribed = False
+                if subscribed:
+                    await self._backend.unsubscribe(subscribed)
+                for name, channel in unread.items():
+                    if not channel.readers:
+                        del self._channels[name]
 
-    async def _forget(self, name: str, channel: _Channel) -> None:
-        if channel.subscribed:
-            channel.subscribed = False
-            await self._backend.unsubscribe((name,))
-        if not channel.readers and self._channels.get(name) is channel:
-            del self._channels[name]
+    @asynccontextmanager
+    async def _turn(
+        self, channels: dict[str, _Channel], needed: Callable[[_Channel], bool]
+    ) -> AsyncIterator[dict[str, _Channel]]:
+        """Find those that a call to the backend is still needed for when it is their turn, one call at a time."""
+        held: dict[str, _Channel] = {}
+        try:
+            for name in sorted(channels):  # in one order, so that no two wait for each other
+                channel = channels[name]
+                await channel.lock.acquire()
+                if self._channels.get(name) is channel and needed(channel):
+                    held[name] = channel
+                else:
+                    channel.lock.release()  # the next one need not wait for the call as well
+            yield held
+        finally:
+            for channel in held.values():
+                channel.lock.release()
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of the log."""
@@ -116,6 +156,7 @@ class Registry:
         """Tell the readers of these channels that they lost events, or, without a reason, that they may have."""
         for reader in self._readers(channels):
             reader.lose(reason)
+        self.presence.beat()
 
     def state(self, *, up: bool) -> None:
         """Remember whether the backend is reachable."""
@@ -134,11 +175,36 @@ class Registry:
                 await wakeup
         self._draining.remove(wakeup)
 
-    def close(self) -> None:
-        """End every subscription and refuse new ones."""
+    async def close(self) -> None:
+        """End every subscription and refuse new ones; whoever leaves later is no concern of the backend any more."""
         self._closed = True
         for reader in self._readers(None):
             reader.end("shutdown")
+        subscribed = [name for name, channel in self._channels.items() if channel.subscribed]
+        for name in subscribed:
+            self._channels[name].subscribed = False
+        if subscribed:
+            with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
+                await self._backend.unsubscribe(tuple(subscribed))
+
+    def subscriptions(self, channel: str | None = None) -> list[Subscription]:
+        """Return the readers of a channel, or all, without the hub's own."""
+        readers = self._readers(None if channel is None else (channel,))
+        return [reader for reader in readers if reader.channels != (CONTROL,)]
+
+    def stats(self) -> Stats:
+        """Count what is here."""
+        readers = self.subscriptions()
+        waiting = [reader.waiting for reader in readers]
+        return Stats(
+            connections=len(readers),
+            channels={name: len(channel.readers) for name, channel in self._channels.items() if name != CONTROL},
+            buffered_events=sum(events for events, _ in waiting),
+            buffered_bytes=sum(size for _, size in waiting),
+            drops=self.tally.drops,
+            gaps=self.tally.gaps,
+            published=self.tally.published,
+        )
 
     def _readers(self, names: Iterable[str] | None) -> Iterable[Subscription]:
         channels = self._channels

@@ -26,6 +26,7 @@ HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 PING_INTERVAL = 15.0
+MAX_PADDING = 8192
 
 
 class EventSourceResponse(Response):
@@ -48,6 +49,7 @@ class EventSourceResponse(Response):
         cleanup_timeout: float = 5.0,
         on_error: Callable[[Exception], Any] | None = None,
         reconnect_after_end: bool = False,
+        padding: int = 0,
     ) -> None:
         """Check everything that can be checked; the content is not touched before the response is called.
 
@@ -69,10 +71,11 @@ class EventSourceResponse(Response):
             on_error: A plain function of the exception of a stream that had started; returns the event to send in
                 place of `sse.error`, or None to send none.
             reconnect_after_end: Whether the browser may ask again, and run the iterable again, when it is finished.
+            padding: Bytes of a comment to begin with, at most 8192, for browsers and proxies that hold back the first.
 
         Raises:
             TypeError: Content that cannot be streamed; the message names the fix.
-            ValueError: A number of seconds that is not above 0, or a bad `retry`.
+            ValueError: A number of seconds that is not above 0, a bad `retry` or `padding`.
         """
         self.content = content
         self.status_code = status_code
@@ -82,7 +85,7 @@ class EventSourceResponse(Response):
         if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
             ping_interval = content.options.ping_interval
         self._terms = Terms(
-            greeting=b"" if retry is None else encode(retry=retry)[:-1],
+            greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
             ping_interval=check_seconds("ping_interval", ping_interval),
             start_timeout=max(0.0, start_timeout),
             send_timeout=check_seconds("send_timeout", send_timeout),
@@ -136,6 +139,14 @@ def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
     given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
     names = {name for name, _ in given}
     return [*(header for header in HEADERS if header[0] not in names), *given]
+
+
+def _comment(size: int) -> bytes:
+    """Write a comment line of so many bytes."""
+    if not 0 <= size <= MAX_PADDING:
+        msg = f"padding={size} must be 0 to {MAX_PADDING} bytes"
+        raise ValueError(msg)
+    return b":" + b" " * (size - 2) + b"\n" if size else b""
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

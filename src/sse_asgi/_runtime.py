@@ -27,6 +27,15 @@ def on_asyncio() -> bool:
     return True
 
 
+def in_event_loop() -> bool:
+    """Tell whether any event loop runs in this thread."""
+    try:
+        anyio.lowlevel.current_token()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def checkpoint() -> None:
     """Let every other task that is ready run once."""
     if on_asyncio():

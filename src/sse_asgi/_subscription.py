@@ -17,6 +17,7 @@ from ._event import Entry, History, ServerSentEvent
 from ._options import Options, Snapshot
 from ._position import Position
 from ._runtime import Wakeup, new_wakeup
+from ._stats import Tally
 from ._view import gap, is_after, position_before, seen_event, seen_frame, without_id
 from .exceptions import SlowReaderError
 
@@ -42,11 +43,18 @@ class Recovery(NamedTuple):
 class Source(Protocol):
     """What a subscription needs of its hub."""
 
+    @property
+    def tally(self) -> Tally:
+        """Return what is counted for all of them."""
+
     def position(self) -> Position | None:
         """Return the position up to which this process has seen all events; None without history."""
 
     async def enter(self, subscription: "Subscription") -> Position | None:
         """Begin to offer live events, then return a position that history reaches."""
+
+    async def reach(self) -> None:
+        """Have offered, or moved the position behind, everything that was published so far."""
 
     async def leave(self, subscription: "Subscription") -> None:
         """Stop offering."""
@@ -62,7 +70,7 @@ class Subscription:
         channels: The names it reads, in the order given.
         last_event_id: Where it resumes; None or `""` is a fresh start.
         options: How it reads.
-        ended: Why its hub ended it (`shutdown`, or `slow` with `overflow="close"`), or None.
+        ended: Why it was ended (`shutdown`, `revoked`, or `slow` with `overflow="close"`), or None.
         joined: Whether whatever is published from now on reaches it.
         recovery: How it began; known once it is entered.
     """
@@ -199,6 +207,12 @@ class Subscription:
         return not self._open and (self._state == "new" or self.behind)
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """How many events wait for the reader, and how many bytes."""
+        ready = sum(len(entry.frame) for entry in self._ready)
+        return len(self._ready) + len(self._buffer.entries), ready + self._buffer.size
+
+    @property
     def behind(self) -> bool:
         """Whether history must be read before there is anything to give."""
         return not self._open and not self._ready and self.ended is None
@@ -210,7 +224,7 @@ class Subscription:
             if not entries or not self._open:
                 return b""
             entry = entries[0]
-            if len(entries) == 1 and self._plain and type(entry.event) is ServerSentEvent and not self._buffer.dropped:
+            if len(entries) == 1 and self._plain and entry.frame and not self._buffer.dropped:
                 self._buffer.pop()
                 self._position = self._written = entry.position
                 return entry.frame
@@ -242,6 +256,10 @@ class Subscription:
     async def run(self) -> None:
         """Enter, or read one page of history."""
         await (self._enter() if self._state == "new" else self.catch_up())
+
+    async def reach(self) -> None:
+        """Be offered everything that was published so far, in whatever process."""
+        await self._source.reach()
 
     async def close(self) -> None:
         """Leave, if it was entered."""
@@ -307,6 +325,7 @@ class Subscription:
     def _announce(self, position: Position | None) -> str | None:
         reason, self._lost = self._lost, None
         if reason is not None:
+            self._source.tally.gaps += 1
             self._ready.append(gap(reason, position))
         return reason
 
@@ -343,7 +362,7 @@ class Subscription:
         self._open = False
         self._missed = True
         self._buffer.clear()
-        self._buffer.dropped = False
+        self._buffer.dropped = 0
 
     def _overflow(self, entry: Entry) -> None:
         rule = self.options.overflow
@@ -362,7 +381,9 @@ class Subscription:
         if not self._ready and self._open and self._buffer.entries:
             if not self._buffer.dropped:
                 return self._buffer.entries[0]
-            self._buffer.dropped = False
+            self._source.tally.drops += self._buffer.dropped
+            self._source.tally.gaps += 1
+            self._buffer.dropped = 0
             self._ready.append(gap("overflow", position_before(self._buffer.entries[0])))
         return self._ready[0] if self._ready else None
 

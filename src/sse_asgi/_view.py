@@ -51,7 +51,10 @@ def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> Ser
             event = event.render_for(options.properties)
         if event is None or options.transform is None:
             return event
-        result = options.transform(entry.for_reader(event, channels), options.properties)
+        seen = entry.for_reader(event, channels)
+        result = options.transform(seen, options.properties)
+        if result is seen:
+            return event
         return None if result is None else without_id(as_event(result))
     except Exception:
         logger.exception("a transform or callable data failed for an event on %s", ", ".join(entry.channels))
@@ -60,7 +63,13 @@ def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> Ser
 
 def seen_frame(entry: Entry, channels: tuple[str, ...], options: Options) -> bytes:
     """Return the bytes of this reader's event, or none."""
-    if entry.event is None or (options.transform is None and type(entry.event) is ServerSentEvent):
+    if not entry.channels or (entry.frame and options.transform is None):
         return entry.frame
     event = seen_event(entry, channels, options)
-    return b"" if event is None else entry.write(event)
+    if event is None:
+        return b""
+    if event is entry.event:
+        return entry.frame
+    if entry.position is None or not entry.frame:
+        return entry.write(event)
+    return entry.frame[: entry.frame.index(b"\n") + 1] + event.encode()  # quicker than to write the id again

@@ -1,9 +1,13 @@
 """Configuration to objects: settings from the environment, and the hub that they describe."""
 
+import difflib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -11,10 +15,15 @@ from starlette.config import Config
 
 from ._hub import Hub
 from ._options import Overflow
+from ._patterns import Patterns
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 
+logger = logging.getLogger("sse_asgi")
+
 ENTRY_POINTS = "sse_asgi.backends"
+ENV_FILE = ".env"
+LIKENESS = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +33,9 @@ class Settings:
     Attributes:
         backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`,
             `redis+cluster://`, or a scheme of an installed backend; its query overrides the history's options, as in
-            `memory://?history_size=10`.
+            `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long publishing waits. Where it is
+            not set, `SSE_REDIS_URL`, or else `SSE_REDIS_HOST`, `SSE_REDIS_PORT` and `SSE_REDIS_DB`, one of which is
+            enough.
         hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
@@ -32,6 +43,9 @@ class Settings:
         buffer_bytes: `SSE_BUFFER_BYTES`: bytes of them.
         overflow: `SSE_OVERFLOW`: replay, close, drop_oldest or latest.
         ping_interval: `SSE_PING_INTERVAL`: seconds of silence before a ping; 0 sends none.
+        patterns: `SSE_PATTERNS`: names with `*`, separated by commas, whose channels are gathered under these names.
+        presence_ttl: `SSE_PRESENCE_TTL`: seconds after which a process that is not heard of has no readers any more.
+        presence_grace: `SSE_PRESENCE_GRACE`: seconds for which a reader that has left is still present.
     """
 
     backend_url: str = "memory://"
@@ -42,20 +56,78 @@ class Settings:
     buffer_bytes: int = 1 << 20
     overflow: Overflow = "replay"
     ping_interval: float = 15.0
+    patterns: tuple[str, ...] = ()
+    presence_ttl: float = 15.0
+    presence_grace: float = 5.0
 
     @classmethod
     def from_environment(cls, config: Config | None = None) -> Self:
-        """Read the variables.
+        """Read the variables; one that looks like a misspelt one is warned of.
 
         Args:
-            config: Where to look, as in `Config(".env")`; None is the environment alone.
+            config: Where to look; None is the environment, and then a file `.env` in the working directory.
 
         Raises:
             ValueError: A value that is not allowed; the message names the variable.
         """
-        config = config or Config()
-        texts = {name: config(f"SSE_{name.upper()}", default=None) for name in _RULES}
-        return cls(**{name: _RULES[name].read(f"SSE_{name.upper()}", text) for name, text in texts.items() if text})
+        config = config or _default_config()
+        _warn_of_typos(config)
+        texts = {name: config(_variable(name), default=None) for name in _EVERY_RULE}
+        values = {name: _EVERY_RULE[name].read(_variable(name), text) for name, text in texts.items() if text}
+        return cls(**_with_one_url(values))
+
+
+def _variable(name: str) -> str:
+    return f"SSE_{name.upper()}"
+
+
+def _default_config() -> Config:
+    try:
+        return Config(ENV_FILE if Path(ENV_FILE).is_file() else None)
+    except UnicodeDecodeError as error:
+        msg = f"{ENV_FILE} in the working directory must be text in UTF-8: {error}"
+        raise ValueError(msg) from error
+
+
+def _warn_of_typos(config: Config) -> None:
+    known = [config.env_prefix + _variable(name) for name in _EVERY_RULE]
+    for name in sorted({*config.environ, *config.file_values} - set(known)):
+        bare = name.upper().removeprefix("EXPORT ")
+        if bare.startswith(f"{config.env_prefix}SSE"):
+            for meant in difflib.get_close_matches(bare, known, n=1, cutoff=LIKENESS):
+                logger.warning("The variable %r is not read: is %s meant?", name, meant)
+
+
+def _with_one_url(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn what says where Redis is into the backend's URL."""
+    redis = {name: values[name] for name in _REDIS_RULES if name in values}
+    others = {name: value for name, value in values.items() if name not in redis}
+    if not redis:
+        return others
+    parts = [name for name in redis if name != "redis_url"]
+    ways = [name for name in ("backend_url", "redis_url") if name in values] + parts[:1]
+    if len(ways) > 1:
+        msg = f"{' and '.join(map(_variable, ways))} are both set: choose one of them to say where events are kept"
+        raise ValueError(msg)
+    return others | {"backend_url": redis.get("redis_url") or _redis_url(**redis)}
+
+
+def _redis_url(redis_host: str = "localhost", redis_port: int = 6379, redis_db: int = 0) -> str:
+    return f"redis://{redis_host}:{redis_port}/{redis_db}"
+
+
+def _host(text: str) -> str:
+    """Write a host as in a URL."""
+    return f"[{IPv6Address(text)}]" if ":" in text else text
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    """Read the names.
+
+    Raises:
+        ValueError: One that is no pattern.
+    """
+    return Patterns([name.strip() for name in text.split(",")]).names
 
 
 def create_hub(settings: Settings | None = None) -> Hub:
@@ -74,6 +146,9 @@ def create_hub(settings: Settings | None = None) -> Hub:
         buffer_bytes=settings.buffer_bytes,
         overflow=settings.overflow,
         ping_interval=settings.ping_interval or None,
+        patterns=settings.patterns,
+        presence_ttl=settings.presence_ttl,
+        presence_grace=settings.presence_grace,
     )
 
 
@@ -101,7 +176,7 @@ def _shown(url: str) -> str:
 
 
 def _memory(settings: Settings) -> MemoryBackend:
-    options, others = _history_options(settings)
+    options, others = _read_query(settings, {})
     for name, _ in others:
         known = ", ".join(options)
         msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: unknown option {name!r}; known: {known}"
@@ -117,7 +192,7 @@ def _redis(settings: Settings) -> Backend:
             f"SSE_BACKEND_URL={_shown(settings.backend_url)!r} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
         )
         raise ValueError(msg) from error
-    options, others = _history_options(settings)
+    options, others = _read_query(settings, {"timeout": _SECONDS})
     url = settings.backend_url.partition("?")[0] + ("?" + urlencode(others) if others else "")
     try:
         return RedisBackend(url, name=settings.hub_name, **options)
@@ -130,13 +205,14 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"
 _BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
 
 
-def _history_options(settings: Settings) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the options of the history, and what else the URL's query says."""
+def _read_query(settings: Settings, more: "dict[str, _Rule]") -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the backend's options, the history's and more, and what else the URL's query says."""
     options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
+    rules = {name: _RULES[name] for name in options} | more
     others = []
     for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
-        if name in options:
-            options[name] = _RULES[name].read(f"{name} in SSE_BACKEND_URL", value)
+        if name in rules:
+            options[name] = rules[name].read(f"{name} in SSE_BACKEND_URL", value)
         else:
             others.append((name, value))
     return options, others
@@ -160,13 +236,26 @@ class _Rule(NamedTuple):
         return value
 
 
+_SECONDS = _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf)
 _RULES = {
     "backend_url": _Rule("a URL like memory://", str),
-    "hub_name": _Rule("a name", str),
+    "hub_name": _Rule("a name without braces", str, lambda value: not set("{}") & set(value)),
     "history_size": _Rule("a whole number of events, at least 0", int, lambda value: value >= 0),
-    "history_ttl": _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf),
+    "history_ttl": _SECONDS,
     "buffer_size": _Rule("a whole number of events, at least 1", int, lambda value: value >= 1),
     "buffer_bytes": _Rule("a whole number of bytes, at least 1", int, lambda value: value >= 1),
     "overflow": _Rule(f"one of {', '.join(get_args(Overflow))}", str, lambda value: value in get_args(Overflow)),
+    "patterns": _Rule("channel names with a *, separated by commas", _patterns),
+    "presence_ttl": _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf),
+    "presence_grace": _Rule("a number of seconds, 0 for none", float, lambda value: 0 <= value < math.inf),
     "ping_interval": _Rule("a number of seconds, 0 for no pings", float, lambda value: 0 <= value < math.inf),
 }
+
+_REDIS_RULES = {
+    "redis_url": _Rule("a URL like redis://localhost", str),
+    "redis_host": _Rule("a host's name or address", _host, lambda value: not set("/@?#% ") & set(value)),
+    "redis_port": _Rule("a port, from 1 to 65535", int, lambda value: 1 <= value < 1 << 16),
+    "redis_db": _Rule("the number of a database, at least 0", int, lambda value: value >= 0),
+}
+
+_EVERY_RULE = _RULES | _REDIS_RULES

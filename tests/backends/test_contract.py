@@ -1,5 +1,6 @@
 """What every backend promises: one suite over all of them, through the backend's own interface and through a hub."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._event import Entry
 from sse_asgi._position import Position
+from sse_asgi.backends.base import Member
 from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +105,16 @@ async def test_delivery_is_in_the_order_of_the_log(make_backend: Any) -> None:
     assert [entry.channels for entry in tape.entries[:2]] == [("a",), ("b",)]
     assert {entry.key for entry in tape.entries} == {"k"}
     assert tape.entries[0].frame == f"id: {tape.entries[0].position}\ndata: 0\n\n".encode()
+
+
+async def test_what_was_published_can_be_reached(make_backend: Any) -> None:
+    """Everything that was published before is delivered when `reach` returns."""
+    backend = make_backend()
+    async with connected(backend, "a") as tape:
+        for number in range(50):
+            await put(backend, "a", data=str(number))
+            await backend.reach()
+            assert texts(tape.entries)[-1] == str(number)
 
 
 async def test_several_channels_are_one_event(make_backend: Any) -> None:
@@ -253,3 +265,67 @@ async def test_bad_options_are_refused(make_backend: Any, options: dict[str, int
     """A history that cannot be is refused where it is asked for."""
     with pytest.raises(ValueError, match="at least 0"):
         make_backend(**options)
+
+
+# Who is here
+
+ADA, BOB = Member("a", "Ada"), Member("a", 'Bob "é"\n')
+
+
+def comings(tape: Tape) -> list[tuple[Any, str]]:
+    return [(entry.event.event, json.loads(entry.event.data)["identity"]) for entry in tape.entries]  # type: ignore[union-attr,arg-type]
+
+
+async def test_who_comes_and_goes_is_published_once(make_backend: Any) -> None:
+    """An identity joins with the first process that lists it and leaves with the last; repeating changes nothing."""
+    backend = make_backend()
+    async with connected(backend, "a") as tape:
+        assert await backend.attend("one", lease=9, entered=[ADA, BOB]) == 2
+        assert await backend.attend("one", lease=9, entered=[ADA, BOB]) == 2
+        assert await backend.attend("two", lease=9, entered=[ADA]) == 1
+        assert await backend.attend("one", lease=9, left=[ADA, BOB]) == 0
+        assert await backend.attend("one", lease=9, left=[ADA]) == 0
+        assert set(await backend.present("a")) == {"Ada"}
+        await backend.attend("two", lease=9, left=[ADA])
+        assert set(await backend.present("a")) == set()
+        await settled(tape, 4)
+    told = comings(tape)
+    assert sorted(told[:2]) == [("sse.join", "Ada"), ("sse.join", BOB.identity)]
+    assert told[2:] == [("sse.leave", BOB.identity), ("sse.leave", "Ada")]
+
+
+async def test_who_is_here_is_told_in_the_history(make_backend: Any) -> None:
+    """A reader that resumes hears of who came meanwhile, at the position of its own."""
+    backend = make_backend()
+    async with connected(backend, "a"):
+        first = await put(backend, "a")
+        await backend.attend("one", lease=9, entered=[ADA])
+        last = await put(backend, "a")
+        history = await backend.history(("a",), first, last, 10)
+    assert [entry.event.event for entry in history.entries] == ["sse.join", None]
+    assert first < history.entries[0].position < last
+
+
+async def test_without_history_who_comes_is_only_announced(make_backend: Any) -> None:
+    """With history_size=0 the events of those who come have no position either."""
+    backend = make_backend(history_size=0)
+    async with connected(backend, "a") as tape:
+        await backend.attend("one", lease=9, entered=[ADA])
+        await settled(tape, 1)
+    assert [entry.position for entry in tape.entries] == [None]
+    assert comings(tape) == [("sse.join", "Ada")]
+
+
+async def test_a_process_that_is_not_heard_of_is_gone(make_backend: Any) -> None:
+    """When its lease has run out another one, that was heard of all the time, lets its members go."""
+    backend = make_backend()
+    async with connected(backend, "a") as tape:
+        await backend.attend("lives", lease=0.1, entered=[BOB])
+        await backend.attend("dies", lease=0.1, entered=[ADA, BOB])
+        assert set(await backend.present("a")) == {"Ada", BOB.identity}
+        await anyio.sleep(0.2)
+        await backend.attend("lives", lease=0.1)
+        assert set(await backend.present("a")) == {BOB.identity}
+        assert await backend.attend("dies", lease=0.1) == 0
+        await settled(tape, 3)
+    assert comings(tape)[2:] == [("sse.leave", "Ada")]

@@ -125,6 +125,29 @@ def test_who_has_a_tab_or_soon_has_one_again_has_not_left(chat: Demo, enter: Ent
     bob.sees("Ada")
 
 
+def test_who_was_away_is_told_who_came_and_went(chat: Demo, enter: Enter, room: str) -> None:
+    """It stands where it happened in the talk; of oneself nothing is told, and the others see who was away return."""
+    ada, bob, carl = enter("Ada", chat), enter("Bob", chat), enter("Carl", chat)
+    bob.is_told("Carl joined")
+    bob.context.set_offline(True)
+    ada.is_told("Bob joined", "Carl joined", "Bob left")
+    assert chat.post(room, "before") == 204
+    enter("Dorothy", chat)
+    carl.page.close()
+    ada.is_told("Bob joined", "Carl joined", "Bob left", "Dorothy joined", "Carl left")
+    assert chat.post(room, "after") == 204
+    ada.sees("Dorothy")
+    bob.sees("Ada", "Carl")
+    bob.context.set_offline(False)
+    bob.is_live()
+    expect(bob.log.locator(".text, .notice")).to_have_text(
+        ["Carl joined", "before", "Dorothy joined", "Carl left", "after"]
+    )
+    for visitor, others in ((ada, ["Bob", "Dorothy"]), (bob, ["Ada", "Dorothy"])):
+        visitor.sees(*others)
+    ada.is_told("Bob joined", "Carl joined", "Bob left", "Dorothy joined", "Carl left", "Bob joined")
+
+
 # The connection
 
 

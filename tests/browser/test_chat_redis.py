@@ -1,14 +1,15 @@
 """The chat as it is, with several workers on one Redis: what the people in it see, also while Redis dies under load."""
 
-import asyncio
 import itertools
 import json
+import os
+import signal
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -16,16 +17,14 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.conftest import Enter
-from browser.peers import Demo, until
+from browser.peers import Demo, Line, until
 from browser.visitor import Visitor
 from real_redis.launcher import RedisServer
 from servers.processes import Server
-from sse_asgi import Hub
-from sse_asgi.backends.redis import RedisBackend
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KILLS = 3
-NAMES = ("Ada", "Bob", "Carl", "Dorothy", "Edsger", "Frances", "Grace", "Hedy", "Ida", "John")
+LEASE = 15.0  # seconds, of which a third goes by between two beats
 GAP = "Some messages may be missing here"
 
 # Every state that the page has shown, from the first.
@@ -43,20 +42,33 @@ class Chat(Demo):
         super().__init__()
         self._command = [sys.executable, "-m", "uvicorn", "fastapi_chat.chat:app", "--app-dir", str(EXAMPLES)]
         self._command += ["--workers", str(workers), "--log-level", "warning", "--port", str(self.port)]
+        self._command += ["--timeout-worker-healthcheck", "60"]  # a stopped one is not a dead one
         self._redis = redis
 
     def start(self) -> None:
-        self.server = Server(self._command, self.port, {"SSE_BACKEND_URL": self._redis.url})
+        environment = {"SSE_BACKEND_URL": self._redis.url, "SSE_PRESENCE_TTL": str(LEASE)}
+        self.server = Server(self._command, self.port, environment)
         self.server.wait_until_it_answers()
 
     def __exit__(self, *exc_info: object) -> None:
         self.server.remove()
 
-    def here(self, room: str) -> dict[str, list[str]]:
-        """Return who is here by way of which process."""
-        with self.stream(room=room, name="Watcher") as stream:
-            told = json.loads(stream.next("snapshot").data)["here"]
-        return {one["process"]: one["members"] for one in told}
+    def workers(self) -> list[int]:
+        master = self.server.process.pid
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+    @contextmanager
+    def only(self, worker: int) -> Iterator[None]:
+        """Let no other worker accept a connection."""
+        others = [other for other in self.workers() if other != worker]
+        try:
+            for other in others:
+                os.kill(other, signal.SIGSTOP)
+            yield
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
 
 
 class Load:
@@ -108,35 +120,17 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def tell(redis: RedisServer, room: str, process: str, *members: str, seconds: float) -> None:
-    """Tell who is here as a process of the chat would, whose clock is so many seconds ahead."""
-    here = {"room": room, "process": process, "members": members, "time": time.time() + seconds}
-
-    async def publish() -> None:
-        async with Hub(RedisBackend(redis.url)) as hub:
-            await hub.publish(["presence", f"presence:{room}"], here, event="here")
-
-    with ThreadPoolExecutor() as another_thread:  # playwright's event loop runs in this one
-        another_thread.submit(asyncio.run, publish()).result()
-
-
-def enter_apart(enter: Enter, chat: Chat, room: str) -> tuple[Visitor, Visitor]:
-    """Return two visitors on different workers; there are others if the system was slow to spread them."""
-    visitors: dict[str, Visitor] = {}
-    for name in NAMES:
-        visitors[name] = enter(name, chat)
-        groups = [[one for one in members if one in visitors] for members in chat.here(room).values()]
-        found = [group[0] for group in groups if group]
-        if len(found) > 1:
-            one, other = found[:2]
-            return visitors[one], visitors[other]
-    raise AssertionError(groups)
+def enter_apart(enter: Enter, chat: Chat) -> Iterator[Visitor]:
+    """Let two visitors in, each by a worker of their own, whichever the system would have chosen."""
+    for name, worker in zip(("Ada", "Bob"), chat.workers(), strict=False):
+        with chat.only(worker):
+            yield enter(name, chat)
 
 
 def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redis: RedisServer) -> None:
     """They read each other, see each other come and go, and find it all again after a reload, wherever that leads."""
     with Chat(4, redis) as chat:
-        ada, bob = enter_apart(enter, chat, room)
+        ada, bob = enter_apart(enter, chat)
         ada.say("Hello!")
         bob.reads("Hello!")
         bob.say("Hi")
@@ -144,7 +138,6 @@ def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redi
         for visitor, other in ((ada, bob), (bob, ada)):
             visitor.reads(*said)
             expect(visitor.members.filter(has_text=other.name)).to_have_count(1)
-            expect(visitor.members.filter(has_text="Watcher")).to_have_count(0)
         for number in range(5):
             ada.page.reload()
             ada.is_live()
@@ -157,28 +150,58 @@ def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redi
         ada.page.close()
         expect(bob.notices.filter(has_text=f"{ada.name} left")).to_have_count(1)
         expect(bob.members.filter(has_text=ada.name)).to_have_count(0)
-        assert room in json.loads(chat.get("rooms"))
+        with chat.only(chat.workers()[1]):
+            assert room in json.loads(chat.get("rooms"))
 
 
-def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, room: str, redis: RedisServer) -> None:
-    """One that is silent for a minute while others are not; but if nobody could be heard, nobody is gone."""
-    with Chat(1, redis) as chat:
-        tell(redis, room, "long ago", "Ghost", seconds=-61)
-        tell(redis, room, "dies", "Bob", "Carl", seconds=-50)
-        ada = enter("Ada", chat)
-        ada.sees("Bob", "Carl")
-        tell(redis, room, "lives", "Bob", seconds=11)
-        ada.sees("Bob")
-        ada.is_told("Carl left")
-        tell(redis, room, "new", "Dorothy", seconds=1000)
-        ada.sees("Bob", "Dorothy")
-        ada.is_told("Carl left", "Dorothy joined")
+def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, redis: RedisServer) -> None:
+    """When its lease has run out, the others are told; who came back to another process meanwhile is not disturbed."""
+    with Chat(2, redis) as chat, Line(chat.port) as line:
+        lives, dies = chat.workers()
+        with chat.only(lives):
+            ada = enter("Ada", chat)
+        with chat.only(dies):
+            bob, carl = enter("Bob", line), enter("Carl", chat)
+        ada.is_told("Bob joined", "Carl joined")
+        os.kill(dies, signal.SIGSTOP)  # it does not even see that Bob's line is cut
+        line.cut()
+        os.kill(dies, signal.SIGKILL)
+        died = time.monotonic()
+        carl.is_connection("reconnecting")
+        carl.is_live()
+        expect(ada.notices.last).to_have_text("Bob left", timeout=2000 * LEASE)
+        assert time.monotonic() - died < LEASE * 5 / 3
+        ada.sees("Carl")
+        line.mend()
+        bob.is_live()
+        for visitor, others in ((ada, ["Bob", "Carl"]), (bob, ["Ada", "Carl"]), (carl, ["Ada", "Bob"])):
+            visitor.sees(*others)
+        ada.is_told("Bob joined", "Carl joined", "Bob left", "Bob joined")
+        bob.is_told("Carl joined")
+        carl.is_told("Bob left", "Bob joined")
+
+
+def test_redis_forgets_who_is_here(enter: Enter, tmp_path: Path) -> None:
+    """A Redis that comes back with nothing is told again by each process, and the pages only of what may be lost."""
+    with RedisServer(tmp_path / "forgets") as redis, Chat(2, redis) as chat:
+        ada, bob = enter_apart(enter, chat)
+        ada.is_told("Bob joined")
+        redis.restart()
+        ada.say("Still here?")
+        bob.reads("Still here?")
+        ada.is_told("Bob joined", GAP)
+        bob.is_told(GAP)
+        late = enter("Late", chat)
+        for visitor, others in ((ada, ["Bob", "Late"]), (bob, ["Ada", "Late"]), (late, ["Ada", "Bob"])):
+            visitor.sees(*others)
+        ada.is_told("Bob joined", GAP, "Late joined")
+        bob.is_told(GAP, "Late joined")
 
 
 def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> None:
     """Every message is in every tab once and in order, also in one that was away; no alarm; the state is the truth."""
     with Chat(2, redis) as chat:
-        ada, bob = enter_apart(enter, chat, room)
+        ada, bob = enter_apart(enter, chat)
         for visitor in (ada, bob):
             visitor.page.evaluate(WATCH)
         with Load(chat, room) as load:
@@ -205,7 +228,7 @@ def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> N
 def test_what_is_said_while_redis_is_away(enter: Enter, room: str, redis: RedisServer) -> None:
     """The page says that it was not sent, and keeps it, to be sent once; who enters meanwhile waits."""
     with Chat(2, redis) as chat:
-        ada, bob = enter_apart(enter, chat, room)
+        ada, bob = enter_apart(enter, chat)
         ada.say("before")
         bob.reads("before")
         redis.kill()

@@ -7,22 +7,28 @@ from typing import Any
 
 import pytest
 
-from browser.peers import Demo
+from browser.peers import Demo, Stream, until
 
 
-def members(snapshot: dict[str, Any]) -> list[str]:
-    """Return who is here: with one process, what it says is everything."""
-    (told,) = snapshot["here"]
-    return list(told["members"])
+def snapshot(chat: Demo, room: str, name: str) -> dict[str, Any]:
+    """Return what a stream begins with."""
+    with chat.stream(room=room, name=name) as stream:
+        return dict(json.loads(stream.next("snapshot").data))
+
+
+def who(stream: Stream) -> tuple[str, str]:
+    """Return the next that came or went."""
+    event = stream.next("sse.join", "sse.leave")
+    (name,) = json.loads(event.data).values()
+    return event.event, name
 
 
 def test_a_stream_begins_with_the_state_of_the_room(chat: Demo, room: str) -> None:
     """The snapshot has the messages as they were published, and who is here."""
     assert chat.post(room, " said \r\n before ", name=" Ada ") == 204
-    with chat.stream(room=room, name="Bob") as stream:
-        snapshot = json.loads(stream.next("snapshot").data)
-    assert members(snapshot) == ["Bob"]
-    (message,) = snapshot["messages"]
+    state = snapshot(chat, room, "Bob")
+    assert state["here"] == ["Bob"]
+    (message,) = state["messages"]
     assert set(message) == {"id", "name", "text", "time"}
     assert (message["name"], message["text"]) == ("Ada", "said \r\n before")
 
@@ -78,30 +84,34 @@ def test_another_life_of_the_server_is_a_gap_and_a_snapshot(chat: Demo, room: st
 
 
 def test_who_comes_and_goes_is_an_event(chat: Demo, room: str) -> None:
-    """It carries everybody who is here then by way of one process; the rooms that somebody is in are listed."""
+    """It carries the name, for everybody in the room, whoever it is; two tabs are one; the room is listed meanwhile."""
     with chat.stream(room=room, name="Ada") as stream:
-        with chat.stream(room=room, name="bob") as second:
-            second.next("snapshot")
-            while (event := json.loads(stream.next("here").data))["members"] != ["Ada", "bob"]:
-                pass
-            assert set(event) == {"room", "process", "members", "time"}
-        while (again := json.loads(stream.next("here").data))["members"] != ["Ada"]:
-            assert again["members"] == ["Ada", "bob"]  # said again, as from time to time
-        assert again["process"] == event["process"]
+        with chat.stream(room=room, name="bob") as second, chat.stream(room=room, name="bob") as third:
+            for one in (second, third):
+                assert json.loads(one.next("snapshot").data)["here"] == ["Ada", "bob"]
+            assert [who(stream), who(stream)] == [("sse.join", "Ada"), ("sse.join", "bob")]
+        assert who(stream) == ("sse.leave", "bob")
         assert room in json.loads(chat.get("rooms"))
+    until(lambda: room not in json.loads(chat.get("rooms")))
+
+
+def test_those_who_came_hide_nothing_that_was_said(chat: Demo, room: str) -> None:
+    """What was said is in the snapshot, also if many have come since."""
+    assert chat.post(room, "said before") == 204
+    for number in range(210):
+        state = snapshot(chat, room, str(number))
+    assert [message["text"] for message in state["messages"]] == ["said before"]
 
 
 def test_who_goes_at_once_is_gone(chat: Demo, room: str) -> None:
     """A tab that closes before the first byte was sent leaves the room as any other: before one that leaves later."""
     with chat.stream(room=room, name="Ada") as stream:
+        assert who(stream) == ("sse.join", "Ada")
         with socket.create_connection(("127.0.0.1", chat.port)) as connection:
             connection.sendall(f"GET /events?name=Ghost&room={room} HTTP/1.1\r\nHost: chat\r\n\r\n".encode())
+        assert who(stream) == ("sse.join", "Ghost")
         chat.stream(room=room, name="Carl").close()
-        seen: list[list[str]] = []
-        while not any("Carl" in one for one in seen) or "Carl" in seen[-1]:
-            seen.append(json.loads(stream.next("here").data)["members"])
-        assert any("Ghost" in one for one in seen)
-        assert seen[-1] == ["Ada"]
+        assert [who(stream) for _ in range(3)] == [("sse.join", "Carl"), ("sse.leave", "Ghost"), ("sse.leave", "Carl")]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +146,6 @@ def test_any_other_text_will_do(chat: Demo) -> None:
     """Rooms, names and texts may be in any script."""
     room, name, text = "кафе ☕ / ?&#%", "Zoë 👩‍👩‍👧", "\u2028 \0 \U0001f600"
     assert chat.post(room, text, name=name) == 204
-    with chat.stream(room=room, name=name) as stream:
-        snapshot = json.loads(stream.next("snapshot").data)
-    assert members(snapshot) == [name]
-    assert [message["text"] for message in snapshot["messages"]] == ["\0 \U0001f600"]
+    state = snapshot(chat, room, name)
+    assert state["here"] == [name]
+    assert [message["text"] for message in state["messages"]] == ["\0 \U0001f600"]

@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+# Gaps that say that something was published and is not kept any more; the others say that the log is another one.
+OF_HISTORY = ("evicted", "expired", "trimmed")
+
 
 class Event(NamedTuple):
     """An event of the load: which publisher's, and the number that this publisher gave it."""
@@ -55,6 +58,7 @@ class Finding(NamedTuple):
         disorder: Seen after something newer.
         kept: Never seen, although Redis still has them.
         repeated: Connections with two gaps of one reason, more often than the log was lost.
+        alarms: Reasons of gaps in whose place nothing is missing.
     """
 
     gaps: list[str]
@@ -64,15 +68,20 @@ class Finding(NamedTuple):
     disorder: list[Event]
     kept: list[Event]
     repeated: list[int]
+    alarms: list[str]
 
     @property
     def faultless(self) -> bool:
         """Whether nothing happened that must not happen."""
-        return not any((self.lost, self.twice, self.disorder, self.kept, self.repeated))
+        return not any((self.lost, self.twice, self.disorder, self.kept, self.repeated, self.alarms))
 
 
 def check(
-    log: Iterable[Seen], acknowledged: Mapping[int, Collection[int]], kept: Iterable[Event], losses: int
+    log: Iterable[Seen],
+    acknowledged: Mapping[int, Collection[int]],
+    kept: Iterable[Event],
+    losses: int,
+    unknown: Collection[Event] = (),
 ) -> Finding:
     """Judge what one reader saw.
 
@@ -81,6 +90,7 @@ def check(
         acknowledged: The numbers of each publisher that it reads.
         kept: What Redis still has of the channels that it reads.
         losses: How often the log was lost.
+        unknown: What may have been stored.
     """
     seen = list(log)
     events = [one.event for one in seen if one.event is not None]
@@ -94,6 +104,7 @@ def check(
         disorder=_disorder(seen),
         kept=sorted(set(kept) - set(events)),
         repeated=[connection for (connection, _), count in gaps.items() if count > max(1, losses)],
+        alarms=_alarms(seen, {*unknown, *(Event(at, number) for at in acknowledged for number in acknowledged[at])}),
     )
 
 
@@ -113,6 +124,26 @@ def _missing(seen: list[Seen], acknowledged: Mapping[int, Collection[int]]) -> t
         untold.add(publisher)
         last[publisher] = max(last[publisher], number)
     return missing
+
+
+def _alarms(seen: list[Seen], published: set[Event]) -> list[str]:
+    """Find gaps of history around which no publisher's events are missing."""
+    return [
+        one.reason
+        for at, one in enumerate(seen)
+        if one.event is None and one.reason in OF_HISTORY and not _misses(seen[:at], seen[at:], published)
+    ]
+
+
+def _misses(before: list[Seen], after: list[Seen], published: set[Event]) -> bool:
+    """Tell whether something that was published is neither before nor after, and before something that is after."""
+    last = {one.event.publisher: one.event.number for one in before if one.event is not None}
+    first = {one.event.publisher: one.event.number for one in reversed(after) if one.event is not None}
+    return any(
+        Event(publisher, number) in published
+        for publisher, following in first.items()
+        for number in range(last.get(publisher, 0) + 1, following)
+    )
 
 
 def _disorder(seen: list[Seen]) -> list[Event]:

@@ -38,6 +38,7 @@ class RedisServer:
         *options: str,
         port: int | None = None,
         sentinel: Path | None = None,
+        binary: str = "redis-server",
     ) -> None:
         """Prepare; `start` starts it.
 
@@ -46,12 +47,13 @@ class RedisServer:
             options: As on its command line, such as `"--appendonly", "yes"`.
             port: A free one if None.
             sentinel: Makes it a Sentinel, which has its configuration in this file, and writes to it.
+            binary: What to start.
         """
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.directory = directory
         self.options = options
-        self._command = ["redis-server", *([str(sentinel), "--sentinel"] if sentinel else SERVER_ONLY)]
+        self._command = [binary, *([str(sentinel), "--sentinel"] if sentinel else SERVER_ONLY)]
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 

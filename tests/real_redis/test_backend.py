@@ -30,6 +30,14 @@ async def test_an_event_arrives_as_it_was_published(new_hub: NewHub) -> None:
     assert (seen.channels, same.channels) == (("a", "b"), ("a",))
 
 
+async def test_a_retry_that_ends_all_reconnecting_arrives(new_hub: NewHub) -> None:
+    """The standard has no largest number of milliseconds."""
+    async with new_hub() as hub, hub.subscribe("a") as reader:
+        await hub.publish("a", "1", retry=10**4299)
+        await hub.publish("a", "2")
+        assert (await anext(reader)).retry == 10**4299
+
+
 async def test_two_connections_whatever_the_number_of_readers(server: RedisServer, new_hub: NewHub) -> None:
     """A process has one connection for commands and one for pub/sub."""
     async with new_hub(server) as hub:
@@ -131,16 +139,24 @@ async def test_without_history_an_outage_is_told(server: RedisServer, new_hub: N
         await reader.has("1")
 
 
-async def test_a_message_with_a_place_is_foreign_to_a_hub_without_history(new_hub: NewHub) -> None:
-    """Two configurations of one hub do not understand each other, and say so."""
-    async with new_hub(history_size=0) as hub, new_hub() as other, reading(hub, "a") as reader:
-        await other.publish("a", "1")
-        await hub.publish("a", "2")
-        await reader.has("2")
+async def test_two_configurations_of_one_hub(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """A process without history and one with do not hear each other, and both say why."""
+    async with new_hub(history_size=0) as hub, new_hub() as other, reading(hub, "a") as one, reading(other, "a") as two:
+        for number in "12":
+            await other.publish("a", f"kept {number}")
+            await hub.publish("a", f"passing {number}")
+        await one.has("passing 1", "passing 2")
+        await two.has("kept 1", "kept 2")
+        await two.until(lambda _: other.backend.ignored == 2)  # type: ignore[attr-defined]
         backend = hub.backend
         assert isinstance(backend, RedisBackend)
-        assert backend.ignored == 1
+        assert backend.ignored == 2
     assert backend.ignored == 0
+    warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert [("channel 'a'" in one, "give all of them the same history_size" in one) for one in warnings] == [
+        (True, True),
+        (True, True),
+    ]
 
 
 # Several hubs, several loops
@@ -165,6 +181,30 @@ async def test_one_backend_carries_several_hubs(server: RedisServer, name: str) 
     with pytest.raises(BackendError, match="open its hub first"):
         await backend.history(("a",), None, None, 1)  # type: ignore[arg-type]
     await backend.unsubscribe(("a",))
+
+
+async def test_a_reader_who_leaves_late_cuts_off_nobody(new_hub: NewHub) -> None:
+    """Whoever leaves a hub that was closed and opened again leaves the readers of its next life alone."""
+    hub = new_hub()
+    async with hub:
+        late = await hub.subscribe("a").__aenter__()
+    async with hub, reading(hub, "a") as reader:
+        await late.__aexit__()
+        await hub.publish("a", "1")
+        await reader.has("1")
+
+
+async def test_a_hub_that_is_closed_leaves_no_channel_behind(
+    new_hub: NewHub, shared_redis: RedisServer, name: str
+) -> None:
+    """Where another hub keeps the connections open, the channels of the closed one are unsubscribed from."""
+    async with new_hub() as hub:
+        async with Hub(hub.backend) as other:
+            late = await other.subscribe("a").__aenter__()
+        with anyio.fail_after(5):
+            while shared_redis.cli("PUBSUB", "CHANNELS", f"sse:{{{name}}}:*"):
+                await anyio.sleep(0.01)
+        await late.__aexit__()
 
 
 async def test_an_unknown_channel_is_parted_from_quietly(new_hub: NewHub) -> None:
@@ -229,7 +269,7 @@ async def test_history_is_not_waited_for_without_end(
     new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asks for history while Redis is away is told so after a bounded wait."""
-    monkeypatch.setattr("sse_asgi._hub.HISTORY_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._hub.READ_SECONDS", 0.1)
     server = new_server()
     async with new_hub(server) as hub:
         with pytest.raises(BackendError, match="has not been there yet"):
@@ -239,6 +279,15 @@ async def test_history_is_not_waited_for_without_end(
             server.kill()
             with pytest.raises(BackendError, match=r"away for 0\.1 s"):
                 await hub.history("a")
+
+
+async def test_history_of_the_life_that_another_process_began(server: RedisServer, new_hub: NewHub) -> None:
+    """Whoever finds out while reading reads it from its beginning."""
+    async with new_hub(server) as hub, new_hub(server) as other:
+        await hub.publish("a", "1")
+        server.cli("FLUSHALL")
+        await other.publish("a", "2")
+        assert [event.data for event in await hub.history("a")] == ["2"]
 
 
 async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: NewHub) -> None:

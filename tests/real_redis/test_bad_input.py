@@ -6,11 +6,12 @@ import pytest
 
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
-from sse_asgi import Hub, MemoryBackend
+from sse_asgi import BackendError, Hub, MemoryBackend
 
 pytestmark = pytest.mark.anyio
 
 NewHub = Callable[..., Hub]
+HOUR = 3_600_000_000
 
 
 def ignored(hub: Hub) -> int:
@@ -23,25 +24,33 @@ def ignored(hub: Hub) -> int:
     [
         "hello",
         "",
-        "{epoch} 9000000000000000 0",
-        "{epoch} 9000000000000000 0 ",
+        "{epoch} 9007199254740992 0 \ndata: x\n\n",
+        "{epoch} {next} 0",
+        "{epoch} {next} 0 ",
         "{epoch} -5 0 \ndata: x\n\n",
         "{epoch} 99999999999999999 0 \ndata: x\n\n",
         "{epoch} 9900000000000000 0 \ndata: x\n\n",
-        "{epoch} 8000000000000000 x \ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \ndata: x\n",
-        "{epoch} 8000000000000000 0 \ndata: x\n\ndata: y\n\n",
-        "{epoch} 8000000000000000 0 \nid: 1\ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \nretry: soon\ndata: x\n\n",
-        "{epoch} 8000000000000000 0 \ndata: a\rb\n\n",
-        "{epoch} 8000000000000000 0 [1]\ndata: x\n\n",
-        '{epoch} 8000000000000000 0 {"c":["other"]}\ndata: x\n\n',
-        '{epoch} 8000000000000000 0 {"c":["a",7]}\ndata: x\n\n',
-        '{epoch} 8000000000000000 0 {"k":1}\ndata: x\n\n',
-        '{epoch} 8000000000000000 0 {"c":7}\ndata: x\n\n',
-        "{epoch} 8000000000000000 0 {\ndata: x\n\n",
+        "{epoch} {next} x \ndata: x\n\n",
+        "{epoch} {next} 0 \ndata: x\n",
+        "{epoch} {next} 0 \ndata: x\n\ndata: y\n\n",
+        "{epoch} {next} 0 \nid: 1\ndata: x\n\n",
+        "{epoch} {next} 0 \nretry: soon\ndata: x\n\n",
+        "{epoch} {next} 0 \nretry: " + "1" * 4301 + "\ndata: x\n\n",
+        "{epoch} {next} 0 \ndata: a\rb\n\n",
+        "{epoch} {next} 0 [1]\ndata: x\n\n",
+        '{epoch} {next} 0 {"c":["other"]}\ndata: x\n\n',
+        '{epoch} {next} 0 {"c":["a",7]}\ndata: x\n\n',
+        '{epoch} {next} 0 {"k":1}\ndata: x\n\n',
+        '{epoch} {next} 0 {"c":7}\ndata: x\n\n',
+        "{epoch} {next} 0 {\ndata: x\n\n",
+        pytest.param("{epoch} {next} 0 " + "[" * 2000 + "\ndata: x\n\n", id="deeply nested"),
+        "{epoch} {next} 0 \nevent: a\rb\ndata: x\n\n",
+        '{epoch} {next} 0 {"k":"a"}\ndata: x\n',
         "too-long-an-epoch 1 0 \ndata: x\n\n",
-        "- 0 0 \ndata: x\n\n",
+        "hello to all of you",
+        '{\n    "a": 1\n}',
+        "good day to you",
+        "deadbeef day to you",
     ],
 )
 async def test_a_message_that_is_not_ours(
@@ -50,9 +59,10 @@ async def test_a_message_that_is_not_ours(
     """It reaches nobody; what is ours goes on."""
     async with new_hub() as hub, reading(hub, "a") as reader:
         first = await hub.publish("a", "1") or ""
-        topic = f"sse:{{{name}}}:c:a"
+        epoch, _, sequence = first.partition("-")
+        message = message.replace("{epoch}", epoch).replace("{next}", str(int(sequence) + 1))
         for _ in range(2):
-            shared_redis.cli("PUBLISH", topic, message.replace("{epoch}", first.partition("-")[0]))
+            shared_redis.cli("PUBLISH", f"sse:{{{name}}}:c:a", message)
         await hub.publish("a", "2")
         await reader.has("1", "2")
         assert reader.gaps == []
@@ -62,12 +72,26 @@ async def test_a_message_that_is_not_ours(
     ]
 
 
+async def test_a_message_that_looks_like_one_of_another_life(
+    new_hub: NewHub, shared_redis: RedisServer, name: str
+) -> None:
+    """The log is the same all the same, and so is the session."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        session = worker.session
+        shared_redis.cli("PUBLISH", f"sse:{{{name}}}:c:a", "00000000 1 0 \ndata: x\n\n")
+        await hub.publish("a", "1")
+        await reader.has("1")
+        await worker.reach()  # what was asked because of the message is answered
+        assert worker.session is session
+
+
 async def test_bytes_that_are_no_text(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """Data that is no UTF-8 is not handed on."""
-    script = "return redis.call('PUBLISH', KEYS[1], ARGV[1] .. ' 8000000000000000 0 \\ndata: \\255\\n\\n')"
+    script = "return redis.call('PUBLISH', KEYS[1], ARGV[1] .. ' ' .. ARGV[2] .. ' 0 \\ndata: \\255\\n\\n')"
     async with new_hub() as hub, reading(hub, "a") as reader:
-        first = await hub.publish("a", "1") or ""
-        shared_redis.cli("EVAL", script, "1", f"sse:{{{name}}}:c:a", first.partition("-")[0])
+        epoch, _, sequence = (await hub.publish("a", "1") or "").partition("-")
+        shared_redis.cli("EVAL", script, "1", f"sse:{{{name}}}:c:a", epoch, str(int(sequence) + 1))
         await hub.publish("a", "2")
         await reader.has("1", "2")
         assert ignored(hub) == 1
@@ -86,6 +110,39 @@ async def test_entries_that_are_not_ours(new_hub: NewHub, shared_redis: RedisSer
             await reader.has("2")
         assert reader.gaps == []
         assert ignored(hub) == 1  # Redis gave all three the sequence of the event before
+
+
+async def test_a_header_without_a_bottom(server: RedisServer, new_hub: NewHub, name: str) -> None:
+    """JSON that is too deep to be read is left out of what arrives, of history, and when a process catches up."""
+    deep = f"{'[' * 100_000}\ndata: x\n\n"
+    async with new_hub(server) as hub, reading(hub, "a") as live:
+        first = await hub.publish("a", "1") or ""
+        epoch, _, sequence = first.partition("-")
+        server.cli("PUBLISH", f"sse:{{{name}}}:c:a", f"{epoch} {int(sequence) + 1} 0 {deep}")
+        server.cli("XADD", f"sse:{{{name}}}:s:a", f"{int(sequence) + 1}", "p", "0", "d", deep)
+        await hub.publish("a", "2")
+        await live.has("1", "2")
+        async with reading(hub, "a", last_event_id=first) as reader:
+            await reader.has("2")
+        server.cli("CLIENT", "PAUSE", "100", "WRITE")
+        server.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        server.cli("XADD", f"sse:{{{name}}}:s:a", "*", "p", "0", "d", deep)
+        await hub.publish("a", "3")
+        await live.has("1", "2", "3")
+        assert live.gaps == reader.gaps == []
+        assert ignored(hub) >= 2
+
+
+async def test_an_index_with_infinite_scores(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """What is no sequence is not ours, and nothing is known of that channel."""
+    async with new_hub() as hub:
+        first = await hub.publish("a", "1")
+        shared_redis.cli("ZADD", f"sse:{{{name}}}:i", "inf", "a")
+        async with reading(hub, "a", last_event_id=first) as reader:
+            await hub.publish("a", "2")
+            await reader.has("2")
+        assert reader.gaps == []
+        assert [event.data for event in await hub.history("a")] == ["1", "2"]
 
 
 @pytest.mark.parametrize("command", [("SET", "nonsense"), ("XADD", "9000000000000000-0", "p", "0")])
@@ -108,11 +165,20 @@ async def test_a_stream_that_is_not_ours_is_replaced(
         assert live.gaps == []
 
 
+@pytest.mark.parametrize("value", ["", "nonsense", "0badc0de-x y"])
+async def test_a_key_that_others_use(new_hub: NewHub, shared_redis: RedisServer, name: str, value: str) -> None:
+    """What is remembered there is not the position of an event, and whoever publishes is told."""
+    async with new_hub() as hub:
+        shared_redis.cli("SET", f"sse:{{{name}}}:k:mine", value)
+        with pytest.raises(BackendError, match="not published: what Redis remembers"):
+            await hub.publish("a", "1", idempotency_key="mine")
+
+
 async def test_a_poisoned_sequence_is_healed(server: RedisServer, new_hub: NewHub, name: str) -> None:
-    """An event with a sequence from the future is a life of the log of its own: readers are told, and all goes on."""
+    """An event with a sequence from the near future begins a life of its own: readers are told, and all goes on."""
     async with new_hub(server) as hub, reading(hub, "a") as reader:
-        first = await hub.publish("a", "1") or ""
-        message = f"{first.partition('-')[0]} 8000000000000000 0 \ndata: false\n\n"
+        epoch, _, sequence = (await hub.publish("a", "1") or "").partition("-")
+        message = f"{epoch} {int(sequence) + HOUR} 0 \ndata: false\n\n"
         server.cli("PUBLISH", f"sse:{{{name}}}:c:a", message)
         await reader.until(lambda one: one.gaps)
         await hub.publish("a", "2")

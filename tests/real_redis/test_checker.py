@@ -39,6 +39,25 @@ def test_what_is_found(seen: list[Seen], stored: Collection[int], losses: int, f
     assert {name for name, value in found._asdict().items() if value and name != "gaps"} == faults
 
 
+@pytest.mark.parametrize(
+    ("reason", "numbers", "alarms"),
+    [
+        ("trimmed", (1, GAP, 2), ["trimmed"]),
+        ("evicted", (GAP, 1), ["evicted"]),
+        ("expired", (1, 2, GAP), ["expired"]),
+        ("trimmed", (1, GAP, 3), []),
+        ("trimmed", (GAP, 3), []),
+        ("trimmed", (1, GAP, 5), []),
+        ("trimmed", (5, GAP, 7), ["trimmed"]),
+        ("epoch", (1, GAP, 2), []),
+    ],
+)
+def test_a_false_alarm(reason: str, numbers: tuple[int | None, ...], alarms: list[str]) -> None:
+    """A gap of history has something missing in its place: what was stored, or what may have been."""
+    seen = [one._replace(reason=reason if one.event is None else "") for one in log(*numbers)]
+    assert check(seen, {0: {1, 2, 3}}, [], 1, {Event(0, 4)}).alarms == alarms
+
+
 def test_what_is_kept_must_be_seen() -> None:
     """A gap is no excuse for what Redis still has."""
     assert check(log(1, GAP, 3), {0: {1, 2, 3}}, [Event(0, 2), Event(0, 3)], 1).kept == [Event(0, 2)]

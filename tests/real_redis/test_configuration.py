@@ -4,11 +4,12 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from real_redis.launcher import RedisServer
-from sse_asgi import create_hub
+from sse_asgi import BackendError, create_hub
 from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.config import Settings
 
@@ -53,6 +54,27 @@ async def test_the_settings_reach_the_backend(shared_redis: RedisServer, name: s
         assert shared_redis.cli("CLIENT", "LIST").count("name=me") == 2
     stream = f"sse:{{{name}}}:s:a"
     assert 50_000 < int(shared_redis.cli("PTTL", stream)) <= 60_000
+
+
+async def test_the_timeout_is_an_option_of_the_url(new_server: Callable[..., RedisServer]) -> None:
+    """Publishing waits for so long."""
+    async with create_hub(Settings(backend_url=f"{new_server().url}/0?timeout=0.2&client_name=me")) as hub:
+        with pytest.raises(BackendError, match=r"Redis was away for 0\.2 s"):
+            await hub.publish("a", "x")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "soon", ""])
+def test_a_wrong_timeout_is_named(text: str) -> None:
+    """It is said as for any setting."""
+    with pytest.raises(ValueError, match="must be") as caught:
+        create_hub(Settings(backend_url=f"redis://a?timeout={text}"))
+    assert str(caught.value) == f"timeout in SSE_BACKEND_URL={text!r}: must be a number of seconds above 0"
+
+
+def test_an_option_that_nobody_knows_is_named() -> None:
+    """What is not ours is redis-py's, and what is not redis-py's is an error."""
+    with pytest.raises(ValueError, match=r"SSE_BACKEND_URL=.*unknown to redis-py.*'time_out'"):
+        create_hub(Settings(backend_url="redis://a?time_out=2"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from real_redis.launcher import RedisServer
 from real_redis.readers import publishing, reading
 from sse_asgi import BackendError, Hub, PublishUnknownError
+from sse_asgi._shutdown import current_notice
 
 pytestmark = pytest.mark.anyio
 
@@ -240,6 +241,52 @@ async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplo
         assert reader.gaps == []
     assert [one.levelname for one in caplog.records if one.name == "sse_asgi"] == ["WARNING", "INFO"]
     assert caplog.messages[-1].startswith(f"Redis at 127.0.0.1:{server.port} is back after ")
+
+
+@pytest.fixture
+async def stop() -> AsyncIterator[Callable[[], None]]:
+    """Return what a server does when it is told to stop."""
+    yield lambda: current_notice().hear()
+    current_notice().heard = False
+
+
+async def test_publishing_does_not_wait_while_the_server_stops(
+    new_server: NewServer, new_hub: NewHub, stop: Callable[[], None]
+) -> None:
+    """What waits for Redis fails when the server stops, and what would wait from then on fails at once."""
+    async with new_hub(new_server()) as hub:
+        waiting = asyncio.create_task(hub.publish("a", "1"))
+        await anyio.sleep(0.05)
+        assert not waiting.done()
+        began = time.monotonic()
+        stop()
+        for publish in (waiting, hub.publish("a", "2")):
+            with pytest.raises(BackendError, match="not published: Redis is away, and this server stops"):
+                await publish
+        assert time.monotonic() - began < 0.5
+        assert current_notice().listeners == 0
+
+
+async def test_a_server_that_stops_as_the_wait_ends(
+    new_server: NewServer, new_hub: NewHub, stop: Callable[[], None]
+) -> None:
+    """A wait that has just ended is not ended again."""
+    async with new_hub(new_server(), timeout=0.1) as hub:
+        waiting = asyncio.create_task(hub.publish("a", "1"))
+        await anyio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.12, stop)
+        time.sleep(0.15)  # noqa: ASYNC251 - so that both are due in one turn of the loop
+        with pytest.raises(BackendError, match="not published"):
+            await waiting
+
+
+async def test_a_server_that_stops_still_publishes(
+    server: RedisServer, new_hub: NewHub, stop: Callable[[], None]
+) -> None:
+    """Where Redis is there, a request that is being answered is answered."""
+    async with new_hub(server) as hub:
+        stop()
+        assert await hub.publish("a", "1")
 
 
 async def test_closing_while_reconnecting_leaves_no_task(new_server: NewServer, new_hub: NewHub) -> None:

@@ -1,14 +1,16 @@
 """What a resuming reader gets from Redis, and when it is told that something is missing."""
 
 import secrets
+import sys
 from collections.abc import Callable
 
 import anyio
 import pytest
 
 from real_redis.launcher import RedisServer
+from real_redis.proxy import proxied
 from real_redis.readers import reading
-from sse_asgi import BackendError, Hub
+from sse_asgi import BackendError, Hub, PublishUnknownError
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +34,30 @@ async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str 
         await hub.publish(channel, end)
         await reader.until(lambda one: one.texts[-1:] == [end])
     return ["end" if len(text or "") == len(end) else text for text in reader.texts[:-1]], reader.gaps
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("hello", "malformed"),
+        ("{epoch}-", "malformed"),
+        ("{epoch}-{sequence}-1", "malformed"),
+        ("{epoch}-1{sequence}0", "malformed"),
+        ("{epoch}x-{sequence}", "malformed"),
+        ("0badc0de-{sequence}", "epoch"),
+        ("{elsewhere}", "epoch"),
+        ("{epoch}-9000000000000000", "fork"),
+    ],
+    ids=["garbage", "half", "three parts", "too long", "no epoch", "foreign epoch", "another hub", "future"],
+)
+async def test_an_id_that_is_not_of_this_log(new_hub: NewHub, name: str, form: str, reason: str) -> None:
+    """Whoever comes with it is told, and gets everything that is kept; the stream then goes on as any other."""
+    async with new_hub() as hub, new_hub(name=f"{name} elsewhere") as other:
+        given = await ids(hub, "a", 2)
+        elsewhere = (await ids(other, "a", 1))[0]
+        mine, _, sequence = given[0].partition("-")
+        wrong = form.format(epoch=mine, sequence=sequence, elsewhere=elsewhere)
+        assert await resumed(hub, "a", wrong) == (["0", "1"], [reason])
 
 
 async def test_trimming_is_exact(new_hub: NewHub) -> None:
@@ -94,12 +120,44 @@ async def test_a_channel_that_fell_out_of_the_index(
         assert live.gaps == []
 
 
+async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """The stream shows that a reader who had everything misses nothing, and what one who did not misses."""
+    async with new_hub(history_size=2) as hub:
+        given = await ids(hub, "a", 4)
+        shared_redis.cli("SET", keys("s:c"), "nonsense")
+        await hub.publish("b", "later")
+        shared_redis.cli("DEL", keys("i"))
+        await hub.publish("b", "last")
+        async with (
+            reading(hub, "a", "b", last_event_id=given[3]) as complete,
+            reading(hub, "a", last_event_id=given[0]) as trimmed,
+            reading(hub, "c", last_event_id=given[3]) as strange,
+        ):
+            await complete.has("later", "last")
+            await trimmed.has("2", "3")
+            await strange.until(lambda one: one.gaps)
+        assert (complete.gaps, trimmed.gaps, strange.gaps) == ([], ["trimmed"], ["evicted"])
+
+
+async def test_a_channel_that_never_had_an_event(new_server: Callable[..., RedisServer], new_hub: NewHub) -> None:
+    """Its readers missed nothing, also where the first event of the hub is published after a restart of Redis."""
+    server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
+    async with new_hub(server) as hub:
+        async with hub.subscribe("quiet") as subscription:
+            first = subscription.take().decode().partition("\n")[0].removeprefix("id: ")
+        server.restart()
+        await hub.publish("other", "1", idempotency_key="key")
+        assert await resumed(hub, "quiet", first) == ([], [])
+
+
 async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
     """Of 100,000 channels those that were published to longest ago fall out of the index."""
     fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'old' .. i) end"
     async with new_hub() as hub:
         shared_redis.cli("EVAL", fill, "1", keys("i"))
-        await hub.publish("a", "1")
+        await ids(hub, "a", 2)
         assert shared_redis.cli("ZCARD", keys("i")) == "100000"
         assert shared_redis.cli("HGET", keys("m"), "x") == "2"
 
@@ -111,8 +169,64 @@ async def test_a_position_that_this_server_lost(
     async with new_hub() as hub:
         given = await ids(hub, "a", 3)
         f, lost, g = (int(one.partition("-")[2]) for one in given)
-        shared_redis.cli("HSET", keys("m"), "f", str(f), "g", str(g))
+        shared_redis.cli("HSET", keys("m"), "h", f"{f}-{g}")
         assert await resumed(hub, "a", f"{given[0].partition('-')[0]}-{lost}") == (["2"], ["fork"])
+
+
+async def test_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
+    """Whoever was away over both is told of what it had and the server has lost, in the first as in the second."""
+    kept, lost = [], []
+    for life in ("1", "2"):
+        async with new_hub(server) as hub:
+            kept.append(await hub.publish("a", f"kept {life}") or "")
+            server.cli("SAVE")
+            lost.append(await hub.publish("a", f"lost {life}") or "")
+        await anyio.to_thread.run_sync(server.restart)
+    async with new_hub(server) as hub:
+        assert await resumed(hub, "a", kept[0]) == (["kept 2"], [])
+        assert await resumed(hub, "a", lost[0]) == (["kept 2", "end"], ["fork"])
+        assert await resumed(hub, "a", kept[1]) == (["end", "end"], [])
+        assert await resumed(hub, "a", lost[1]) == (["end", "end", "end"], ["fork"])
+
+
+async def test_a_process_that_was_cut_off_over_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
+    """It knows of what the first one lost: the log begins another life, and all are told once."""
+    async with proxied(server) as proxy, new_hub(url=proxy.url) as away, reading(away, "a") as reader:
+        await away.publish("a", "1")
+        server.cli("SAVE")
+        await away.publish("a", "2")
+        await reader.has("1", "2")
+        proxy.cut()
+        await anyio.to_thread.run_sync(server.restart)
+        async with new_hub(server) as hub:
+            await hub.publish("a", "3")
+        server.cli("SAVE")
+        await anyio.to_thread.run_sync(server.restart)
+        async with new_hub(server) as hub, reading(hub, "a") as other:
+            await hub.publish("a", "4")
+            await other.has("4")
+            proxy.open = True
+            await reader.until(lambda one: one.gaps)
+            await away.publish("a", "5")
+            await reader.has("1", "2", "3", "4", "5")
+            await other.has("4", "5")
+        assert reader.gaps == other.gaps == ["epoch"]
+
+
+async def test_the_holes_are_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """After very many restarts the oldest holes are one, so that nobody who had something from a hole is not told."""
+    holes = ["10-20", "30-40", *(f"{n}0-{n}5" for n in range(5, 35))]
+    async with new_hub():
+        shared_redis.cli("HSET", keys("m"), "r", "another", "h", " ".join(holes))
+    async with new_hub() as hub:
+        kept = shared_redis.cli("HGET", keys("m"), "h").split()
+        assert kept[:-1] == ["10-40", *holes[2:]]
+        first, _, following = kept[-1].partition("-")
+        assert int(holes[-1].partition("-")[2]) < int(first) < int(following)
+        mine = epoch(hub)
+        assert (await resumed(hub, "a", f"{mine}-39"))[1] == ["fork"]
+        assert (await resumed(hub, "a", f"{mine}-45"))[1] != ["fork"]
+        assert (await resumed(hub, "a", f"{mine}-53"))[1] == ["fork"]
 
 
 async def test_a_position_of_the_life_before(
@@ -142,6 +256,77 @@ async def test_options_by_channel(new_hub: NewHub, shared_redis: RedisServer, ke
     assert 50_000 < int(shared_redis.cli("PTTL", keys("s:some"))) <= 60_000
 
 
+@pytest.mark.parametrize("size", [-5, 10.5, True, "7", 1 << 63])
+async def test_a_size_that_cannot_be(new_hub: NewHub, size: object) -> None:
+    """It is refused, by whom it is given, or, where a function returns it, by whom it is used; nothing is lost."""
+    with pytest.raises(ValueError, match=f"history_size={size!r}: must be a whole number of events"):
+        new_hub(history_size=size)
+    async with new_hub() as hub, new_hub(history_size=lambda _: size) as wrong:
+        await hub.publish("a", "1")
+        with pytest.raises(BackendError, match=f"history_size of the channel 'a' is {size!r}: must be a whole"):
+            await wrong.publish("a", "2")
+        assert [event.data for event in await hub.history("a")] == ["1"]
+
+
+@pytest.mark.parametrize("ttl", [0, -5, float("inf"), float("nan"), sys.maxsize, "7"])
+async def test_a_time_to_live_that_cannot_be(new_hub: NewHub, ttl: object) -> None:
+    """It is refused as a size is."""
+    with pytest.raises(ValueError, match=f"history_ttl={ttl!r}: must be seconds above 0 and at most 10000000000"):
+        new_hub(history_ttl=ttl)
+    async with new_hub(history_ttl=lambda _: ttl) as wrong:
+        with pytest.raises(BackendError, match=f"history_ttl of the channel 'a' is {ttl!r}: must be seconds"):
+            await wrong.publish("a", "2")
+
+
+async def test_the_largest_bounds(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """What is kept for as good as ever is kept."""
+    async with new_hub(history_size=sys.maxsize, history_ttl=10**10) as hub:
+        given = await ids(hub, "a", 3)
+        assert await resumed(hub, "a", given[0]) == (["1", "2"], [])
+    assert int(shared_redis.cli("PTTL", keys("s:a"))) > 10**13 - 60_000
+
+
+async def restricted(server: RedisServer, name: str, *rules: str) -> str:
+    """Make a user who may do all but these; return the URL."""
+    server.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all", *rules)
+    return server.url.replace("//", f"//{name}:pw@")
+
+
+async def test_a_user_who_may_not_add_destroys_nothing(new_hub: NewHub, server: RedisServer) -> None:
+    """What cannot be stored is an error, and what was stored before it stays."""
+    url = await restricted(server, "me", "-xadd")
+    async with new_hub(server) as hub, new_hub(url=url) as other:
+        first = await hub.publish("a", "1")
+        with pytest.raises(BackendError, match="not published: Redis refused: ") as caught:
+            await other.publish("a", "2")
+        assert not isinstance(caught.value, PublishUnknownError)
+        assert await resumed(hub, "a", first or "") == ([], [])
+        assert [event.data for event in await hub.history("a")][:1] == ["1"]
+
+
+@pytest.mark.parametrize("rules", [("-pexpire",), ("-zadd",), ("resetchannels", "&*:c:b"), ("-set",)])
+async def test_what_is_stored_is_not_said_to_be_refused(
+    new_hub: NewHub, server: RedisServer, name: str, rules: tuple[str, ...]
+) -> None:
+    """What Redis refuses once an event is stored leaves it unknown whether it was published, and to other channels."""
+    url = await restricted(server, "me", *rules)
+    async with new_hub(server) as hub, new_hub(url=url, name=name) as other, reading(hub, "b") as reader:
+        with pytest.raises(PublishUnknownError, match="published in part, because Redis refused: "):
+            await other.publish(["a", "b"], "1", idempotency_key="key")
+        await reader.has("1")
+        assert [event.data for event in await hub.history("a")] == ["1"]
+
+
+async def test_without_history_an_event_that_is_announced_in_part(new_hub: NewHub, server: RedisServer) -> None:
+    """It reaches the channels that it may reach, and whoever publishes hears of the others."""
+    url = await restricted(server, "me", "resetchannels", "&*:c:b")
+    async with new_hub(server, history_size=0) as hub, new_hub(url=url, history_size=0) as other:
+        async with reading(hub, "b") as reader:
+            with pytest.raises(PublishUnknownError, match="published in part"):
+                await other.publish(["a", "b"], "1")
+            await reader.has("1")
+
+
 async def test_pages_of_very_many_channels(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """With more channels than fit, each is read in small pieces, and the order is kept."""
     monkeypatch.setattr("sse_asgi.backends.redis._history.CATCH_UP", 1)
@@ -165,7 +350,7 @@ async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, ke
         with pytest.raises(BackendError, match="not published: Redis refused: WRONGTYPE"):
             await hub.publish("a", "2")
         shared_redis.cli("DEL", keys("i"))
-        shared_redis.cli("HSET", keys("m"), "f", "nonsense")
+        shared_redis.cli("HSET", keys("m"), "h", "nonsense")
         with pytest.raises(BackendError, match="holds no numbers"):
             await hub.history("a")
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -121,6 +122,23 @@ async def test_a_clock_that_was_set_back(new_hub: NewHub, shared_redis: RedisSer
         assert reader.gaps == resumed.gaps == []
 
 
+async def test_a_clock_that_was_set_forward(new_hub: NewHub) -> None:
+    """Events that seem to be from the far future are there once the clock is looked at again."""
+    month = 30 * 86_400
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        feed, position = worker.feed, worker.feed.position
+        feed.clock -= month  # as if the server's had been a month behind
+        feed.position = position._replace(sequence=position.sequence - month * 1_000_000)
+        feed._sequence, feed._bound = feed.position.sequence, 0
+        await hub.publish("a", "1")
+        await reader.until(lambda _: feed.ignored)
+        assert reader.texts == []
+        worker.session.look()
+        await reader.has("1")
+        assert reader.gaps == []
+
+
 # Cancelling
 
 
@@ -221,7 +239,29 @@ async def test_a_reader_that_is_cancelled_at_every_await(
             assert hub._registry is not None
             assert hub._registry._channels == {}
 
-        assert await cancelled_everywhere(visit, check) > 2
+        assert await cancelled_everywhere(visit, check) > 1
+
+
+# Many readers
+
+
+async def test_a_crowd_that_reads_history_at_once(
+    server: RedisServer, new_hub: NewHub, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the log begins another life all readers read again, and neither Redis nor publishing is taken for dead."""
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(new_hub(server, timeout=0.5))
+        other = await stack.enter_async_context(new_hub(server))
+        readers = [await stack.enter_async_context(reading(hub, "a")) for _ in range(300)]
+        for number in range(200):
+            await other.publish("a", str(number))
+        await asyncio.gather(*(reader.until(lambda one: len(one.texts) == 200) for reader in readers))
+        server.cli("HSET", f"sse:{{{name}}}:m", "e", "0badc0de")
+        await readers[0].until(lambda one: one.gaps)
+        await hub.publish("a", "new")
+        await asyncio.gather(*(reader.until(lambda one: one.texts[-1:] == ["new"]) for reader in readers))
+    assert {tuple(reader.gaps) for reader in readers} == {("epoch",)}
+    assert "no answer" not in caplog.text
 
 
 # Many channels

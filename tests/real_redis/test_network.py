@@ -14,6 +14,7 @@ from real_redis.proxy import proxied
 from real_redis.readers import reading
 from sse_asgi import Hub, PublishUnknownError, ServerSentEvent
 from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis._address import read_address
 from sse_asgi.backends.redis._session import Session
 
 pytestmark = pytest.mark.anyio
@@ -273,3 +274,68 @@ async def test_a_demoted_master_refuses(new_server: NewServer, server: RedisServ
         await publishing
         await reader.has("1", "2")
         assert reader.gaps == []
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+async def test_an_answer_of_a_server_that_was_left(
+    new_server: NewServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """What it stored after another took over may be lost: the event is unknown, or with a key sent to the other."""
+    old, new = new_server().start(), new_server().start()
+    async with new_hub(old) as hub, reading(hub, "a") as reader:
+        backend = hub.backend
+        assert isinstance(backend, RedisBackend)
+        assert backend._worker is not None
+        assert backend._worker.session is not None
+        await hub.publish("a", "0")  # from now on the server has the script
+        await reader.has("0")
+        old.stop()
+        publish = asyncio.create_task(hub.publish("a", "1", idempotency_key=key))
+        await anyio.sleep(0.05)  # it is on its way
+        monkeypatch.setattr(backend._addresses, "find", read_address(new.url).find)
+        backend._worker.session.fail("for a test")
+        await reader.until(lambda one: one.gaps == ["epoch"])
+        old.cont()
+        if key is None:
+            with pytest.raises(PublishUnknownError, match="another server had taken over when it answered"):
+                await publish
+        else:
+            stored = await publish
+            await reader.until(lambda one: one.ids[1:] == [stored])
+
+
+async def test_catching_up_leaves_time_for_others(
+    new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While many missed events are handed over, the loop goes on, and a session that ends meanwhile loses none."""
+    turns: list[int] = []
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a", buffer_size=1000) as reader:  # it need not read history itself
+            worker = far.backend._worker  # type: ignore[attr-defined]
+            decode = worker.decode
+
+            def count(*arguments: Any) -> Any:
+                turns.append(ticks)
+                if len(turns) == 300:
+                    worker.session.fail("for a test")
+                return decode(*arguments)
+
+            monkeypatch.setattr(worker, "decode", count)
+            proxy.cut()
+            await state_is(far, "down")
+            await asyncio.gather(*(hub.publish("a", str(number)) for number in range(1000)))
+            ticking = asyncio.create_task(tick())
+            proxy.open = True
+            await reader.until(lambda one: len(one.texts) == 1000)
+            ticking.cancel()
+            assert sorted(map(int, filter(None, reader.texts))) == list(range(1000))
+            assert reader.gaps == []
+    assert len(set(turns[300:])) > 2

@@ -1,6 +1,7 @@
 """What a hub says when its Redis cannot be used, and that it says it once."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from real_redis.launcher import RedisServer, free_port
 from real_redis.readers import reading
-from sse_asgi import Hub
+from sse_asgi import Hub, backends
+from sse_asgi.backends.base import Member
 from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis._session import PLAIN_VERBS, SHARDED_VERBS
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +65,19 @@ async def test_another_database(new_hub: NewHub, shared_redis: RedisServer, name
     assert shared_redis.cli("-n", "3", "EXISTS", f"sse:{{{name}}}:m") == "1"
 
 
+@pytest.mark.parametrize(
+    ("credentials", "advice"), [(":right@", []), ("", ["it wants a password"]), (":wrong@", ["it refuses the user"])]
+)
+async def test_another_database_of_a_server_with_a_password(
+    new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, credentials: str, advice: list[str]
+) -> None:
+    """The database is chosen once the server knows who asks, so that what is wrong with the password is said."""
+    server = new_server("--requirepass", "right").start()
+    async with new_hub(url=server.url.replace("//", f"//{credentials}") + "/1") as hub:
+        assert hub.state == ("down" if advice else "up")
+    assert [one.partition(" cannot be used: ")[2][:19] for one in said(caplog)] == advice
+
+
 async def test_a_replica(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
     """A replica is refused with the way to find its master."""
     replica = new_server("--replicaof", "127.0.0.1", str(free_port())).start()
@@ -89,11 +105,27 @@ async def test_missing_rights(
     assert missing in errors[0]
 
 
+def documented_rules() -> list[str]:
+    lines = (Path(__file__).parents[2] / "docs" / "redis.md").read_text().splitlines()
+    return [rule for line in lines if line.startswith(("    ~", "    +")) for rule in line.split()]
+
+
+def test_the_documented_rights_name_all_commands() -> None:
+    """Whatever is sent, from a script or without one, and nothing else."""
+    directory = Path(backends.redis.__file__).parent
+    scripts = "".join(one.read_text() for one in directory.glob("*.lua"))
+    modules = "".join(one.read_text() for one in directory.glob("*.py"))
+    sent = re.findall(r"(?:call|attempt)\((?:event, )?'([A-Z]+)'", scripts)
+    sent += re.findall(r'(?:call|request)\((?:\w+, )?"([A-Z]+)"', modules)
+    assert {"XADD", "PEXPIRE", "HKEYS", "HMGET"} < set(sent)
+    named = {rule[1:].partition("|")[0].upper() for rule in documented_rules() if rule.startswith("+")}
+    others = {"HELLO", "CLIENT", *PLAIN_VERBS, *SHARDED_VERBS}
+    assert named == {*sent, *others}
+
+
 async def test_the_documented_rights_are_enough(new_server: NewServer, new_hub: NewHub) -> None:
     """A user with the rules that docs/redis.md names, and no others, can do all that a hub does."""
-    lines = (Path(__file__).parents[2] / "docs" / "redis.md").read_text().splitlines()
-    rules = [rule for line in lines if line.startswith(("    ~", "    +")) for rule in line.split()]
-    server = new_server("--user", "me", "on", ">pw", "resetchannels", *rules).start()
+    server = new_server("--user", "me", "on", ">pw", "resetchannels", *documented_rules()).start()
     url = server.url.replace("//", "//me:pw@") + "/1?client_name=me"
     async with new_hub(url=url) as hub, new_hub(url=url, history_size=0, name="plain") as plain:
         async with reading(hub, "a", "b") as reader, reading(plain, "a", "b") as other:
@@ -106,6 +138,35 @@ async def test_the_documented_rights_are_enough(new_server: NewServer, new_hub: 
             await reader.has("1", "2")
             assert reader.gaps == []
         assert len(await hub.history("a")) == 2
+
+
+@pytest.mark.parametrize("size", [0, 10])
+async def test_the_documented_rights_are_enough_for_presence(new_server: NewServer, new_hub: NewHub, size: int) -> None:
+    """The same user may list who is here, and let go of whom nobody hears of any more."""
+    server = new_server("--user", "me", "on", ">pw", "resetchannels", *documented_rules()).start()
+    ada, bob = Member("a", "ada"), Member("a", "bob")
+    async with new_hub(url=server.url.replace("//", "//me:pw@"), history_size=size) as hub:
+        await hub.backend.attend("one", lease=0.01, entered=[ada])
+        with anyio.fail_after(5):
+            while await hub.backend.present("a") != ["bob"]:
+                await hub.backend.attend("two", lease=0.05, entered=[bob])
+        await hub.backend.attend("two", lease=60, left=[bob])
+        assert await hub.backend.present("a") == []
+
+
+async def test_the_documented_rights_are_enough_on_a_cluster(cluster: list[RedisServer], new_hub: NewHub) -> None:
+    """The same user finds its node there, and knows the others."""
+    for node in cluster:
+        node.cli("ACL", "SETUSER", "me", "on", ">pw", "resetchannels", *documented_rules())
+        with anyio.fail_after(20):
+            while "cluster_state:ok" not in node.cli("CLUSTER", "INFO"):
+                await anyio.sleep(0.05)
+    async with new_hub(url=f"redis+cluster://me:pw@127.0.0.1:{cluster[0].port}") as hub:
+        async with reading(hub, "a") as reader:
+            await hub.publish("a", "1")
+            await reader.has("1")
+        nodes = hub.backend._addresses._nodes  # type: ignore[attr-defined]
+        assert {next(nodes)["port"] for _ in range(4)} == {node.port for node in cluster}
 
 
 async def test_an_evicting_policy(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:

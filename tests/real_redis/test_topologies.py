@@ -10,7 +10,7 @@ from redis.crc import key_slot
 
 from real_redis.launcher import RedisServer, free_port, move_slot
 from real_redis.readers import reading
-from sse_asgi import Hub
+from sse_asgi import BackendError, Hub
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +79,129 @@ async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str)
             await one.has("1", "2")
             await two.has("1", "2")
             assert one.gaps == two.gaps == []
+
+
+async def test_a_slot_of_which_the_first_key_has_gone_ahead(
+    cluster: list[RedisServer], new_hub: NewHub, name: str
+) -> None:
+    """The hub is down until the others have followed, and then goes on where it was."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = str(key_slot(name.encode()))
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    async with new_hub(url=url, timeout=0.3) as hub, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        ids = {node: node.cli("CLUSTER", "MYID") for node in (owner, other)}
+        other.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[owner])
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[other])
+        move = ["MIGRATE", "127.0.0.1", str(other.port), "", "0", "5000", "KEYS"]
+        owner.cli(*move, f"sse:{{{name}}}:m")
+        with pytest.raises(BackendError):
+            await hub.publish("a", "refused")
+        await until(lambda: hub.state == "down")
+        owner.cli(*move, *owner.cli("CLUSTER", "GETKEYSINSLOT", slot, "10").split())
+        for node in (other, owner):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[other])
+        await until(lambda: hub.state == "up")
+        await hub.publish("a", "2")
+        await reader.has("1", "2")
+        assert reader.gaps == []
+
+
+async def test_without_history_a_slot_that_is_being_moved(
+    cluster: list[RedisServer], new_hub: NewHub, name: str
+) -> None:
+    """An event for one channel passes, and one for several waits."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = key_slot(name.encode())
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}", history_size=0) as hub:
+        async with reading(hub, "a") as reader:
+            port = hub.backend._worker.session.server.address._port  # type: ignore[attr-defined]
+            owner = next(node for node in cluster if node.port == port)
+            other = next(node for node in cluster if node is not owner)
+            owner.cli("CLUSTER", "SETSLOT", str(slot), "MIGRATING", other.cli("CLUSTER", "MYID"))
+            await hub.publish("a", "1")
+            waits = asyncio.create_task(hub.publish(["a", "b"], "2"))
+            assert not (await asyncio.wait([waits], timeout=0.3))[0]
+            await reader.has("1")
+            owner.cli("CLUSTER", "SETSLOT", str(slot), "STABLE")
+            await waits
+            await reader.has("1", "2")
+
+
+async def test_a_page_that_is_reloaded_on_a_cluster(cluster: list[RedisServer], new_hub: NewHub) -> None:
+    """A channel that is left and entered at once has not moved: the session stays."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}") as hub:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        session = worker.session
+        page = await hub.subscribe("a").__aenter__()
+        for _ in range(10):
+            await page.__aexit__()
+            page = await hub.subscribe("a").__aenter__()
+        async with reading(hub, "a") as reader:
+            await hub.publish("a", "1")
+            await reader.has("1")
+        assert worker.session is session
+        assert dict(worker.feed._parting) == {}
+
+
+async def test_a_slot_that_is_being_moved(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
+    """Channels that exist go on as before; what is new waits until it can be stored, and no session ends for it."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = str(key_slot(name.encode()))
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}") as hub, reading(hub, "a", "b") as reader:
+        await hub.publish("a", "1")
+        session = hub.backend._worker.session  # type: ignore[attr-defined]
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", other.cli("CLUSTER", "MYID"))
+        await hub.publish("a", "2")
+        await reader.has("1", "2")
+        tasks = [asyncio.create_task(hub.publish("b", "3")), asyncio.create_task(hub.history("b"))]
+        assert not (await asyncio.wait(tasks, timeout=0.3))[0]
+        owner.cli("CLUSTER", "SETSLOT", slot, "STABLE")
+        await asyncio.gather(*tasks)
+        await reader.has("1", "2", "3")
+        assert hub.backend._worker.session is session  # type: ignore[attr-defined]
+
+
+async def test_a_slot_that_does_not_arrive(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
+    """Whoever publishes waits no longer than for a Redis that is away."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = str(key_slot(name.encode()))
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=0.3) as hub:
+        await hub.publish("a", "1")
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", other.cli("CLUSTER", "MYID"))
+        with pytest.raises(BackendError, match="not published: Redis refused: TRYAGAIN"):
+            await hub.publish("b", "2")
+
+
+async def test_the_node_of_the_url_dies(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
+    """The others are known by then, and lead to the owner of the slot."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot = str(key_slot(name.encode()))
+    async with new_hub(url=cluster[0].url) as hub:
+        await hub.publish("a", "1")
+    owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+    seed = next(node for node in cluster if node is not owner)
+    async with new_hub(url=f"redis+cluster://127.0.0.1:{seed.port}") as hub, reading(hub, "a") as reader:
+        worker = hub.backend._worker  # type: ignore[attr-defined]
+        session = worker.session
+        seed.kill()
+        owner.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: worker.session not in (None, session), patience=5)
+        await hub.publish("a", "2")
+        await reader.has("2")
+
+
+async def test_a_user_who_may_not_know_the_nodes(cluster: list[RedisServer], new_hub: NewHub) -> None:
+    """The nodes of the URL have to do, and the hub works."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    for node in cluster:
+        node.cli("ACL", "SETUSER", "me", "on", ">pw", "~*", "&*", "+@all", "-cluster")
+    async with new_hub(url=f"redis+cluster://me:pw@127.0.0.1:{cluster[0].port}") as hub:
+        assert await hub.publish("a", "1")

@@ -30,12 +30,14 @@ from sse_asgi import (
     HubClosedError,
     MemoryBackend,
 )
+from sse_asgi import _publishing as publishing_module
 from sse_asgi._runtime import coroutines
 from sse_asgi._shutdown import current_notice
 
 SEND_TIMEOUT = float(os.environ.get("SEND_TIMEOUT", "30"))
 PING_INTERVAL = float(os.environ.get("PING_INTERVAL", "15"))
 MAX_LIFETIME = float(os.environ["MAX_LIFETIME"]) if "MAX_LIFETIME" in os.environ else None
+publishing_module.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "30"))
 
 hub = Hub(MemoryBackend(history_size=100), ping_interval=PING_INTERVAL)
 limit = ConnectionLimit(int(os.environ.get("MAX_CONNECTIONS", "100000")))
@@ -195,7 +197,12 @@ app = Starlette(
             for endpoint in (idle, busy, flood, sync, foreign, foreign_flood, sse_starlette, publish, census)
         ),
         Mount("/fastapi", fastapi),
-        Mount("/hub", EventSourceApp(hub, send_timeout=SEND_TIMEOUT, max_lifetime=MAX_LIFETIME or 1800)),
+        Mount(
+            "/hub",
+            EventSourceApp(
+                hub, send_timeout=SEND_TIMEOUT, max_lifetime=MAX_LIFETIME or 1800, publish=lambda *_: None, max_wait=60
+            ),
+        ),
     ],
     lifespan=lifespan,
 )

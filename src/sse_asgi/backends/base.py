@@ -1,11 +1,14 @@
 """The contract between a hub and what carries and keeps its events."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
 from .._position import Position
+
+NO_PRESENCE = "this backend does not keep who is here: implement `attend` and `present`"
 
 
 class Sink(Protocol):
@@ -28,6 +31,18 @@ class Sink(Protocol):
 
     def state(self, *, up: bool) -> None:
         """Say whether the backend is reachable; a hub starts with True."""
+
+
+class Member(NamedTuple):
+    """Somebody who is here.
+
+    Attributes:
+        channel: Where.
+        identity: Who.
+    """
+
+    channel: str
+    identity: str
 
 
 class Backend(ABC):
@@ -83,6 +98,12 @@ class Backend(ABC):
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
         """Stop delivering these channels; the hub has no reader of them any more."""
 
+    async def reach(self) -> None:  # noqa: B027 - most have nothing to do
+        """Tell the sink of everything that was published so far on its channels; wait as `subscribe` does.
+
+        A backend that has delivered an event when its `publish` returns, everywhere, has nothing to do.
+        """
+
     @abstractmethod
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of what is kept of these channels, merged in the order of the log; wait as `subscribe` does.
@@ -96,3 +117,41 @@ class Backend(ABC):
             upto: Entries after this position are left out.
             limit: The most entries to return.
         """
+
+    # Who is here; a backend need not know, and then `presence=True` is refused.
+
+    async def attend(
+        self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
+    ) -> int:
+        """List whom a process has here; repeating a call changes nothing.
+
+        With the first process that lists an identity, `sse.join` is published to its channel, and with the last that
+        does not any more, `sse.leave`: see `presence_event`. Processes whose lease ran out are taken for gone, but not
+        after an outage, when nobody could be heard: they have as much time again.
+
+        Args:
+            process: Whoever calls.
+            lease: Seconds for which it is not gone.
+            entered: Whom to list for it, besides those who are.
+            left: Whom not to list any more.
+
+        Returns:
+            How many are listed for it now.
+
+        Raises:
+            BackendError: The backend refused, or was lost on the way.
+        """
+        raise NotImplementedError(NO_PRESENCE)
+
+    async def present(self, channel: str) -> Collection[str]:
+        """Return the identities that any process has listed on a channel.
+
+        Raises:
+            BackendError: The backend refused, or was lost on the way.
+        """
+        raise NotImplementedError(NO_PRESENCE)
+
+
+def presence_event(kind: str, identity: str) -> ServerSentEvent:
+    """Return what is published when somebody comes (`join`) or goes (`leave`)."""
+    return ServerSentEvent({"identity": identity}, event=f"sse.{kind}")

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 from argparse import ArgumentParser
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice, takewhile
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
 from .._position import Position, new_epoch
 from .._shutdown import uvicorn_server
-from .base import Backend, Sink
+from .base import Backend, Member, Sink, presence_event
 
 logger = logging.getLogger("sse_asgi")
 
@@ -104,6 +104,9 @@ class MemoryBackend(Backend):
         self._emptied_before = _Loss(0, "evicted")
         self._published: OrderedDict[str, tuple[float, Position | None]] = OrderedDict()
         self._sinks: list[Sink] = []
+        self._attending: dict[str, set[Member]] = {}
+        self._leases: dict[str, float] = {}
+        self._present: dict[str, Counter[str]] = {}
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
         """Deliver every event to this sink."""
@@ -161,6 +164,47 @@ class MemoryBackend(Backend):
         entries = list(islice((next(same) for _, same in groupby(merged, key=_sequence)), limit + 1))
         following = entries[limit - 1].position if len(entries) > limit else None
         return History(entries[:limit], following, loss and loss.reason, loss.sequence if loss else 0)
+
+    async def attend(
+        self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
+    ) -> int:
+        """List whom a hub has here; a hub that was closed is gone when its lease has run out."""
+        now = time.monotonic()
+        mine = self._attending.setdefault(process, set())
+        self._leases[process] = now + lease
+        for other in [one for one, end in self._leases.items() if end < now]:
+            await self._dismiss(self._attending.pop(other))
+            del self._leases[other]
+        await self._welcome(set(entered) - mine)
+        await self._dismiss(mine.intersection(left))
+        mine.update(entered)
+        mine.difference_update(left)
+        return len(mine)
+
+    async def _welcome(self, members: Collection[Member]) -> None:
+        for member in members:
+            here = self._present.setdefault(member.channel, Counter())
+            here[member.identity] += 1
+            if here[member.identity] == 1:
+                await self._publish_presence("join", member)
+
+    async def _dismiss(self, members: Collection[Member]) -> None:
+        for member in members:
+            here = self._present[member.channel]
+            here[member.identity] -= 1
+            if not here[member.identity]:
+                del here[member.identity]
+                await self._publish_presence("leave", member)
+            if not here:
+                del self._present[member.channel]
+
+    async def _publish_presence(self, kind: str, member: Member) -> None:
+        event = presence_event(kind, member.identity)
+        await self.publish((member.channel,), event, key=None, idempotency_key=None)
+
+    async def present(self, channel: str) -> Collection[str]:
+        """Return who was listed and not dismissed."""
+        return self._present.get(channel, ())
 
     def _loss_after(self, after: Position, channels: tuple[str, ...]) -> "_Loss | None":
         if after.epoch != self._position.epoch:

@@ -7,7 +7,7 @@ reply at a time, and its PubSub subscribes again without saying that messages we
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,11 +86,16 @@ class Addresses:
         """
         self.shown = ", ".join(Address(make(**node)).shown for node in nodes)
         self._make = make
+        self._first = nodes
         self._nodes = itertools.cycle(nodes)
 
     async def find(self) -> Address:
         """Return where to connect to now."""
         return Address(self._make(**next(self._nodes)))
+
+    def learn(self, nodes: Collection[tuple[str, int]]) -> None:
+        """Ask these as well from now on, until others are named."""
+        self._nodes = itertools.cycle([*self._first, *({"host": host, "port": port} for host, port in nodes)])
 
     def at(self, host: str, port: int) -> Address:
         """Return another node of the same cluster, or the master that Sentinel named."""

@@ -1,29 +1,36 @@
 """A log in Redis: the public face."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ..._event import History, RenderedEvent, ServerSentEvent
 from ..._position import Position
 from ..._runtime import on_asyncio
 from ...exceptions import BackendError
-from ..base import Backend, Sink
+from ..base import Backend, Member, Sink
 from ._address import read_address
 from ._history import Recovery
 from ._keys import Keys
 from ._link import LinkLostError
 from ._message import payload
+from ._presence import Attendance
 from ._publisher import Publisher
 from ._resp import ReplyError
 from ._scripts import Scripts
-from ._session import is_elsewhere
+from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._worker import Worker
 
+T = TypeVar("T")
 Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
+MAX_SIZE = (1 << 63) - 1  # what Redis counts to
+MAX_TTL = 10_000_000_000
+SIZES = "a whole number of events, at least 0"
+TTLS = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
 
 
 class RedisBackend(Backend):
@@ -54,7 +61,7 @@ class RedisBackend(Backend):
             name: Which hub of this Redis it is.
             prefix: What the names of all its keys begin with.
             history_size: Events kept for each channel, or a function of its name; 0 keeps none anywhere, and then
-                nothing can be replayed.
+                nothing can be replayed. What a function returns is checked when it is used: a BackendError.
             history_ttl: Seconds that an event is kept, or a function of the channel's name; None keeps it until there
                 are too many.
             timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
@@ -65,14 +72,16 @@ class RedisBackend(Backend):
         if timeout <= 0 or not math.isfinite(timeout):
             msg = f"timeout={timeout}: must be a number of seconds above 0"
             raise ValueError(msg)
-        size, ttl = _sizes(history_size), _ttls(history_ttl)
+        size = _by_channel("history_size", history_size, _is_size, SIZES)
+        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
         self._keeps = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
         self._recovery = Recovery(self._keys, ttl)
-        self._publisher = Publisher(self._keys, self._scripts, size, ttl, timeout, keeps=self._keeps)
+        self._publisher = Publisher(self._keys, self._scripts, size, _milliseconds(ttl), timeout, keeps=self._keeps)
+        self._attendance = Attendance(self._keys, self._scripts, size, _milliseconds(ttl), keeps=self._keeps)
         self._worker: Worker | None = None
 
     @property
@@ -138,9 +147,18 @@ class RedisBackend(Backend):
         try:
             await worker.join(joining)
         except BaseException:
-            await self.unsubscribe(channels)
+            worker.part(list(joining))
             raise
         return worker.feed.position
+
+    async def reach(self) -> None:
+        """Read on until what comes is later than now; wait for as long as Redis is away."""
+        worker = self._opened()
+        reached = False
+        while not reached:
+            with contextlib.suppress(LinkLostError):
+                await worker.reach()
+                reached = True
 
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
         """Part from these channels, without waiting."""
@@ -157,40 +175,92 @@ class RedisBackend(Backend):
             BackendError: Redis refused.
         """
         worker = self._opened()
+
+        async def read(session: Session) -> History:
+            async with worker.reading:
+                session.check()
+                page = await self._recovery.read(session.server, channels, after, upto, limit)
+            if page.epoch != upto.epoch:  # the readers are told, and read again
+                await worker.follow(session, page.epoch)
+                return History((), after)
+            if page.whole is None and after is not None and after > upto:
+                await worker.reach()
+            return page.history(worker.decode)
+
+        return await self._repeat(read, "to read history")
+
+    async def attend(
+        self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
+    ) -> int:
+        """List whom a process has here, in one round trip; wait for as long as Redis is away."""
+        return await self._repeat(
+            lambda session: self._attendance.attend(
+                session, self._epoch, process, lease=lease, entered=entered, left=left
+            ),
+            "to list who is here",
+        )
+
+    async def present(self, channel: str) -> Collection[str]:
+        """Return who is listed on a channel; wait for as long as Redis is away."""
+        return await self._repeat(
+            lambda session: self._attendance.present(session, self._epoch, channel), "to tell who is here"
+        )
+
+    @property
+    def _epoch(self) -> str:
+        position = self._opened().feed.position
+        return "" if position is None else position.epoch
+
+    async def _repeat(self, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
+        """Ask one session after another for what may be repeated, until there is an answer."""
+        worker = self._opened()
         while True:
             session = await worker.commands()
             try:
-                page = await self._recovery.read(session.server, channels, after, upto, limit)
-                if page.epoch != upto.epoch:  # the readers are told, and read again
-                    await worker.follow(session, page.epoch)
-                    return History((), after)
-                if page.whole is None and after is not None and after > upto:
-                    await worker.reach()
+                return await ask(session)
             except LinkLostError:
                 continue
             except ReplyError as error:
-                if not is_elsewhere(error):
-                    msg = f"Redis refused to read history: {error}"
+                if is_moving(error):
+                    await asyncio.sleep(MOVING_SECONDS)
+                elif not is_elsewhere(error):
+                    msg = f"Redis refused {what}: {error}"
                     raise BackendError(msg) from error
-                session.fail(str(error))
-                continue
-            else:
-                return page.history(worker.decode)
+                else:
+                    session.fail(str(error))
 
 
-def _sizes(size: Sized) -> Callable[[str], int]:
-    if callable(size):
-        return size
-    if size < 0:
-        msg = f"history_size={size}: must be at least 0"
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _is_ttl(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 < value <= MAX_TTL)
+
+
+def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], advice: str) -> Callable[[str], Any]:
+    """Return a function of a channel's name, whose results are checked."""
+
+    def of(channel: str) -> Any:
+        value = given(channel)
+        if not fits(value):
+            msg = f"{option} of the channel {channel!r} is {value!r}: must be {advice}"
+            raise BackendError(msg)
+        return value
+
+    if callable(given):
+        return of
+    if not fits(given):
+        msg = f"{option}={given!r}: must be {advice}"
         raise ValueError(msg)
-    return lambda _: size
+    return lambda _: given
 
 
-def _ttls(ttl: Kept) -> Callable[[str], float | None]:
-    if callable(ttl):
-        return ttl
-    if ttl is not None and ttl <= 0:
-        msg = f"history_ttl={ttl}: must be above 0, or None; a history_size of at least 0 bounds it then"
-        raise ValueError(msg)
-    return lambda _: ttl
+def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:
+    """Give the time to live as the scripts take it: 0 is for ever."""
+
+    def of(channel: str) -> int:
+        seconds = ttl(channel)
+        return 0 if seconds is None else max(1, round(seconds * 1000))
+
+    return of

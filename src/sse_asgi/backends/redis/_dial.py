@@ -1,6 +1,7 @@
 """Opening a connection, and finding out whether that server can carry a hub."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -101,6 +102,19 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
         raise UnusableError(msg) from error
 
 
+async def learn_nodes(server: Server, addresses: Addresses) -> None:
+    """Have all nodes of a cluster asked when this one is away; those of the URL only if the user may not know them.
+
+    Raises:
+        LinkLostError: The connection ended.
+    """
+    if server.cluster:
+        with contextlib.suppress(ReplyError):
+            slots = await server.link.call("CLUSTER", "SLOTS")
+            nodes = dict.fromkeys((host, port) for _, _, *owners in slots for host, port, *_ in owners if host)
+            addresses.learn([(host.decode(), port) for host, port in nodes])
+
+
 def explain(text: str) -> UnusableError:
     """Add to an error reply what to do about it."""
     advice = next((advice for start, advice in ADVICE.items() if text.startswith(start)), None)
@@ -111,14 +125,13 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
     try:
         await address.connect(link)
         clock = -time.monotonic()
-        select = [link.call("SELECT", address.db)] if address.db else []
         hello, role, info, memory, now, *_ = await asyncio.gather(
             link.call(*await address.hello()),
             link.call("ROLE"),
             link.call("INFO", "server"),
             link.call("INFO", "memory"),
             link.call("TIME"),
-            *select,
+            *([link.call("SELECT", address.db)] if address.db else []),  # after HELLO, which says who we are
             link.call("EXISTS", probe),
         )
         clock += int(now[0]) + int(now[1]) / 1_000_000

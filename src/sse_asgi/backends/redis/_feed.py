@@ -14,6 +14,9 @@ connection itself, so that its answer comes after every event up to it), and by 
 
 import logging
 import math
+import re
+import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -26,13 +29,19 @@ from ._message import PLAIN_EPOCH, entry
 logger = logging.getLogger("sse_asgi")
 
 HELD = 10_000
-MAX_SEQUENCE = 1 << 53  # what Lua counts exactly
+DAY = 86_400_000_000
 MESSAGES = (b"message", b"smessage")
-EPOCH_DIGITS = 8
+PARTINGS = (b"unsubscribe", b"sunsubscribe")
+EPOCH = re.compile(rb"[0-9a-f]{8}")
 # What Position(...) does, in half the time.
 new_position = tuple.__new__
 
 ANOTHER_LIFE = "its log began another life"
+FOREIGN = "not of this library, or broken; it and its like are ignored"
+MIXED = (
+    "of a process that opens this hub with history_size=0 while another does not, and neither gets the other's "
+    "events: give all of them the same history_size"
+)
 
 
 class Channel:
@@ -61,8 +70,10 @@ class Feed:
         sinks: Who is told; they come and go.
         position: See above; None before the first mark, and without history.
         keeps: Whether there is a history.
+        clock: The server's clock at our monotonic time 0, in seconds.
         ignored: How many messages and entries were not ours.
         fail: Ends the session that is on.
+        look: Has it find out whether the log is still the same.
     """
 
     def __init__(self, keys: Keys, *, keeps: bool) -> None:
@@ -77,12 +88,17 @@ class Feed:
         self.sinks: list[Sink] = []
         self.position: Position | None = None
         self._sequence = -1
+        self.clock = 0.0
+        self._bound = 0
         self.ignored = 0
         self.keeps = keeps
         self._epoch_text, self._epoch, self._id = "", b"", b""
         self._held: list[tuple[Channel, bytes]] | None = None
         self._again = False
+        self._parting: Counter[bytes] = Counter()
+        self._said: set[str] = set()
         self.fail: Callable[[str], None] = lambda _: None
+        self.look: Callable[[], None] = lambda: None
 
     # Which channels
 
@@ -104,9 +120,14 @@ class Feed:
             del self.channels[topic]
         return not channel.users
 
+    def part(self, topics: Collection[bytes]) -> None:
+        """Expect an answer to having unsubscribed from these."""
+        self._parting.update(topics)
+
     def leave(self) -> None:
         """Expect nothing: the connection is a new one."""
         self._held = None
+        self._parting.clear()
         for channel in self.channels.values():
             channel.last = math.inf
 
@@ -124,24 +145,29 @@ class Feed:
                 self._held.append((channel, push[2]))
             else:
                 self._again = True
-        elif push[0] == b"sunsubscribe" and push[1] in self.channels:
+        elif push[0] in PARTINGS:
+            self._parted(push[1])
+
+    def _parted(self, topic: bytes) -> None:
+        if self._parting[topic] > 1:
+            self._parting[topic] -= 1
+        elif self._parting.pop(topic, 0) == 0 and topic in self.channels:  # nobody asked for it
             self.fail("the cluster moved the hub's slot")
 
     def _take(self, channel: Channel, message: bytes) -> None:
         """Take one message: this runs for each one that arrives."""
         try:
-            head, _, frame = message.partition(b"\n")
-            epoch, digits, previous, header = head.split(b" ", 3)
+            epoch, digits, previous, data = message.split(b" ", 3)
             if epoch != self._epoch:
-                self._take_foreign(channel, epoch, header, frame)
+                self._take_foreign(channel, epoch, digits, data)
                 return
             sequence = int(digits)
-            if not digits.isdigit() or sequence > MAX_SEQUENCE:
+            if not digits.isdigit() or (sequence > self._bound and self.is_beyond(sequence)):
                 raise ValueError  # noqa: TRY301 - handled as all that is not ours
             if sequence <= channel.last:
                 return
             position = new_position(Position, (self._epoch_text, sequence))
-            one = entry(channel.names, position, self._id + digits + b"\n", header, frame)
+            one = entry(channel.names, position, self._id + digits, data)
             hole = previous != channel.digits and int(previous) > channel.last
         except ValueError:
             self.ignore(f"a message on the channel {channel.names[0]!r}")
@@ -150,28 +176,42 @@ class Feed:
             self.lose("lost", channel.names)
         channel.last, channel.digits = sequence, digits
         if sequence > self._sequence:
-            self.deliver(one, position)
-
-    def _take_foreign(self, channel: Channel, epoch: bytes, header: bytes, frame: bytes) -> None:
-        """Take a message without a place in our log: fine where none has one, else the log has another life."""
-        if not channel.joined:
-            return
-        if (epoch == PLAIN_EPOCH) is self.keeps or len(epoch) > EPOCH_DIGITS:
-            raise ValueError
-        if self.keeps:
-            self.fail(ANOTHER_LIFE)
-            return
-        one = entry(channel.names, None, b"", header, frame)
-        mine = (name for name in one.channels if self._keys.topic(name) in self.channels)
-        if next(mine) == channel.names[0]:  # of the topics that bring this event here, one hands it over
+            self.position, self._sequence = position, sequence
             for sink in self.sinks:
                 sink.deliver(one)
 
-    def ignore(self, what: str) -> None:
+    def is_beyond(self, sequence: int) -> bool:
+        """Tell whether a sequence is more than a day ahead of the server's clock, and of all that it gave out."""
+        self._bound = max(round((time.monotonic() + self.clock) * 1_000_000), self._sequence) + DAY
+        return sequence > self._bound
+
+    def _take_foreign(self, channel: Channel, epoch: bytes, digits: bytes, data: bytes) -> None:
+        """Take a message without a place in our log: fine where none has one, else the log may have another life."""
+        if not channel.joined:
+            return
+        other = EPOCH.fullmatch(epoch) and digits.isdigit()
+        if not other and epoch != PLAIN_EPOCH:
+            raise ValueError
+        if bool(other) is not self.keeps:
+            self.ignore(f"an event on the channel {channel.names[0]!r}", MIXED)
+        elif other:
+            self.look()
+        else:
+            self._pass_on(channel, entry(channel.names, None, b"", data))
+
+    def _pass_on(self, channel: Channel, one: Entry) -> None:
+        mine = (self.channels.get(self._keys.topic(name)) for name in one.channels)
+        # Of the joined topics that bring this event here, the first hands it over; all bring it before the next mark.
+        if next((other for other in mine if other is not None and other.joined), None) is channel:
+            for sink in self.sinks:
+                sink.deliver(one)
+
+    def ignore(self, what: str, why: str = FOREIGN) -> None:
         """Count something that is not ours; say so once."""
         self.ignored += 1
-        if self.ignored == 1:
-            logger.warning("Redis: %s is not of this library, or broken; it and its like are ignored", what)
+        if why not in self._said:
+            self._said.add(why)
+            logger.warning("Redis: %s is %s", what, why)
 
     # Marks
 

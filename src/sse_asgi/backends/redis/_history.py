@@ -10,6 +10,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection
 from itertools import groupby
+from math import isinf
 from typing import Any, NamedTuple
 
 from ..._event import Entry, History
@@ -19,7 +20,7 @@ from ._keys import Keys
 from ._message import entry
 from ._resp import ReplyError
 
-META = ("e", "s", "f", "g", "o", "x")
+META = ("e", "s", "h", "o", "x")
 CATCH_UP = 10_000
 FEWEST = 20
 
@@ -98,11 +99,17 @@ class Recovery:
         if known < start:  # the position says nothing about this log
             return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
         read = {name: _rows(name, stream) for name, stream in zip(channels, streams, strict=True)}
+        scores = [None if score is None or isinf(score) else score for score in scores]  # infinite ones are not ours
+        last = {name: meta.x if score is None else int(score) for name, score in zip(channels, scores, strict=True)}
+        if meta.x > start > 0:
+            several = zip(channels, scores, streams, strict=True)
+            last |= await self._newest(
+                server, [name for name, score, kept in several if (score, kept) == (None, [])], upto
+            )
         losses = {
             name: loss
-            for name, score, horizon in zip(channels, scores, horizons, strict=True)
-            if after is not None
-            and (loss := _loss(read[name], meta.x if score is None else int(score), start, horizon)).sequence
+            for name, horizon in zip(channels, horizons, strict=True)
+            if after is not None and (loss := _loss(read[name], last[name], start, horizon)).sequence
         }
         rows, end = _merge(list(read.values()), count, upto.sequence, limit)
         return Page(meta.epoch, rows, end, losses, whole)
@@ -125,6 +132,13 @@ class Recovery:
                 raise reply
         return _Meta.read(meta), scores, streams
 
+    async def _newest(self, server: Server, channels: list[str], upto: Position) -> dict[str, int]:
+        """Find the last sequences of channels that the index has lost, where their streams are still there."""
+        call, stream = server.link.call, self._keys.stream
+        calls = (call("XREVRANGE", stream(name), upto.sequence, "-", "COUNT", 1) for name in channels)
+        replies = zip(channels, await asyncio.gather(*calls), strict=True)
+        return {name: _rows(name, reply)[0].sequence for name, reply in replies if reply}
+
     def _horizon(self, server: Server, channel: str, now: float) -> int:
         ttl = self._ttl(channel)
         return 0 if ttl is None else round((now - ttl + server.clock) * 1_000_000)
@@ -146,16 +160,15 @@ class Recovery:
 class _Meta(NamedTuple):
     epoch: str | None
     last: int
-    f: int
-    g: int
+    holes: list[tuple[int, int]]
     before: str | None
     x: int
 
     @classmethod
     def read(cls, values: list[bytes | None]) -> "_Meta":
-        epoch, last, f, g, before, x = (None if value is None else value.decode(errors="replace") for value in values)
+        epoch, last, holes, before, x = (None if value is None else value.decode(errors="replace") for value in values)
         try:
-            return cls(epoch, int(last or 0), int(f or 0), int(g or 0), before, int(x or 0))
+            return cls(epoch, int(last or 0), _read_holes(holes or ""), before, int(x or 0))
         except ValueError as error:
             msg = f"the hub's meta key holds no numbers: {values}"
             raise ReplyError(msg) from error
@@ -165,10 +178,15 @@ class _Meta(NamedTuple):
         if position is None:
             return None, 0
         if position.epoch == self.epoch:
-            if self.f < position.sequence < self.g:
+            if any(first < position.sequence < following for first, following in self.holes):
                 return "fork", position.sequence  # this server lost it, and all that is newer is after it
             return ("fork", 0) if position.sequence > self.last else (None, position.sequence)
         return "epoch", position.sequence if position.epoch == self.before else 0
+
+
+def _read_holes(text: str) -> list[tuple[int, int]]:
+    pairs = (hole.partition("-") for hole in text.split())
+    return [(int(first), int(following)) for first, _, following in pairs]
 
 
 def _rows(channel: str, stream: Any) -> list[Row]:
@@ -215,5 +233,4 @@ def decode(row: Row, position: Position) -> Entry:
     """
     if row.previous is None:
         raise ValueError
-    header, _, frame = row.data.partition(b"\n")
-    return entry((row.channel,), position, f"id: {position}\n".encode(), header, frame)
+    return entry((row.channel,), position, f"id: {position}".encode(), row.data)

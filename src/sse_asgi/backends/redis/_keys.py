@@ -5,10 +5,12 @@ class Keys:
     """The names of one hub.
 
     Attributes:
-        meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `f`
-            and `g` what that server still had and what it gives out from then on, `x` the last sequence that fell out
-            of the index.
+        meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `h`
+            holes: what a server still had after a restart, and what it gives out from then on, as pairs; `x` the last
+            sequence that fell out of the index; `n` set once something was published.
         index: A sorted set: each channel's last sequence.
+        leases: A sorted set: until when each process that lists who is here is heard of.
+        base: What all of them begin with.
     """
 
     def __init__(self, prefix: str, name: str) -> None:
@@ -21,9 +23,12 @@ class Keys:
             if not value or set("{}") & set(value):
                 msg = f"{what}={value!r}: must not be empty nor contain braces"
                 raise ValueError(msg)
-        base = f"{prefix}:{{{name}}}:".encode()
+        self.base = base = f"{prefix}:{{{name}}}:".encode()
         self.meta = base + b"m"
         self.index = base + b"i"
+        self.leases = base + b"w"
+        self._members = base + b"w:"
+        self._present = base + b"p:"
         self._streams = base + b"s:"
         self._topics = base + b"c:"
         self._memories = base + b"k:"
@@ -39,3 +44,11 @@ class Keys:
     def memory(self, idempotency_key: str | None) -> bytes:
         """Name what remembers a published event."""
         return self._memories + (idempotency_key or "").encode()
+
+    def members(self, process: str) -> bytes:
+        """Name whom a process has here."""
+        return self._members + process.encode()
+
+    def present(self, channel: str) -> bytes:
+        """Name who is here on a channel."""
+        return self._present + channel.encode()

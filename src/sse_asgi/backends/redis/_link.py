@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from ._resp import NOT_ENOUGH, PUSHES, Argument, ProtocolError, new_reader, pack
+from ._resp import NOT_ENOUGH, PIECE, PUSH, Argument, ProtocolError, new_reader, pack
 
 OnReply = Callable[[Any], None]
 
@@ -36,7 +36,7 @@ class Link(asyncio.Protocol):
         """Prepare for a transport.
 
         Args:
-            timeout: Seconds that a reply may take.
+            timeout: Seconds that a reply may take, and each part of a long one.
             on_push: Called with each message that is no reply, in its place between the replies.
         """
         self.lost: str | None = None
@@ -49,6 +49,7 @@ class Link(asyncio.Protocol):
         self._waiting: deque[tuple[float, OnReply]] = deque()
         self._unsent: list[bytes] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._heard = 0.0
         self._retired = False
         self._transport: asyncio.Transport | None = None
 
@@ -82,10 +83,10 @@ class Link(asyncio.Protocol):
         self._unsent.clear()
 
     def _watch(self) -> None:
-        """Look at the oldest question: its reply is the next one."""
+        """Look at the oldest question: its reply is the next one, or is arriving."""
         self._alarm = None
         if self._waiting:
-            delay = self._waiting[0][0] - self._loop.time()
+            delay = max(self._waiting[0][0], self._heard + self._timeout) - self._loop.time()
             if delay <= 0:
                 self.close(f"no answer within {self._timeout:g} s")
             else:
@@ -124,17 +125,19 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand out everything that is complete."""
+        self._heard = self._loop.time()
         reader = self._reader
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not NOT_ENOUGH:
-                if type(reply) in PUSHES:
-                    self._on_push(reply)
-                elif self._waiting:
-                    self._waiting.popleft()[1](reply)
-                else:
-                    self.close(f"an answer to no question: {reply!r:.100}")
-                    return
+            for start in range(0, len(data), PIECE):
+                reader.feed(data[start : start + PIECE])
+                while (reply := reader.gets()) is not NOT_ENOUGH:
+                    if type(reply) is PUSH:
+                        self._on_push(reply)
+                    elif self._waiting:
+                        self._waiting.popleft()[1](reply)
+                    else:
+                        self.close(f"an answer to no question: {reply!r:.100}")
+                        return
         except ProtocolError as error:
             self.close(f"it does not speak RESP: {error}")
         if self._retired and not self._waiting:

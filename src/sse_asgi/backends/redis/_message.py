@@ -11,17 +11,16 @@ import json
 import re
 from typing import Any
 
-from ..._event import Entry, ServerSentEvent
+from ..._event import Entry, ReceivedEntry, ServerSentEvent
 from ..._position import Position
 
 PLAIN_EPOCH = b"-"
 PLAIN = PLAIN_EPOCH + b" 0 0 "
-ONE_LINE = 2  # and the blank one
+RETURN, NEWLINE = b"\r\n"
 
-# The order in which `encode` writes the fields; an id is never part of it.
-_FRAME = re.compile(
-    rb"(?:: [^\r\n]*\n)*(?:retry: [0-9]{1,16}\n)?(?:event: [^\r\n]+\n)?(?:data: [^\r\n]*\n)+\n",
-)
+# The header, then the fields in the order in which `encode` writes them; an id is never part of it. int() reads no
+# more digits than these.
+_PAYLOAD = re.compile(rb".*\n(?:: .*\n)*+(?:retry: [0-9]{1,4300}\n)?+(?:event: .+\n)?+(?:data: .*\n)++\n")
 
 
 def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) -> bytes:
@@ -35,33 +34,37 @@ def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) 
     return b"%b\n%b" % (line, event.encode())
 
 
-def entry(channels: tuple[str, ...], position: Position | None, first: bytes, header: bytes, frame: bytes) -> Entry:
-    """Make a log's entry of a payload's two parts.
+def entry(channels: tuple[str, ...], position: Position | None, first: bytes, data: bytes) -> Entry:
+    """Make a log's entry of a payload.
 
     Args:
         channels: The one that it was read from, unless the header names several.
         position: Its place; None without history.
-        first: The line of its id; empty without history.
-        header: The line of JSON.
-        frame: The event's own frame.
+        first: The line of its id, without its end; empty without history.
+        data: The payload.
 
     Raises:
         ValueError: It is not one of ours.
     """
-    # Most frames are one line: bytes.splitlines() knows the same line ends as the standard.
-    one_line = frame.startswith(b"data: ") and frame.endswith(b"\n\n") and len(frame.splitlines()) == ONE_LINE
-    if not one_line and not _FRAME.fullmatch(frame):
+    # Most are one line of data: for them this takes as long however long it is.
+    one_line = data[:7] == b"\ndata: " and data[-2:] == b"\n\n" and NEWLINE not in data[7:-2]
+    if RETURN in data or not (one_line or _PAYLOAD.fullmatch(data)):
         raise ValueError
-    if not frame.isascii():
-        frame.decode()
+    if not data.isascii():
+        data.decode()
     key = None
-    if header:
+    if data[0] != NEWLINE:
+        header, _, _ = data.partition(b"\n")
         channels, key = _read_header(header, channels)
-    return Entry(ServerSentEvent.from_frame(frame), position, channels, key, first + frame)
+        data = data[len(header) :]
+    return ReceivedEntry(first + data if first else data[1:], position, channels, key)
 
 
 def _read_header(header: bytes, channels: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    fields = json.loads(header)
+    try:
+        fields = json.loads(header)
+    except RecursionError as error:
+        raise ValueError from error
     names, key = (fields.get("c", channels), fields.get("k")) if isinstance(fields, dict) else ((), None)
     if not isinstance(names, list | tuple) or channels[0] not in names or not isinstance(key, str | None):
         raise ValueError

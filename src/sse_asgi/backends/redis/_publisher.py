@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 
 from ..._position import Position, new_epoch
+from ..._shutdown import current_notice
 from ...exceptions import BackendError, PublishUnknownError
 from ._keys import Keys
 from ._link import LinkLostError
 from ._message import PLAIN
 from ._resp import Argument, ReplyError
 from ._scripts import Scripts
-from ._session import Session, is_elsewhere
+from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._worker import Worker
 
 IDEMPOTENCY_SECONDS = 120
@@ -24,7 +25,7 @@ class Publisher:
         keys: Keys,
         scripts: Scripts,
         size: Callable[[str], int],
-        ttl: Callable[[str], float | None],
+        ttl: Callable[[str], int],
         timeout: float,
         *,
         keeps: bool,
@@ -54,11 +55,16 @@ class Publisher:
                 session = worker.session or await _wait(worker, deadline)
                 return await send(worker, session, channels, payload, idempotency_key)
             except TimeoutError:
-                raise _failure(unknown, f"Redis was away for {self._timeout:g} s") from unknown
+                stops = current_notice().heard
+                why = "Redis is away, and this server stops" if stops else f"Redis was away for {self._timeout:g} s"
+                raise _failure(unknown, why) from unknown
             except ReplyError as error:
-                if not is_elsewhere(error):
+                if is_moving(error) and worker.loop.time() < deadline:
+                    await asyncio.sleep(MOVING_SECONDS)
+                elif not is_elsewhere(error):
                     raise _failure(unknown, f"Redis refused: {error}") from error
-                session.fail(str(error))
+                else:
+                    session.fail(str(error))
             except LinkLostError as error:
                 if idempotency_key is None or unknown is not None:
                     msg = f"the connection to Redis was lost while publishing ({error}): it may have been stored"
@@ -74,19 +80,23 @@ class Publisher:
         payload: bytes,
         idempotency_key: str | None,
     ) -> Position | None:
-        keys = [self._keys.meta, self._keys.index, self._keys.memory(idempotency_key)]
+        keys = [self._keys.meta, self._keys.index, *map(self._keys.stream, channels)]
+        if idempotency_key is not None:
+            keys.append(self._keys.memory(idempotency_key))
         seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
         known = worker.feed.position
         before = "" if known is None else known.epoch
         arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
-            ttl = self._ttl(name)
-            keys += (self._keys.stream(name), self._keys.topic(name))
-            arguments += (name, self._size(name), 0 if ttl is None else max(1, round(ttl * 1000)))
+            arguments += (name, self._keys.topic(name), self._size(name), self._ttl(name))
         reply = await self._scripts.publish.run(session.server.link, keys, arguments)
-        epoch, _, sequence = reply.decode().partition("-")
-        position = Position(epoch, int(sequence))
-        worker.acknowledge(position)
+        text, _, problem = reply.decode(errors="replace").partition(" ")
+        position = Position.parse(text)
+        if position is None:
+            msg = "the event was not published: what Redis remembers of its idempotency_key is not of this library"
+            raise BackendError(msg)
+        worker.acknowledge(session, position)
+        _check(problem)
         return position
 
     async def _announce(
@@ -104,12 +114,30 @@ class Publisher:
         else:
             seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
             keys = [self._keys.memory(idempotency_key), *topics]
-            await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+            problem = await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+            _check((problem or b"").decode(errors="replace"))
 
 
 async def _wait(worker: Worker, deadline: float) -> Session:
-    async with asyncio.timeout_at(deadline):
-        return await worker.commands()
+    """Wait for Redis, but not while the server stops, which waits for whoever publishes."""
+    notice = current_notice()
+    async with asyncio.timeout_at(deadline) as bound:
+
+        def end() -> None:
+            if not bound.expired():
+                bound.reschedule(0)
+
+        notice.listen(end)
+        try:
+            return await worker.commands()
+        finally:
+            notice.unlisten(end)
+
+
+def _check(problem: str) -> None:
+    if problem:
+        msg = f"the event was published in part, because Redis refused: {problem}"
+        raise PublishUnknownError(msg)
 
 
 def _failure(unknown: LinkLostError | None, text: str) -> BackendError:

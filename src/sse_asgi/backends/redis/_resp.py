@@ -5,6 +5,7 @@ https://redis.io/docs/latest/develop/reference/protocol-spec/
 hiredis parses where it is installed; the parser below does the same in Python, at twice the time for a message.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
@@ -128,10 +129,12 @@ _READERS: dict[bytes, Callable[[Parser, bytes], Any]] = {
 }
 
 if hiredis is None:
-    PUSHES: tuple[type, ...] = (Push,)
+    PUSH: type[list[Any]] = Push
+    PIECE = sys.maxsize
     new_reader: Callable[[], Reader] = Parser
     pack: Callable[[tuple[Argument, ...]], bytes] = pack_slowly
 else:
-    PUSHES = (hiredis.PushNotification,)
+    PUSH = hiredis.PushNotification
+    PIECE = 16_384  # it moves all that it holds after each kilobyte that it has read
     new_reader = partial(hiredis.Reader, protocolError=ProtocolError, replyError=ReplyError, notEnoughData=NOT_ENOUGH)
     pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)

@@ -6,6 +6,7 @@ needs more rights, and two versions of this library would replace each other's f
 
 from hashlib import sha1
 from importlib.resources import files
+from typing import Any
 
 from ._link import Link
 from ._resp import Argument, ReplyError
@@ -14,12 +15,12 @@ from ._resp import Argument, ReplyError
 class Script:
     """One script, and its hash."""
 
-    def __init__(self, name: str) -> None:
-        """Read the file."""
-        self._text = files(__package__).joinpath(name).read_bytes()
+    def __init__(self, *names: str) -> None:
+        """Read the files that it is made of."""
+        self._text = b"".join(files(__package__).joinpath(name).read_bytes() for name in names)
         self._hash = sha1(self._text, usedforsecurity=False).hexdigest()
 
-    async def run(self, link: Link, keys: list[bytes], arguments: list[Argument]) -> bytes:
+    async def run(self, link: Link, keys: list[bytes], arguments: list[Argument]) -> Any:
         """Run it, and return its reply.
 
         Raises:
@@ -27,12 +28,11 @@ class Script:
             LinkLostError: It may have run.
         """
         try:
-            reply = await link.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
+            return await link.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
         except ReplyError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-            reply = await link.call("EVAL", self._text, len(keys), *keys, *arguments)
-        return bytes(reply or b"")
+            return await link.call("EVAL", self._text, len(keys), *keys, *arguments)
 
 
 class Scripts:
@@ -40,6 +40,7 @@ class Scripts:
 
     def __init__(self) -> None:
         """Read the files."""
-        self.publish = Script("publish.lua")
+        self.publish = Script("log.lua", "publish.lua")
+        self.attend = Script("log.lua", "attend.lua")
         self.announce = Script("announce.lua")
         self.fence = Script("fence.lua")

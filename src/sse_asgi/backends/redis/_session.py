@@ -6,13 +6,14 @@ the same process of the same server, so that what is published on the one can be
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
 from ..._position import Position, new_epoch
 from ._address import Addresses
-from ._dial import Server, UnusableError, dial
+from ._dial import Server, UnusableError, dial, learn_nodes
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
@@ -20,19 +21,35 @@ from ._resp import Argument, ReplyError
 from ._scripts import Scripts
 
 BATCH = 512
+PLAIN_VERBS = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
+SHARDED_VERBS = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 CLOSED = "the hub was closed"
 
 # Error replies that say that nothing was done, and that another server must be looked for.
-ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "TRYAGAIN", "ASK", "NOAUTH")
+ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "NOAUTH")
+# Those of a cluster while it moves the slot, about keys that are not here: not yet, or not any more.
+MOVING = ("TRYAGAIN", "ASK")
+MOVING_SECONDS = 0.1
 
 
 def is_elsewhere(error: ReplyError) -> bool:
     """Tell whether an error reply ends the session."""
-    return str(error).startswith(ELSEWHERE)
+    return _says(error, ELSEWHERE)
+
+
+def is_moving(error: ReplyError) -> bool:
+    """Tell whether the same may be asked again in a moment."""
+    return _says(error, MOVING)
+
+
+def _says(error: ReplyError, words: tuple[str, ...]) -> bool:
+    text = str(error)
+    # Redis 6.2 wraps the errors of a script's commands.
+    return text.startswith(words) or any(f"-{word} " in text for word in words)
 
 
 class Session:
-    """One life of both connections.
+    """One life of both connections: opened, then fenced, then used.
 
     Attributes:
         server: The command connection, and what the server said of itself.
@@ -42,7 +59,7 @@ class Session:
     """
 
     def __init__(self, keys: Keys, feed: Feed, timeout: float, on_end: Callable[[], None]) -> None:
-        """Prepare; `open` connects.
+        """Prepare.
 
         Args:
             keys: The names of the hub.
@@ -60,30 +77,32 @@ class Session:
         self._on_end = on_end
         self._messages: Link
         self._links: list[Link] = []
+        self._began = time.monotonic()
 
-    async def open(self, addresses: Addresses, scripts: Scripts, known: Position | None) -> None:
-        """Connect and fence.
-
-        Args:
-            addresses: Where to connect.
-            scripts: The scripts.
-            known: The last position that this process knows to have been given out.
+    async def open(self, addresses: Addresses) -> None:
+        """Connect.
 
         Raises:
             UnusableError: There is no server that answers and suits.
-            ReplyError: It refuses the script.
             LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
+        await learn_nodes(self.server, addresses)
         listen = partial(Link, self._timeout, self._feed.receive)
         other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
         self._messages = other.link
         if other.run != self.server.run:
             msg = "the two connections reached different servers"
             raise UnusableError(msg)
-        self.verbs = (
-            ("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE") if other.cluster else ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
-        )
+        self.verbs = SHARDED_VERBS if other.cluster else PLAIN_VERBS
+
+    async def fence(self, scripts: Scripts, known: Position | None) -> None:
+        """Let the server find out whether it still has everything up to the last position that this process knows of.
+
+        Raises:
+            ReplyError: It refuses the script.
+            LinkLostError: It was lost again.
+        """
         mine = known or Position("", 0)
         arguments: list[Argument] = [new_epoch(), self.server.run, mine.epoch, mine.sequence]
         await scripts.fence.run(self.server.link, [self._keys.meta], arguments)
@@ -113,6 +132,11 @@ class Session:
         """
         if self.reason is not None:
             raise LinkLostError(self.reason)
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been on."""
+        return time.monotonic() - self._began
 
     @property
     def gone(self) -> bool:
@@ -157,6 +181,7 @@ class Session:
 
     def part(self, topics: Collection[bytes]) -> None:
         """Unsubscribe."""
+        self._feed.part(topics)
         self._messages.post(self.verbs[2], *topics)
 
     # Looking after it
@@ -201,6 +226,8 @@ class Session:
                 self.fail(ANOTHER_LIFE)
         elif mark.sequence < known.sequence:
             self.fail("it lost its last events")
+        elif not any_epoch and self._feed.is_beyond(mark.sequence):  # and events up to it may have been ignored
+            self.fail("its clock was set")
 
 
 def _read_mark(reply: list[bytes | None]) -> Position | None:

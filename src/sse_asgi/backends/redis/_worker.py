@@ -29,6 +29,8 @@ logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
+READINGS = 8
+AT_ONCE = 200
 SHORTEST_PAUSE = 0.02
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
@@ -42,6 +44,8 @@ class Worker:
         feed: The channels that are read.
         session: The one that is on, once its fence is passed.
         tried: Set once the first attempt to connect has ended, well or not.
+        reading: Held while a page of history is read. When all readers read at once, as in another life of the log,
+            a publish would wait behind the pages of all of them, for so long that Redis seems to be dead.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class Worker:
         self._fenced = asyncio.Event()
         self._joined = asyncio.Event()
         self.tried = asyncio.Event()
+        self.reading = asyncio.Semaphore(READINGS)
         self._acknowledged: Position | None = None
         self._addresses = addresses
         self._keys = keys
         self._scripts = scripts
         self._recovery = recovery
         self._timeout = timeout
+        self._run_id = b""  # of the server that was fenced last
         self.session: Session | None = None
         self._sessions: list[Session] = []
         self._outage = Outage(addresses.shown)
@@ -85,7 +91,7 @@ class Worker:
         while True:
             session = Session(self._keys, self.feed, self._timeout, self._on_end)
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
-            self.feed.fail = session.fail
+            self.feed.fail, self.feed.look = session.fail, session.look
             try:
                 await self._begin(session)
                 pause = FIRST_PAUSE
@@ -103,7 +109,9 @@ class Worker:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _begin(self, session: Session) -> None:
-        await session.open(self._addresses, self._scripts, self._known())
+        await session.open(self._addresses)
+        self._run_id, self.feed.clock = session.server.run, session.server.clock
+        await session.fence(self._scripts, self._known())
         session.check()
         self.session = session
         self._fenced.set()
@@ -223,8 +231,15 @@ class Worker:
             return position or acknowledged
         return max(position, acknowledged)
 
-    def acknowledge(self, position: Position) -> None:
-        """Remember a position that a publish returned: the fence wants to know the last one."""
+    def acknowledge(self, session: Session, position: Position) -> None:
+        """Remember a position that a publish returned: the fence wants to know the last one.
+
+        Raises:
+            LinkLostError: It is too late for that: the session has ended, and the next one is with another server.
+        """
+        if session.server.run != self._run_id:
+            why = "another server had taken over when it answered"
+            raise LinkLostError(why)
         known = self.feed.position
         if any(one is not None and position.sequence <= one.sequence for one in (known, self._acknowledged)):
             return  # overtaken, or what an idempotency key remembers
@@ -260,14 +275,17 @@ class Worker:
             page = await self._recovery.read(session.server, names, after, mark, CATCH_UP)
             if page.epoch != mark.epoch:
                 raise LinkLostError(ANOTHER_LIFE)
-            self._hand_over(page, mark.epoch)
+            await self._hand_over(session, page, mark.epoch)
             after = None if page.end is None else Position(mark.epoch, page.end)
         self.feed.advance(mark)
 
-    def _hand_over(self, page: Page, epoch: str) -> None:
+    async def _hand_over(self, session: Session, page: Page, epoch: str) -> None:
         for name in page.losses:  # their readers find out themselves, each from its own position
             self.feed.lose(None, (name,))
-        for row in page.rows:
+        for number, row in enumerate(page.rows, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have a turn, and the session may end
+                session.check()
             position = Position(epoch, row.sequence)
             entry = self.decode(row, position)
             if entry is not None:  # its position is new: it is after all that was handed over

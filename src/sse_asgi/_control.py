@@ -1,0 +1,100 @@
+"""Orders from hub to hub over the log itself: they reach every process, also one that was cut off meanwhile.
+
+Only a hub with readers that an order can concern listens, from the position where it had the first of them.
+"""
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ._event import ServerSentEvent, to_json
+from ._options import Options
+from ._registry import CONTROL, Registry
+from ._runtime import Child, spawn
+from ._subscription import Subscription
+from .exceptions import HubClosedError
+
+logger = logging.getLogger("sse_asgi")
+
+_MISSING = object()
+
+
+def disconnect_order(properties: Any, identity: str | None, channels: Collection[str] | None) -> ServerSentEvent:
+    """Write the order to end the streams that match.
+
+    Raises:
+        ValueError: It would match every reader, or its properties cannot be written as JSON.
+        TypeError: Likewise.
+    """
+    if identity is None and (properties is None or properties == {}):
+        msg = "say whose streams are to end, as in disconnect({'user': 7}) or disconnect(identity='ada')"
+        raise ValueError(msg)
+    wanted = {"properties": properties, "identity": identity, "channels": channels and sorted(channels)}
+    return ServerSentEvent(wanted, event="disconnect")
+
+
+class Control:
+    """Hears the orders, and carries them out on the readers of this process."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Listen to nobody yet."""
+        self._registry = registry
+        self._task: Child | None = None
+
+    def start(self) -> None:
+        """Listen from now on."""
+        if self._task is None:
+            position = self._registry.position()
+            after = "" if position is None else str(position)
+            subscription = Subscription(self._registry, (CONTROL,), after, Options())
+            self._task = spawn(lambda: self._run(subscription), self._stopped)
+
+    def _stopped(self) -> None:
+        self._task = None
+
+    async def _run(self, subscription: Subscription) -> None:
+        try:
+            async with subscription:
+                async for event in subscription:
+                    self._obey(event)
+        except HubClosedError:
+            pass
+        except Exception:
+            logger.exception("hub.disconnect is not heard any more: streams end when their authorisation does")
+
+    def _obey(self, order: ServerSentEvent) -> None:
+        if order.event == "sse.gap":
+            logger.warning("orders of hub.disconnect were lost with the log: streams end when their authorisation does")
+            return
+        try:
+            wanted = json.loads(order.data or "")
+            concerned = [reader for reader in self._registry.subscriptions() if _concerns(wanted, reader)]
+        except (ValueError, KeyError, TypeError):
+            logger.warning("ignored what is no order of hub.disconnect on the channel %s", CONTROL)
+            return
+        for reader in concerned:
+            reader.end("revoked")
+
+
+def _concerns(wanted: dict[str, Any], reader: Subscription) -> bool:
+    identity, channels = wanted["identity"], wanted["channels"]
+    return (
+        (identity is None or identity == reader.options.identity)
+        and (channels is None or not set(channels).isdisjoint(reader.channels))
+        and (wanted["properties"] is None or _matches(wanted["properties"], reader.options.properties))
+    )
+
+
+def _matches(wanted: Any, found: Any) -> bool:
+    """Compare as JSON; of a mapping only what is wanted, also with the attributes of an object."""
+    if isinstance(wanted, dict) and found is not _MISSING:
+        return all(_matches(value, _member(found, name)) for name, value in wanted.items())
+    try:
+        return bool(wanted == json.loads(to_json(found)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _member(found: Any, name: str) -> Any:
+    return found.get(name, _MISSING) if isinstance(found, Mapping) else getattr(found, name, _MISSING)

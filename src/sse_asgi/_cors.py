@@ -1,0 +1,96 @@
+"""Which pages of other origins may use a mounted app, and what a browser is told about it."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
+MAX_AGE = "600"
+PORTS = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """Where a page comes from; the port is the scheme's own where none is written."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin | None":
+        """Read `https://example.com:8443`; None for anything that has less or more than an origin."""
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:  # a port that is no number, or half an IPv6 address
+            return None
+        if not parts.scheme or not parts.hostname or text.lower() != f"{parts.scheme}://{parts.netloc.lower()}":
+            return None
+        if parts.username is not None:
+            return None
+        return cls(parts.scheme, parts.hostname, PORTS.get(parts.scheme) if port is None else port)
+
+
+class CrossOrigin:
+    """The origins that may use an app besides its own."""
+
+    def __init__(self, origins: Collection[str]) -> None:
+        """Check what `cors_origins` was given.
+
+        Raises:
+            ValueError: An entry that no browser would send as its origin.
+        """
+        entries = (origins,) if isinstance(origins, str) else tuple(origins)
+        self._any = "*" in entries
+        self._listed = {_checked(entry) for entry in entries if entry != "*"}
+
+    def headers(self, request: Request) -> dict[str, str]:
+        """Return what the response must carry.
+
+        Raises:
+            HTTPException: 403, the origin may not use the app.
+        """
+        text = request.headers.get("origin")
+        vary = {"Vary": "Origin"} if self._any or self._listed else {}
+        if text is None:
+            return vary
+        origin = Origin.parse(text)
+        if origin in self._listed:
+            return {**vary, "Access-Control-Allow-Origin": text, "Access-Control-Allow-Credentials": "true"}
+        if origin is not None and _is_own(origin, request.headers.get("host", "")):
+            return vary
+        if self._any and not _writes(request):
+            return {**vary, "Access-Control-Allow-Origin": "*"}
+        raise HTTPException(403, f"the origin {text[:200]!r} is not allowed here")
+
+
+def _writes(request: Request) -> bool:
+    """Tell whether it publishes, or asks whether it may: a browser sends a form with cookies to any server."""
+    return "POST" in (request.method, request.headers.get("access-control-request-method"))
+
+
+def preflight(cors: dict[str, str], methods: str) -> Response:
+    """Answer OPTIONS, to a browser that asks before it sends a request of its page, or to anybody."""
+    headers = {**cors, "Allow": methods}
+    if "Access-Control-Allow-Origin" in cors:
+        headers["Access-Control-Allow-Methods"] = methods
+        headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
+        headers["Access-Control-Max-Age"] = MAX_AGE
+    return Response(status_code=204, headers=headers)
+
+
+def _checked(entry: str) -> Origin:
+    origin = Origin.parse(entry)
+    if origin is None:
+        msg = f'cors_origins has {entry!r}: write origins as "https://example.com", without a path or a slash, or "*"'
+        raise ValueError(msg)
+    return origin
+
+
+def _is_own(origin: Origin, host: str) -> bool:
+    """Compare host and port; a proxy may have taken the TLS off, so the scheme only says the default port."""
+    return origin.scheme in PORTS and origin == Origin.parse(f"{origin.scheme}://{host}")

@@ -1,0 +1,56 @@
+"""The demo, a chat in the browser: on what it needs, and where it listens."""
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+ANYWHERE = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104 - addresses to compare with, not to bind
+
+
+def run(host: str, port: int) -> None:
+    """Run the chat until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the demo the same way, with exit code 0
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn, app = _load()
+        with _listen(host, port) as listener:
+            print(f"The chat is at {_url(listener, host)} (Ctrl-C ends it)", flush=True)  # noqa: T201
+            uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+
+
+def _load() -> tuple[Any, Any]:
+    """Import uvicorn and the chat, from the installed package or from the checkout around it."""
+    package = Path(__file__).parent
+    installed = package / "examples"
+    sys.path.insert(0, str(installed if installed.exists() else package.parents[1] / "examples"))
+    try:
+        uvicorn = importlib.import_module("uvicorn")
+        importlib.import_module("fastapi")
+    except ImportError as error:
+        sys.exit(f'The demo needs {error.name}: pip install "sse-asgi[demo]"')
+    try:
+        return uvicorn, importlib.import_module("fastapi_chat.chat").app
+    except ValueError as error:  # from create_hub, about a variable of the environment
+        sys.exit(str(error))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is promised: the address that is printed is one that answers."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}. Choose others with --host and --port.")
+    return listener
+
+
+def _url(listener: socket.socket, host: str) -> str:
+    name = ANYWHERE.get(host, host)
+    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}/"

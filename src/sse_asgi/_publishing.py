@@ -1,0 +1,244 @@
+"""Publishing over HTTP: the body of a POST to an event, and every refusal to a problem."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from email.message import Message as Headers
+from email.parser import BytesParser
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import anyio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ._event import ServerSentEvent, to_json
+from ._hub import Hub
+from ._problem import problem
+from .exceptions import BackendError, PublishUnknownError
+
+BODY_SECONDS = 30.0
+RETRY_AFTER = {"retry-after": "1"}
+RESERVED = "sse."
+FIELDS = ("data", "event", "channel")
+CHARSETS = (None, "utf-8", "utf8", "us-ascii")
+
+
+class _Content(NamedTuple):
+    """What a body says; an event type and channels only where it is a form."""
+
+    data: Any
+    event: str | None = None
+    channels: tuple[str, ...] = ()
+
+
+class PublishResponse:
+    """Publishes what was posted, if it may be, and answers with the event's id."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        request: Request,
+        *,
+        channels: Callable[[Request, Sequence[str]], Awaitable[tuple[str, ...]]],
+        authorize: Callable[[Request, tuple[str, ...]], Any],
+        limit: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Prepare; the request is read when the response is called.
+
+        Args:
+            hub: Where to publish.
+            request: The request.
+            channels: Says which channels it may have of those that it asks for.
+            authorize: Lets it publish to these channels, or raises HTTPException.
+            limit: The most bytes of its body.
+            headers: Sent with every answer.
+        """
+        self._hub = hub
+        self._request = request
+        self._channels = channels
+        self._authorize = authorize
+        self._limit = limit
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            event_id = await self._serve(receive)
+            response: Response = JSONResponse({"id": event_id}, 202, {"cache-control": "no-store", **self._headers})
+        except HTTPException as error:
+            response = refusal(error, self._headers)
+        await response(scope, receive, send)
+
+    async def _serve(self, receive: Receive) -> str | None:
+        request = self._request
+        reader, headers = _reader(request)
+        body = await _read(request, receive, self._limit)
+        content, event = _event(request, lambda: reader(body, headers))
+        channels = await self._channels(request, [*request.query_params.getlist("channel"), *content.channels])
+        allowed = self._authorize(Request(request.scope, _again(body)), channels)
+        if inspect.isawaitable(allowed):
+            await allowed
+        return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
+
+
+def refusal(error: HTTPException, headers: Mapping[str, str]) -> Response:
+    """Answer with a problem."""
+    return problem(error.status_code, error.detail, {**headers, **(error.headers or {})})
+
+
+def check_max_body_bytes(limit: int) -> int:
+    """Return the most bytes of a body, or raise ValueError for what is none."""
+    if limit < 1:
+        msg = f"max_body_bytes={limit} must be at least 1"
+        raise ValueError(msg)
+    return limit
+
+
+async def _publish(hub: Hub, channels: tuple[str, ...], event: ServerSentEvent, key: str | None) -> str | None:
+    try:
+        return await hub.publish(channels, event, idempotency_key=_scoped(key, channels) if key else None)
+    except PublishUnknownError as error:
+        detail = "the event may have been published: repeat the request with the same Idempotency-Key"
+        if not key:
+            detail = "the event may have been published: give an Idempotency-Key to requests that you will repeat"
+        raise HTTPException(503, detail, RETRY_AFTER) from error
+    except BackendError as error:
+        detail = "the event was not published, because the backend is out of reach: repeat the request"
+        raise HTTPException(503, detail, RETRY_AFTER) from error
+
+
+# The request
+
+
+async def _read(request: Request, receive: Receive, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:18]) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            while (message := await receive())["type"] == "http.request":
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s") from error
+    raise HTTPException(400, "the client went away before the body had come")
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"the body may have {limit} bytes: publish a link to what is larger")
+
+
+def _again(body: bytes) -> Receive:
+    """Let a body that was read be read again, once."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    return receive
+
+
+def _event(request: Request, read: Callable[[], _Content]) -> tuple[_Content, ServerSentEvent]:
+    """Make an event of the body, whatever it is."""
+    try:
+        content = read()
+        return content, ServerSentEvent(_checked_data(content), event=_checked_type(request, content))
+    except RecursionError as error:
+        raise HTTPException(400, "the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise HTTPException(400, f"the body cannot be published: {error}") from error
+
+
+def _checked_data(content: _Content) -> Any:
+    if content.data is None or content.data == "":
+        msg = "there is no data"
+        raise ValueError(msg)
+    return content.data
+
+
+def _checked_type(request: Request, content: _Content) -> str | None:
+    """Return the event type: the form's, or else the query's first."""
+    event = next(iter(request.query_params.getlist("event")), None) if content.event is None else content.event
+    if event is not None and event.startswith(RESERVED):
+        msg = f"event types that begin with {RESERVED!r} are the library's own"
+        raise ValueError(msg)
+    return event
+
+
+def _scoped(key: str, channels: tuple[str, ...]) -> str:
+    """Keep the keys of those who may publish to other channels apart; a hub has one scope for all."""
+    return hashlib.sha256(to_json([key, *channels]).encode()).hexdigest()
+
+
+# What bodies there are
+
+
+def _reader(request: Request) -> tuple["_Reader", Headers]:
+    headers = Headers()
+    headers["content-type"] = request.headers.get("content-type", "")
+    reader = READERS.get(headers["content-type"].partition(";")[0].strip().lower())
+    if reader is None:
+        raise HTTPException(415, f"send one of {', '.join(READERS)} as the Content-Type")
+    if headers.get_content_charset() not in CHARSETS or "content-encoding" in request.headers:
+        raise HTTPException(415, "send the body as UTF-8, and without a Content-Encoding")
+    return reader, headers
+
+
+def _from_text(body: bytes, _: Headers) -> _Content:
+    return _Content(body.decode())
+
+
+def _from_json(body: bytes, _: Headers) -> _Content:
+    return _Content(json.loads(body.decode()))
+
+
+def _from_query(body: bytes, _: Headers) -> _Content:
+    return _from_fields(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
+
+
+def _from_multipart(body: bytes, headers: Headers) -> _Content:
+    """Split a form into its parts: https://www.rfc-editor.org/rfc/rfc7578."""
+    boundary = headers.get_boundary()
+    if not boundary:
+        msg = "the Content-Type names no boundary"
+        raise ValueError(msg)
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
+    if len(parts) < 3 or not parts[-1].startswith(b"--"):  # noqa: PLR2004 - before, between and after the boundaries
+        msg = "the form is not complete"
+        raise ValueError(msg)
+    return _from_fields([_field(part) for part in parts[1:-1]])
+
+
+def _field(part: bytes) -> tuple[Any, str]:
+    head, _, value = part.partition(b"\r\n\r\n")
+    headers = BytesParser().parsebytes(head.lstrip() + b"\r\n\r\n", headersonly=True)
+    return headers.get_param("name", header="content-disposition"), value.decode()
+
+
+def _from_fields(fields: list[tuple[Any, str]]) -> _Content:
+    values: dict[str, list[str]] = {name: [] for name in FIELDS}
+    for name, value in fields:
+        if name in values:
+            values[name].append(value)
+    if len(values["data"]) != 1 or len(values["event"]) > 1:
+        msg = "a form has one field `data`, at most one `event`, and any number of `channel`"
+        raise ValueError(msg)
+    return _Content(values["data"][0], next(iter(values["event"]), None), tuple(values["channel"]))
+
+
+_Reader = Callable[[bytes, Headers], _Content]
+READERS: dict[str, _Reader] = {
+    "application/json": _from_json,
+    "text/plain": _from_text,
+    "application/x-www-form-urlencoded": _from_query,
+    "multipart/form-data": _from_multipart,
+}

@@ -1,0 +1,35 @@
+"""What a hub counts in this process."""
+
+from typing import NamedTuple
+
+
+class Stats(NamedTuple):
+    """A hub in this process, now; `_asdict()` can be written as JSON.
+
+    Attributes:
+        connections: Open subscriptions.
+        channels: How many of them read each channel.
+        buffered_events: Events that wait for readers.
+        buffered_bytes: Bytes of them; events that readers share are counted for each.
+        drops: Events that were dropped for slow readers, since the hub was opened.
+        gaps: Gaps that were announced to readers, since the hub was opened.
+        published: Events that this process published, since the hub was opened.
+    """
+
+    connections: int
+    channels: dict[str, int]
+    buffered_events: int
+    buffered_bytes: int
+    drops: int
+    gaps: int
+    published: int
+
+
+class Tally:
+    """What is counted as it happens."""
+
+    __slots__ = ("drops", "gaps", "published")
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.drops = self.gaps = self.published = 0

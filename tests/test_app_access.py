@@ -1,0 +1,356 @@
+"""Who may read a mounted app's streams, and until when."""
+
+import time
+from contextlib import suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
+
+from mounting import mounted, status
+from sse_asgi import EventSourceApp, Grant, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi.testing import EventStreamClient
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_authorize_lets_through_and_gives_properties(kind: str) -> None:
+    """With it any channel may be asked for; what it returns is the reader's properties."""
+
+    def check(request: Request, channels: tuple[str, ...]) -> dict[str, Any]:
+        return {"user": request.headers["x-user"], "channels": channels}
+
+    async def check_later(request: Request, channels: tuple[str, ...]) -> dict[str, Any]:
+        return check(request, channels)
+
+    options: dict[str, Any] = {
+        "authorize": check if kind == "sync" else check_later,
+        "transform": lambda event, properties: ServerSentEvent(properties | {"data": event.data}),
+    }
+    async with mounted(**options) as (hub, client):
+        async with client.stream("/events/?channel=a", headers={"x-user": "ann"}) as stream:
+            await hub.publish("a", "x")
+            assert (await stream.next_event()).data == '{"user":"ann","channels":["a"],"data":"x"}'
+
+
+async def test_authorize_refuses_on_resuming_too() -> None:
+    """An HTTPException is the answer, with its headers, and nothing was subscribed."""
+
+    def refuse(*_: Any) -> None:
+        raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+
+    async with mounted(authorize=refuse, cors_origins=["https://other.example"]) as (hub, client):
+        first = await hub.publish("default", "x")
+        headers = {"origin": "https://other.example"}
+        async with client.stream("/events/", last_event_id=first, headers=headers) as stream:
+            assert stream.status_code == 401
+            assert stream.headers["www-authenticate"] == "Bearer"
+            assert stream.headers["access-control-allow-origin"] == "https://other.example"
+            assert await stream.read() == b"who are you?"
+        assert hub._registry is not None
+        assert not hub._registry._channels
+
+
+async def test_the_applications_exception_handlers_answer() -> None:
+    """Refusals look like all other errors of the application."""
+    hub = Hub()
+
+    async def handler(_: Request, error: Exception) -> PlainTextResponse:
+        assert isinstance(error, HTTPException)
+        return PlainTextResponse(f"custom {error.status_code}", error.status_code)
+
+    app = Starlette(
+        routes=[Mount("/events", EventSourceApp(hub))],
+        exception_handlers={HTTPException: handler},
+        lifespan=hub.lifespan,
+    )
+    async with EventStreamClient(app) as client, client.stream("/events/?channel=other") as stream:
+        assert await stream.read() == b"custom 403"
+
+
+# Grants
+
+
+class Clock:
+    """The time of day as a test wants it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000_000.0
+        monkeypatch.setattr("time.time", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def test_a_grant_gives_properties_and_an_identity() -> None:
+    """Both are the subscription's."""
+    hub = Hub()
+    async with mounted(hub, authorize=lambda *_: Grant({"tenant": 7}, identity="ada")) as (_, client):
+        async with client.stream("/events/"):
+            (subscription,) = hub.subscriptions()
+            assert subscription.options.properties == {"tenant": 7}
+            assert subscription.options.identity == "ada"
+
+
+async def test_a_str_is_properties_and_identity() -> None:
+    """The short way to say who it is; an empty one is nobody."""
+    names = iter(["ada", ""])
+    hub = Hub()
+    async with mounted(hub, authorize=lambda *_: next(names)) as (_, client):
+        async with client.stream("/events/"), client.stream("/events/"):
+            seen = {(one.options.properties, one.options.identity) for one in hub.subscriptions()}
+            assert seen == {("ada", "ada"), ("", None)}
+
+
+async def test_a_grant_that_has_expired_is_401() -> None:
+    """Before anything is subscribed."""
+    async with mounted(authorize=lambda *_: Grant(expires_at=time.time())) as (hub, client):
+        async with client.stream("/events/") as stream:
+            assert stream.status_code == 401
+            assert "www-authenticate" in stream.headers
+        assert hub.stats().connections == 0
+
+
+@pytest.mark.parametrize("kind", ["seconds", "datetime"])
+async def test_a_stream_ends_when_its_grant_does(kind: str) -> None:
+    """With a farewell, so that the browser comes back, and is authorised afresh."""
+
+    def authorize(*_: Any) -> Grant:
+        when = datetime.now(UTC) + timedelta(seconds=0.05)
+        return Grant(expires_at=when if kind == "datetime" else when.timestamp())
+
+    reasons: list[str] = []
+    async with mounted(authorize=authorize, on_disconnect=lambda *heard: reasons.append(heard[2])) as (_, client):
+        async with client.stream("/events/") as stream:
+            await stream.read()
+            assert stream.complete
+            assert stream.retry is not None
+    assert reasons == ["revoked"]
+
+
+async def test_a_clock_that_is_set_is_looked_at_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alarm is for the time that passes, but a grant ends by the time of day."""
+    monkeypatch.setattr("sse_asgi._access.LOOK_SECONDS", 0.01)
+    async with mounted(authorize=lambda *_: Grant(expires_at=clock.now + 3600)) as (_, client):
+        async with client.stream("/events/") as stream:
+            clock.now += 3600
+            await stream.read()
+
+
+async def test_what_expires_before_the_reader_has_joined_ends_as_well() -> None:
+    """The stream starts, and ends at once."""
+    held = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: Any) -> Any:
+            await held.wait()
+            return await super().subscribe(channels)
+
+    def authorize(*_: Any) -> Grant:
+        return Grant(expires_at=time.time() + 0.02)
+
+    async with mounted(Hub(Slow()), authorize=authorize, start_timeout=0.1) as (_, client):
+        async with client.stream("/events/") as stream:
+            held.set()
+            assert b"retry:" in await stream.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"expires_at": datetime(2026, 1, 1)}, ValueError, "time zone"),  # noqa: DTZ001 - that is what is refused
+        ({"expires_at": float("nan")}, ValueError, "finite"),
+        ({"expires_at": float("inf")}, ValueError, "finite"),
+        ({"expires_at": "tomorrow"}, TypeError, "str"),
+        ({"expires_at": True}, TypeError, "bool"),
+        ({"identity": 7}, TypeError, "str"),
+        ({"identity": ""}, ValueError, "empty"),
+    ],
+)
+def test_a_grant_that_means_nothing_is_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:
+    """Where it is made."""
+    with pytest.raises(error, match=match):
+        Grant(**options)
+
+
+# Asking again
+
+
+async def test_a_refusal_ends_an_open_stream() -> None:
+    """As revoked, when authorize is asked again."""
+    allowed = [True]
+
+    def authorize(*_: Any) -> None:
+        if not allowed[0]:
+            raise HTTPException(403)
+
+    async with mounted(authorize=authorize, revalidate=0.02) as (_, client), client.stream("/events/") as stream:
+        allowed[0] = False
+        assert b"retry:" in await stream.read()
+
+
+async def test_a_new_grant_replaces_properties_and_expiry() -> None:
+    """Of the stream that is open, for what is published from now on."""
+    asked = 0
+
+    def authorize(*_: Any) -> Grant:
+        nonlocal asked
+        asked += 1
+        return Grant(asked, expires_at=time.time() + (60 if asked < 3 else 0.05))
+
+    def transform(_: ServerSentEvent, properties: int) -> ServerSentEvent:
+        return ServerSentEvent(properties)
+
+    async with mounted(authorize=authorize, revalidate=0.02, transform=transform) as (hub, client):
+        async with client.stream("/events/") as stream:
+            await hub.publish("default", "x")
+            assert (await stream.next_event()).data == "1"
+            while asked < 2:
+                await anyio.sleep(0.001)
+            await hub.publish("default", "x")
+            assert int((await stream.next_event()).data) >= 2
+
+
+async def test_a_new_grant_that_expires_earlier_ends_the_stream() -> None:
+    """The first one's time is forgotten."""
+    grants = iter([Grant(expires_at=time.time() + 3600), Grant(expires_at=time.time() + 0.2)])
+
+    async def authorize(*_: Any) -> Grant:
+        grant = next(grants, None)
+        if grant is None:
+            await anyio.sleep_forever()
+        assert grant is not None
+        return grant
+
+    async with mounted(authorize=authorize, revalidate=0.01) as (_, client), client.stream("/events/") as stream:
+        assert b"retry:" in await stream.read()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("database"), HTTPException(503)])
+async def test_a_failure_to_ask_is_logged_and_the_stream_goes_on(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked again later; the log has the path, without the query."""
+    answers = [None, error, error]
+
+    def authorize(*_: Any) -> None:
+        if answers and (answer := answers.pop(0)) is not None:
+            raise answer
+
+    async with mounted(authorize=authorize, revalidate=0.01) as (hub, client):
+        async with client.stream("/events/?x=secret") as stream:
+            while answers:
+                await anyio.sleep(0.001)
+            await hub.publish("default", "x")
+            assert (await stream.next_event()).data == "x"
+    assert "the stream /events/ could not be authorised again" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_asking_again_happens_in_the_requests_own_context() -> None:
+    """Not in that of the request for which the timer was set."""
+    user: ContextVar[str] = ContextVar("user")
+    seen: dict[str, list[str]] = {"ann": [], "bob": []}
+
+    def authorize(request: Request, _: tuple[str, ...]) -> None:
+        seen[request.headers["x-user"]].append(user.get())
+
+    hub = Hub()
+    app = EventSourceApp(hub, authorize=authorize, revalidate=0.01)
+
+    async def with_user(scope: Any, receive: Any, send: Any) -> None:
+        user.set(dict(scope["headers"])[b"x-user"].decode())
+        await app(scope, receive, send)
+
+    async with hub:
+        client = EventStreamClient(with_user)
+        async with client.stream("/", headers={"x-user": "ann"}), client.stream("/", headers={"x-user": "bob"}):
+            while min(map(len, seen.values())) < 3:
+                await anyio.sleep(0.001)
+    assert {name: set(values) for name, values in seen.items()} == {"ann": {"ann"}, "bob": {"bob"}}
+
+
+async def test_nobody_is_asked_about_a_stream_that_has_ended() -> None:
+    """A question that is open then is cancelled, and no other follows, even if it will not be cancelled."""
+    asked: list[str] = []
+
+    async def authorize(*_: Any) -> None:
+        asked.append("")
+        if len(asked) == 2:
+            with suppress(anyio.get_cancelled_exc_class()):
+                await anyio.sleep_forever()
+            asked.append("cancelled")
+
+    async with mounted(authorize=authorize, revalidate=0.01) as (_, client):
+        async with client.stream("/events/"):
+            while len(asked) < 2:
+                await anyio.sleep(0.001)
+        while len(asked) < 3:
+            await anyio.sleep(0.001)
+        await anyio.sleep(0.05)  # in which it would be asked again
+        assert asked == ["", "", "cancelled"]
+
+
+async def test_nothing_is_watched_where_nothing_can_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No alarm, and no coroutine around the response's own."""
+    monkeypatch.delattr("sse_asgi._access.WatchedResponse")
+    async with mounted(authorize=lambda *_: Grant("x")) as (_, client):
+        assert await status(client) == 200
+
+
+# Who is there
+
+
+async def test_presence_lists_those_who_said_who_they_are() -> None:
+    """Others read without being listed."""
+    names = iter(["ada", None])
+    async with mounted(authorize=lambda *_: Grant(identity=next(names)), presence=True) as (hub, client):
+        async with client.stream("/events/"), client.stream("/events/"):
+            assert await hub.presence("default") == ["ada"]
+            assert hub.stats().connections == 2
+
+
+async def test_nobody_is_listed_without_presence() -> None:
+    """Though who they are is known."""
+    async with mounted(authorize=lambda *_: "ada") as (hub, client), client.stream("/events/"):
+        assert await hub.presence("default") == []
+
+
+async def test_a_reader_can_be_disconnected() -> None:
+    """By the identity or the properties that authorize gave."""
+    async with mounted(authorize=lambda *_: Grant({"tenant": 7}, identity="ada")) as (hub, client):
+        async with client.stream("/events/") as stream:
+            await hub.disconnect(identity="ada")
+            await stream.read()
+        async with client.stream("/events/") as stream:
+            await hub.disconnect({"tenant": 7})
+            await stream.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"presence": True}, ValueError, "authorize= or tickets="),
+        ({"revalidate": 5}, ValueError, "authorize="),
+        ({"revalidate": 0, "authorize": str}, ValueError, "above 0"),
+        ({"tickets": "secret"}, TypeError, r"ChannelSigner\(secret\)"),
+        ({"on_disconnect": True}, TypeError, "on_disconnect"),
+        ({"stats": True}, TypeError, "stats"),
+    ],
+)
+def test_options_that_need_others_are_refused_at_once(
+    options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    """Where the app is made."""
+    with pytest.raises(error, match=match):
+        EventSourceApp(Hub(), **options)

@@ -1,0 +1,156 @@
+"""Which origins may use a mounted app, and what browsers are told."""
+
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from mounting import mounted, status
+from sse_asgi import EventSourceApp, Hub
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://testserver", "testserver"),
+        ("https://testserver", "testserver"),
+        ("https://testserver", "testserver:443"),
+        ("http://testserver:8000", "testserver:8000"),
+        ("http://TESTSERVER", "testserver"),
+        ("http://[::1]:8000", "[::1]:8000"),
+    ],
+)
+async def test_the_own_origin_needs_no_permission(origin: str, host: str) -> None:
+    """Host and port are the request's; a proxy may have taken the TLS off."""
+    async with mounted() as (_, client):
+        assert await status(client, headers={"origin": origin, "host": host}) == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://testserver:81", "http://testserver.evil", "http://x:y", "x"]
+)
+async def test_a_foreign_origin_gets_no_stream(origin: str) -> None:
+    """403 before anything is subscribed, without CORS headers."""
+    called: list[Any] = []
+    async with mounted(authorize=lambda *a: called.append(a)) as (_, client):
+        async with client.stream("/events/", headers={"origin": origin}) as stream:
+            assert stream.status_code == 403
+            assert "access-control-allow-origin" not in stream.headers
+    assert not called
+
+
+async def test_a_listed_origin_may_read_with_credentials() -> None:
+    """It is named in the answer, which caches must not mix up."""
+    async with mounted(cors_origins=["https://other.example"]) as (_, client):
+        async with client.stream("/events/", headers={"origin": "https://other.example"}) as stream:
+            assert stream.headers["access-control-allow-origin"] == "https://other.example"
+            assert stream.headers["access-control-allow-credentials"] == "true"
+            assert stream.headers["vary"] == "Origin"
+        async with client.stream("/events/") as stream:
+            assert stream.headers["vary"] == "Origin"
+        assert await status(client, headers={"origin": "https://evil.example"}) == 403
+
+
+@pytest.mark.parametrize("origins", ["*", ["*"]])
+async def test_a_star_lets_any_origin_read_without_credentials(origins: Any) -> None:
+    """Never a reflected unknown origin."""
+    async with mounted(cors_origins=origins) as (_, client):
+        async with client.stream("/events/", headers={"origin": "https://other.example"}) as stream:
+            assert stream.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in stream.headers
+
+
+async def test_preflight_is_answered() -> None:
+    """Methods and the headers that clients send, for origins that may read; 403 for others."""
+    async with mounted(cors_origins="https://other.example") as (_, client):
+        headers = {"origin": "https://other.example", "access-control-request-method": "GET"}
+        async with client.stream("/events/", method="OPTIONS", headers=headers) as stream:
+            assert stream.status_code == 204
+            assert stream.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
+            assert "Last-Event-ID" in stream.headers["access-control-allow-headers"]
+            assert await stream.read() == b""
+        assert await status(client, method="OPTIONS", headers={"origin": "https://evil.example"}) == 403
+        async with client.stream("/events/", method="OPTIONS") as stream:
+            assert (stream.status_code, stream.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    "origin", ["ftp://testserver", "//testserver", "http://testserver/", "http://a@testserver", "http://"]
+)
+async def test_only_a_page_of_the_web_has_the_own_origin(origin: str) -> None:
+    """Another scheme, or anything that is no origin, is foreign although the host is the same."""
+    async with mounted() as (_, client):
+        assert await status(client, headers={"origin": origin}) == 403
+
+
+@pytest.mark.parametrize("host", ["", "[", "testserver:x", "a@testserver"])
+async def test_an_odd_host_is_nobodys_own(host: str) -> None:
+    """403, and no failure."""
+    async with mounted() as (_, client):
+        assert await status(client, headers={"origin": "http://testserver", "host": host}) == 403
+
+
+async def test_a_forwarded_host_is_not_trusted() -> None:
+    """Anybody can send it."""
+    async with mounted() as (_, client):
+        headers = {"origin": "https://evil.example", "x-forwarded-host": "evil.example"}
+        assert await status(client, headers=headers) == 403
+
+
+@pytest.mark.parametrize("entry", ["https://Other.example", "https://other.example:443"])
+async def test_an_origin_is_listed_however_it_is_written(entry: str) -> None:
+    """Hosts are compared without case, and a scheme's own port need not be said."""
+    async with mounted(cors_origins=[entry]) as (_, client):
+        assert await status(client, headers={"origin": "https://other.example"}) == 200
+        assert await status(client, headers={"origin": "http://other.example"}) == 403
+
+
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "chrome-extension://abc"])
+async def test_apps_have_origins_of_their_own_schemes(origin: str) -> None:
+    """They are listed like others."""
+    async with mounted(cors_origins=[origin]) as (_, client):
+        async with client.stream("/events/", headers={"origin": origin}) as stream:
+            assert stream.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "https://a.example/",
+        "https://a.example/x",
+        "a.example",
+        "null",
+        "",
+        "https://",
+        "https://a.example:x",
+        "https://u@a",
+    ],
+)
+def test_an_entry_that_no_browser_sends_is_refused(entry: str) -> None:
+    """Where the app is made, with the way to write it."""
+    with pytest.raises(ValueError, match=r"https://example\.com"):
+        EventSourceApp(Hub(), cors_origins=[entry])
+
+
+async def test_the_headers_of_one_origin_do_not_stay_on_an_error() -> None:
+    """An exception that an application raises to everybody is answered to each with their own headers."""
+    error = HTTPException(403, "no", {"X-Mine": "1"})
+
+    def refuse(*_: Any) -> None:
+        raise error
+
+    async with mounted(authorize=refuse, cors_origins=["https://a.example", "https://b.example"]) as (_, client):
+        for origin in ("https://a.example", "https://b.example"):
+            async with client.stream("/events/", headers={"origin": origin}) as stream:
+                assert stream.headers["access-control-allow-origin"] == origin
+                assert stream.headers["x-mine"] == "1"
+
+
+@pytest.mark.parametrize(("path", "method", "code"), [("/events/", "DELETE", 405), ("/events/below", "GET", 404)])
+async def test_a_page_that_may_read_sees_every_refusal(path: str, method: str, code: int) -> None:
+    """With its status, for which a browser wants the headers there too."""
+    async with mounted(cors_origins=["https://a.example"]) as (_, client):
+        async with client.stream(path, method=method, headers={"origin": "https://a.example"}) as stream:
+            assert (stream.status_code, stream.headers["access-control-allow-origin"]) == (code, "https://a.example")

@@ -1,0 +1,171 @@
+"""hub.disconnect: which streams it ends, in which process, and what it survives."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from sse_asgi import Hub, MemoryBackend, ServerSentEvent, Subscription
+from sse_asgi._registry import CONTROL
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class User:
+    name: str
+    team: Any
+
+
+PROPERTIES: list[tuple[Any, Any, bool]] = [
+    ("ada", "ada", True),
+    ("ada", "bob", False),
+    (7, 7, True),
+    ({"user": 7}, {"user": 7, "team": 1}, True),
+    ({"user": 7, "team": 1}, {"user": 7}, False),
+    ({"user": 7}, "user", False),
+    ({"team": {"id": 1}}, User("ada", {"id": 1, "name": "x"}), True),
+    ({"name": "ada"}, SimpleNamespace(name="ada"), True),
+    ({"name": "ada"}, SimpleNamespace(name="bob"), False),
+    ({"name": {"first": "ada"}}, SimpleNamespace(), False),
+    ([1, 2], (1, 2), True),
+    (7, object(), False),
+    (7, float("nan"), False),
+]
+
+
+async def ended(subscription: Subscription) -> str | None:
+    with anyio.fail_after(5):
+        async for _ in subscription:
+            pass
+    return subscription.ended
+
+
+async def others_are_open(hub: Hub, *subscriptions: Subscription) -> None:
+    """Give an order that was wrong time to do harm: a later one has been obeyed."""
+    async with hub.subscribe("later", identity="later") as later:
+        await hub.disconnect(identity="later")
+        await ended(later)
+    assert [one.ended for one in subscriptions] == [None] * len(subscriptions)
+
+
+@pytest.mark.parametrize(("wanted", "properties", "matches"), PROPERTIES)
+async def test_streams_end_whose_properties_match(wanted: Any, properties: Any, *, matches: bool) -> None:
+    """Equal as JSON, or with every item that is asked for; a mapping's items may be an object's attributes."""
+    async with Hub() as hub, hub.subscribe("a", properties=properties) as reader:
+        await hub.disconnect(wanted)
+        if matches:
+            assert await ended(reader) == "revoked"
+        else:
+            await others_are_open(hub, reader)
+
+
+async def test_streams_end_of_an_identity_and_of_a_channel() -> None:
+    """Everything that is given must hold."""
+    async with (
+        Hub() as hub,
+        hub.subscribe("a", identity="ada") as one,
+        hub.subscribe("b", "c", identity="ada", properties=1) as two,
+        hub.subscribe("b", identity="bob", properties=1) as three,
+    ):
+        await hub.disconnect(1, identity="ada", channels="c")
+        assert await ended(two) == "revoked"
+        await others_are_open(hub, one, three)
+        await hub.disconnect(identity="ada", channels=["x", "a"])
+        assert await ended(one) == "revoked"
+        await others_are_open(hub, three)
+
+
+async def test_every_hub_on_the_backend_obeys() -> None:
+    """The order travels by the log."""
+    backend = MemoryBackend()
+    async with Hub(backend) as here, Hub(backend) as there, there.subscribe("a", identity="ada") as reader:
+        await here.disconnect(identity="ada")
+        assert await ended(reader) == "revoked"
+
+
+async def test_an_order_that_came_before_it_was_heard_is_obeyed() -> None:
+    """A reader that exists when the order is given is concerned, though nothing was entered yet."""
+    async with Hub() as hub:
+        reader = hub.subscribe("a", identity="ada")
+        await reader.__aenter__()
+        await hub.disconnect(identity="ada")
+        assert await ended(reader) == "revoked"
+        await reader.__aexit__()
+
+
+@pytest.mark.parametrize("nobody", [{}, {"properties": {}}, {"channels": ["a"]}])
+async def test_everybody_is_not_meant(nobody: Any) -> None:
+    """An order that would end all streams is refused; drain() does that."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match=r"say whose streams.*disconnect\(identity='ada'\)"):
+            await hub.disconnect(**nobody)
+
+
+async def test_an_identity_is_a_str() -> None:
+    """A number would not be equal to itself after JSON made a key of it somewhere."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match=r"such as str\(user.id\), not int"):
+            hub.subscribe("a", identity=7)  # type: ignore[arg-type]
+
+
+async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever can write to the log cannot make the hub deaf."""
+    async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
+        for data in ("{", "{}", "[]", '{"identity":null,"channels":7,"properties":1}'):
+            await hub.publish(CONTROL, ServerSentEvent(data, event="disconnect"))
+        await hub.disconnect(identity="ada")
+        assert await ended(reader) == "revoked"
+    assert caplog.text.count("ignored what is no order") == 4
+
+
+async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the log itself was lost, nobody can know what was ordered."""
+    async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
+        await anyio.wait_all_tasks_blocked()
+        for one in list(hub._registry._readers((CONTROL,))):  # type: ignore[union-attr]
+            one.lose("epoch")
+        await others_are_open(hub, reader)
+    assert "orders of hub.disconnect were lost" in caplog.text
+
+
+async def test_a_failure_of_the_backend_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody hears then, which is said once, loudly; readers are not disturbed."""
+
+    class Broken(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Any:
+            if CONTROL in channels:
+                raise OSError
+            return await super().subscribe(channels)
+
+    async with Hub(Broken()) as hub, hub.subscribe("a", identity="ada") as reader:
+        await hub.publish("a", "x")
+        assert (await anext(reader)).data == "x"
+        with anyio.fail_after(5):
+            while "not heard any more" not in caplog.text:
+                await anyio.sleep(0.001)
+
+
+async def test_who_cannot_be_concerned_costs_nothing() -> None:
+    """A hub listens only when it has a reader with properties or an identity, and the hub's own reader is not shown."""
+    async with Hub() as hub, hub.subscribe("a"):
+        assert not hub._registry._readers((CONTROL,))  # type: ignore[union-attr]
+        async with hub.subscribe("a", properties=1):
+            await anyio.wait_all_tasks_blocked()
+            assert hub._registry._readers((CONTROL,))  # type: ignore[union-attr]
+            assert hub.stats().channels == {"a": 2}
+            assert len(hub.subscriptions()) == 2
+
+
+async def test_after_a_drain_it_is_heard_again() -> None:
+    """Draining ends the hub's own reader too, and the next subscription brings it back."""
+    async with Hub() as hub:
+        async with hub.subscribe("a", properties=1) as reader, anyio.create_task_group() as tasks:
+            tasks.start_soon(hub.drain)
+            assert await ended(reader) == "shutdown"
+            await reader.__aexit__()
+        async with hub.subscribe("a", identity="ada") as reader:
+            await hub.disconnect(identity="ada")
+            assert await ended(reader) == "revoked"

@@ -1,0 +1,177 @@
+"""`python -m sse_asgi publish`: one event from a shell; `tests/browser/test_demo.py` has the demo."""
+
+import io
+import secrets
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from real_redis.launcher import RedisServer
+from sse_asgi import Publisher, ServerSentEvent, Settings, __main__, _demo, create_hub
+
+ROOT = Path(__file__).parent.parent
+NOWHERE = "redis://127.0.0.1:1?timeout=0.5"
+PATIENCE = 15.0
+
+Run = Callable[..., tuple[int | str | None, str, str]]
+
+
+@pytest.fixture
+def settings(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Tell a hub of its own, which the environment names as well."""
+    settings = Settings(backend_url=shared_redis.url, hub_name=secrets.token_hex(8))
+    monkeypatch.setenv("SSE_HUB_NAME", settings.hub_name)
+    return settings
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs the command in this process: how it exits, and what it prints."""
+
+    def main(*arguments: str, stdin: bytes = b"") -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sse-asgi", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code: int | str | None = 0
+        try:
+            __main__.main()
+        except SystemExit as exit_:
+            code = exit_.code
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return main
+
+
+def kept(settings: Settings) -> list[ServerSentEvent]:
+    """Read what a hub keeps of the channel `a`."""
+
+    async def read() -> list[ServerSentEvent]:
+        async with create_hub(settings) as hub:
+            return await hub.history("a")
+
+    return anyio.run(read)
+
+
+def test_it_publishes_and_prints_the_id(run: Run, settings: Settings) -> None:
+    """The id is the one line of output."""
+    code, output, errors = run("publish", settings.backend_url, "a", "hello", "--event", "greeting")
+    (event,) = kept(settings)
+    assert (event.data, event.event) == ("hello", "greeting")
+    assert (code, output, errors) == (0, f"{event.id}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "data"), [(b"hello\n", "hello"), (b"two\nlines\n\n", "two\nlines\n"), ("caf\u00e9".encode(), "caf\u00e9")]
+)
+def test_a_dash_reads_standard_input(run: Run, settings: Settings, given: bytes, data: str) -> None:
+    """To its end, as UTF-8; the last line's end is the shell's."""
+    assert run("publish", settings.backend_url, "a", "-", stdin=given)[0] == 0
+    assert [event.data for event in kept(settings)] == [data]
+
+
+def test_without_history_there_is_no_id(run: Run, settings: Settings) -> None:
+    """The line is empty."""
+    assert run("publish", f"{settings.backend_url}?history_size=0", "a", "x") == (0, "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("memory://", "a", "x"), "events in memory:// stay in their process"),
+        (("pigeon://", "a", "x"), "SSE_BACKEND_URL='pigeon://': no backend is installed for this scheme"),
+        ((NOWHERE, "", "x"), "channel"),
+        ((NOWHERE, "a", "x", "--event", "two\nlines"), "event"),
+    ],
+)
+def test_a_mistake_is_one_line(run: Run, arguments: tuple[str, ...], error: str) -> None:
+    """It says what is wrong, and the exit code, of a text, is 1."""
+    code, output, _ = run("publish", *arguments)
+    assert isinstance(code, str)
+    assert error in code
+    assert "\n" not in code
+    assert output == ""
+
+
+def test_text_that_is_none_is_refused(run: Run) -> None:
+    """Standard input that is not UTF-8 is an error, not something else on the stream."""
+    code, output, _ = run("publish", NOWHERE, "a", "-", stdin=b"\xff")
+    assert "utf-8" in str(code).lower()
+    assert output == ""
+
+
+def test_what_is_logged_is_printed(run: Run, settings: Settings, shared_redis: RedisServer) -> None:
+    """A warning that does not keep the event from being published is a line on stderr."""
+    code, output, errors = run("publish", f"{settings.backend_url}/0", "a", "x")
+    assert (code, errors) == (0, "")
+    policy = shared_redis.cli("CONFIG", "GET", "maxmemory-policy").split()[1]
+    shared_redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        code, output, errors = run("publish", settings.backend_url, "a", "x")
+    finally:
+        shared_redis.cli("CONFIG", "SET", "maxmemory-policy", policy)
+    assert (code, len(output.splitlines()), len(errors.splitlines())) == (0, 1, 1)
+    assert "has maxmemory-policy allkeys-lru" in errors
+
+
+def test_an_interrupt_ends_it_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is an exit with the code that shells give it."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Publisher, "publish", interrupt)
+    assert run("publish", NOWHERE, "a", "x") == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host", "port"),
+    [((), "127.0.0.1", 8000), (("--port", "1"), "127.0.0.1", 1), (("demo", "--host", "::1"), "::1", 8000)],
+)
+def test_without_a_command_it_is_the_demo(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], host: str, port: int
+) -> None:
+    """Options alone are the demo's."""
+    calls: list[Any] = []
+    monkeypatch.delenv("HOST", raising=False)
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.setattr(_demo, "run", lambda *where: calls.append(where))
+    assert run(*arguments) == (0, "", "")
+    assert calls == [(host, port)]
+
+
+def test_help_names_both_commands(run: Run) -> None:
+    """With nothing run."""
+    code, output, _ = run("--help")
+    assert code == 0
+    assert "demo" in output
+    assert "publish" in output
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("publish", "redis://localhost"), ("--port", "65536")])
+def test_a_wrong_use_is_told(run: Run, arguments: tuple[str, ...]) -> None:
+    """By how it is used, and the exit code 2."""
+    code, _, errors = run(*arguments)
+    assert code == 2
+    assert "usage: python -m sse_asgi" in errors
+
+
+def test_the_script_is_the_module() -> None:
+    """What is installed as `sse-asgi` runs the same."""
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["sse-asgi"]
+    module, _, name = script.partition(":")
+    assert getattr(import_module(module), name) is __main__.main
+
+
+def test_a_real_process_says_why_it_failed() -> None:
+    """Without Redis: one line, which says what was found where, and the exit code 1."""
+    command = (sys.executable, "-m", "sse_asgi", "publish", NOWHERE, "a", "x")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert done.stderr.startswith("the event was not published: Redis was away for 0.5 s. Redis at 127.0.0.1:1: ")

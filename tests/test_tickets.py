@@ -1,0 +1,276 @@
+"""Tickets: made, read, refused, used in place of headers, and kept out of logs."""
+
+import json
+import logging
+import sys
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+
+from mounting import mounted, status
+from sse_asgi import ChannelSigner, Grant
+from sse_asgi.tickets import RedactTickets, Ticket, TicketError
+from strategies import PATIENT
+
+SECRET = "a secret of many characters"
+SIGNER = ChannelSigner(SECRET)
+TICKET = SIGNER.ticket("a", identity="ada", expires_in=1e6)
+
+
+# Making and reading
+
+
+def test_a_ticket_says_what_was_signed() -> None:
+    """Channels, properties and identity."""
+    text = SIGNER.ticket(["a", "é"], properties={"tenant": 7}, identity="ada")
+    assert SIGNER.read(text) == Ticket(("a", "é"), Grant({"tenant": 7}, identity="ada"))
+    assert SIGNER.read(SIGNER.ticket("a")) == Ticket(("a",), Grant())
+
+
+def test_a_ticket_needs_no_escaping() -> None:
+    """It goes into a URL as it is."""
+    text = SIGNER.ticket(["&?=#/é"] * 3, properties="x" * 1000)
+    assert urlencode({"ticket": text}) == f"ticket={text}"
+
+
+def test_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a minute, unless it was said otherwise; the error says so."""
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    usual, short = SIGNER.ticket("a"), SIGNER.ticket("a", expires_in=0.5)
+    now += 0.4
+    SIGNER.read(short)
+    now += 0.2
+    with pytest.raises(TicketError, match="expired"):
+        SIGNER.read(short)
+    now += 59.3
+    SIGNER.read(usual)
+    now += 0.1
+    with pytest.raises(TicketError, match="expired"):
+        SIGNER.read(usual)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        ".",
+        "a.b",
+        "\ud800",
+        "é.é",
+        "\0",
+        "." * 5000,
+        pytest.param(TICKET[:-1], id="cut"),
+        pytest.param("x" + TICKET, id="longer"),
+    ],
+)
+def test_what_was_not_signed_is_refused(text: str) -> None:
+    """Whatever it is."""
+    with pytest.raises(TicketError, match="not signed here"):
+        SIGNER.read(text)
+
+
+@PATIENT
+@given(st.integers(0, len(TICKET) - 1), st.characters())
+def test_no_changed_ticket_says_anything_else(index: int, char: str) -> None:
+    """It is refused, unless the change means nothing, as that of base64's last bits."""
+    try:
+        assert SIGNER.read(TICKET[:index] + char + TICKET[index + 1 :]) == SIGNER.read(TICKET)
+    except TicketError as error:
+        assert "not signed here" in str(error)  # noqa: PT017 - it may be accepted as well
+
+
+def test_another_secret_or_salt_signs_nothing_for_us() -> None:
+    """Nor do we for them."""
+    text = SIGNER.ticket("a")
+    for other in (ChannelSigner("another secret of characters"), ChannelSigner(SECRET, salt="other")):
+        with pytest.raises(TicketError):
+            other.read(text)
+
+
+def test_secrets_can_be_changed_without_a_break() -> None:
+    """The first signs, all are accepted."""
+    both = ChannelSigner(["the new secret, which is long", SECRET])
+    assert both.read(SIGNER.ticket("a")).channels == ("a",)
+    with pytest.raises(TicketError):
+        SIGNER.read(both.ticket("a"))
+
+
+@pytest.mark.parametrize(
+    ("secret", "error"),
+    [("short", ValueError), ("", ValueError), ([], ValueError), ([SECRET, "x"], ValueError), ([b"x" * 16], TypeError)],
+)
+def test_a_secret_that_can_be_guessed_is_refused(secret: Any, error: type[Exception]) -> None:
+    """Where the signer is made."""
+    with pytest.raises(error, match="secret"):
+        ChannelSigner(secret)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"channels": []}, ValueError),
+        ({"channels": "a\n"}, ValueError),
+        ({"channels": "sse.control"}, ValueError),
+        ({"channels": "a", "expires_in": 0}, ValueError),
+        ({"channels": "a", "expires_in": float("nan")}, ValueError),
+        ({"channels": "a", "identity": ""}, ValueError),
+        ({"channels": "a", "identity": 7}, TypeError),
+        ({"channels": "a", "properties": object()}, TypeError),
+    ],
+)
+def test_a_ticket_that_means_nothing_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    """Where it is made."""
+    with pytest.raises(error):
+        SIGNER.ticket(**options)
+
+
+def test_without_itsdangerous_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+    with pytest.raises(ImportError, match=r"sse-asgi\[tickets\]"):
+        ChannelSigner(SECRET)
+
+
+# In the app
+
+
+@pytest.mark.anyio
+async def test_a_ticket_gives_its_channels_and_grant() -> None:
+    """All of its channels without a query."""
+    async with mounted(tickets=SIGNER) as (hub, client):
+        text = SIGNER.ticket(["a", "b"], properties=7, identity="ada")
+        async with client.stream(f"/events/?ticket={text}") as stream:
+            await hub.publish("b", "x")
+            assert (await stream.next_event()).data == "x"
+            (subscription,) = hub.subscriptions()
+            assert subscription.channels == ("a", "b")
+            assert (subscription.options.properties, subscription.options.identity) == (7, "ada")
+
+
+@pytest.mark.anyio
+async def test_a_ticket_says_who_is_there() -> None:
+    """Presence takes its identity."""
+    async with mounted(tickets=SIGNER, presence=True) as (hub, client):
+        async with client.stream(f"/events/?ticket={SIGNER.ticket('a', identity='ada')}"):
+            assert await hub.presence("a") == ["ada"]
+
+
+@pytest.mark.anyio
+async def test_a_query_chooses_among_the_tickets_channels() -> None:
+    """Others are 403, and bad names 400."""
+    async with mounted(tickets=SIGNER, max_channels=2) as (_, client):
+        text = SIGNER.ticket(["a", "b", "c"])
+        assert await status(client, f"?ticket={text}&channel=b") == 200
+        assert await status(client, f"?ticket={text}&channel=b&channel=d") == 403
+        assert await status(client, f"?ticket={text}&channel=sse.control") == 403
+        assert await status(client, f"?ticket={text}&channel=") == 400
+        assert await status(client, f"?ticket={text}&channel=a&channel=b&channel=c") == 400
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "query", ["", "?ticket=", "?ticket=forged", pytest.param(f"?ticket=x&ticket={TICKET}", id="second")]
+)
+async def test_without_a_good_ticket_it_is_401(query: str) -> None:
+    """The first one counts."""
+    async with mounted(tickets=SIGNER) as (hub, client), client.stream(f"/events/{query}") as stream:
+        assert stream.status_code == 401
+        assert "www-authenticate" in stream.headers
+        assert hub.stats().connections == 0
+
+
+@pytest.mark.anyio
+async def test_an_expired_ticket_is_401_also_on_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EventSource reconnects with the URL that it has, and learns that it needs another."""
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    text = SIGNER.ticket("a", expires_in=60)
+    async with mounted(tickets=SIGNER) as (hub, client):
+        last = await hub.publish("a", "x")
+        assert await status(client, f"?ticket={text}", last_event_id=last) == 200
+        now += 60
+        assert await status(client, f"?ticket={text}", last_event_id=last) == 401
+
+
+@pytest.mark.anyio
+async def test_authorize_decides_where_there_is_no_ticket() -> None:
+    """And is not asked where there is one, of which a bad one is not excused."""
+
+    def refuse(*_: Any) -> None:
+        raise HTTPException(403)
+
+    async with mounted(tickets=SIGNER, authorize=refuse, revalidate=0.001) as (hub, client):
+        assert await status(client) == 403
+        assert await status(client, "?ticket=x") == 401
+        async with client.stream(f"/events/?ticket={SIGNER.ticket('a')}") as stream:
+            await hub.publish("a", "x")
+            assert (await stream.next_event()).data == "x"
+
+
+@pytest.mark.anyio
+async def test_a_ticket_means_nothing_where_tickets_are_not_taken() -> None:
+    """It opens nothing."""
+    async with mounted() as (_, client):
+        assert await status(client, f"?ticket={SIGNER.ticket('a')}&channel=a") == 403
+
+
+@pytest.mark.anyio
+async def test_a_ticket_is_not_in_our_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even when the stream fails."""
+
+    async def snapshot() -> Any:
+        raise RuntimeError
+
+    async with mounted(tickets=SIGNER, snapshot=snapshot, initial=["x"]) as (_, client):
+        text = SIGNER.ticket("a")
+        with caplog.at_level(logging.DEBUG), pytest.raises(RuntimeError):
+            async with client.stream(f"/events/?ticket={text}") as stream:
+                await stream.read()
+    assert caplog.records
+    assert text not in caplog.text
+
+
+# Servers' logs
+
+
+def logged(message: Any, *args: Any) -> str:
+    record = logging.LogRecord("access", logging.INFO, "", 0, message, args, None)
+    assert RedactTickets().filter(record)
+    return record.getMessage()
+
+
+def test_tickets_are_taken_out_of_arguments() -> None:
+    """As uvicorn gives them; everything else stays."""
+    line = logged('%s - "%s %s HTTP/%s" %d', "1.2.3.4:5", "GET", "/e/?a=1&ticket=abc.d-e_f&b=2", "1.1", 200)
+    assert line == '1.2.3.4:5 - "GET /e/?a=1&ticket=[redacted]&b=2 HTTP/1.1" 200'
+
+
+def test_tickets_are_taken_out_of_messages() -> None:
+    """Of text that was put together before."""
+    assert logged('"GET /e/?ticket=abc HTTP/1.1"') == '"GET /e/?ticket=[redacted] HTTP/1.1"'
+    assert logged("the ticket=abc and ticket=def") == "the ticket=[redacted] and ticket=[redacted]"
+
+
+def test_tickets_are_taken_out_of_mappings_that_know_more_than_they_have() -> None:
+    """As gunicorn's and hypercorn's are, which must stay what they are."""
+
+    class Atoms(dict[str, Any]):
+        def __missing__(self, key: str) -> str:
+            return "-"
+
+    atoms = Atoms(r="GET /e/?ticket=abc HTTP/1.1", s=200)
+    assert logged("%(h)s %(r)s %(s)d", atoms) == "- GET /e/?ticket=[redacted] HTTP/1.1 200"
+    assert atoms["r"].endswith("ticket=abc HTTP/1.1")
+
+
+def test_what_is_no_text_is_let_be() -> None:
+    """A record may be about anything."""
+    assert logged({"a": 1}) == "{'a': 1}"
+    assert json.loads(logged("%s", 5)) == 5
+    assert RedactTickets().filter(logging.makeLogRecord({"msg": "x", "args": None}))
