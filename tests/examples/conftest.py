@@ -24,19 +24,20 @@ class Served(NamedTuple):
     http: httpx.AsyncClient
 
 
+def load_example(name: str) -> Any:
+    """Run an example's file; each time it is another module, with a hub of its own."""
+    path = EXAMPLES / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def load() -> Load:
-    """Return a function that runs an example's file; each time it is another module, with a hub of its own."""
-
-    def load_example(name: str) -> Any:
-        path = EXAMPLES / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
+    """Return the function."""
     return load_example
 
 

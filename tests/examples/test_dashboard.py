@@ -71,12 +71,12 @@ async def test_polls_go_on_where_the_stream_was(dashboard: Any) -> None:
         async with streams.stream("/events/") as stream:
             last = [await stream.next_event() for _ in range(3)][-1]
             assert stream.retry == 2000
-        answer = (await http.get("/events/", params={"poll": 1, "last_event_id": last.id})).json()
+        answer: dict[str, Any] = {"events": [], "last_event_id": last.id}
         with anyio.fail_after(5):
             while not answer["events"]:
-                answer = (
-                    await http.get("/events/", params={"poll": 1, "last_event_id": answer["last_event_id"]})
-                ).json()
+                await anyio.sleep(0.01)
+                query = {"poll": 1, "last_event_id": answer["last_event_id"]}
+                answer = (await http.get("/events/", params=query)).json()
     assert answer["retry"] == 2000
     assert {event["event"] for event in answer["events"]} == {"delta"}
 
@@ -86,9 +86,9 @@ async def test_any_page_may_read(dashboard: Any) -> None:
     origin = {"origin": "https://static.example"}
     async with served(dashboard) as (streams, http):
         async with streams.stream("/events/", headers=origin) as stream:
-            heads = [stream.headers]
-        heads.append((await http.get("/events/?poll=1", headers=origin)).headers)
-        heads.append((await http.options("/events/", headers=origin)).headers)
+            heads = [dict(stream.headers)]
+        heads.append(dict((await http.get("/events/?poll=1", headers=origin)).headers))
+        heads.append(dict((await http.options("/events/", headers=origin)).headers))
     assert [head["access-control-allow-origin"] for head in heads] == ["*"] * 3
     assert heads[2]["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
     for name in ("Cache-Control", "Last-Event-ID", "X-Requested-With"):
