@@ -27,7 +27,7 @@ PAGE = """<!doctype html>
 <title>Chat</title>
 <h1>Chat</h1>
 <form action="login" method="post">
-  You are <b>{user}</b>.
+  You are <b>{{ user }}</b>.
   <input name="user" placeholder="Another name" maxlength="40" required>
   <button>Log in</button>
 </form>
@@ -70,7 +70,7 @@ async def field(request: Request, name: str, limit: int) -> str:
 
 async def index(request: Request) -> HTMLResponse:
     """Send the page."""
-    return HTMLResponse(PAGE.replace("{user}", html.escape(user_of(request))))
+    return HTMLResponse(PAGE.replace("{{ user }}", html.escape(user_of(request))))
 
 
 async def login(request: Request) -> RedirectResponse:

@@ -31,7 +31,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>A mounted stream</title>
-<body data-stream="{stream}" data-hello="{hello}">
+<body data-stream="{{ stream }}" data-hello="{{ hello }}">
 <p><a href="?channel=sse">sse</a> <a href="?channel=logs">logs</a> <a href="?channel=analytics">analytics</a></p>
 <form action="login" method="post">
   <input name="password" type="password" aria-label="Password">
@@ -79,7 +79,8 @@ async def index(request: Request) -> HTMLResponse:
     urls = {"stream": request.url_for("sse:stream"), "hello": request.url_for("hello")}
     page = PAGE
     for name, url in urls.items():
-        page = page.replace(f"{{{name}}}", html.escape(str(url.include_query_params(channel=channel_of(request)))))
+        text = str(url.include_query_params(channel=channel_of(request)))
+        page = page.replace("{{ " + name + " }}", html.escape(text))
     return HTMLResponse(page)
 
 

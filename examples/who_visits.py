@@ -51,7 +51,7 @@ PAGE = """<!doctype html>
     const query = new URLSearchParams({name});
     if (!source) {
       source = new EventSource(`chat?${query}`);
-      source.onmessage = event => show("chat", JSON.parse(event.data));
+      source.onmessage = event => show("chat", event.data);
       form.elements.name.readOnly = true;
     }
     if (text) {

@@ -1,61 +1,37 @@
 """The dashboard among the examples: its page in a browser, where streams pass and where they do not."""
 
-import threading
 from collections.abc import Callable, Iterator
-from typing import Self
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 from starlette.responses import FileResponse, PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from browser.peers import Wire, free_port, until
+from browser.peers import Example, Wire
 from examples.conftest import EXAMPLES, load_example
 
 PAGE = EXAMPLES / "dashboard" / "page"
 
 
-class Site:
-    """The dashboard on a server that can be stopped, behind a proxy that may let no streams pass."""
+class Site(Example):
+    """The dashboard, behind a proxy that may let no streams pass."""
 
-    def __init__(self) -> None:
-        self.example = load_example("dashboard/dashboard")
-        self.example.SECONDS = 0.05
-        self.streams_pass = True
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    streams_pass = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         is_stream = scope["type"] == "http" and scope["path"] == "/events/" and b"poll=1" not in scope["query_string"]
-        app = self.example.app if self.streams_pass or not is_stream else PlainTextResponse("no streams", 502)
-        await app(scope, receive, send)
-
-    def start(self) -> None:
-        config = uvicorn.Config(self, port=self.port, log_level="error", ws="none")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        until(lambda: self._server.started)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Stop."""
-        self.stop()
+        if is_stream and not self.streams_pass:
+            await PlainTextResponse("no streams", 502)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with Site() as site:
+    example = load_example("dashboard/dashboard")
+    example.SECONDS = 0.05
+    with Site(example.app) as site:
         yield site
 
 
