@@ -133,7 +133,7 @@ async def dismiss(name: str) -> None:
 
 @app.delete("/people", status_code=204)
 async def close() -> None:
-    """End every stream; the browsers come back, and miss nothing."""
+    """End every stream, also only for those who may; the browsers come back, and miss nothing."""
     await visits.drain()
     await chat.drain()
 

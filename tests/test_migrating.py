@@ -1,13 +1,31 @@
 """docs/migrating.md: every row of the ancestors is there, and what shows it too."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+from sse_asgi import EventSourceApp, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent, Settings
+from sse_asgi.encoder import encode
+
 ROOT = Path(__file__).parent.parent
 LAST_ROWS = (22, 20, 16, 15, 18)
-ROWS = re.findall(r"^\| (\d\.\d+) \|.*\| ([^|]+) \|$", (ROOT / "docs" / "migrating.md").read_text(), re.MULTILINE)
+TEXT = (ROOT / "docs" / "migrating.md").read_text()
+ROWS = re.findall(r"^\| (\d\.\d+) \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE)
+OPTIONS = (
+    Hub,
+    Hub.publish,
+    Hub.subscribe,
+    Hub.disconnect,
+    Hub.history,
+    EventSourceApp,
+    EventSourceResponse,
+    MemoryBackend,
+    ServerSentEvent,
+    Settings,
+    encode,
+)
 
 
 def test_every_row_is_there_once() -> None:
@@ -31,7 +49,7 @@ def test_what_shows_a_row_exists(number: str, shown: str) -> None:
 
 def test_links_lead_somewhere() -> None:
     """To files and to headings of this and other documents."""
-    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / "docs" / "migrating.md").read_text()):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
         path, _, anchor = target.partition("#")
         file = ROOT / "docs" / (path or "migrating.md")
         assert file.is_file(), target
@@ -39,3 +57,13 @@ def test_links_lead_somewhere() -> None:
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}, (
             target
         )
+
+
+def test_our_options_are_there() -> None:
+    """Each option that is named for here is one of something public."""
+    known = {name for one in OPTIONS for name in inspect.signature(one).parameters}
+    cells = re.findall(r"^\| (?:\d\.\d+ \| )?[^|]+ \| ([^|]+) \|", TEXT, re.MULTILINE)
+    spans = [span for cell in cells for span in re.findall("`([^`]+)`", cell)]
+    named = {name for span in spans for name in re.findall(r"(?<![?&\w])(\w+)=", span)}
+    assert named >= {"snapshot", "cors_origins", "ping_interval"}
+    assert named - known == {"channel"}  # of a URL
