@@ -1,7 +1,6 @@
 """Publishing over HTTP: the body of a POST to an event, and every refusal to a problem."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.message import Message as Headers
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ._access import verdict
 from ._event import ServerSentEvent, to_json
 from ._hub import Hub
 from ._problem import problem
@@ -80,9 +80,7 @@ class PublishResponse:
         body = await _read(request, receive, self._limit)
         content, event = _event(request, lambda: reader(body, headers))
         channels = await self._channels(request, [*request.query_params.getlist("channel"), *content.channels])
-        allowed = self._authorize(Request(request.scope, _again(body)), channels)
-        if inspect.isawaitable(allowed):
-            await allowed
+        await verdict("publish", self._authorize(Request(request.scope, _again(body)), channels))
         return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
 
 
