@@ -46,7 +46,8 @@ async def test_authorize_lets_through_and_gives_properties(kind: str) -> None:
 async def test_what_looks_like_a_refusal_lets_nobody_in(name: str, answer: Any) -> None:
     """A bool or a response is an error that says how to refuse."""
     hub = Hub()
-    app = EventSourceApp(hub, **{name: lambda *_: answer})
+    options: dict[str, Any] = {name: lambda *_: answer}
+    app = EventSourceApp(hub, **options)
     request = {"publish": ("/", "POST"), "stats": ("/stats", "GET"), "authorize": ("/", "GET")}[name]
     headers = {"content-type": "text/plain"}
     async with hub:

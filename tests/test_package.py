@@ -32,6 +32,7 @@ FLOORS = {
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
     "_abort": 2,
+    "_bodies": 2,
     "_cors": 2,
     "_grant": 1,
     "_problem": 2,
@@ -89,6 +90,7 @@ STRANGERS: dict[str, set[str]] = {
     "starlette": {
         "_abort",
         "_access",
+        "_bodies",
         "_channels",
         "_cors",
         "_limits",
