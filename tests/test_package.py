@@ -32,7 +32,11 @@ FLOORS = {
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
     "_abort": 2,
+<<<<<<< .merge_file_3AXRxe
     "_direct": 2,
+=======
+    "_bodies": 2,
+>>>>>>> .merge_file_DC9Guw
     "_cors": 2,
     "_grant": 1,
     "_problem": 2,
@@ -91,6 +95,7 @@ STRANGERS: dict[str, set[str]] = {
     "starlette": {
         "_abort",
         "_access",
+        "_bodies",
         "_channels",
         "_cors",
         "_limits",

@@ -5,7 +5,8 @@ read a page at a time until it reaches what is held; then the gate opens. A read
 gate again and is caught up the same way, so there is one recovery path. These hold at every await:
 
 - Everything up to `_position` was taken by the reader, waits in `_ready`, or was declared lost by an `sse.gap`.
-- With the gate open, the buffer holds every later event of the reader's channels that this process has seen.
+- With the gate open, the buffer holds every later event of the reader's channels that this process has seen, up to
+  where the reader was ended.
 - With the gate closed, it holds those seen since the last round began, unless `_missed` says that some were let go.
 """
 
@@ -176,6 +177,8 @@ class Subscription:
 
     def offer(self, entry: Entry) -> None:
         """Hold one live event; never waits and never fails, whatever the reader does."""
+        if self.ended is not None:  # else one that reads slowly, and is never found empty, would go on for ever
+            return
         if not self._buffer.append(entry):
             self._overflow(entry)
         self._news.set()
