@@ -32,11 +32,8 @@ FLOORS = {
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
     "_abort": 2,
-<<<<<<< .merge_file_3AXRxe
     "_direct": 2,
-=======
     "_bodies": 2,
->>>>>>> .merge_file_DC9Guw
     "_cors": 2,
     "_grant": 1,
     "_problem": 2,
