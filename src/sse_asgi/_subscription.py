@@ -41,6 +41,9 @@ class Recovery(NamedTuple):
     reason: str | None = None
 
 
+FRESH = Recovery("fresh")
+
+
 class Source(Protocol):
     """What a subscription needs of its hub."""
 
@@ -107,7 +110,7 @@ class Subscription:
         self.options = options
         self.ended: str | None = None
         self.joined = False
-        self.recovery = Recovery("fresh")
+        self.recovery = FRESH
         self._source = source
         self._news: Signal  # attached before the hub knows of this reader
         self._wakeup: Wakeup  # of one that is iterated
