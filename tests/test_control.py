@@ -114,11 +114,17 @@ async def test_an_identity_is_a_str() -> None:
 async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever can write to the log cannot make the hub deaf."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
-        for data in ("{", "{}", "[]", '{"identity":null,"channels":7,"properties":1}'):
-            await hub.publish(CONTROL, ServerSentEvent(data, event="disconnect"))
+        events = [
+            ServerSentEvent(data, event="disconnect")
+            for data in ("{", "{}", "[]", '{"identity":null,"channels":7,"properties":1}')
+        ]
+        events.append(ServerSentEvent({"identity": "ada", "channels": None, "properties": None}, event="message"))
+        for event in events:
+            await hub.backend.publish((CONTROL,), event, key=None, idempotency_key=None)
+        await others_are_open(hub, reader)
         await hub.disconnect(identity="ada")
         assert await ended(reader) == "revoked"
-    assert caplog.text.count("ignored what is no order") == 4
+    assert caplog.text.count("ignored what is no order") == 5
 
 
 async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:

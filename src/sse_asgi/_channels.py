@@ -8,10 +8,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ._options import check_channels
+from ._options import RESERVED, check_channels, check_public
 from ._patterns import STAR, compile_pattern
 
-RESERVED = "sse."
 ANY = "*"
 
 Channels = Collection[str] | Callable[[Request], Any]
@@ -99,11 +98,7 @@ def offered(names: Any) -> tuple[str, ...]:
         ValueError: A bad name, or one of the library's own.
         TypeError: No names.
     """
-    checked = check_channels(names)
-    if any(name.startswith(RESERVED) for name in checked):
-        msg = f"channels beginning with {RESERVED!r} are the library's own, and never served"
-        raise ValueError(msg)
-    return checked
+    return check_public(check_channels(names))
 
 
 def _readable(names: Collection[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Only a hub with readers that an order can concern listens, from the position whe
 import json
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._event import ServerSentEvent, to_json
 from ._options import Options
@@ -17,7 +17,17 @@ from .exceptions import HubClosedError
 
 logger = logging.getLogger("sse_asgi")
 
+ORDER = "disconnect"
+
 _MISSING = object()
+
+
+class _Order(NamedTuple):
+    """Whose streams are to end: what is None is not asked for."""
+
+    properties: Any
+    identity: str | None
+    channels: frozenset[str] | None
 
 
 def disconnect_order(properties: Any, identity: str | None, channels: Collection[str] | None) -> ServerSentEvent:
@@ -31,7 +41,7 @@ def disconnect_order(properties: Any, identity: str | None, channels: Collection
         msg = "say whose streams are to end, as in disconnect({'user': 7}) or disconnect(identity='ada')"
         raise ValueError(msg)
     wanted = {"properties": properties, "identity": identity, "channels": channels and sorted(channels)}
-    return ServerSentEvent(wanted, event="disconnect")
+    return ServerSentEvent(wanted, event=ORDER)
 
 
 class Control:
@@ -68,7 +78,7 @@ class Control:
             logger.warning("orders of hub.disconnect were lost with the log: streams end when their authorisation does")
             return
         try:
-            wanted = json.loads(order.data or "")
+            wanted = _read(order)
             concerned = [reader for reader in self._registry.subscriptions() if _concerns(wanted, reader)]
         except (ValueError, KeyError, TypeError):
             logger.warning("ignored what is no order of hub.disconnect on the channel %s", CONTROL)
@@ -77,12 +87,19 @@ class Control:
             reader.end("revoked")
 
 
-def _concerns(wanted: dict[str, Any], reader: Subscription) -> bool:
-    identity, channels = wanted["identity"], wanted["channels"]
+def _read(order: ServerSentEvent) -> _Order:
+    if order.event != ORDER:
+        raise ValueError(order.event)
+    wanted = json.loads(order.data or "")
+    channels = wanted["channels"]
+    return _Order(wanted["properties"], wanted["identity"], None if channels is None else frozenset(channels))
+
+
+def _concerns(wanted: _Order, reader: Subscription) -> bool:
     return (
-        (identity is None or identity == reader.options.identity)
-        and (channels is None or not set(channels).isdisjoint(reader.channels))
-        and (wanted["properties"] is None or _matches(wanted["properties"], reader.options.properties))
+        (wanted.identity is None or wanted.identity == reader.options.identity)
+        and (wanted.channels is None or not wanted.channels.isdisjoint(reader.channels))
+        and (wanted.properties is None or _matches(wanted.properties, reader.options.properties))
     )
 
 

@@ -24,7 +24,9 @@ from ._options import (
     check_channels,
     check_key,
     check_options,
+    check_public,
     check_seconds,
+    check_type,
     initial_events,
 )
 from ._patterns import Patterns
@@ -228,19 +230,20 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field, key or channel name.
+            ValueError: No data, an id, a bad field, key or channel name; a name or type that begins with `sse.`.
             TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
                 crosses processes.
             BackendError: The event was not stored.
             PublishUnknownError: It may have been stored; publish again with an idempotency_key.
         """
         self._opened("cannot publish")
-        names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
+        names = check_public((check_channel(channels),) if isinstance(channels, str) else check_channels(channels))
         if self._patterns.names:
             names = self._patterns.gather(names)
         check_key("key", key)
         check_key("idempotency_key", idempotency_key)
         message = self._message(data, event, retry)
+        check_type(message.event)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
@@ -312,7 +315,7 @@ class Hub:
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
-        names = check_channels(channels)
+        names = check_public(check_channels(channels))
         with _patience("its history cannot be read"):
             return await self._read_history(registry, names, limit)
 
@@ -400,7 +403,8 @@ class Hub:
             raise TypeError(msg)
         if not all(map(operator.is_, options, self._last_options)):
             self._last_options = check_options(options)
-        subscription = Subscription(registry, check_channels(channels), last_event_id, self._last_options)
+        names = check_public(check_channels(channels))
+        subscription = Subscription(registry, names, last_event_id, self._last_options)
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
@@ -462,7 +466,7 @@ class Hub:
         """
         registry = self._opened("cannot tell who is here")
         with _patience("who is here cannot be told"):
-            return await registry.presence.present(check_channel(channel))
+            return await registry.presence.present(*check_public((check_channel(channel),)))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ._event import ServerSentEvent, as_event
 
 MAX_CHANNEL_BYTES = 512
+RESERVED = "sse."
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
@@ -70,6 +71,22 @@ def check_channel(name: str) -> str:
         msg = f"the channel name {name[:32]!r}... is longer than {MAX_CHANNEL_BYTES} bytes of UTF-8"
         raise ValueError(msg)
     return name
+
+
+def check_public(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of channels, or raise ValueError for one of the library's own."""
+    for name in names:
+        if name.startswith(RESERVED):
+            msg = f"channels that begin with {RESERVED!r} are the library's own: choose another name"
+            raise ValueError(msg)
+    return names
+
+
+def check_type(event: str | None) -> None:
+    """Accept the type of an event that an application publishes, or raise ValueError for one of the library's own."""
+    if event is not None and event.startswith(RESERVED):
+        msg = f"event types that begin with {RESERVED!r} are the library's own: choose another one"
+        raise ValueError(msg)
 
 
 def check_key(option: str, value: str | None) -> None:
