@@ -41,6 +41,22 @@ async def test_authorize_lets_through_and_gives_properties(kind: str) -> None:
             assert (await stream.next_event()).data == '{"user":"ann","channels":["a"],"data":"x"}'
 
 
+@pytest.mark.parametrize("answer", [False, True, PlainTextResponse("no", 403)])
+@pytest.mark.parametrize("name", ["authorize", "publish", "stats"])
+async def test_what_looks_like_a_refusal_lets_nobody_in(name: str, answer: Any) -> None:
+    """A bool or a response is an error that says how to refuse."""
+    hub = Hub()
+    options: dict[str, Any] = {name: lambda *_: answer}
+    app = EventSourceApp(hub, **options)
+    request = {"publish": ("/", "POST"), "stats": ("/stats", "GET"), "authorize": ("/", "GET")}[name]
+    headers = {"content-type": "text/plain"}
+    async with hub:
+        with pytest.raises(TypeError, match=rf"{name} returned .* raise HTTPException\(403\)"):
+            async with EventStreamClient(app).stream(request[0], method=request[1], headers=headers, body=b"x"):
+                pass
+        assert await hub.history("default") == []
+
+
 async def test_authorize_refuses_on_resuming_too() -> None:
     """An HTTPException is the answer, with its headers, and nothing was subscribed."""
 
@@ -197,6 +213,15 @@ async def test_a_refusal_ends_an_open_stream() -> None:
     async with mounted(authorize=authorize, revalidate=0.02) as (_, client), client.stream("/events/") as stream:
         allowed[0] = False
         assert b"retry:" in await stream.read()
+
+
+async def test_what_looks_like_a_refusal_ends_an_open_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """Though it is the function's mistake, which is logged."""
+    answers = iter([None, False])
+    options: dict[str, Any] = {"authorize": lambda *_: next(answers), "revalidate": 0.02}
+    async with mounted(**options) as (_, client), client.stream("/events/") as stream:
+        assert b"retry:" in await stream.read()
+    assert "raise HTTPException(403) to refuse" in caplog.text
 
 
 async def test_a_new_grant_replaces_properties_and_expiry() -> None:

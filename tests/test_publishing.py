@@ -298,6 +298,10 @@ async def test_any_origin_may_read_and_not_publish() -> None:
         (form(("data", "x"))[:-5], PARTS, "not complete"),
         (form(("other", "x")), PARTS, "one field `data`"),
         (form(("data", "x")).replace(b"x", b"\xff"), PARTS, "utf-8"),
+        (form(("data", "x")).replace(b"\r\n\r\n", b";" * 1024 + b"\r\n\r\n"), PARTS, "1024 bytes"),
+        (form(*[("other", "")] * 100, ("data", "x")), PARTS, "100 fields"),
+        (b"--limit\r\n" * 6_000, PARTS, "100 fields"),
+        ("other&" * 100 + "data=x", FORM, "fields"),
     ],
 )
 async def test_what_is_no_event_is_400(body: bytes | str, kind: str, hint: str) -> None:
@@ -331,6 +335,38 @@ async def test_other_bodies_are_415(headers: dict[str, str]) -> None:
     """With what there is."""
     async with mounted() as (_, client):
         assert (await post(client, **headers)).status == 415
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        f"{JSON}; x*=a; x*0=b",
+        f"{JSON}; x*{'1' * 200}=a",
+        f"{JSON}; charset*=utf-8''x",
+        f'{JSON}; x="a; charset=latin-1"',
+        f"{JSON};;; ; charset=utf-8;charset=latin-1",
+    ],
+)
+async def test_parameters_that_mean_nothing_here_are_not_read(kind: str) -> None:
+    """Continued, encoded or quoted ones, however odd they are; of two with one name the first counts."""
+    async with mounted() as (hub, client):
+        assert (await post(client, "1", kind)).status == 202
+        assert await kept(hub) == [(None, "1")]
+
+
+async def test_a_long_content_type_is_415() -> None:
+    """It is not even read, because whoever may not publish sends it as well."""
+    async with mounted() as (_, client):
+        assert (await post(client, "1", JSON + ";" * 60_000)).status == 415
+
+
+@pytest.mark.parametrize("odd", ["; x*=a; x*0=b", f"; x*{'1' * 900}=a", "; x=" + '"' * 900, ";" * 900])
+async def test_a_field_has_its_name_whatever_else_is_said_of_it(odd: str) -> None:
+    """In whatever case, and among other headers."""
+    field = f'--limit\r\nX: y\r\ncontent-DISPOSITION: form-data; name="data"{odd}\r\n\r\nx\r\n--limit--\r\n'
+    async with mounted() as (hub, client):
+        assert (await post(client, field, PARTS)).status == 202
+        assert await kept(hub) == [(None, "x")]
 
 
 async def test_no_content_type_is_415() -> None:

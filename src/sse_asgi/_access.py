@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._channels import ServedChannels
@@ -27,6 +28,27 @@ SERVER_ERROR = 500
 CHALLENGE = {"WWW-Authenticate": "Ticket"}  # no scheme that a browser would ask its user a password for
 
 Authorize = Callable[[Request, tuple[str, ...]], Any]
+
+
+class VerdictError(TypeError):
+    """A function that lets requests in returned what looks like an answer to them, and is none."""
+
+
+async def verdict(name: str, answer: Any) -> Any:
+    """Wait for what an application's function returns; refusing is what it raises.
+
+    Args:
+        name: Of the function.
+        answer: What calling it gave.
+
+    Raises:
+        VerdictError: A bool or a Response, which may have been meant to refuse.
+    """
+    said = await answer if inspect.isawaitable(answer) else answer
+    if isinstance(said, bool | Response):
+        msg = f"{name} returned {said!r}, which refuses nobody: raise HTTPException(403) to refuse, or return None"
+        raise VerdictError(msg)
+    return said
 
 
 class Admission(NamedTuple):
@@ -102,8 +124,7 @@ class Access:
         return Admission(tuple(allowed[name] for name in channels), ticket.grant)
 
     async def _ask(self, authorize: Authorize, request: Request, channels: tuple[str, ...]) -> Grant:
-        answer = authorize(request, channels)
-        grant = as_grant(await answer if inspect.isawaitable(answer) else answer)
+        grant = as_grant(await verdict("authorize", authorize(request, channels)))
         if grant.seconds_left <= 0:
             raise HTTPException(401, "what was granted has expired", CHALLENGE)
         return grant
@@ -177,6 +198,10 @@ class WatchedResponse:
             grant = await self._ask()
         except Exception as error:
             if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
+                self._revoke()
+                return
+            if isinstance(error, VerdictError):
+                logger.exception("the stream %s is ended, because nobody knows whether it may go on", self._path)
                 self._revoke()
                 return
             logger.exception("the stream %s could not be authorised again, and goes on", self._path)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ._access import Access, Admission, Authorize
+from ._access import Access, Admission, Authorize, verdict
 from ._channels import Channels, ServedChannels
 from ._cors import CrossOrigin, preflight
 from ._hub import Hub
@@ -249,7 +249,7 @@ class EventSourceApp:
 
     async def _report(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         assert self._stats is not None
-        await _result(self._stats(request))
+        await verdict("stats", self._stats(request))
         content = {**self._hub.stats()._asdict(), "hub": self._hub.state}
         return JSONResponse(content, headers={**cors, "Cache-Control": "no-store"})
 

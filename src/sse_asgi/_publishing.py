@@ -1,13 +1,8 @@
-"""Publishing over HTTP: the body of a POST to an event, and every refusal to a problem."""
+"""Publishing over HTTP: a POST to an event, and every refusal to a problem."""
 
 import hashlib
-import inspect
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from email.message import Message as Headers
-from email.parser import BytesParser
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Any
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -15,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ._access import verdict
+from ._bodies import Content, reader
 from ._event import ServerSentEvent, to_json
 from ._hub import Hub
 from ._problem import problem
@@ -23,16 +20,6 @@ from .exceptions import BackendError, PublishUnknownError
 BODY_SECONDS = 30.0
 RETRY_AFTER = {"retry-after": "1"}
 RESERVED = "sse."
-FIELDS = ("data", "event", "channel")
-CHARSETS = (None, "utf-8", "utf8", "us-ascii")
-
-
-class _Content(NamedTuple):
-    """What a body says; an event type and channels only where it is a form."""
-
-    data: Any
-    event: str | None = None
-    channels: tuple[str, ...] = ()
 
 
 class PublishResponse:
@@ -76,13 +63,13 @@ class PublishResponse:
 
     async def _serve(self, receive: Receive) -> str | None:
         request = self._request
-        reader, headers = _reader(request)
+        read = reader(request.headers.get("content-type", ""))
+        if "content-encoding" in request.headers:
+            raise HTTPException(415, "send the body without a Content-Encoding")
         body = await _read(request, receive, self._limit)
-        content, event = _event(request, lambda: reader(body, headers))
+        content, event = _event(request, lambda: read(body))
         channels = await self._channels(request, [*request.query_params.getlist("channel"), *content.channels])
-        allowed = self._authorize(Request(request.scope, _again(body)), channels)
-        if inspect.isawaitable(allowed):
-            await allowed
+        await verdict("publish", self._authorize(Request(request.scope, _again(body)), channels))
         return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
 
 
@@ -147,7 +134,7 @@ def _again(body: bytes) -> Receive:
     return receive
 
 
-def _event(request: Request, read: Callable[[], _Content]) -> tuple[_Content, ServerSentEvent]:
+def _event(request: Request, read: Callable[[], Content]) -> tuple[Content, ServerSentEvent]:
     """Make an event of the body, whatever it is."""
     try:
         content = read()
@@ -158,14 +145,14 @@ def _event(request: Request, read: Callable[[], _Content]) -> tuple[_Content, Se
         raise HTTPException(400, f"the body cannot be published: {error}") from error
 
 
-def _checked_data(content: _Content) -> Any:
+def _checked_data(content: Content) -> Any:
     if content.data is None or content.data == "":
         msg = "there is no data"
         raise ValueError(msg)
     return content.data
 
 
-def _checked_type(request: Request, content: _Content) -> str | None:
+def _checked_type(request: Request, content: Content) -> str | None:
     """Return the event type: the form's, or else the query's first."""
     event = next(iter(request.query_params.getlist("event")), None) if content.event is None else content.event
     if event is not None and event.startswith(RESERVED):
@@ -177,68 +164,3 @@ def _checked_type(request: Request, content: _Content) -> str | None:
 def _scoped(key: str, channels: tuple[str, ...]) -> str:
     """Keep the keys of those who may publish to other channels apart; a hub has one scope for all."""
     return hashlib.sha256(to_json([key, *channels]).encode()).hexdigest()
-
-
-# What bodies there are
-
-
-def _reader(request: Request) -> tuple["_Reader", Headers]:
-    headers = Headers()
-    headers["content-type"] = request.headers.get("content-type", "")
-    reader = READERS.get(headers["content-type"].partition(";")[0].strip().lower())
-    if reader is None:
-        raise HTTPException(415, f"send one of {', '.join(READERS)} as the Content-Type")
-    if headers.get_content_charset() not in CHARSETS or "content-encoding" in request.headers:
-        raise HTTPException(415, "send the body as UTF-8, and without a Content-Encoding")
-    return reader, headers
-
-
-def _from_text(body: bytes, _: Headers) -> _Content:
-    return _Content(body.decode())
-
-
-def _from_json(body: bytes, _: Headers) -> _Content:
-    return _Content(json.loads(body.decode()))
-
-
-def _from_query(body: bytes, _: Headers) -> _Content:
-    return _from_fields(parse_qsl(body.decode(), keep_blank_values=True, errors="strict"))
-
-
-def _from_multipart(body: bytes, headers: Headers) -> _Content:
-    """Split a form into its parts: https://www.rfc-editor.org/rfc/rfc7578."""
-    boundary = headers.get_boundary()
-    if not boundary:
-        msg = "the Content-Type names no boundary"
-        raise ValueError(msg)
-    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
-    if len(parts) < 3 or not parts[-1].startswith(b"--"):  # noqa: PLR2004 - before, between and after the boundaries
-        msg = "the form is not complete"
-        raise ValueError(msg)
-    return _from_fields([_field(part) for part in parts[1:-1]])
-
-
-def _field(part: bytes) -> tuple[Any, str]:
-    head, _, value = part.partition(b"\r\n\r\n")
-    headers = BytesParser().parsebytes(head.lstrip() + b"\r\n\r\n", headersonly=True)
-    return headers.get_param("name", header="content-disposition"), value.decode()
-
-
-def _from_fields(fields: list[tuple[Any, str]]) -> _Content:
-    values: dict[str, list[str]] = {name: [] for name in FIELDS}
-    for name, value in fields:
-        if name in values:
-            values[name].append(value)
-    if len(values["data"]) != 1 or len(values["event"]) > 1:
-        msg = "a form has one field `data`, at most one `event`, and any number of `channel`"
-        raise ValueError(msg)
-    return _Content(values["data"][0], next(iter(values["event"]), None), tuple(values["channel"]))
-
-
-_Reader = Callable[[bytes, Headers], _Content]
-READERS: dict[str, _Reader] = {
-    "application/json": _from_json,
-    "text/plain": _from_text,
-    "application/x-www-form-urlencoded": _from_query,
-    "multipart/form-data": _from_multipart,
-}

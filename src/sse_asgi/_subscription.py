@@ -17,7 +17,7 @@ from ._buffer import Buffer
 from ._event import Entry, History, ServerSentEvent
 from ._options import Options, Snapshot
 from ._position import Position
-from ._runtime import Wakeup, new_wakeup
+from ._runtime import Signal, Wakeup, new_wakeup
 from ._stats import Tally
 from ._view import gap, is_after, position_before, seen_event, seen_frame, without_id
 from .exceptions import SlowReaderError
@@ -82,6 +82,7 @@ class Subscription:
         "_buffer",
         "_lost",
         "_missed",
+        "_news",
         "_open",
         "_plain",
         "_position",
@@ -108,7 +109,8 @@ class Subscription:
         self.joined = False
         self.recovery = Recovery("fresh")
         self._source = source
-        self._wakeup: Wakeup  # attached before the hub knows of this reader
+        self._news: Signal  # attached before the hub knows of this reader
+        self._wakeup: Wakeup  # of one that is iterated
         self._state: Literal["new", "entered", "left"] = "new"
         self._ready: list[Entry] = []
         self._buffer = Buffer(options.buffer_size, options.buffer_bytes)
@@ -124,7 +126,8 @@ class Subscription:
 
     async def __aenter__(self) -> Self:
         """Join the channels, and resume after `last_event_id` where one was given."""
-        self.attach(new_wakeup())
+        self._wakeup = new_wakeup()
+        self.attach(self._wakeup)
         await self._enter()
         return self
 
@@ -133,7 +136,7 @@ class Subscription:
         try:
             position = await self._source.enter(self)
             self.joined = True
-            self._wakeup.set()
+            self._news.set()
             await self._begin(position)
         except BaseException:
             await self.__aexit__()
@@ -178,23 +181,23 @@ class Subscription:
             return
         if not self._buffer.append(entry):
             self._overflow(entry)
-        self._wakeup.set()
+        self._news.set()
 
     def lose(self, reason: str | None) -> None:
         """Announce that live events were lost, if it is known that they were, then catch up from what is left."""
         self._lost = reason or self._lost
         self._close_gate()
-        self._wakeup.set()
+        self._news.set()
 
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream."""
         self.ended = self.ended or reason
-        self._wakeup.set()
+        self._news.set()
 
     # What the response calls: the methods of a Feed
 
-    def attach(self, wakeup: Wakeup) -> None:
-        """Wake this when there is something to do.
+    def attach(self, news: Signal) -> None:
+        """Tell this when there is something to do.
 
         Raises:
             RuntimeError: It was entered before.
@@ -202,7 +205,7 @@ class Subscription:
         if self._state != "new":
             msg = "a subscription is entered once, by hand or by its response: make another with hub.subscribe(...)"
             raise RuntimeError(msg)
-        self._wakeup = wakeup
+        self._news = news
 
     @property
     def hungry(self) -> bool:
@@ -222,16 +225,20 @@ class Subscription:
 
     def take(self) -> bytes:
         """Return the frames that are pending, joined: at most 64 KiB, or a single larger one."""
+        if not self._ready and not (self._open and self._buffer.entries):
+            return b""
+        return self.take_plain() or self._join()
+
+    def take_plain(self) -> bytes:
+        """Return the one frame that is pending, if it is the same for all readers; else no bytes."""
         entries = self._buffer.entries
-        if not self._ready:
-            if not entries or not self._open:
-                return b""
-            entry = entries[0]
-            if len(entries) == 1 and self._plain and entry.frame and not self._buffer.dropped:
-                self._buffer.pop()
-                self._position = self._written = entry.position
-                return entry.frame
-        return self._join()
+        if len(entries) != 1 or self._ready or not (self._open and self._plain) or self._buffer.dropped:
+            return b""
+        entry = entries[0]
+        if entry.frame:
+            self._buffer.pop()
+            self._position = self._written = entry.position
+        return entry.frame
 
     def _join(self) -> bytes:
         frames: list[bytes] = []
@@ -295,7 +302,7 @@ class Subscription:
     async def _begin_fresh(self, upto: Position | None) -> None:
         self._lost = None  # what was lost while it waited to enter is none of its business
         self._ready.extend(Entry(event) for event in self.options.initial)
-        self._wakeup.set()
+        self._news.set()
         if self.options.snapshot is not None:
             self._ready.append(await self._take_snapshot(self.options.snapshot, upto))
         elif upto is not None and self.options.position_frames:
