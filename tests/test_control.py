@@ -165,8 +165,22 @@ async def test_who_cannot_be_concerned_costs_nothing() -> None:
             assert len(hub.subscriptions()) == 2
 
 
+async def test_whoever_comes_during_a_drain_is_concerned() -> None:
+    """The hub's own reader is not drained."""
+    async with Hub() as hub, hub.subscribe("a", identity="ada") as ada, anyio.create_task_group() as tasks:
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(hub.drain)
+        while ada.ended is None:
+            await anyio.sleep(0)
+        async with hub.subscribe("a", identity="bob") as bob:
+            await anyio.wait_all_tasks_blocked()
+            await hub.disconnect(identity="bob")
+            assert await ended(bob) == "revoked"
+        tasks.cancel_scope.cancel()
+
+
 async def test_after_a_drain_it_is_heard_again() -> None:
-    """Draining ends the hub's own reader too, and the next subscription brings it back."""
+    """Whoever comes next can be disconnected."""
     async with Hub() as hub:
         async with hub.subscribe("a", properties=1) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(hub.drain)

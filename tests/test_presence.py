@@ -174,6 +174,18 @@ async def test_a_reader_can_be_listed_on_some_of_its_channels() -> None:
             hub.subscribe("room", identity="ada", presence="other")
 
 
+async def test_who_comes_in_the_moment_in_which_the_beat_ends_is_listed() -> None:
+    """Another one begins then."""
+    async with make_hub(presence_ttl=60) as hub, hub.subscribe("a") as watcher:
+        async with hub.subscribe("a", identity="ada", presence=True):
+            await told(watcher, "+ada")
+        await told(watcher, "-ada")
+        hub._registry.presence.beat()  # type: ignore[union-attr]
+        await anyio.sleep(0)
+        async with hub.subscribe("a", identity="bob", presence=True):
+            await told(watcher, "+bob")
+
+
 async def test_presence_needs_an_identity() -> None:
     """There would be nothing to list."""
     async with make_hub() as hub:

@@ -58,10 +58,7 @@ class Control:
             position = self._registry.position()
             after = "" if position is None else str(position)
             subscription = Subscription(self._registry, (CONTROL,), after, Options())
-            self._task = spawn(lambda: self._run(subscription), self._stopped)
-
-    def _stopped(self) -> None:
-        self._task = None
+            self._task = spawn(lambda: self._run(subscription))
 
     async def _run(self, subscription: Subscription) -> None:
         try:
@@ -71,6 +68,7 @@ class Control:
         except HubClosedError:
             pass
         except Exception:
+            self._task = None
             logger.exception("hub.disconnect is not heard any more: streams end when their authorisation does")
 
     def _obey(self, order: ServerSentEvent) -> None:

@@ -54,7 +54,7 @@ class Presence:
         self._wanted.update(self._readers[reader])
         if self._task is None:
             self._changed, self._timer = new_wakeup(), shared_timer()
-            self._task = spawn(self._run, self._stopped)
+            self._task = spawn(self._run)
         self._changed.set()
 
     def beat(self) -> None:
@@ -102,6 +102,7 @@ class Presence:
                 beat = self._timer.after(self._ttl / BEATS, self._changed.set)
                 await self._changed
                 beat.cancel()
+        self._task = None  # in the same breath: whoever enters now begins another
 
     async def _attend(self) -> bool:
         """Tell of this process, and of some of the changes; return whether all is told."""
@@ -115,9 +116,6 @@ class Presence:
             self._process = _new_process()
             self._listed = set()
         return self._listed == set(wanted)
-
-    def _stopped(self) -> None:
-        self._task = None
 
 
 def _new_process() -> str:
