@@ -104,11 +104,23 @@ async def test_everybody_is_not_meant(nobody: Any) -> None:
             await hub.disconnect(**nobody)
 
 
-async def test_an_identity_is_a_str() -> None:
-    """A number would not be equal to itself after JSON made a key of it somewhere."""
+IDENTITIES: list[tuple[Any, type[Exception], str]] = [
+    (7, TypeError, r"such as str\(user.id\), not int"),
+    ("", ValueError, "identity '' is empty"),
+    ("\ud800", ValueError, "lone surrogates"),
+    ("a\nb", ValueError, "control characters"),
+    ("é" * 257, ValueError, "longer than 512 bytes"),
+]
+
+
+@pytest.mark.parametrize(("identity", "error", "match"), IDENTITIES)
+async def test_an_identity_is_what_could_be_a_name(identity: Any, error: type[Exception], match: str) -> None:
+    """Others cannot be listed, or are not equal to themselves after JSON."""
     async with Hub() as hub:
-        with pytest.raises(TypeError, match=r"such as str\(user.id\), not int"):
-            hub.subscribe("a", identity=7)  # type: ignore[arg-type]
+        with pytest.raises(error, match=match):
+            hub.subscribe("a", identity=identity)
+        with pytest.raises(error, match=match):
+            await hub.disconnect(identity=identity)
 
 
 async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ._event import ServerSentEvent, to_json
-from ._options import Options
+from ._options import Options, check_identity
 from ._registry import CONTROL, Registry
 from ._runtime import Child, spawn
 from ._subscription import Subscription
@@ -34,9 +34,10 @@ def disconnect_order(properties: Any, identity: str | None, channels: Collection
     """Write the order to end the streams that match.
 
     Raises:
-        ValueError: It would match every reader, or its properties cannot be written as JSON.
+        ValueError: It would match every reader, its properties cannot be written as JSON, or nobody has this identity.
         TypeError: Likewise.
     """
+    check_identity(identity)
     if identity is None and (properties is None or properties == {}):
         msg = "say whose streams are to end, as in disconnect({'user': 7}) or disconnect(identity='ada')"
         raise ValueError(msg)

@@ -372,7 +372,7 @@ class Hub:
             overflow: What happens when they are too many; None is the hub's.
             position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
                 out of history.
-            identity: Who this reader is, for `presence` and `disconnect`.
+            identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
                 these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
                 give them a channel of their own, so that they push nothing out of the history.
@@ -443,7 +443,7 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: Neither properties nor an identity is given.
+            ValueError: Neither properties nor an identity is given, or one that nobody can have.
             TypeError: Properties that cannot be written as JSON.
             BackendError: The order was not stored.
         """

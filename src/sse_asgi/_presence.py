@@ -91,10 +91,11 @@ class Presence:
         while self._wanted or self._listed:
             try:
                 complete = await self._attend()
-            except SSEError as error:
+            except Exception as error:
                 complete = True
                 if not self._failed:
-                    logger.warning("who is here cannot be told, and is tried again: %s", error)
+                    unknown = not isinstance(error, SSEError)
+                    logger.warning("who is here cannot be told, and is tried again: %s", error, exc_info=unknown)
                 self._failed = True
             else:
                 self._failed = False

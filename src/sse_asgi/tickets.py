@@ -80,7 +80,7 @@ class ChannelSigner:
             identity: Who the reader is.
 
         Raises:
-            ValueError: A bad name, an `expires_in` that is not above 0, or an empty identity.
+            ValueError: A bad name, an `expires_in` that is not above 0, or a bad identity.
             TypeError: Properties that are no JSON, or an identity that is no str.
         """
         if not expires_in > 0:
