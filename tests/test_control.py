@@ -139,6 +139,34 @@ async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.text.count("ignored what is no order") == 5
 
 
+class Detached:
+    """What a database session has let go of."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def team(self) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("detached"), KeyError("team")])
+async def test_properties_that_cannot_be_read_concern_their_reader_only(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The others are ended, and it is said."""
+    async with (
+        Hub() as hub,
+        hub.subscribe("a", properties=Detached(error)) as broken,
+        hub.subscribe("a", properties={"team": 7}) as reader,
+    ):
+        for _ in range(2):
+            await hub.disconnect({"team": 7})
+        assert await ended(reader) == "revoked"
+        await others_are_open(hub, broken)
+    assert "Detached" in caplog.text
+
+
 async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
     """Where the log itself was lost, nobody can know what was ordered."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:

@@ -78,12 +78,11 @@ class Control:
             return
         try:
             wanted = _read(order)
-            concerned = [reader for reader in self._registry.subscriptions() if _concerns(wanted, reader)]
         except (ValueError, KeyError, TypeError):
             logger.warning("ignored what is no order of hub.disconnect on the channel %s", CONTROL)
             return
-        for reader in concerned:
-            reader.end("revoked")
+        for reader in self._registry.subscriptions():
+            _carry_out(wanted, reader)
 
 
 def _read(order: ServerSentEvent) -> _Order:
@@ -92,6 +91,15 @@ def _read(order: ServerSentEvent) -> _Order:
     wanted = json.loads(order.data or "")
     channels = wanted["channels"]
     return _Order(wanted["properties"], wanted["identity"], None if channels is None else frozenset(channels))
+
+
+def _carry_out(order: _Order, reader: Subscription) -> None:
+    try:
+        if _concerns(order, reader):
+            reader.end("revoked")
+    except Exception:
+        what = type(reader.options.properties).__name__
+        logger.exception("hub.disconnect could not compare the properties, a %s, of a stream, which goes on", what)
 
 
 def _concerns(wanted: _Order, reader: Subscription) -> bool:
