@@ -191,6 +191,7 @@ async def test_what_expires_before_the_reader_has_joined_ends_as_well() -> None:
         ({"expires_at": True}, TypeError, "bool"),
         ({"identity": 7}, TypeError, "str"),
         ({"identity": ""}, ValueError, "empty"),
+        ({"identity": "\ud800"}, ValueError, "surrogates"),
     ],
 )
 def test_a_grant_that_means_nothing_is_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:

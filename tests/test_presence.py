@@ -108,13 +108,13 @@ class Faulty(MemoryBackend):
     """Refuses, or forgets everybody, when it is told to."""
 
     refuses = False
+    error: Exception = BackendError("not now")
 
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
         if self.refuses:
-            msg = "not now"
-            raise BackendError(msg)
+            raise self.error
         return await super().attend(process, lease=lease, entered=entered, left=left)
 
     def forget(self) -> None:
@@ -123,9 +123,15 @@ class Faulty(MemoryBackend):
         self._present.clear()
 
 
-async def test_what_a_backend_refused_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_traced"), [(BackendError("not now"), False), (ZeroDivisionError("not now"), True)]
+)
+async def test_what_a_backend_refused_is_tried_again(
+    caplog: pytest.LogCaptureFixture, error: Exception, *, is_traced: bool
+) -> None:
     """It is said once, and the next beat repairs it; the readers are not concerned."""
     backend = Faulty()
+    backend.error = error
     async with make_hub(backend, presence_ttl=0.1) as hub, hub.subscribe("a") as watcher:
         backend.refuses = True
         async with hub.subscribe("a", identity="ada", presence=True):
@@ -134,7 +140,8 @@ async def test_what_a_backend_refused_is_tried_again(caplog: pytest.LogCaptureFi
             backend.refuses = False
             await told(watcher, "+ada")
         await told(watcher, "-ada")
-    assert caplog.text.count("not now") == 1
+    assert caplog.text.count("is tried again: not now") == 1
+    assert ("Traceback" in caplog.text) is is_traced
 
 
 async def test_what_a_backend_lost_is_listed_again() -> None:
@@ -172,6 +179,18 @@ async def test_a_reader_can_be_listed_on_some_of_its_channels() -> None:
         assert await hub.history("room") == []
         with pytest.raises(ValueError, match="presence='other' is none of the channels"):
             hub.subscribe("room", identity="ada", presence="other")
+
+
+async def test_who_comes_in_the_moment_in_which_the_beat_ends_is_listed() -> None:
+    """Another one begins then."""
+    async with make_hub(presence_ttl=60) as hub, hub.subscribe("a") as watcher:
+        async with hub.subscribe("a", identity="ada", presence=True):
+            await told(watcher, "+ada")
+        await told(watcher, "-ada")
+        hub._registry.presence.beat()  # type: ignore[union-attr]
+        await anyio.sleep(0)
+        async with hub.subscribe("a", identity="bob", presence=True):
+            await told(watcher, "+bob")
 
 
 async def test_presence_needs_an_identity() -> None:

@@ -25,9 +25,10 @@ from ._options import (
     check_key,
     check_options,
     check_seconds,
+    check_type,
     initial_events,
 )
-from ._patterns import Patterns
+from ._patterns import Pattern, Patterns
 from ._position import MAX_SEQUENCE
 from ._presence import Presence
 from ._registry import CONTROL, Registry
@@ -85,8 +86,8 @@ class Hub:
                 ends its stream, `"drop_oldest"` drops and announces, `"latest"` keeps the newest event of each key.
             ping_interval: Seconds of silence after which a response of this hub sends a ping; None sends none.
             patterns: Names like `orders.*`: what is published to a channel that matches also reaches the readers of
-                the channel that is called `orders.*`, which has a history of its own. `*` is any run of characters.
-                Give the same patterns to every process that publishes.
+                `Pattern("orders.*")`, a channel with a history of its own. `*` is any run of characters. Give the same
+                patterns to every process that publishes.
             presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more,
                 give or take a third of it.
             presence_grace: Seconds for which a reader that has left is still present, so that nobody is seen to go and
@@ -128,8 +129,8 @@ class Hub:
         return "up" if self._registry.up else "down"
 
     @property
-    def patterns(self) -> tuple[str, ...]:
-        """The patterns that it gathers, as they were given."""
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that it gathers."""
         return self._patterns.names
 
     @property
@@ -228,7 +229,8 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field, key or channel name.
+            ValueError: No data, an id, a bad field, key or channel name; a name or type that begins with `sse.`; a
+                pattern.
             TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
                 crosses processes.
             BackendError: The event was not stored.
@@ -236,11 +238,11 @@ class Hub:
         """
         self._opened("cannot publish")
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
-        if self._patterns.names:
-            names = self._patterns.gather(names)
+        names = self._patterns.gather(names)
         check_key("key", key)
         check_key("idempotency_key", idempotency_key)
         message = self._message(data, event, retry)
+        check_type(message.event)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
@@ -304,7 +306,7 @@ class Hub:
         """Return the newest events that the backend keeps of these channels, the oldest of them first.
 
         Args:
-            channels: At least one name.
+            channels: At least one name, or a Pattern of this hub.
             limit: The most events to return.
 
         Raises:
@@ -312,7 +314,7 @@ class Hub:
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
-        names = check_channels(channels)
+        names = self._patterns.readable(check_channels(channels))
         with _patience("its history cannot be read"):
             return await self._read_history(registry, names, limit)
 
@@ -356,7 +358,7 @@ class Hub:
         """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
 
         Args:
-            channels: At least one name.
+            channels: At least one name, or a Pattern of this hub.
             last_event_id: The id to resume after; None is the request's own Last-Event-ID in an EventSourceResponse
                 and a fresh start elsewhere, `""` is a fresh start on purpose.
             properties: Anything that tells this reader from others; given to `transform` and to callable data.
@@ -370,14 +372,15 @@ class Hub:
             overflow: What happens when they are too many; None is the hub's.
             position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
                 out of history.
-            identity: Who this reader is, for `presence` and `disconnect`.
+            identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
                 these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
                 give them a channel of their own, so that they push nothing out of the history.
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No channel, a bad name, or a bad option.
+            ValueError: No channel, a bad name, one of the library's own, one of the hub's patterns that is no Pattern,
+                or a bad option.
             TypeError: A channel that is no str, or `initial` that is no collection of events.
             NotImplementedError: `presence` on a backend that does not keep who is here.
         """
@@ -400,7 +403,8 @@ class Hub:
             raise TypeError(msg)
         if not all(map(operator.is_, options, self._last_options)):
             self._last_options = check_options(options)
-        subscription = Subscription(registry, check_channels(channels), last_event_id, self._last_options)
+        names = self._patterns.readable(check_channels(channels))
+        subscription = Subscription(registry, names, last_event_id, self._last_options)
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
@@ -439,7 +443,7 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: Neither properties nor an identity is given.
+            ValueError: Neither properties nor an identity is given, or one that nobody can have.
             TypeError: Properties that cannot be written as JSON.
             BackendError: The order was not stored.
         """
@@ -454,15 +458,16 @@ class Hub:
         `sse.join` and `sse.leave` are published to the channel as they come and go.
 
         Args:
-            channel: Its name.
+            channel: Its name, or a Pattern of this hub.
 
         Raises:
             HubClosedError: The hub is not open.
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot tell who is here")
+        (name,) = self._patterns.readable((check_channel(channel),))
         with _patience("who is here cannot be told"):
-            return await registry.presence.present(check_channel(channel))
+            return await registry.presence.present(name)
 
 
 @contextmanager

@@ -169,13 +169,13 @@ class Registry:
     # What the hub asks for
 
     async def drain(self, patience: float) -> None:
-        """End every subscription, and wait for the readers to leave, but not for ever."""
+        """End every subscription but the hub's own, and wait for the readers to leave, but not for ever."""
         wakeup = new_wakeup()
         self._draining.append(wakeup)
-        for reader in self._readers(None):
+        for reader in self.subscriptions():
             reader.end("shutdown")
         with anyio.move_on_after(patience):
-            while self._readers(None):
+            while self.subscriptions():
                 await wakeup
         self._draining.remove(wakeup)
 
