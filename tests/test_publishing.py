@@ -151,6 +151,15 @@ async def test_an_idempotency_key_publishes_once() -> None:
         assert len(await kept(hub)) == 1
 
 
+@pytest.mark.parametrize(("body", "query"), [("mine", ""), ("x", "?event=mine")])
+async def test_an_idempotency_key_is_that_of_one_event(body: str, query: str) -> None:
+    """Nobody hides another client's event by having used its key before."""
+    async with mounted() as (hub, client):
+        first = (await post(client, "x", idempotency_key="1")).json["id"]
+        assert (await post(client, body, TEXT, query, idempotency_key="1")).json["id"] != first
+        assert len(await kept(hub)) == 2
+
+
 # Who may
 
 

@@ -88,7 +88,7 @@ def check_max_body_bytes(limit: int) -> int:
 
 async def _publish(hub: Hub, channels: tuple[str, ...], event: ServerSentEvent, key: str | None) -> str | None:
     try:
-        return await hub.publish(channels, event, idempotency_key=_scoped(key, channels) if key else None)
+        return await hub.publish(channels, event, idempotency_key=_scoped(key, channels, event) if key else None)
     except PublishUnknownError as error:
         detail = "the event may have been published: repeat the request with the same Idempotency-Key"
         if not key:
@@ -161,6 +161,6 @@ def _checked_type(request: Request, content: Content) -> str | None:
     return event
 
 
-def _scoped(key: str, channels: tuple[str, ...]) -> str:
-    """Keep the keys of those who may publish to other channels apart; a hub has one scope for all."""
-    return hashlib.sha256(to_json([key, *channels]).encode()).hexdigest()
+def _scoped(key: str, channels: tuple[str, ...], event: ServerSentEvent) -> str:
+    """Keep the keys of several clients apart, one of whom could otherwise hide what another publishes."""
+    return hashlib.sha256(to_json([key, channels, event.event, event.data]).encode()).hexdigest()
