@@ -18,6 +18,7 @@ from starlette.types import Message
 from sse_asgi import BackendError, EventSourceApp, Hub, MemoryBackend, PublishUnknownError
 from sse_asgi import _publishing as publishing_module
 from sse_asgi._problem import problem
+from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -444,6 +445,30 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch)
     async with Hub() as hub:
         assert (await sent(EventSourceApp(hub, publish=anybody), [piece(b"x")]))[0] == 408
         assert await kept(hub) == []
+
+
+async def test_the_server_does_not_wait_for_a_body_when_it_stops() -> None:
+    """503 after a moment, in which what is under way is still published; the notice is let go."""
+    async with Hub() as hub:
+        app = EventSourceApp(hub, publish=anybody)
+        notice = current_notice()
+        notice.watch()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_check_stopped, app)
+                while not notice.listeners:
+                    await anyio.sleep(0.001)
+                notice.hear()
+            assert await kept(hub) == []
+            assert (await sent(app, [piece(b"x", more=False)]))[0] == 202
+        finally:
+            notice.heard = False
+            notice.unwatch()
+        assert notice.listeners == 0
+
+
+async def _check_stopped(app: EventSourceApp) -> None:
+    assert (await sent(app, [piece(b"x")]))[0] == 503
 
 
 async def test_half_a_body_is_not_published() -> None:
