@@ -244,6 +244,16 @@ async def test_channels_are_those_that_are_served(options: dict[str, Any], query
         assert (await post(client, query=query)).status == status
 
 
+async def test_of_several_channels_one_publishes_to_those_that_one_names() -> None:
+    """400 otherwise, and not all of them; a function that chooses several means it."""
+    async with mounted(channels=["a", "b", "room:*"]) as (hub, client):
+        assert (await post(client)).status == 400
+        assert await kept(hub, "a", "b") == []
+        assert (await post(client, "data=x&channel=a&channel=b", FORM)).status == 202
+    async with mounted(channels=lambda _: ["a", "b"]) as (_, client):
+        assert (await post(client)).status == 202
+
+
 async def test_a_pattern_is_not_published_to() -> None:
     """It gathers what is published to the channels that match, each of which may be named."""
     async with mounted(Hub(patterns=["orders.*"]), channels=["orders.*"]) as (hub, client):

@@ -241,6 +241,8 @@ class EventSourceApp:
 
     async def _writable(self, request: Request, asked: Sequence[str]) -> tuple[str, ...]:
         names = await self._served.of(request, asked, unsaid_is_any=True)
+        if len(names) > 1 and not (asked or self._served.chosen):
+            raise HTTPException(400, "say to which of the channels, as in ?channel=...: there are several")
         if any(name in self._hub.patterns for name in names):
             raise HTTPException(403, "say to which channel, as in ?channel=...: a pattern only gathers what they get")
         return names

@@ -43,6 +43,11 @@ class ServedChannels:
         self._limit = limit
         self._gathered = gathered
 
+    @property
+    def chosen(self) -> bool:
+        """Whether a function says it, whatever a request asks for."""
+        return self._function is not None
+
     async def of(self, request: Request, asked: Sequence[str], *, unsaid_is_any: bool) -> tuple[str, ...]:
         """Return the channels of a request.
 
