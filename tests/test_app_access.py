@@ -282,6 +282,26 @@ async def test_a_failure_to_ask_is_logged_and_the_stream_goes_on(
     assert "secret" not in caplog.text
 
 
+async def test_a_question_without_an_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And asked again later, so that a refusal still ends the stream."""
+    monkeypatch.setattr("sse_asgi._access.ASK_SECONDS", 0.01)
+    asked = 0
+
+    async def authorize(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await anyio.sleep_forever()
+        if asked == 3:
+            raise HTTPException(403)
+
+    async with mounted(authorize=authorize, revalidate=0.01) as (_, client), client.stream("/events/") as stream:
+        assert b"retry:" in await stream.read()
+    assert "could not be authorised again" in caplog.text
+
+
 async def test_asking_again_happens_in_the_requests_own_context() -> None:
     """Not in that of the request for which the timer was set."""
     user: ContextVar[str] = ContextVar("user")

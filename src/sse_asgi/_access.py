@@ -9,6 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from .tickets import ChannelSigner, TicketError
 logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 3600.0
+ASK_SECONDS = 30.0
 SERVER_ERROR = 500
 CHALLENGE = {"WWW-Authenticate": "Ticket"}  # no scheme that a browser would ask its user a password for
 
@@ -194,7 +196,8 @@ class WatchedResponse:
     async def _check(self) -> None:
         assert self._ask is not None
         try:
-            grant = await self._ask()
+            with anyio.fail_after(ASK_SECONDS):
+                grant = await self._ask()
         except Exception as error:
             if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
                 self._revoke()
