@@ -181,6 +181,22 @@ async def test_what_expires_before_the_reader_has_joined_ends_as_well() -> None:
             assert b"retry:" in await stream.read()
 
 
+async def test_what_expires_while_the_backend_is_away_ends_at_once() -> None:
+    """Though the stream has begun, and has not joined."""
+
+    class Away(MemoryBackend):
+        async def subscribe(self, channels: Any) -> Any:
+            await anyio.sleep_forever()
+
+    def authorize(*_: Any) -> Grant:
+        return Grant(expires_at=time.time() + 0.1)
+
+    options: dict[str, Any] = {"authorize": authorize, "start_timeout": 0.01, "ping_interval": 60}
+    async with mounted(Hub(Away()), **options) as (_, client), client.stream("/events/") as stream:
+        with anyio.fail_after(5):
+            assert b"retry:" in await stream.read()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [

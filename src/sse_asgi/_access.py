@@ -181,7 +181,7 @@ class WatchedResponse:
         """End the stream if it is time; look again then, or earlier, because clocks are set."""
         left = self._grant.seconds_left
         if left <= 0:
-            self._revoke()
+            self._subscription.end("revoked")
         elif left < math.inf:
             self._expiry = self._timer.after(min(left, LOOK_SECONDS), self._look)
 
@@ -200,11 +200,11 @@ class WatchedResponse:
                 grant = await self._ask()
         except Exception as error:
             if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
-                self._revoke()
+                self._subscription.end("revoked")
                 return
             if isinstance(error, VerdictError):
                 logger.exception("the stream %s is ended, because nobody knows whether it may go on", self._path)
-                self._revoke()
+                self._subscription.end("revoked")
                 return
             logger.exception("the stream %s could not be authorised again, and goes on", self._path)
         else:
@@ -216,9 +216,3 @@ class WatchedResponse:
         self._subscription.options = self._subscription.options._replace(properties=grant.properties)
         self._expiry.cancel()
         self._look()
-
-    def _revoke(self) -> None:
-        if self._subscription.joined:
-            self._subscription.end("revoked")
-        else:  # there is nobody to wake yet: the response looks at it when it has joined
-            self._subscription.ended = "revoked"

@@ -186,7 +186,8 @@ class Subscription:
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream."""
         self.ended = self.ended or reason
-        self._wakeup.set()
+        if hasattr(self, "_wakeup"):  # else nobody waits yet
+            self._wakeup.set()
 
     # What the response calls: the methods of a Feed
 
