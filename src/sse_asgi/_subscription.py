@@ -195,7 +195,8 @@ class Subscription:
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream."""
         self.ended = self.ended or reason
-        self._news.set()
+        if hasattr(self, "_news"):  # else nobody waits yet
+            self._news.set()
 
     # What the response calls: the methods of a Feed
 
