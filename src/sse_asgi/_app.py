@@ -16,7 +16,7 @@ from ._access import Access, Admission, Authorize, verdict
 from ._channels import Channels, ServedChannels
 from ._cors import CrossOrigin, preflight
 from ._hub import Hub
-from ._options import Overflow, Snapshot, Transform, check_callable
+from ._options import Overflow, Snapshot, Transform, check_callable, is_personal
 from ._polling import PollResponse, check_max_wait, requested_poll
 from ._publishing import PublishResponse, check_max_body_bytes, refusal
 from ._response import MAX_PADDING, EventSourceResponse
@@ -109,7 +109,7 @@ class EventSourceApp:
             **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers, padding.
 
         Raises:
-            TypeError: An unknown option, or something that should be a function.
+            TypeError: An unknown option, or something that should be a function, or one of other arguments.
             ValueError: A bad channel name, origin or option, or one that needs another.
         """
         if presence and authorize is None and tickets is None:
@@ -120,9 +120,11 @@ class EventSourceApp:
         self._access = Access(self._served, authorize, revalidate=revalidate, tickets=tickets)
         self._cross_origin = CrossOrigin(cors_origins)
         self._presence = presence
-        self._on_disconnect = check_callable("on_disconnect", on_disconnect)
-        self._stats = check_callable("stats", stats)
-        self._publish = check_callable("publish", publish)
+        self._on_disconnect = check_callable("on_disconnect", on_disconnect, "request", "subscription", "reason")
+        self._stats = check_callable("stats", stats, "request")
+        self._publish = check_callable("publish", publish, "request", "channels")
+        check_callable("transform", transform, "event", "properties")
+        is_personal(snapshot)
         self._max_body_bytes = check_max_body_bytes(max_body_bytes)
         self._max_wait = check_max_wait(max_wait)
         self._subscribe_options: dict[str, Any] = {
