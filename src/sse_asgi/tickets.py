@@ -17,6 +17,9 @@ from ._grant import Grant
 
 MIN_SECRET = 16
 REDACTED = "ticket=[redacted]"
+# Each letter of the name as it is, or escaped, which servers read all the same.
+NAME = "".join(f"(?:{letter}|%{ord(letter):x})" for letter in "ticket")
+TICKET = re.compile(rf"""(?<!\w){NAME}=[^&\s"'#]*""", re.IGNORECASE)
 
 
 class TicketError(ValueError):
@@ -137,4 +140,4 @@ class RedactTickets(logging.Filter):
 
 
 def _redacted(value: Any) -> Any:
-    return re.sub(r"""\bticket=[^&\s"'#]*""", REDACTED, value) if isinstance(value, str) else value
+    return TICKET.sub(REDACTED, value) if isinstance(value, str) else value
