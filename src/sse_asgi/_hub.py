@@ -27,6 +27,7 @@ from ._options import (
     check_seconds,
     check_type,
     initial_events,
+    is_personal,
 )
 from ._patterns import Pattern, Patterns
 from ._position import MAX_SEQUENCE
@@ -365,8 +366,10 @@ class Hub:
             transform: A plain function `(event, properties)`: what this reader gets instead, or None to skip it.
             initial: Events for a fresh stream to begin with.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap: sent
-                as one event of type `snapshot` before any later event. Write your state first, then publish: a delta
-                that follows may already be contained in the snapshot, so make deltas idempotent or versioned.
+                as one event of type `snapshot` before any later event. If it needs an argument, that is the
+                Subscription, whose `channels` and `options.properties` say whose state it is. Write your state first,
+                then publish: a delta that follows may already be contained in the snapshot, so make deltas idempotent
+                or versioned.
             buffer_size: How many live events may wait; None is the hub's.
             buffer_bytes: How many bytes of them; None is the hub's.
             overflow: What happens when they are too many; None is the hub's.
@@ -390,7 +393,8 @@ class Hub:
             properties=properties,
             transform=check_callable("transform", transform),
             initial=initial_events(initial),
-            snapshot=check_callable("snapshot", snapshot),
+            snapshot=snapshot,
+            personal=is_personal(snapshot),
             position_frames=position_frames,
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
