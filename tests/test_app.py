@@ -1,6 +1,8 @@
 """EventSourceApp: resuming, options, methods and paths, and where it can be mounted."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from starlette.routing import Mount, NoMatchFound
 
 from mounting import mounted, status
 from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent, Subscription
+from sse_asgi.backends.base import Sink
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -106,8 +109,17 @@ async def test_unknown_options_are_refused_at_once() -> None:
         EventSourceApp(Hub(), authorize=True)  # type: ignore[arg-type]
 
 
-async def test_streams_have_a_lifetime_where_history_makes_it_lossless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1800 s with history, none without, and whatever was given."""
+async def test_streams_have_a_lifetime_where_it_costs_nothing_or_bounds_a_permission(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1800 s with history, also before its backend was there, or with `authorize`; else none, or whatever was given."""
+
+    class Away(MemoryBackend):
+        @asynccontextmanager
+        async def connect(self, sink: Sink) -> AsyncIterator[None]:
+            sink.state(up=False)
+            yield
+
     seen: list[Any] = []
 
     def respond(_: Any, **options: Any) -> PlainTextResponse:
@@ -121,7 +133,11 @@ async def test_streams_have_a_lifetime_where_history_makes_it_lossless(monkeypat
         await status(client)
     async with mounted(Hub(MemoryBackend(history_size=0)), max_lifetime=5.0) as (_, client):
         await status(client)
-    assert seen[1::2] == [1800.0, None, 5.0]
+    async with mounted(Hub(MemoryBackend(history_size=0)), authorize=lambda *_: None) as (_, client):
+        await status(client)
+    async with mounted(Hub(Away())) as (_, client):
+        await status(client)
+    assert seen[1::2] == [1800.0, None, 5.0, 1800.0, 1800.0]
 
 
 # Methods and paths

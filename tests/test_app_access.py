@@ -181,6 +181,22 @@ async def test_what_expires_before_the_reader_has_joined_ends_as_well() -> None:
             assert b"retry:" in await stream.read()
 
 
+async def test_what_expires_while_the_backend_is_away_ends_at_once() -> None:
+    """Though the stream has begun, and has not joined."""
+
+    class Away(MemoryBackend):
+        async def subscribe(self, channels: Any) -> Any:
+            await anyio.sleep_forever()
+
+    def authorize(*_: Any) -> Grant:
+        return Grant(expires_at=time.time() + 0.1)
+
+    options: dict[str, Any] = {"authorize": authorize, "start_timeout": 0.01, "ping_interval": 60}
+    async with mounted(Hub(Away()), **options) as (_, client), client.stream("/events/") as stream:
+        with anyio.fail_after(5):
+            assert b"retry:" in await stream.read()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -281,6 +297,26 @@ async def test_a_failure_to_ask_is_logged_and_the_stream_goes_on(
             assert (await stream.next_event()).data == "x"
     assert "the stream /events/ could not be authorised again" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_question_without_an_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And asked again later, so that a refusal still ends the stream."""
+    monkeypatch.setattr("sse_asgi._access.ASK_SECONDS", 0.01)
+    asked = 0
+
+    async def authorize(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await anyio.sleep_forever()
+        if asked == 3:
+            raise HTTPException(403)
+
+    async with mounted(authorize=authorize, revalidate=0.01) as (_, client), client.stream("/events/") as stream:
+        assert b"retry:" in await stream.read()
+    assert "could not be authorised again" in caplog.text
 
 
 async def test_asking_again_happens_in_the_requests_own_context() -> None:

@@ -249,12 +249,20 @@ async def test_a_value_from_the_path_is_no_way_to_a_gathered_pattern() -> None:
 # Functions
 
 
-@pytest.mark.parametrize(("chosen", "error"), [(["a\n"], ValueError), ([1], TypeError), (7, TypeError)])
+@pytest.mark.parametrize(("chosen", "error"), [([1], TypeError), (7, TypeError)])
 async def test_a_function_that_chooses_what_is_no_channel_is_told(chosen: Any, error: type[Exception]) -> None:
     """It is the application's mistake, so that it is raised."""
     async with mounted(channels=lambda _: chosen) as (_, client):
         with pytest.raises(error):
             await status(client)
+
+
+@pytest.mark.parametrize("value", ["%0A", "x" * 513])
+async def test_a_name_that_a_function_makes_of_a_request_may_be_none(value: str) -> None:
+    """Which is the client's mistake: 400, as for a template."""
+    options: dict[str, Any] = {"channels": lambda request: f"room:{request.path_params['room']}"}
+    async with mounted(path="/rooms/{room}", **options) as (_, client):
+        assert await status(client, "", f"/rooms/{value}/") == 400
 
 
 async def test_a_function_may_choose_a_gathered_pattern() -> None:

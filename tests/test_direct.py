@@ -23,6 +23,8 @@ from sse_asgi.decoder import EventDecoder
 
 pytestmark = pytest.mark.anyio
 
+SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "root_path": ""}
+
 
 @pytest.fixture(params=["asyncio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
@@ -71,8 +73,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def serve(self, app: Any, path: str = "/") -> AsyncIterator["Server"]:
-        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "root_path": ""}
-        self.serving = asyncio.create_task(app(scope, self.receive, self.send))
+        self.serving = asyncio.create_task(app({**SCOPE, "path": path}, self.receive, self.send))
         while not self.bodies:
             await asyncio.sleep(0)
         await anyio.wait_all_tasks_blocked()
@@ -321,3 +322,54 @@ async def test_a_connection_can_be_cancelled_at_any_turn(turns: int) -> None:
                 await anyio.sleep(0.001)
         assert other.data() == ["x", "y"]
         assert server.busy == 0
+
+
+# Receiving
+
+
+async def test_a_client_is_watched_without_a_task() -> None:
+    """Where the server is known; its messages are taken until the last."""
+    async with Hub() as hub:
+        before = len(asyncio.all_tasks())
+        async with Server().serve(EventSourceApp(hub)) as server:
+            assert len(asyncio.all_tasks()) == before + 1
+            server.gone.set()
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+
+
+class Talking(Server):
+    """Has some messages before the client goes, the last of which may fail."""
+
+    def __init__(self, *messages: Any) -> None:
+        super().__init__()
+        self.messages = list(messages)
+
+    async def receive(self) -> Message:
+        if not self.messages:
+            return await super().receive()
+        message = self.messages.pop(0)
+        if isinstance(message, Exception):
+            raise message
+        return {"type": "http.request", "body": message}
+
+
+async def test_a_body_that_nobody_reads_is_taken() -> None:
+    """One message after another, without recursion."""
+    async with Hub() as hub, Talking(*[b"x"] * 2000).serve(EventSourceApp(hub)) as server:
+        await hub.publish("default", "x")
+        assert server.data() == ["x"]
+        assert server.messages == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("error", "logged"), [(OSError(), False), (ValueError("odd"), True)])
+async def test_a_receive_that_fails_means_that_the_client_has_gone(
+    error: Exception, caplog: pytest.LogCaptureFixture, *, logged: bool
+) -> None:
+    """It is said once, unless it is the way of a server to say just that."""
+    async with Hub() as hub:
+        server = Talking(error)
+        await EventSourceApp(hub)({**SCOPE}, server.receive, server.send)
+        assert hub.subscriptions() == []
+    assert ("receive() failed" in caplog.text) == logged

@@ -40,6 +40,17 @@ async def test_the_first_example_works() -> None:
     assert (event.event, event.data, f'"{event.id}"'.encode()) == ("said", '{"text":"hello"}', published)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("room", ["%0A", "*", "x" * 600])
+async def test_the_first_example_refuses_what_is_no_room(room: str) -> None:
+    """It is no failure of the server, and no way to another channel."""
+    names: dict[str, Any] = {"__name__": "block"}
+    exec(str(BLOCKS[0].values[0]), names)
+    async with EventStreamClient(names["app"]) as client:
+        async with client.stream(f"/rooms/{room}/events") as stream:
+            assert stream.status_code == 422
+
+
 def configuration_table() -> dict[str, str]:
     """Read the README's table: variables to defaults."""
     rows = re.findall(r"^\| (`SSE_.*?) \| (.*?) ?\|", (ROOT / "README.md").read_text(), re.MULTILINE)

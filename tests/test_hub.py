@@ -36,7 +36,6 @@ async def test_publishing_on_a_closed_hub_says_how_to_open_it() -> None:
     with pytest.raises(HubClosedError):
         await hub.drain()
     assert hub.state == "closed"
-    assert not hub.keeps_history
 
 
 async def test_closing_ends_subscriptions_and_refuses_new_ones() -> None:

@@ -97,6 +97,7 @@ STRANGERS: dict[str, set[str]] = {
         "_cors",
         "_limits",
         "_connection",
+        "_direct",
         "_ending",
         "_polling",
         "_problem",

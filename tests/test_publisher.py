@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -22,7 +23,7 @@ from real_redis.launcher import RedisServer
 from servers.processes import Server
 from sse_asgi import Backend, BackendError, Hub, Publisher, ServerSentEvent, Settings, SSEError, create_hub, publisher
 from sse_asgi.backends.base import Sink
-from sse_asgi.publisher import _leave
+from sse_asgi.publisher import _begin_again, _leave
 
 REAL_REDIS = Path(__file__).parent / "real_redis"
 PATIENCE = 15.0
@@ -309,6 +310,27 @@ def test_closing_lets_others_finish(own_redis: RedisServer, settings: Settings) 
     assert threads() == []
 
 
+def test_closing_does_not_wait_for_ever(own_redis: RedisServer, settings: Settings) -> None:
+    """What is still under way when the time is over is stored later."""
+    one = Publisher(f"{own_redis.url}?timeout=60", settings=settings)
+    one.publish("a", "before")
+    own_redis.stop()
+    idents: list[int] = []
+
+    def publish() -> str | None:
+        idents.append(threading.get_ident())
+        return one.publish("a", "under way")
+
+    with ThreadPoolExecutor() as pool:
+        stored = pool.submit(publish)
+        until(lambda: idents and waits(idents[0]))
+        pool.submit(one.close, timeout=0.01).result(PATIENCE)
+        assert not stored.done()
+        own_redis.cont()
+        assert stored.result(PATIENCE)
+    until(lambda: not threads())
+
+
 def test_closing_while_it_connects_ends_the_waits(own_redis: RedisServer, settings: Settings) -> None:
     """Who waits for the first connection is told that it is closed."""
     own_redis.stop()
@@ -474,6 +496,22 @@ for number in range(3):
 """
 
 
+FORK_WITH_A_NUMBER_AGAIN = """
+import os, signal
+from sse_asgi import Publisher
+
+publisher = Publisher()
+publisher.publish("a", "parent")
+number = os.getpid()
+if not (child := os.fork()):
+    os.getpid = lambda: number
+    signal.alarm(10)
+    publisher.publish("a", "child")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
 def start(script: str, settings: Settings) -> subprocess.Popen[str]:
     """Run a program on the settings' hub; a warning, of what is left open for instance, is an error."""
     env = {**os.environ, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
@@ -511,6 +549,23 @@ def test_forked_processes_publish_on_their_own(settings: Settings) -> None:
     assert process.returncode == 0
     children = [text for number in range(3) for text in (f"child {number}", f"child {number}", "parent", "parent")]
     assert texts(settings) == ["parent", *children]
+
+
+def test_a_child_may_have_the_number_of_a_process_that_has_ended(settings: Settings) -> None:
+    """It connects anew all the same."""
+    with start(FORK_WITH_A_NUMBER_AGAIN, settings) as process:
+        assert process.communicate(timeout=SCRIPT_SECONDS) == ("", "")
+    assert process.returncode == 0
+    assert texts(settings) == ["parent", "child"]
+
+
+def test_only_what_is_there_begins_again(settings: Settings) -> None:
+    """A Publisher that was collected before the fork does not."""
+    one = Publisher(settings=settings)
+    parents = one._worker()
+    _begin_again(weakref.ref(one))
+    assert one._worker() is not parents
+    _begin_again(lambda: None)
 
 
 def test_a_web_process_hands_on_what_a_script_published(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from starlette.types import Message
 from sse_asgi import BackendError, EventSourceApp, Hub, MemoryBackend, Pattern, PublishUnknownError
 from sse_asgi import _publishing as publishing_module
 from sse_asgi._problem import problem
+from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -151,6 +152,15 @@ async def test_an_idempotency_key_publishes_once() -> None:
         assert len(await kept(hub)) == 1
 
 
+@pytest.mark.parametrize(("body", "query"), [("mine", ""), ("x", "?event=mine")])
+async def test_an_idempotency_key_is_that_of_one_event(body: str, query: str) -> None:
+    """Nobody hides another client's event by having used its key before."""
+    async with mounted() as (hub, client):
+        first = (await post(client, "x", idempotency_key="1")).json["id"]
+        assert (await post(client, body, TEXT, query, idempotency_key="1")).json["id"] != first
+        assert len(await kept(hub)) == 2
+
+
 # Who may
 
 
@@ -232,6 +242,16 @@ async def test_channels_are_those_that_are_served(options: dict[str, Any], query
     """Without `channels` any that the function lets through; the library's own never."""
     async with mounted(**options) as (_, client):
         assert (await post(client, query=query)).status == status
+
+
+async def test_of_several_channels_one_publishes_to_those_that_one_names() -> None:
+    """400 otherwise, and not all of them; a function that chooses several means it."""
+    async with mounted(channels=["a", "b", "room:*"]) as (hub, client):
+        assert (await post(client)).status == 400
+        assert await kept(hub, "a", "b") == []
+        assert (await post(client, "data=x&channel=a&channel=b", FORM)).status == 202
+    async with mounted(channels=lambda _: ["a", "b"]) as (_, client):
+        assert (await post(client)).status == 202
 
 
 async def test_a_pattern_is_not_published_to() -> None:
@@ -435,6 +455,30 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch)
     async with Hub() as hub:
         assert (await sent(EventSourceApp(hub, publish=anybody), [piece(b"x")]))[0] == 408
         assert await kept(hub) == []
+
+
+async def test_the_server_does_not_wait_for_a_body_when_it_stops() -> None:
+    """503 after a moment, in which what is under way is still published; the notice is let go."""
+    async with Hub() as hub:
+        app = EventSourceApp(hub, publish=anybody)
+        notice = current_notice()
+        notice.watch()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_check_stopped, app)
+                while not notice.listeners:
+                    await anyio.sleep(0.001)
+                notice.hear()
+            assert await kept(hub) == []
+            assert (await sent(app, [piece(b"x", more=False)]))[0] == 202
+        finally:
+            notice.heard = False
+            notice.unwatch()
+        assert notice.listeners == 0
+
+
+async def _check_stopped(app: EventSourceApp) -> None:
+    assert (await sent(app, [piece(b"x")]))[0] == 503
 
 
 async def test_half_a_body_is_not_published() -> None:

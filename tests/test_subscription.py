@@ -1118,3 +1118,12 @@ async def test_each_readers_union_is_what_was_published(
     assert len(results) == readers
     for channels, seen in results:
         assert seen == [number for number, where in published if where & channels]
+
+
+async def test_it_may_be_ended_before_anybody_serves_it() -> None:
+    """Then it ends as it begins."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        subscription.end("revoked")
+        async with subscription:
+            assert [event async for event in subscription] == []

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +25,7 @@ from .tickets import ChannelSigner, TicketError
 logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 3600.0
+ASK_SECONDS = 30.0
 SERVER_ERROR = 500
 CHALLENGE = {"WWW-Authenticate": "Ticket"}  # no scheme that a browser would ask its user a password for
 
@@ -180,7 +182,7 @@ class WatchedResponse:
         """End the stream if it is time; look again then, or earlier, because clocks are set."""
         left = self._grant.seconds_left
         if left <= 0:
-            self._revoke()
+            self._subscription.end("revoked")
         elif left < math.inf:
             self._expiry = self._timer.after(min(left, LOOK_SECONDS), self._look)
 
@@ -195,14 +197,15 @@ class WatchedResponse:
     async def _check(self) -> None:
         assert self._ask is not None
         try:
-            grant = await self._ask()
+            with anyio.fail_after(ASK_SECONDS):
+                grant = await self._ask()
         except Exception as error:
             if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
-                self._revoke()
+                self._subscription.end("revoked")
                 return
             if isinstance(error, VerdictError):
                 logger.exception("the stream %s is ended, because nobody knows whether it may go on", self._path)
-                self._revoke()
+                self._subscription.end("revoked")
                 return
             logger.exception("the stream %s could not be authorised again, and goes on", self._path)
         else:
@@ -214,9 +217,3 @@ class WatchedResponse:
         self._subscription.options = self._subscription.options._replace(properties=grant.properties)
         self._expiry.cancel()
         self._look()
-
-    def _revoke(self) -> None:
-        if self._subscription.joined:
-            self._subscription.end("revoked")
-        else:  # there is nobody to wake yet: the response looks at it when it has joined
-            self._subscription.ended = "revoked"

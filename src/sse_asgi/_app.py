@@ -103,8 +103,9 @@ class EventSourceApp:
             buffer_bytes: See Hub.subscribe.
             overflow: See Hub.subscribe.
             position_frames: See Hub.subscribe.
-            max_lifetime: Seconds, give or take a fifth, after which a browser is made to reconnect, without a loss;
-                not applied where the hub keeps no history. None never does.
+            max_lifetime: Seconds, give or take a fifth, after which a browser is made to reconnect, without a loss
+                where history is kept. Where none is, and there is neither `authorize` nor `tickets`, the default is
+                None, which never does.
             **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers, padding.
 
         Raises:
@@ -134,7 +135,8 @@ class EventSourceApp:
             "position_frames": position_frames,
         }
         self._response_options = response_options
-        self._max_lifetime = max_lifetime
+        bounded = max_lifetime is not MAX_LIFETIME or hub.keeps_history or authorize is not None or tickets is not None
+        self._max_lifetime = max_lifetime if bounded else None
         EventSourceResponse((), max_lifetime=max_lifetime, **response_options)
         self._handlers, self.routes = self._table()
 
@@ -205,10 +207,8 @@ class EventSourceApp:
             answer = PollResponse(subscription, **poll._asdict(), retry=options.get("retry"), headers=headers)
             return self._access.watch(answer, subscription, admission)
         subscription = self._subscribe(request, admission)
-        lossless = self._max_lifetime is not MAX_LIFETIME or self._hub.keeps_history
-        lifetime = self._max_lifetime if lossless else None
         own = {"headers": headers} if padding is None else {"headers": headers, "padding": padding}
-        response = EventSourceResponse(subscription, max_lifetime=lifetime, **{**options, **own})
+        response = EventSourceResponse(subscription, max_lifetime=self._max_lifetime, **{**options, **own})
         if self._on_disconnect is not None:
             response.background = BackgroundTask(self._left, request, subscription, response)
         return self._access.watch(response, subscription, admission)
@@ -241,6 +241,8 @@ class EventSourceApp:
 
     async def _writable(self, request: Request, asked: Sequence[str]) -> tuple[str, ...]:
         names = await self._served.of(request, asked, unsaid_is_any=True)
+        if len(names) > 1 and not (asked or self._served.chosen):
+            raise HTTPException(400, "say to which of the channels, as in ?channel=...: there are several")
         if any(name in self._hub.patterns for name in names):
             raise HTTPException(403, "say to which channel, as in ?channel=...: a pattern only gathers what they get")
         return names

@@ -42,6 +42,11 @@ class ServedChannels:
         self._limit = limit
         self._gathered = gathered
 
+    @property
+    def chosen(self) -> bool:
+        """Whether a function says it, whatever a request asks for."""
+        return self._function is not None
+
     async def of(self, request: Request, asked: Sequence[str], *, unsaid_is_any: bool) -> tuple[str, ...]:
         """Return the channels of a request.
 
@@ -52,7 +57,7 @@ class ServedChannels:
 
         Raises:
             HTTPException: 400 or 403, with the reason.
-            ValueError: The function gave a bad name, or the route has no path parameter for a template.
+            ValueError: The route has no path parameter for a template.
             TypeError: The function gave something else than names.
         """
         if self._function is not None:
@@ -133,7 +138,7 @@ async def _chosen(function: Callable[[Request], Any], request: Request) -> tuple
     names = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())
     if not names:
         raise HTTPException(403, "there is no channel here for this request")
-    return _not_reserved(check_channels(names))
+    return _not_reserved(_readable(names))
 
 
 def _not_reserved(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
-from ._direct import Unsent, current_turn, may_be_direct, send_now
+from ._direct import Unsent, current_turn, may_be_direct, send_now, watch
 from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._options import Terms
@@ -122,7 +122,7 @@ class Connection:
         self._feed.attach(self)
         self._look_again(self._begun)
         self._notice.listen(self._on_shutdown)
-        watcher = spawn(self._watch_client)
+        watcher = watch(self._receive, self._on_gone)
         try:
             with self._interrupt:
                 await self._write()
@@ -220,15 +220,10 @@ class Connection:
 
     # What can happen meanwhile
 
-    async def _watch_client(self) -> None:
-        """Own `receive()`: called by nobody else, and never cancelled to be called again."""
-        try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-        except OSError:
-            pass
-        except Exception:
-            logger.exception("receive() failed: the client of the stream %s is taken to have gone", self._route)
+    def _on_gone(self, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, OSError):
+            told = "receive() failed: the client of the stream %s is taken to have gone"
+            logger.error(told, self._route, exc_info=error)
         self._lose("client")
 
     async def _run_feed(self) -> None:

@@ -135,8 +135,8 @@ class Hub:
 
     @property
     def keeps_history(self) -> bool:
-        """Whether readers can resume: the backend gives positions. False while the hub is closed."""
-        return self._registry is not None and self._registry.position() is not None
+        """Whether readers can resume: the backend is made to keep history, be it there now or not."""
+        return self.backend.keeps_history
 
     async def __aenter__(self) -> Self:
         """Open the hub; where it is open already, only borrow it.

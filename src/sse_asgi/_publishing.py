@@ -1,7 +1,8 @@
 """Publishing over HTTP: a POST to an event, and every refusal to a problem."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -15,9 +16,12 @@ from ._bodies import Content, reader
 from ._event import ServerSentEvent, to_json
 from ._hub import Hub
 from ._problem import problem
+from ._runtime import shared_timer
+from ._shutdown import current_notice
 from .exceptions import BackendError, PublishUnknownError
 
 BODY_SECONDS = 30.0
+SHUTDOWN_SECONDS = 0.5
 RETRY_AFTER = {"retry-after": "1"}
 RESERVED = "sse."
 
@@ -88,7 +92,7 @@ def check_max_body_bytes(limit: int) -> int:
 
 async def _publish(hub: Hub, channels: tuple[str, ...], event: ServerSentEvent, key: str | None) -> str | None:
     try:
-        return await hub.publish(channels, event, idempotency_key=_scoped(key, channels) if key else None)
+        return await hub.publish(channels, event, idempotency_key=_scoped(key, channels, event) if key else None)
     except PublishUnknownError as error:
         detail = "the event may have been published: repeat the request with the same Idempotency-Key"
         if not key:
@@ -107,17 +111,41 @@ async def _read(request: Request, receive: Receive, limit: int) -> bytes:
     if declared.isdecimal() and int(declared[:18]) > limit:
         raise _too_large(limit)
     body = bytearray()
-    try:
-        with anyio.fail_after(BODY_SECONDS):
-            while (message := await receive())["type"] == "http.request":
-                body += message.get("body", b"")
-                if len(body) > limit:
-                    raise _too_large(limit)
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError as error:
-        raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s") from error
+    with _patience():
+        while (message := await receive())["type"] == "http.request":
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return bytes(body)
     raise HTTPException(400, "the client went away before the body had come")
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Wait for a client, but not for ever, and hardly at all when the server stops.
+
+    Raises:
+        HTTPException: 408 or 503, it took longer.
+    """
+    notice, timer, scope = current_notice(), shared_timer(), anyio.CancelScope()
+    alarms = [timer.after(BODY_SECONDS, scope.cancel)]
+
+    def hurry() -> None:
+        alarms.append(timer.after(SHUTDOWN_SECONDS, scope.cancel))
+
+    notice.listen(hurry)
+    try:
+        with scope:
+            yield
+        if scope.cancelled_caught and notice.heard:
+            raise HTTPException(503, "the event was not published, because the server stops: repeat it", RETRY_AFTER)
+        if scope.cancelled_caught:
+            raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s")
+    finally:
+        notice.unlisten(hurry)
+        for alarm in alarms:
+            alarm.cancel()
 
 
 def _too_large(limit: int) -> HTTPException:
@@ -161,6 +189,6 @@ def _checked_type(request: Request, content: Content) -> str | None:
     return event
 
 
-def _scoped(key: str, channels: tuple[str, ...]) -> str:
-    """Keep the keys of those who may publish to other channels apart; a hub has one scope for all."""
-    return hashlib.sha256(to_json([key, *channels]).encode()).hexdigest()
+def _scoped(key: str, channels: tuple[str, ...], event: ServerSentEvent) -> str:
+    """Keep the keys of several clients apart, one of whom could otherwise hide what another publishes."""
+    return hashlib.sha256(to_json([key, channels, event.event, event.data]).encode()).hexdigest()

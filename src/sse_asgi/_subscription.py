@@ -41,6 +41,9 @@ class Recovery(NamedTuple):
     reason: str | None = None
 
 
+FRESH = Recovery("fresh")
+
+
 class Source(Protocol):
     """What a subscription needs of its hub."""
 
@@ -107,7 +110,7 @@ class Subscription:
         self.options = options
         self.ended: str | None = None
         self.joined = False
-        self.recovery = Recovery("fresh")
+        self.recovery = FRESH
         self._source = source
         self._news: Signal  # attached before the hub knows of this reader
         self._wakeup: Wakeup  # of one that is iterated
@@ -192,7 +195,8 @@ class Subscription:
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream."""
         self.ended = self.ended or reason
-        self._news.set()
+        if hasattr(self, "_news"):  # else nobody waits yet
+            self._news.set()
 
     # What the response calls: the methods of a Feed
 

@@ -18,6 +18,7 @@ from ._runtime import in_event_loop, thread_safe_caller
 from .config import Settings, create_hub
 
 LEAVE_SECONDS = 1.0
+CLOSE_SECONDS = 10.0
 CLOSED = "this Publisher is closed: make another one"
 
 
@@ -46,8 +47,10 @@ class Publisher:
                 "web application has, such as redis://localhost, or set SSE_BACKEND_URL"
             )
             raise ValueError(msg)
-        # A fork leaves the parent's here: to end it would harm the parent's connections, which are the same.
-        self._workers: dict[int, _Worker] = {}
+        # The last one is this process's. Those of its parents stay: their connections are the parents' as well.
+        self._workers = [_Worker(self._settings)]
+        with contextlib.suppress(AttributeError):  # there is no fork on Windows
+            os.register_at_fork(after_in_child=partial(_begin_again, weakref.ref(self)))
         weakref.finalize(self, _leave, self._workers).atexit = False
 
     def publish(
@@ -71,15 +74,19 @@ class Publisher:
         options = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
         return self._worker().publish(channels, data, options)
 
-    def close(self) -> None:
-        """Let what other threads are publishing be stored, then end the thread and the connections."""
+    def close(self, *, timeout: float | None = CLOSE_SECONDS) -> None:
+        """Let what other threads are publishing be stored, then end the thread and the connections.
+
+        Args:
+            timeout: Seconds to wait for that; what takes longer ends by itself later, or with the process. None waits
+                until it is done.
+        """
         worker = self._worker()
         worker.stop()
-        worker.join(None)
+        worker.join(timeout)
 
     def _worker(self) -> "_Worker":
-        here = os.getpid()
-        return self._workers.get(here) or self._workers.setdefault(here, _Worker(self._settings))
+        return self._workers[-1]
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -90,15 +97,20 @@ class Publisher:
         self.close()
 
 
-def _leave(workers: "dict[int, _Worker]") -> None:
+def _begin_again(forked: Callable[[], Publisher | None]) -> None:
+    """Give a process that has just been forked a part of its own; its number may be that of a parent that has ended."""
+    publisher = forked()
+    if publisher is not None:
+        publisher._workers.append(_Worker(publisher._settings))  # noqa: SLF001 - its own class's
+
+
+def _leave(workers: "list[_Worker]") -> None:
     """End what this process has of a Publisher that is collected.
 
     It waits a little, because a script may end right after, and its last threads are best not in the middle of things.
     """
-    worker = workers.get(os.getpid())
-    if worker is not None:
-        worker.stop()
-        worker.join(LEAVE_SECONDS)
+    workers[-1].stop()
+    workers[-1].join(LEAVE_SECONDS)
 
 
 class _Opened(NamedTuple):

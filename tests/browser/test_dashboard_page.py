@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from starlette.responses import FileResponse, PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser.peers import Example, Wire
 from examples.conftest import EXAMPLES, load_example
@@ -16,12 +16,17 @@ PAGE = EXAMPLES / "dashboard" / "page"
 class Site(Example):
     """The dashboard, behind a proxy that may let no streams pass."""
 
-    streams_pass = True
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app)
+        self.streams_pass = True
+        self.queries: list[bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        is_stream = scope["type"] == "http" and scope["path"] == "/events/" and b"poll=1" not in scope["query_string"]
-        if is_stream and not self.streams_pass:
+        asks = scope["type"] == "http" and scope["path"] == "/events/"
+        if asks:
+            self.queries.append(scope["query_string"])
+        if asks and not self.streams_pass and b"poll=1" not in scope["query_string"]:
             await PlainTextResponse("no streams", 502)(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -88,6 +93,9 @@ def test_it_polls_where_streams_do_not_pass_and_streams_again(
     site.start()
     is_(page, "polling")
     expect(page.get_by_role("note")).to_be_empty()
+    refused, first, *others = site.queries
+    assert (refused, first) == (b"", b"poll=1")
+    assert all(query.startswith(b"last_event_id=") for query in others)
 
 
 def test_it_comes_back_with_the_server(page: Page, site: Site, visit: Callable[[], None]) -> None:

@@ -53,9 +53,11 @@ class Backend(ABC):
 
     Attributes:
         in_process: Whether events never leave this process, so that publishing a function as data is possible.
+        keeps_history: Whether it is made to keep history; whoever never does says False.
     """
 
     in_process = False
+    keeps_history = True
 
     @abstractmethod
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:

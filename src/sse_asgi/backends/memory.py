@@ -95,6 +95,7 @@ class MemoryBackend(Backend):
                 "the size must be at least 0, the ttl above 0 or None, the channels at least 1"
             )
             raise ValueError(msg)
+        self.keeps_history = history_size > 0
         self._size = history_size
         self._ttl = history_ttl
         self._max_channels = max_channels

@@ -78,12 +78,14 @@ class RedisBackend(Backend):
         ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
-        self._keeps = history_size != 0
+        self.keeps_history = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
         self._recovery = Recovery(self._keys, ttl)
-        self._publisher = Publisher(self._keys, self._scripts, size, _milliseconds(ttl), timeout, keeps=self._keeps)
-        self._attendance = Attendance(self._keys, self._scripts, size, _milliseconds(ttl), keeps=self._keeps)
+        self._publisher = Publisher(
+            self._keys, self._scripts, size, _milliseconds(ttl), timeout, keeps=self.keeps_history
+        )
+        self._attendance = Attendance(self._keys, self._scripts, size, _milliseconds(ttl), keeps=self.keeps_history)
         self._worker: Worker | None = None
 
     @property
@@ -109,7 +111,12 @@ class RedisBackend(Backend):
     async def _connected(self, sink: Sink) -> AsyncIterator[None]:
         if self._worker is None:
             self._worker = Worker(
-                self._addresses, self._keys, self._scripts, self._recovery, keeps=self._keeps, timeout=self._timeout
+                self._addresses,
+                self._keys,
+                self._scripts,
+                self._recovery,
+                keeps=self.keeps_history,
+                timeout=self._timeout,
             )
         worker = self._worker
         worker.add(sink)
