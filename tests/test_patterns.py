@@ -1,5 +1,7 @@
 """Patterns: what a hub gathers under the name of a pattern."""
 
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,20 @@ def test_whatever_stands_for_the_stars_matches(parts: list[str], data: st.DataOb
     fixed = [part.replace("*", "") for part in parts]
     name = fixed[0] + "".join(data.draw(st.text(max_size=3)) + part for part in fixed[1:])
     assert compile_pattern("*".join(fixed))(name)
+
+
+@given(st.text("ab*", min_size=1).filter(lambda text: "*" in text), st.text("ab*"))
+def test_it_matches_as_a_regular_expression_would(pattern: str, name: str) -> None:
+    """Also where parts of the name could stand for several parts of the pattern."""
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    assert compile_pattern(pattern)(name) is expected
+
+
+def test_what_does_not_match_is_found_out_at_once() -> None:
+    """However many ways there are to begin: a request's names must not keep the process busy."""
+    begun = time.process_time()
+    assert not compile_pattern("*.*.*.*.done")("." * 512)
+    assert time.process_time() - begun < 1
 
 
 def test_a_name_without_a_star_is_no_pattern() -> None:

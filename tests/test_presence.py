@@ -13,6 +13,7 @@ from sse_asgi.backends.base import Member
 pytestmark = pytest.mark.anyio
 
 SOON = 0.05
+NAN = float("nan")
 
 
 def make_hub(backend: Backend | None = None, **options: Any) -> Hub:
@@ -91,6 +92,17 @@ async def test_a_hub_that_is_closed_is_missed_after_the_grace() -> None:
                     while (event := await anext(watcher)).event != "sse.leave":
                         pass
                 assert "bob" in (event.data or "")
+
+
+async def test_a_hub_that_is_opened_again_does_not_see_whom_it_had_before() -> None:
+    """When the grace is over, though nobody is here whose beat would let them go."""
+    hub = make_hub(presence_grace=SOON)
+    async with hub, hub.subscribe("a") as watcher:
+        await hub.subscribe("a", identity="ada", presence=True).__aenter__()
+        await told(watcher, "+ada")
+    async with hub, hub.subscribe("a") as watcher:
+        await until_here(hub, "a")
+        await told(watcher, "-ada")
 
 
 async def test_many_are_told_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +212,9 @@ async def test_presence_needs_an_identity() -> None:
             hub.subscribe("a", presence=True)
 
 
-@pytest.mark.parametrize("options", [{"presence_ttl": 0}, {"presence_grace": -1}])
+@pytest.mark.parametrize(
+    "options", [{"presence_ttl": 0}, {"presence_ttl": NAN}, {"presence_grace": -1}, {"presence_grace": NAN}]
+)
 def test_impossible_times_are_refused(options: Any) -> None:
     """A lease must last, and a grace cannot be negative."""
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -115,9 +115,13 @@ def _matches(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, dict) and found is not _MISSING:
         return all(_matches(value, _member(found, name)) for name, value in wanted.items())
     try:
-        return bool(wanted == json.loads(to_json(found)))
+        return _sorted(wanted) == _sorted(json.loads(to_json(found)))  # as text, because 1 is no true
     except (TypeError, ValueError):
         return False
+
+
+def _sorted(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _member(found: Any, name: str) -> Any:

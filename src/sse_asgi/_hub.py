@@ -108,7 +108,7 @@ class Hub:
         self._last_options = self._defaults  # mostly those of the next reader as well, who then needs none of its own
         self._patterns = Patterns(patterns)
         check_seconds("presence_ttl", presence_ttl)
-        if presence_grace < 0:
+        if not presence_grace >= 0:
             msg = f"presence_grace={presence_grace} must be 0 seconds or more"
             raise ValueError(msg)
         self._presence_seconds = presence_ttl, presence_grace

@@ -146,7 +146,7 @@ def check_options(options: Options) -> Options:
 
 def check_seconds(name: str, value: float | None) -> float | None:
     """Return a number of seconds or None, or raise ValueError for one that is not above 0."""
-    if value is not None and value <= 0:
+    if value is not None and not value > 0:  # NaN is neither
         msg = f"{name}={value} must be above 0 seconds; None turns it off"
         raise ValueError(msg)
     return value

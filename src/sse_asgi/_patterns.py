@@ -1,6 +1,5 @@
 """Patterns of channel names: `orders.*`."""
 
-import re
 from collections.abc import Callable, Collection
 
 from ._options import check_channels, check_public
@@ -19,8 +18,20 @@ class Pattern(str):
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """Return what tells whether a name matches: `*` is any run of characters, and nothing else is special."""
-    expression = re.compile(".*".join(map(re.escape, pattern.split(STAR))), re.DOTALL)
-    return lambda name: expression.fullmatch(name) is not None
+    first, *parts, last = pattern.split(STAR)
+
+    def matches(name: str) -> bool:
+        start, end = len(first), len(name) - len(last)
+        if start > end or not (name.startswith(first) and name.endswith(last)):
+            return False
+        for part in parts:  # each at the first place where it is: what follows has most room then
+            found = name.find(part, start, end)
+            if found < 0:
+                return False
+            start = found + len(part)
+        return True
+
+    return matches
 
 
 class Patterns:
