@@ -13,7 +13,7 @@ import anyio.lowlevel
 from anyio.lowlevel import EventLoopToken
 
 from ._control import Control, disconnect_order
-from ._event import RenderedEvent, ServerSentEvent
+from ._event import RenderedEvent, ServerSentEvent, as_published
 from ._options import (
     Options,
     Overflow,
@@ -242,27 +242,16 @@ class Hub:
         names = self._patterns.gather(names)
         check_key("key", key)
         check_key("idempotency_key", idempotency_key)
-        message = self._message(data, event, retry)
+        message = as_published(data, event, retry)
+        if isinstance(message, RenderedEvent) and not self.backend.in_process:
+            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
+            raise TypeError(msg)
         check_type(message.event)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
         registry.tally.published += 1
         return None if position is None else str(position)
-
-    def _message(self, data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
-        if isinstance(data, ServerSentEvent):
-            return _unchanged(data, event, retry)
-        if data is None:
-            msg = 'an event without data would be seen by no browser: publish "" for an empty one'
-            raise ValueError(msg)
-        if not callable(data):
-            return ServerSentEvent(data, event=event, retry=retry)
-        if not self.backend.in_process:
-            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
-            raise TypeError(msg)
-        ServerSentEvent("", event=event, retry=retry)
-        return RenderedEvent(data, event, retry)
 
     def publish_from_thread(
         self,
@@ -493,16 +482,6 @@ def _presence(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -
             msg = f"presence={name!r} is none of the channels that are subscribed to"
             raise ValueError(msg)
     return names
-
-
-def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
-    if event is not None or retry is not None:
-        msg = "give event and retry to the ServerSentEvent, not to publish"
-        raise ValueError(msg)
-    if data.id is not None or data.data is None:
-        msg = f"{data!r} cannot be published: it needs data, and no id, because ids are positions in the hub's log"
-        raise ValueError(msg)
-    return data
 
 
 def _current_task() -> int:
