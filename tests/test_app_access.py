@@ -207,6 +207,7 @@ async def test_what_expires_while_the_backend_is_away_ends_at_once() -> None:
         ({"expires_at": True}, TypeError, "bool"),
         ({"identity": 7}, TypeError, "str"),
         ({"identity": ""}, ValueError, "empty"),
+        ({"identity": "\ud800"}, ValueError, "surrogates"),
     ],
 )
 def test_a_grant_that_means_nothing_is_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route, Router
 
 from mounting import mounted, status
-from sse_asgi import EventSourceApp, Hub
+from sse_asgi import EventSourceApp, Hub, Pattern
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +72,7 @@ async def test_the_librarys_own_channels_are_never_served(channels: Any) -> None
 @pytest.mark.parametrize("options", [{"channels": ["a", "sse.x"]}, {"default_channel": "sse.x"}, {"channels": "sse.x"}])
 async def test_the_librarys_own_channels_cannot_be_offered(options: dict[str, Any]) -> None:
     """A ValueError where the app is made."""
-    with pytest.raises(ValueError, match="never served"):
+    with pytest.raises(ValueError, match="the library's own"):
         EventSourceApp(Hub(), **options)
 
 
@@ -268,6 +268,15 @@ async def test_a_name_that_a_function_makes_of_a_request_may_be_none(value: str)
 async def test_a_function_may_choose_a_gathered_pattern() -> None:
     """It is the application that speaks."""
     hub = Hub(patterns=["orders.*"])
-    async with mounted(hub, channels=lambda _: "orders.*") as (_, client), client.stream("/events/") as stream:
+    chosen = Pattern("orders.*")
+    async with mounted(hub, channels=lambda _: chosen) as (_, client), client.stream("/events/") as stream:
         await hub.publish("orders.1", "x")
         assert (await stream.next_event()).data == "x"
+
+
+async def test_a_name_that_a_function_makes_is_no_way_to_a_gathered_pattern() -> None:
+    """Though the request had it become the name of its channel."""
+    options: dict[str, Any] = {"channels": lambda request: f"room:{request.path_params['room']}"}
+    async with mounted(Hub(patterns=["room:*"]), path="/rooms/{room}", **options) as (_, client):
+        assert await status(client, "", "/rooms/a/") == 200
+        assert await status(client, "", "/rooms/*/") == 403

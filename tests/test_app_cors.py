@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from mounting import mounted, status
@@ -78,6 +79,25 @@ async def test_preflight_is_answered() -> None:
         assert await status(client, method="OPTIONS", headers={"origin": "https://evil.example"}) == 403
         async with client.stream("/events/", method="OPTIONS") as stream:
             assert (stream.status_code, stream.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+async def test_a_middleware_around_may_allow_more_headers() -> None:
+    """It answers preflights as it likes, and a stream has each header of CORS once."""
+    origin = "https://other.example"
+    app = CORSMiddleware(
+        EventSourceApp(Hub(), cors_origins=origin),
+        allow_origins=[origin],
+        allow_credentials=True,
+        allow_headers=["X-Own"],
+    )
+    asked = {"origin": origin, "access-control-request-method": "GET", "access-control-request-headers": "X-Own"}
+    async with EventStreamClient(app) as client:
+        async with client.stream("/", method="OPTIONS", headers=asked) as preflight:
+            assert preflight.status_code == 200
+            assert "X-Own" in preflight.headers["access-control-allow-headers"]
+        async with client.stream("/", headers={"origin": origin, "x-own": "1"}) as stream:
+            assert stream.headers.getlist("access-control-allow-origin") == [origin]
+            assert stream.headers.getlist("access-control-allow-credentials") == ["true"]
 
 
 @pytest.mark.parametrize("names", ["X-Api-Key", ["X-Api-Key"]])

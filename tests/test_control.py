@@ -26,6 +26,10 @@ PROPERTIES: list[tuple[Any, Any, bool]] = [
     ({"user": 7}, {"user": 7, "team": 1}, True),
     ({"user": 7, "team": 1}, {"user": 7}, False),
     ({"user": 7}, "user", False),
+    ({"admin": 1}, {"admin": True}, False),
+    ({"admin": True}, {"admin": 1}, False),
+    ([{"b": 1, "a": [0]}], [{"a": [False], "b": 1}], False),
+    ([{"b": 1, "a": [0]}], [{"a": [0], "b": 1}], True),
     ({"team": {"id": 1}}, User("ada", {"id": 1, "name": "x"}), True),
     ({"name": "ada"}, SimpleNamespace(name="ada"), True),
     ({"name": "ada"}, SimpleNamespace(name="bob"), False),
@@ -104,21 +108,67 @@ async def test_everybody_is_not_meant(nobody: Any) -> None:
             await hub.disconnect(**nobody)
 
 
-async def test_an_identity_is_a_str() -> None:
-    """A number would not be equal to itself after JSON made a key of it somewhere."""
+IDENTITIES: list[tuple[Any, type[Exception], str]] = [
+    (7, TypeError, r"such as str\(user.id\), not int"),
+    ("", ValueError, "identity '' is empty"),
+    ("\ud800", ValueError, "lone surrogates"),
+    ("a\nb", ValueError, "control characters"),
+    ("é" * 257, ValueError, "longer than 512 bytes"),
+]
+
+
+@pytest.mark.parametrize(("identity", "error", "match"), IDENTITIES)
+async def test_an_identity_is_what_could_be_a_name(identity: Any, error: type[Exception], match: str) -> None:
+    """Others cannot be listed, or are not equal to themselves after JSON."""
     async with Hub() as hub:
-        with pytest.raises(TypeError, match=r"such as str\(user.id\), not int"):
-            hub.subscribe("a", identity=7)  # type: ignore[arg-type]
+        with pytest.raises(error, match=match):
+            hub.subscribe("a", identity=identity)
+        with pytest.raises(error, match=match):
+            await hub.disconnect(identity=identity)
 
 
 async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever can write to the log cannot make the hub deaf."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
-        for data in ("{", "{}", "[]", '{"identity":null,"channels":7,"properties":1}'):
-            await hub.publish(CONTROL, ServerSentEvent(data, event="disconnect"))
+        events = [
+            ServerSentEvent(data, event="disconnect")
+            for data in ("{", "{}", "[]", '{"identity":null,"channels":7,"properties":1}')
+        ]
+        events.append(ServerSentEvent({"identity": "ada", "channels": None, "properties": None}, event="message"))
+        for event in events:
+            await hub.backend.publish((CONTROL,), event, key=None, idempotency_key=None)
+        await others_are_open(hub, reader)
         await hub.disconnect(identity="ada")
         assert await ended(reader) == "revoked"
-    assert caplog.text.count("ignored what is no order") == 4
+    assert caplog.text.count("ignored what is no order") == 5
+
+
+class Detached:
+    """What a database session has let go of."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def team(self) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("detached"), KeyError("team")])
+async def test_properties_that_cannot_be_read_concern_their_reader_only(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The others are ended, and it is said."""
+    async with (
+        Hub() as hub,
+        hub.subscribe("a", properties=Detached(error)) as broken,
+        hub.subscribe("a", properties={"team": 7}) as reader,
+    ):
+        for _ in range(2):
+            await hub.disconnect({"team": 7})
+        assert await ended(reader) == "revoked"
+        await others_are_open(hub, broken)
+    assert "Detached" in caplog.text
 
 
 async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
@@ -159,8 +209,22 @@ async def test_who_cannot_be_concerned_costs_nothing() -> None:
             assert len(hub.subscriptions()) == 2
 
 
+async def test_whoever_comes_during_a_drain_is_concerned() -> None:
+    """The hub's own reader is not drained."""
+    async with Hub() as hub, hub.subscribe("a", identity="ada") as ada, anyio.create_task_group() as tasks:
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(hub.drain)
+        while ada.ended is None:
+            await anyio.sleep(0)
+        async with hub.subscribe("a", identity="bob") as bob:
+            await anyio.wait_all_tasks_blocked()
+            await hub.disconnect(identity="bob")
+            assert await ended(bob) == "revoked"
+        tasks.cancel_scope.cancel()
+
+
 async def test_after_a_drain_it_is_heard_again() -> None:
-    """Draining ends the hub's own reader too, and the next subscription brings it back."""
+    """Whoever comes next can be disconnected."""
     async with Hub() as hub:
         async with hub.subscribe("a", properties=1) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(hub.drain)

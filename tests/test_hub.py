@@ -3,6 +3,7 @@
 import functools
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -17,7 +18,7 @@ from sse_asgi.backends.base import Backend
 pytestmark = pytest.mark.anyio
 
 BAD_NAMES = ["", "a\nb", "a\0", "\x7f", "\x85", "x" * 513, "é" * 257, "\ud800"]
-GOOD_NAMES = ["a", "room:42/é😀 \u2028", "x" * 512, "é" * 256, "sse.internal", " "]
+GOOD_NAMES = ["a", "room:42/é😀 \u2028", "x" * 512, "é" * 256, "sse", " "]
 
 
 # Opening
@@ -329,6 +330,26 @@ async def test_a_key_that_cannot_be_written_is_refused(option: str) -> None:
         with pytest.raises(ValueError, match=f"^{option}='.ud800' has a lone surrogate"):
             await hub.publish("a", "1", **{option: "\ud800"})  # type: ignore[arg-type]
         await hub.publish("a", "1", **{option: "ä"})  # type: ignore[arg-type]
+
+
+RESERVED_USES: list[Callable[[Hub], Any]] = [
+    lambda hub: hub.publish("sse.control", "x"),
+    lambda hub: hub.publish(["a", "sse.x"], "x"),
+    lambda hub: hub.publish("a", "x", event="sse.join"),
+    lambda hub: hub.publish("a", ServerSentEvent("x", event="sse.gap")),
+    lambda hub: hub.publish("a", str, event="sse.gap"),
+    lambda hub: hub.subscribe("a", "sse.control").__aenter__(),
+    lambda hub: hub.history("sse.control"),
+    lambda hub: hub.presence("sse.control"),
+]
+
+
+@pytest.mark.parametrize("use", RESERVED_USES)
+async def test_what_begins_with_sse_is_the_librarys_own(use: Callable[[Hub], Any]) -> None:
+    """Whoever chooses a name or a type for an application cannot give orders, or speak as the library."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match=r"begin with 'sse\.' are the library's own: choose another"):
+            await use(hub)
 
 
 async def test_callable_data_is_rendered_for_each_reader() -> None:

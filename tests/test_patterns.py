@@ -1,10 +1,15 @@
 """Patterns: what a hub gathers under the name of a pattern."""
 
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_asgi import Hub
+from sse_asgi import Hub, Pattern
 from sse_asgi._patterns import compile_pattern
 
 CASES = [
@@ -35,6 +40,20 @@ def test_whatever_stands_for_the_stars_matches(parts: list[str], data: st.DataOb
     assert compile_pattern("*".join(fixed))(name)
 
 
+@given(st.text("ab*", min_size=1).filter(lambda text: "*" in text), st.text("ab*"))
+def test_it_matches_as_a_regular_expression_would(pattern: str, name: str) -> None:
+    """Also where parts of the name could stand for several parts of the pattern."""
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    assert compile_pattern(pattern)(name) is expected
+
+
+def test_what_does_not_match_is_found_out_at_once() -> None:
+    """However many ways there are to begin: a request's names must not keep the process busy."""
+    begun = time.process_time()
+    assert not compile_pattern("*.*.*.*.done")("." * 512)
+    assert time.process_time() - begun < 1
+
+
 def test_a_name_without_a_star_is_no_pattern() -> None:
     """It would be gathered from itself."""
     with pytest.raises(ValueError, match=r"'orders' has no '\*'.*need not be gathered"):
@@ -48,9 +67,53 @@ async def test_a_reader_of_a_pattern_gets_what_is_published_to_channels_that_mat
     """Live and from history, each event once, in the order of the hub."""
     async with Hub(patterns=["orders.*", "*.eu"]) as hub:
         first = await hub.publish("orders.1", "before")
-        async with hub.subscribe("orders.*", "*.eu", last_event_id=first) as reader:
+        async with hub.subscribe(*hub.patterns, last_event_id=first) as reader:
             await hub.publish("orders.eu", "both")
             await hub.publish("users.1", "neither")
             await hub.publish(["users.1", "users.eu"], "one of two")
             assert [(await anext(reader)).data for _ in range(2)] == ["both", "one of two"]
-        assert [event.data for event in await hub.history("orders.*")] == ["before", "both"]
+        assert [event.data for event in await hub.history(Pattern("orders.*"))] == ["before", "both"]
+        async with hub.subscribe(Pattern("orders.*"), identity="ada", presence=True):
+            assert await hub.presence(Pattern("orders.*")) == ["ada"]
+
+
+USES: list[Callable[[Hub, str], Any]] = [
+    lambda hub, name: hub.subscribe("a", name).__aenter__(),
+    lambda hub, name: hub.history(name),
+    lambda hub, name: hub.presence(name),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("use", USES)
+async def test_what_is_gathered_is_asked_for_as_a_pattern(use: Callable[[Hub, str], Any]) -> None:
+    """A name in which a user had a part, `orders.` and what was asked for, is no way to everybody's events."""
+    async with Hub(patterns=["orders.*"]) as hub:
+        with pytest.raises(ValueError, match=r"'orders\.\*' is a pattern of this hub.*say Pattern\('orders"):
+            await use(hub, "orders.*")
+        with pytest.raises(ValueError, match=r"pattern 'bills\.\*' is not gathered.*patterns=\['bills"):
+            await use(hub, Pattern("bills.*"))
+
+
+@pytest.mark.anyio
+async def test_a_name_like_a_pattern_is_a_name_where_it_is_not_gathered() -> None:
+    """A star has no meaning then."""
+    async with Hub(patterns=["orders.*"]) as hub, hub.subscribe("bills.*") as reader:
+        await hub.publish("bills.1", "another")
+        await hub.publish("bills.*", "its own")
+        assert (await anext(reader)).data == "its own"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["orders.*", Pattern("orders.*"), Pattern("bills.*")])
+async def test_a_pattern_is_not_published_to(name: str) -> None:
+    """It only gathers."""
+    async with Hub(patterns=["orders.*"]) as hub:
+        with pytest.raises(ValueError, match="only gathers what is published to channels that match"):
+            await hub.publish(["a", name], "x")
+
+
+def test_the_librarys_own_channels_are_not_gathered() -> None:
+    """A pattern has a channel of its name."""
+    with pytest.raises(ValueError, match="library's own"):
+        Hub(patterns=["sse.*"])

@@ -13,6 +13,7 @@ from sse_asgi.backends.base import Member
 pytestmark = pytest.mark.anyio
 
 SOON = 0.05
+NAN = float("nan")
 
 
 def make_hub(backend: Backend | None = None, **options: Any) -> Hub:
@@ -93,6 +94,17 @@ async def test_a_hub_that_is_closed_is_missed_after_the_grace() -> None:
                 assert "bob" in (event.data or "")
 
 
+async def test_a_hub_that_is_opened_again_does_not_see_whom_it_had_before() -> None:
+    """When the grace is over, though nobody is here whose beat would let them go."""
+    hub = make_hub(presence_grace=SOON)
+    async with hub, hub.subscribe("a") as watcher:
+        await hub.subscribe("a", identity="ada", presence=True).__aenter__()
+        await told(watcher, "+ada")
+    async with hub, hub.subscribe("a") as watcher:
+        await until_here(hub, "a")
+        await told(watcher, "-ada")
+
+
 async def test_many_are_told_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of the backend has a bounded size, and the rest follows at once."""
     monkeypatch.setattr("sse_asgi._presence.BATCH", 2)
@@ -108,13 +120,13 @@ class Faulty(MemoryBackend):
     """Refuses, or forgets everybody, when it is told to."""
 
     refuses = False
+    error: Exception = BackendError("not now")
 
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
         if self.refuses:
-            msg = "not now"
-            raise BackendError(msg)
+            raise self.error
         return await super().attend(process, lease=lease, entered=entered, left=left)
 
     def forget(self) -> None:
@@ -123,9 +135,15 @@ class Faulty(MemoryBackend):
         self._present.clear()
 
 
-async def test_what_a_backend_refused_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_traced"), [(BackendError("not now"), False), (ZeroDivisionError("not now"), True)]
+)
+async def test_what_a_backend_refused_is_tried_again(
+    caplog: pytest.LogCaptureFixture, error: Exception, *, is_traced: bool
+) -> None:
     """It is said once, and the next beat repairs it; the readers are not concerned."""
     backend = Faulty()
+    backend.error = error
     async with make_hub(backend, presence_ttl=0.1) as hub, hub.subscribe("a") as watcher:
         backend.refuses = True
         async with hub.subscribe("a", identity="ada", presence=True):
@@ -134,7 +152,8 @@ async def test_what_a_backend_refused_is_tried_again(caplog: pytest.LogCaptureFi
             backend.refuses = False
             await told(watcher, "+ada")
         await told(watcher, "-ada")
-    assert caplog.text.count("not now") == 1
+    assert caplog.text.count("is tried again: not now") == 1
+    assert ("Traceback" in caplog.text) is is_traced
 
 
 async def test_what_a_backend_lost_is_listed_again() -> None:
@@ -174,6 +193,18 @@ async def test_a_reader_can_be_listed_on_some_of_its_channels() -> None:
             hub.subscribe("room", identity="ada", presence="other")
 
 
+async def test_who_comes_in_the_moment_in_which_the_beat_ends_is_listed() -> None:
+    """Another one begins then."""
+    async with make_hub(presence_ttl=60) as hub, hub.subscribe("a") as watcher:
+        async with hub.subscribe("a", identity="ada", presence=True):
+            await told(watcher, "+ada")
+        await told(watcher, "-ada")
+        hub._registry.presence.beat()  # type: ignore[union-attr]
+        await anyio.sleep(0)
+        async with hub.subscribe("a", identity="bob", presence=True):
+            await told(watcher, "+bob")
+
+
 async def test_presence_needs_an_identity() -> None:
     """There would be nothing to list."""
     async with make_hub() as hub:
@@ -181,7 +212,9 @@ async def test_presence_needs_an_identity() -> None:
             hub.subscribe("a", presence=True)
 
 
-@pytest.mark.parametrize("options", [{"presence_ttl": 0}, {"presence_grace": -1}])
+@pytest.mark.parametrize(
+    "options", [{"presence_ttl": 0}, {"presence_ttl": NAN}, {"presence_grace": -1}, {"presence_grace": NAN}]
+)
 def test_impossible_times_are_refused(options: Any) -> None:
     """A lease must last, and a grace cannot be negative."""
     with pytest.raises(ValueError, match=next(iter(options))):

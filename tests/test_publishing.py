@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Mount
 from starlette.types import Message
 
-from sse_asgi import BackendError, EventSourceApp, Hub, MemoryBackend, PublishUnknownError
+from sse_asgi import BackendError, EventSourceApp, Hub, MemoryBackend, Pattern, PublishUnknownError
 from sse_asgi import _publishing as publishing_module
 from sse_asgi._problem import problem
 from sse_asgi._shutdown import current_notice
@@ -276,7 +276,7 @@ async def test_a_pattern_is_not_published_to() -> None:
         assert (await post(client, query="?channel=orders.*")).status == 403
         assert (await post(client)).status == 403
         assert (await post(client, query="?channel=orders.1")).status == 202
-        assert await kept(hub, "orders.*") == [(None, "x")]
+        assert await kept(hub, Pattern("orders.*")) == [(None, "x")]
 
 
 async def test_a_foreign_origin_publishes_nothing() -> None:

@@ -659,6 +659,21 @@ async def test_close_ends_a_slow_reader_with_an_error() -> None:
             await anext(subscription)
 
 
+@pytest.mark.parametrize("iterated", [True, False])
+async def test_a_reader_that_was_ended_gets_nothing_newer(*, iterated: bool) -> None:
+    """However slowly it reads: what was pending is all that it gets, and it comes back for the rest."""
+    async with Hub() as hub, hub.subscribe("a") as subscription:
+        await hub.publish("a", "before")
+        subscription.end("revoked")
+        await hub.publish("a", "after")
+        if iterated:
+            assert data([event async for event in subscription]) == ["before"]
+        else:
+            assert b"data: before" in subscription.take()
+            await hub.publish("a", "later")
+            assert subscription.take() == b""
+
+
 async def test_drop_oldest_announces_what_it_drops() -> None:
     """The newest stay, behind an sse.gap whose id is just before them."""
     async with Hub(buffer_size=3, overflow="drop_oldest") as hub, hub.subscribe("a") as subscription:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
 from mounting import mounted, status
-from sse_asgi import ChannelSigner, Grant
+from sse_asgi import ChannelSigner, Grant, Hub, Pattern
 from sse_asgi.tickets import RedactTickets, Ticket, TicketError
 from strategies import PATIENT
 
@@ -159,6 +159,17 @@ async def test_a_ticket_says_who_is_there() -> None:
     async with mounted(tickets=SIGNER, presence=True) as (hub, client):
         async with client.stream(f"/events/?ticket={SIGNER.ticket('a', identity='ada')}"):
             assert await hub.presence("a") == ["ada"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("query", ["", "&channel=orders.*"])
+async def test_a_ticket_for_a_gathered_pattern_says_so(query: str) -> None:
+    """A name that was made of what a user asked for is no way to it."""
+    async with mounted(Hub(patterns=["orders.*"]), tickets=SIGNER) as (hub, client):
+        assert await status(client, f"?ticket={SIGNER.ticket('orders.*')}{query}") == 403
+        async with client.stream(f"/events/?ticket={SIGNER.ticket(['a', Pattern('orders.*')])}{query}") as stream:
+            await hub.publish("orders.1", "x")
+            assert (await stream.next_event()).data == "x"
 
 
 @pytest.mark.anyio

@@ -6,6 +6,7 @@ from ._grant import Grant
 from ._hub import Hub
 from ._limits import ConnectionLimit
 from ._middleware import EventSourceMiddleware, get_hub
+from ._patterns import Pattern
 from ._response import EventSourceResponse
 from ._subscription import Subscription
 from .backends.base import Backend
@@ -27,6 +28,7 @@ __all__ = [
     "Hub",
     "HubClosedError",
     "MemoryBackend",
+    "Pattern",
     "PublishUnknownError",
     "Publisher",
     "SSEError",

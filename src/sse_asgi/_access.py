@@ -118,11 +118,12 @@ class Access:
             ticket = signer.read(text)
         except TicketError as error:
             raise HTTPException(401, str(error), CHALLENGE) from error
+        allowed = {name: name for name in self._served.explicit(ticket.channels)}  # a Pattern is equal to its name
         channels = self._served.readable(asked) if asked else ticket.channels
         for name in channels:
-            if name not in ticket.channels:
+            if name not in allowed:
                 raise HTTPException(403, f"the ticket is not for the channel {name!r}")
-        return Admission(channels, ticket.grant)
+        return Admission(tuple(allowed[name] for name in channels), ticket.grant)
 
     async def _ask(self, authorize: Authorize, request: Request, channels: tuple[str, ...]) -> Grant:
         grant = as_grant(await verdict("authorize", authorize(request, channels)))

@@ -1,17 +1,16 @@
 """Which channels a request gets: fixed names, templates, patterns, or what a function says."""
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from string import Formatter
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ._options import check_callable, check_channels
-from ._patterns import STAR, compile_pattern
+from ._options import RESERVED, check_callable, check_channels, check_public
+from ._patterns import STAR, Pattern, compile_pattern
 
-RESERVED = "sse."
 ANY = "*"
 
 Channels = Collection[str] | Callable[[Request], Any]
@@ -62,7 +61,7 @@ class ServedChannels:
             TypeError: The function gave something else than names.
         """
         if self._function is not None:
-            return await _chosen(self._function, request)
+            return self.explicit(await _chosen(self._function, request))
         names = [name.fill(request, self._gathered) for name in self._names]
         patterns = [text for name, text in zip(self._names, names, strict=True) if name.is_pattern]
         plain = [text for text in names if text not in patterns]
@@ -70,11 +69,25 @@ class ServedChannels:
             wanted = self.readable(asked)
             for name in wanted:
                 self._check(name, plain, patterns, any_name=self._any or (self._unsaid and unsaid_is_any))
-            return wanted
+            return self._gathering(wanted)
         every = plain or [name for name in patterns if name in self._gathered]
         if not every:
             raise HTTPException(400, "say which channel, as in ?channel=...")
-        return tuple(dict.fromkeys(every))
+        return self._gathering(dict.fromkeys(every))
+
+    def _gathering(self, allowed: Iterable[str]) -> tuple[str, ...]:
+        return tuple(Pattern(name) if name in self._gathered else name for name in allowed)
+
+    def explicit(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names that an application gave, where no plain one is that of a pattern that the hub gathers.
+
+        Raises:
+            HTTPException: 403, a request had a part in such a name.
+        """
+        for name in names:
+            if name in self._gathered and not isinstance(name, Pattern):
+                raise _no_pattern(name)
+        return names
 
     def readable(self, asked: Sequence[str]) -> tuple[str, ...]:
         """Return the names of a request, each once.
@@ -92,7 +105,7 @@ class ServedChannels:
         if STAR in name:
             if name in patterns and name in self._gathered:
                 return
-            raise HTTPException(403, f"the pattern {name!r} is not served here: ask for channels by their names")
+            raise _no_pattern(name)
         if name.startswith(RESERVED) or not (any_name or any(compile_pattern(one)(name) for one in patterns)):
             raise HTTPException(403, f"the channel {name!r} is not served here")
 
@@ -104,11 +117,11 @@ def offered(names: Any) -> tuple[str, ...]:
         ValueError: A bad name, or one of the library's own.
         TypeError: No names.
     """
-    checked = check_channels(names)
-    if any(name.startswith(RESERVED) for name in checked):
-        msg = f"channels beginning with {RESERVED!r} are the library's own, and never served"
-        raise ValueError(msg)
-    return checked
+    return check_public(check_channels(names))
+
+
+def _no_pattern(name: str) -> HTTPException:
+    return HTTPException(403, f"the pattern {name!r} is not served here: ask for channels by their names")
 
 
 def _readable(names: Collection[str]) -> tuple[str, ...]:
@@ -160,7 +173,7 @@ class _Name:
             return "".join(literal for literal, _ in self._parts)
         text = "".join(literal + ("" if field is None else values[field]) for literal, field in self._parts)
         if any(STAR in value for value in values.values()) and (self.is_pattern or text in gathered):
-            raise HTTPException(403, f"the pattern {text!r} is not served here: ask for channels by their names")
+            raise _no_pattern(text)
         return _not_reserved(_readable((text,)))[0]
 
     def _value(self, field: str, request: Request) -> str:

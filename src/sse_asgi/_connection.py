@@ -15,13 +15,13 @@ from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
-from ._event import ServerSentEvent, as_frame
+from ._direct import Unsent, current_turn, may_be_direct, send_now, watch
+from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._options import Terms
 from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
-from ._shutdown import current_notice, farewell
+from ._shutdown import current_notice
 from ._subscription import PING
-from .encoder import encode
 
 logger = logging.getLogger("sse_asgi")
 
@@ -29,9 +29,6 @@ CHECKPOINT_BYTES = 16 * 1024
 SHUTDOWN_SECONDS = 0.5
 DRAIN_SECONDS = 0.25
 FAREWELL_SECONDS = 0.4
-END_ID = "sse.end"
-FINAL_ID = encode(id=END_ID)
-ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 
 class Connection:
@@ -60,12 +57,15 @@ class Connection:
         "_ping_due",
         "_receive",
         "_rest",
+        "_resting",
         "_scope",
         "_send",
         "_sending",
         "_stopping",
         "_terms",
         "_timer",
+        "_turn",
+        "_unsent",
         "_wakeup",
         "error",
         "reason",
@@ -103,6 +103,9 @@ class Connection:
         self._drained = math.inf
         self.reason: str | None = None
         self._sending = False
+        self._unsent: Unsent | None = None
+        self._turn = current_turn() if may_be_direct(send) else None
+        self._resting = False
         self._ping_due = False
         self._begun = self._last = time.monotonic()
         lifetime = math.inf if terms.max_lifetime is None else terms.max_lifetime
@@ -116,10 +119,10 @@ class Connection:
         Raises:
             Exception: What the content raised.
         """
-        self._feed.attach(self._wakeup)
+        self._feed.attach(self)
         self._look_again(self._begun)
         self._notice.listen(self._on_shutdown)
-        watcher = spawn(self._watch_client)
+        watcher = watch(self._receive, self._on_gone)
         try:
             with self._interrupt:
                 await self._write()
@@ -141,11 +144,7 @@ class Connection:
 
     async def _write(self) -> None:
         """Send what is there, then wait for a wake-up: whoever changes anything that is looked at here sets one."""
-        if self._feed.immediate:
-            self._fetch()
-            await checkpoint()
-            await self._joined()
-            self._ping_due = True
+        await self._join()
         feed, wakeup, send = self._feed, self._wakeup, self._send
         while not self._gone:
             while not self._gone and (body := feed.take()):
@@ -166,12 +165,34 @@ class Connection:
                 await self._emit(feed.ping() if self.started else b"")
             if feed.hungry:
                 self._fetch()
+            self._resting = True
             await wakeup
+            self._resting = False
+            if self._unsent is not None:
+                await self._unsent
+                self._unsent = None
+                self._sending = False
 
-    async def _joined(self) -> None:
+    def set(self) -> None:
+        """Hear that the feed has news: send it at once where that takes no waiting, else wake the writer."""
+        turn = self._turn
+        if turn is not None and turn.direct and self._resting and not self._gone and (body := self._feed.take_plain()):
+            self._begin_send()
+            self._unsent = send_now(self._send({"type": "http.response.body", "body": body, "more_body": True}))
+            if self._unsent is None:
+                self._sending = False
+                return
+            self._resting = False
+        self._wakeup.set()
+
+    async def _join(self) -> None:
         """Wait, for `start_timeout` at most: whoever has seen the head misses nothing that is published afterwards."""
-        while not (self._feed.joined or self._ping_due or self.reason or self.error):
-            await self._wakeup
+        if self._feed.immediate:
+            self._fetch()
+            await checkpoint()
+            while not (self._feed.joined or self._ping_due or self.reason or self.error):
+                await self._wakeup
+            self._ping_due = True
 
     def _fetch(self) -> None:
         if self._child is None and self.reason is None:
@@ -199,15 +220,10 @@ class Connection:
 
     # What can happen meanwhile
 
-    async def _watch_client(self) -> None:
-        """Own `receive()`: called by nobody else, and never cancelled to be called again."""
-        try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-        except OSError:
-            pass
-        except Exception:
-            logger.exception("receive() failed: the client of the stream %s is taken to have gone", self._route)
+    def _on_gone(self, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, OSError):
+            told = "receive() failed: the client of the stream %s is taken to have gone"
+            logger.error(told, self._route, exc_info=error)
         self._lose("client")
 
     async def _run_feed(self) -> None:
@@ -302,7 +318,7 @@ class Connection:
         try:
             if background is not None and (self.started or self.error is None):  # else it becomes an error response
                 with anyio.move_on_after(patience, shield=patience is not None):
-                    await self._run_background(background)
+                    await run_background(background, self._route)
         finally:
             self._forget()
 
@@ -310,6 +326,8 @@ class Connection:
         self._notice.unlisten(self._on_shutdown)
 
     async def _close(self) -> None:
+        if self._unsent is not None:
+            self._unsent.close()
         if self._child is not None:
             self._child.cancel()
         if self.started or self.reason in ("finished", "shutdown", "lifetime", "revoked"):
@@ -320,7 +338,8 @@ class Connection:
         await self._clean_up()
 
     async def _part(self) -> None:
-        tail = b"" if self._sending else self._tail()
+        ended = self.reason, self.error, self._notice, self._terms.on_error
+        tail = b"" if self._sending else last_words(*ended, final_id=self._final_id, route=self._route)
         try:
             if tail or not self.started:
                 await self._emit(tail)
@@ -329,23 +348,6 @@ class Connection:
             pass
         except Exception:
             logger.exception("the end of the stream %s could not be sent", self._route)
-
-    def _tail(self) -> bytes:
-        if self.reason == "finished":
-            return FINAL_ID if self._final_id else b""
-        if self.reason == "error" and self.error is not None:
-            return self._error_frame(self.error) + farewell(self._notice)
-        return farewell(self._notice) if self.reason in ("shutdown", "lifetime", "slow", "revoked") else b""
-
-    def _error_frame(self, error: Exception) -> bytes:
-        if self._terms.on_error is None:
-            return ERROR
-        try:
-            event = self._terms.on_error(error)
-            return b"" if event is None else as_frame(event)
-        except Exception:
-            logger.exception("on_error of the stream %s failed", self._route)
-            return ERROR
 
     async def _clean_up(self) -> None:
         with anyio.move_on_after(self._terms.cleanup_timeout):
@@ -356,9 +358,3 @@ class Connection:
             logger.warning("the content of the stream %s took more than %s s to clean up", self._route, seconds)
             self._child.cancel()
         await self._feed.close()
-
-    async def _run_background(self, background: BackgroundTask) -> None:
-        try:
-            await background()
-        except Exception:
-            logger.exception("the background task of the stream %s failed", self._route)

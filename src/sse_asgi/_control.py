@@ -6,10 +6,10 @@ Only a hub with readers that an order can concern listens, from the position whe
 import json
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._event import ServerSentEvent, to_json
-from ._options import Options
+from ._options import Options, check_identity
 from ._registry import CONTROL, Registry
 from ._runtime import Child, spawn
 from ._subscription import Subscription
@@ -17,21 +17,32 @@ from .exceptions import HubClosedError
 
 logger = logging.getLogger("sse_asgi")
 
+ORDER = "disconnect"
+
 _MISSING = object()
+
+
+class _Order(NamedTuple):
+    """Whose streams are to end: what is None is not asked for."""
+
+    properties: Any
+    identity: str | None
+    channels: frozenset[str] | None
 
 
 def disconnect_order(properties: Any, identity: str | None, channels: Collection[str] | None) -> ServerSentEvent:
     """Write the order to end the streams that match.
 
     Raises:
-        ValueError: It would match every reader, or its properties cannot be written as JSON.
+        ValueError: It would match every reader, its properties cannot be written as JSON, or nobody has this identity.
         TypeError: Likewise.
     """
+    check_identity(identity)
     if identity is None and (properties is None or properties == {}):
         msg = "say whose streams are to end, as in disconnect({'user': 7}) or disconnect(identity='ada')"
         raise ValueError(msg)
     wanted = {"properties": properties, "identity": identity, "channels": channels and sorted(channels)}
-    return ServerSentEvent(wanted, event="disconnect")
+    return ServerSentEvent(wanted, event=ORDER)
 
 
 class Control:
@@ -48,10 +59,7 @@ class Control:
             position = self._registry.position()
             after = "" if position is None else str(position)
             subscription = Subscription(self._registry, (CONTROL,), after, Options())
-            self._task = spawn(lambda: self._run(subscription), self._stopped)
-
-    def _stopped(self) -> None:
-        self._task = None
+            self._task = spawn(lambda: self._run(subscription))
 
     async def _run(self, subscription: Subscription) -> None:
         try:
@@ -61,6 +69,7 @@ class Control:
         except HubClosedError:
             pass
         except Exception:
+            self._task = None
             logger.exception("hub.disconnect is not heard any more: streams end when their authorisation does")
 
     def _obey(self, order: ServerSentEvent) -> None:
@@ -68,21 +77,36 @@ class Control:
             logger.warning("orders of hub.disconnect were lost with the log: streams end when their authorisation does")
             return
         try:
-            wanted = json.loads(order.data or "")
-            concerned = [reader for reader in self._registry.subscriptions() if _concerns(wanted, reader)]
+            wanted = _read(order)
         except (ValueError, KeyError, TypeError):
             logger.warning("ignored what is no order of hub.disconnect on the channel %s", CONTROL)
             return
-        for reader in concerned:
+        for reader in self._registry.subscriptions():
+            _carry_out(wanted, reader)
+
+
+def _read(order: ServerSentEvent) -> _Order:
+    if order.event != ORDER:
+        raise ValueError(order.event)
+    wanted = json.loads(order.data or "")
+    channels = wanted["channels"]
+    return _Order(wanted["properties"], wanted["identity"], None if channels is None else frozenset(channels))
+
+
+def _carry_out(order: _Order, reader: Subscription) -> None:
+    try:
+        if _concerns(order, reader):
             reader.end("revoked")
+    except Exception:
+        what = type(reader.options.properties).__name__
+        logger.exception("hub.disconnect could not compare the properties, a %s, of a stream, which goes on", what)
 
 
-def _concerns(wanted: dict[str, Any], reader: Subscription) -> bool:
-    identity, channels = wanted["identity"], wanted["channels"]
+def _concerns(wanted: _Order, reader: Subscription) -> bool:
     return (
-        (identity is None or identity == reader.options.identity)
-        and (channels is None or not set(channels).isdisjoint(reader.channels))
-        and (wanted["properties"] is None or _matches(wanted["properties"], reader.options.properties))
+        (wanted.identity is None or wanted.identity == reader.options.identity)
+        and (wanted.channels is None or not wanted.channels.isdisjoint(reader.channels))
+        and (wanted.properties is None or _matches(wanted.properties, reader.options.properties))
     )
 
 
@@ -91,9 +115,13 @@ def _matches(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, dict) and found is not _MISSING:
         return all(_matches(value, _member(found, name)) for name, value in wanted.items())
     try:
-        return bool(wanted == json.loads(to_json(found)))
+        return _sorted(wanted) == _sorted(json.loads(to_json(found)))  # as text, because 1 is no true
     except (TypeError, ValueError):
         return False
+
+
+def _sorted(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _member(found: Any, name: str) -> Any:

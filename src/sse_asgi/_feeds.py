@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from typing import Any, Protocol
 
 from ._event import as_frame
-from ._runtime import Wakeup, checkpoint, new_wakeup
+from ._runtime import Signal, Wakeup, checkpoint, new_wakeup
 from ._subscription import BODY_LIMIT, PING
 from ._threads import iterate_in_thread
 
@@ -34,14 +34,17 @@ class Feed(Protocol):
     def hungry(self) -> bool:
         """Whether `run` has something to do now; it is run in a task of its own, once at a time."""
 
-    def attach(self, wakeup: Wakeup) -> None:
-        """Wake the writer with this."""
+    def attach(self, news: Signal) -> None:
+        """Tell the writer of news by this."""
 
     def take(self) -> bytes:
         """Return what is there as one body of at most 64 KiB, unless one frame is larger; no bytes if nothing is.
 
         It is called again when that body has been sent.
         """
+
+    def take_plain(self) -> bytes:
+        """Return what is there if it is one frame that is the same for all; else no bytes, and nothing is taken."""
 
     def ping(self) -> bytes:
         """Return what to send into a silence."""
@@ -66,14 +69,14 @@ class IterableFeed:
         self._size = 0
         self._handed_over = 0.0
         self._sending = False
-        self._wakeup: Wakeup  # attached before the first take
+        self._news: Signal  # attached before the first take
         self._room: Wakeup
         self.hungry = True
         self.ended: str | None = None
 
-    def attach(self, wakeup: Wakeup) -> None:
-        """Wake the writer when a frame is there."""
-        self._wakeup = wakeup
+    def attach(self, news: Signal) -> None:
+        """Tell the writer when a frame is there."""
+        self._news = news
         self._room = new_wakeup()
 
     def take(self) -> bytes:
@@ -88,6 +91,10 @@ class IterableFeed:
         self._size = sum(map(len, self._frames))
         self._sending = True
         return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def take_plain(self) -> bytes:
+        """Take nothing: what comes without a pause is joined."""
+        return b""
 
     def ping(self) -> bytes:
         """Write a bare comment line."""
@@ -116,7 +123,7 @@ class IterableFeed:
     async def _put(self, frame: bytes) -> None:
         self._frames.append(frame)
         self._size += len(frame)
-        self._wakeup.set()
+        self._news.set()
         # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
         # without awaiting would otherwise be heard only when it has finished.
         now = time.monotonic()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ._options import check_identity
+
 
 @dataclass(frozen=True)
 class Grant:
@@ -19,7 +21,8 @@ class Grant:
 
     Raises:
         TypeError: `expires_at` is no time, or `identity` is no str.
-        ValueError: A datetime without a time zone, seconds that are not finite, or an empty identity.
+        ValueError: A datetime without a time zone, seconds that are not finite, or an identity that could not be the
+            name of a channel.
     """
 
     properties: Any = None
@@ -28,12 +31,7 @@ class Grant:
 
     def __post_init__(self) -> None:
         """Check what can be wrong."""
-        if self.identity is not None and not isinstance(self.identity, str):
-            msg = f"identity must be a str or None, not {type(self.identity).__name__}: str(user.id), for instance"
-            raise TypeError(msg)
-        if self.identity == "":
-            msg = "identity must not be empty: None is a reader whom nobody knows"
-            raise ValueError(msg)
+        check_identity(self.identity)
         if self.expires_at is not None and not math.isfinite(_unix_seconds(self.expires_at)):
             msg = f"expires_at={self.expires_at} must be finite: None never expires"
             raise ValueError(msg)

@@ -51,6 +51,11 @@ class Guard:
         self._stream: ForeignStream | None = None
         self._leave: Callable[[], None] | None = None
 
+    @property
+    def passes_on(self) -> Send | None:
+        """What the messages of a stream of ours go to, as they are."""
+        return None if self._watching else self._send
+
     async def run(self, app: ASGIApp) -> None:
         """Serve the request."""
         self._outer: Guard | None = self._scope.get(KEY)

@@ -13,7 +13,7 @@ import anyio.lowlevel
 from anyio.lowlevel import EventLoopToken
 
 from ._control import Control, disconnect_order
-from ._event import RenderedEvent, ServerSentEvent
+from ._event import RenderedEvent, ServerSentEvent, as_published
 from ._options import (
     Options,
     Overflow,
@@ -25,10 +25,11 @@ from ._options import (
     check_key,
     check_options,
     check_seconds,
+    check_type,
     initial_events,
     is_personal,
 )
-from ._patterns import Patterns
+from ._patterns import Pattern, Patterns
 from ._position import MAX_SEQUENCE
 from ._presence import Presence
 from ._registry import CONTROL, Registry
@@ -86,8 +87,8 @@ class Hub:
                 ends its stream, `"drop_oldest"` drops and announces, `"latest"` keeps the newest event of each key.
             ping_interval: Seconds of silence after which a response of this hub sends a ping; None sends none.
             patterns: Names like `orders.*`: what is published to a channel that matches also reaches the readers of
-                the channel that is called `orders.*`, which has a history of its own. `*` is any run of characters.
-                Give the same patterns to every process that publishes.
+                `Pattern("orders.*")`, a channel with a history of its own. `*` is any run of characters. Give the same
+                patterns to every process that publishes.
             presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more,
                 give or take a third of it.
             presence_grace: Seconds for which a reader that has left is still present, so that nobody is seen to go and
@@ -107,7 +108,7 @@ class Hub:
         self._last_options = self._defaults  # mostly those of the next reader as well, who then needs none of its own
         self._patterns = Patterns(patterns)
         check_seconds("presence_ttl", presence_ttl)
-        if presence_grace < 0:
+        if not presence_grace >= 0:
             msg = f"presence_grace={presence_grace} must be 0 seconds or more"
             raise ValueError(msg)
         self._presence_seconds = presence_ttl, presence_grace
@@ -129,8 +130,8 @@ class Hub:
         return "up" if self._registry.up else "down"
 
     @property
-    def patterns(self) -> tuple[str, ...]:
-        """The patterns that it gathers, as they were given."""
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that it gathers."""
         return self._patterns.names
 
     @property
@@ -229,7 +230,8 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field, key or channel name.
+            ValueError: No data, an id, a bad field, key or channel name; a name or type that begins with `sse.`; a
+                pattern.
             TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
                 crosses processes.
             BackendError: The event was not stored.
@@ -237,30 +239,19 @@ class Hub:
         """
         self._opened("cannot publish")
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
-        if self._patterns.names:
-            names = self._patterns.gather(names)
+        names = self._patterns.gather(names)
         check_key("key", key)
         check_key("idempotency_key", idempotency_key)
-        message = self._message(data, event, retry)
+        message = as_published(data, event, retry)
+        if isinstance(message, RenderedEvent) and not self.backend.in_process:
+            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
+            raise TypeError(msg)
+        check_type(message.event)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
         registry.tally.published += 1
         return None if position is None else str(position)
-
-    def _message(self, data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
-        if isinstance(data, ServerSentEvent):
-            return _unchanged(data, event, retry)
-        if data is None:
-            msg = 'an event without data would be seen by no browser: publish "" for an empty one'
-            raise ValueError(msg)
-        if not callable(data):
-            return ServerSentEvent(data, event=event, retry=retry)
-        if not self.backend.in_process:
-            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
-            raise TypeError(msg)
-        ServerSentEvent("", event=event, retry=retry)
-        return RenderedEvent(data, event, retry)
 
     def publish_from_thread(
         self,
@@ -305,7 +296,7 @@ class Hub:
         """Return the newest events that the backend keeps of these channels, the oldest of them first.
 
         Args:
-            channels: At least one name.
+            channels: At least one name, or a Pattern of this hub.
             limit: The most events to return.
 
         Raises:
@@ -313,7 +304,7 @@ class Hub:
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
-        names = check_channels(channels)
+        names = self._patterns.readable(check_channels(channels))
         with _patience("its history cannot be read"):
             return await self._read_history(registry, names, limit)
 
@@ -357,7 +348,7 @@ class Hub:
         """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
 
         Args:
-            channels: At least one name.
+            channels: At least one name, or a Pattern of this hub.
             last_event_id: The id to resume after; None is the request's own Last-Event-ID in an EventSourceResponse
                 and a fresh start elsewhere, `""` is a fresh start on purpose.
             properties: Anything that tells this reader from others; given to `transform` and to callable data.
@@ -373,14 +364,15 @@ class Hub:
             overflow: What happens when they are too many; None is the hub's.
             position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
                 out of history.
-            identity: Who this reader is, for `presence` and `disconnect`.
+            identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
                 these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
                 give them a channel of their own, so that they push nothing out of the history.
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No channel, a bad name, or a bad option.
+            ValueError: No channel, a bad name, one of the library's own, one of the hub's patterns that is no Pattern,
+                or a bad option.
             TypeError: A channel that is no str, or `initial` that is no collection of events.
             NotImplementedError: `presence` on a backend that does not keep who is here.
         """
@@ -404,7 +396,8 @@ class Hub:
             raise TypeError(msg)
         if not all(map(operator.is_, options, self._last_options)):
             self._last_options = check_options(options)
-        subscription = Subscription(registry, check_channels(channels), last_event_id, self._last_options)
+        names = self._patterns.readable(check_channels(channels))
+        subscription = Subscription(registry, names, last_event_id, self._last_options)
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
@@ -443,7 +436,7 @@ class Hub:
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: Neither properties nor an identity is given.
+            ValueError: Neither properties nor an identity is given, or one that nobody can have.
             TypeError: Properties that cannot be written as JSON.
             BackendError: The order was not stored.
         """
@@ -458,15 +451,16 @@ class Hub:
         `sse.join` and `sse.leave` are published to the channel as they come and go.
 
         Args:
-            channel: Its name.
+            channel: Its name, or a Pattern of this hub.
 
         Raises:
             HubClosedError: The hub is not open.
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot tell who is here")
+        (name,) = self._patterns.readable((check_channel(channel),))
         with _patience("who is here cannot be told"):
-            return await registry.presence.present(check_channel(channel))
+            return await registry.presence.present(name)
 
 
 @contextmanager
@@ -488,16 +482,6 @@ def _presence(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -
             msg = f"presence={name!r} is none of the channels that are subscribed to"
             raise ValueError(msg)
     return names
-
-
-def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
-    if event is not None or retry is not None:
-        msg = "give event and retry to the ServerSentEvent, not to publish"
-        raise ValueError(msg)
-    if data.id is not None or data.data is None:
-        msg = f"{data!r} cannot be published: it needs data, and no id, because ids are positions in the hub's log"
-        raise ValueError(msg)
-    return data
 
 
 def _current_task() -> int:

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ._event import ServerSentEvent, as_event
 
-MAX_CHANNEL_BYTES = 512
+MAX_NAME_BYTES = 512
+RESERVED = "sse."
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
@@ -63,15 +64,49 @@ def check_channel(name: str) -> str:
     if not isinstance(name, str):
         msg = f"a channel is a str, not {type(name).__name__}: subscribe('a', 'b') or publish(['a', 'b'], ...)"
         raise TypeError(msg)
-    if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_CHANNEL_BYTES:
-        return name
-    if not name or any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in name):
-        msg = f"the channel name {name!r} is empty or has control characters or lone surrogates"
-        raise ValueError(msg)
-    if len(name.encode()) > MAX_CHANNEL_BYTES:
-        msg = f"the channel name {name[:32]!r}... is longer than {MAX_CHANNEL_BYTES} bytes of UTF-8"
-        raise ValueError(msg)
+    if not (name.isascii() and name.isprintable() and 0 < len(name) <= MAX_NAME_BYTES):
+        _check_name("channel name", name)
     return name
+
+
+def check_identity(identity: str | None) -> None:
+    """Accept None, and what could be the name of a channel.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is empty, too long, or not writable.
+    """
+    if identity is None:
+        return
+    if not isinstance(identity, str):
+        msg = f"identity must be a str, such as str(user.id), not {type(identity).__name__}"
+        raise TypeError(msg)
+    _check_name("identity", identity)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name or any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in name):
+        msg = f"the {what} {name!r} is empty or has control characters or lone surrogates"
+        raise ValueError(msg)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        msg = f"the {what} {name[:32]!r}... is longer than {MAX_NAME_BYTES} bytes of UTF-8"
+        raise ValueError(msg)
+
+
+def check_public(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of channels, or raise ValueError for one of the library's own."""
+    for name in names:
+        if name.startswith(RESERVED):
+            msg = f"channels that begin with {RESERVED!r} are the library's own: choose another name"
+            raise ValueError(msg)
+    return names
+
+
+def check_type(event: str | None) -> None:
+    """Accept the type of an event that an application publishes, or raise ValueError for one of the library's own."""
+    if event is not None and event.startswith(RESERVED):
+        msg = f"event types that begin with {RESERVED!r} are the library's own: choose another one"
+        raise ValueError(msg)
 
 
 def check_key(option: str, value: str | None) -> None:
@@ -102,10 +137,8 @@ def check_options(options: Options) -> Options:
         msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
         raise ValueError(msg)
     check_seconds("ping_interval", options.ping_interval)
-    if options.identity is not None and not isinstance(options.identity, str):
-        msg = f"identity must be a str, such as str(user.id), not {type(options.identity).__name__}"
-        raise TypeError(msg)
-    if options.presence and not options.identity:
+    check_identity(options.identity)
+    if options.presence and options.identity is None:
         msg = "presence=True needs identity=, under which the reader is listed"
         raise ValueError(msg)
     return options
@@ -113,7 +146,7 @@ def check_options(options: Options) -> Options:
 
 def check_seconds(name: str, value: float | None) -> float | None:
     """Return a number of seconds or None, or raise ValueError for one that is not above 0."""
-    if value is not None and value <= 0:
+    if value is not None and not value > 0:  # NaN is neither
         msg = f"{name}={value} must be above 0 seconds; None turns it off"
         raise ValueError(msg)
     return value

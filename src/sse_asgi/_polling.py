@@ -21,7 +21,7 @@ from ._event import to_json
 from ._guard import admit
 from ._limits import refusal
 from ._problem import problem
-from ._runtime import Alarm, Timer, new_wakeup, shared_timer, spawn
+from ._runtime import Alarm, Timer, checkpoint, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice, farewell
 from ._subscription import PING, Subscription
 from .decoder import DecodedEvent, EventDecoder
@@ -256,6 +256,7 @@ class PollResponse:
         self._reading.deadline = begun + max(self._wait, CATCH_UP_SECONDS)
         wakeup = new_wakeup()
         subscription.attach(wakeup)
+        await checkpoint()  # a task that polls and polls would let nobody else run
         await subscription.run()
         await subscription.reach()
         self._reached = True

@@ -54,7 +54,7 @@ class Presence:
         self._wanted.update(self._readers[reader])
         if self._task is None:
             self._changed, self._timer = new_wakeup(), shared_timer()
-            self._task = spawn(self._run, self._stopped)
+            self._task = spawn(self._run)
         self._changed.set()
 
     def beat(self) -> None:
@@ -91,10 +91,11 @@ class Presence:
         while self._wanted or self._listed:
             try:
                 complete = await self._attend()
-            except SSEError as error:
+            except Exception as error:
                 complete = True
                 if not self._failed:
-                    logger.warning("who is here cannot be told, and is tried again: %s", error)
+                    unknown = not isinstance(error, SSEError)
+                    logger.warning("who is here cannot be told, and is tried again: %s", error, exc_info=unknown)
                 self._failed = True
             else:
                 self._failed = False
@@ -102,6 +103,7 @@ class Presence:
                 beat = self._timer.after(self._ttl / BEATS, self._changed.set)
                 await self._changed
                 beat.cancel()
+        self._task = None  # in the same breath: whoever enters now begins another
 
     async def _attend(self) -> bool:
         """Tell of this process, and of some of the changes; return whether all is told."""
@@ -115,9 +117,6 @@ class Presence:
             self._process = _new_process()
             self._listed = set()
         return self._listed == set(wanted)
-
-    def _stopped(self) -> None:
-        self._task = None
 
 
 def _new_process() -> str:

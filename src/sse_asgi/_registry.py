@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from ._direct import current_turn
 from ._event import Entry, History
 from ._position import Position
 from ._presence import Presence
@@ -43,6 +44,7 @@ class Registry:
         self.up = True
         self.presence = presence
         self.tally = Tally()
+        self._this_turn = current_turn()
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -143,8 +145,10 @@ class Registry:
 
     def deliver(self, entry: Entry) -> None:
         """Offer one event to every reader of its channels, once, and move the position behind it."""
+        self._this_turn.begin()
         for reader in self._readers(entry.channels):
             reader.offer(entry)
+        self._this_turn.direct = False
         if entry.position is not None:
             self._position = entry.position
 
@@ -165,13 +169,13 @@ class Registry:
     # What the hub asks for
 
     async def drain(self, patience: float) -> None:
-        """End every subscription, and wait for the readers to leave, but not for ever."""
+        """End every subscription but the hub's own, and wait for the readers to leave, but not for ever."""
         wakeup = new_wakeup()
         self._draining.append(wakeup)
-        for reader in self._readers(None):
+        for reader in self.subscriptions():
             reader.end("shutdown")
         with anyio.move_on_after(patience):
-            while self._readers(None):
+            while self.subscriptions():
                 await wakeup
         self._draining.remove(wakeup)
 

@@ -8,7 +8,8 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ._connection import END_ID, Connection
+from ._connection import Connection
+from ._ending import END_ID
 from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
 from ._guard import admit

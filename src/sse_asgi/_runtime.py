@@ -45,14 +45,18 @@ async def checkpoint() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-class Wakeup(Protocol):
+class Signal(Protocol):
+    """Whoever wants to know that there is something to do."""
+
+    def set(self) -> None:
+        """Let it know."""
+
+
+class Wakeup(Signal, Protocol):
     """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned.
 
     It may be lost on a waiter that is cancelled at the same time: look again at what you wait for before you wait.
     """
-
-    def set(self) -> None:
-        """Wake the waiter, or let the next wait return at once."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait for the flag and take it down."""

@@ -5,7 +5,8 @@ read a page at a time until it reaches what is held; then the gate opens. A read
 gate again and is caught up the same way, so there is one recovery path. These hold at every await:
 
 - Everything up to `_position` was taken by the reader, waits in `_ready`, or was declared lost by an `sse.gap`.
-- With the gate open, the buffer holds every later event of the reader's channels that this process has seen.
+- With the gate open, the buffer holds every later event of the reader's channels that this process has seen, up to
+  where the reader was ended.
 - With the gate closed, it holds those seen since the last round began, unless `_missed` says that some were let go.
 """
 
@@ -16,7 +17,7 @@ from ._buffer import Buffer
 from ._event import Entry, History, ServerSentEvent
 from ._options import Options, Snapshot
 from ._position import Position
-from ._runtime import Wakeup, new_wakeup
+from ._runtime import Signal, Wakeup, new_wakeup
 from ._stats import Tally
 from ._view import gap, is_after, position_before, seen_event, seen_frame, without_id
 from .exceptions import SlowReaderError
@@ -38,6 +39,9 @@ class Recovery(NamedTuple):
     outcome: Literal["fresh", "resumed", "gap"]
     replayed: int = 0
     reason: str | None = None
+
+
+FRESH = Recovery("fresh")
 
 
 class Source(Protocol):
@@ -81,6 +85,7 @@ class Subscription:
         "_buffer",
         "_lost",
         "_missed",
+        "_news",
         "_open",
         "_plain",
         "_position",
@@ -105,9 +110,10 @@ class Subscription:
         self.options = options
         self.ended: str | None = None
         self.joined = False
-        self.recovery = Recovery("fresh")
+        self.recovery = FRESH
         self._source = source
-        self._wakeup: Wakeup  # attached before the hub knows of this reader
+        self._news: Signal  # attached before the hub knows of this reader
+        self._wakeup: Wakeup  # of one that is iterated
         self._state: Literal["new", "entered", "left"] = "new"
         self._ready: list[Entry] = []
         self._buffer = Buffer(options.buffer_size, options.buffer_bytes)
@@ -123,7 +129,8 @@ class Subscription:
 
     async def __aenter__(self) -> Self:
         """Join the channels, and resume after `last_event_id` where one was given."""
-        self.attach(new_wakeup())
+        self._wakeup = new_wakeup()
+        self.attach(self._wakeup)
         await self._enter()
         return self
 
@@ -132,7 +139,7 @@ class Subscription:
         try:
             position = await self._source.enter(self)
             self.joined = True
-            self._wakeup.set()
+            self._news.set()
             await self._begin(position)
         except BaseException:
             await self.__aexit__()
@@ -173,26 +180,28 @@ class Subscription:
 
     def offer(self, entry: Entry) -> None:
         """Hold one live event; never waits and never fails, whatever the reader does."""
+        if self.ended is not None:  # else one that reads slowly, and is never found empty, would go on for ever
+            return
         if not self._buffer.append(entry):
             self._overflow(entry)
-        self._wakeup.set()
+        self._news.set()
 
     def lose(self, reason: str | None) -> None:
         """Announce that live events were lost, if it is known that they were, then catch up from what is left."""
         self._lost = reason or self._lost
         self._close_gate()
-        self._wakeup.set()
+        self._news.set()
 
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream."""
         self.ended = self.ended or reason
-        if hasattr(self, "_wakeup"):  # else nobody waits yet
-            self._wakeup.set()
+        if hasattr(self, "_news"):  # else nobody waits yet
+            self._news.set()
 
     # What the response calls: the methods of a Feed
 
-    def attach(self, wakeup: Wakeup) -> None:
-        """Wake this when there is something to do.
+    def attach(self, news: Signal) -> None:
+        """Tell this when there is something to do.
 
         Raises:
             RuntimeError: It was entered before.
@@ -200,7 +209,7 @@ class Subscription:
         if self._state != "new":
             msg = "a subscription is entered once, by hand or by its response: make another with hub.subscribe(...)"
             raise RuntimeError(msg)
-        self._wakeup = wakeup
+        self._news = news
 
     @property
     def hungry(self) -> bool:
@@ -220,16 +229,20 @@ class Subscription:
 
     def take(self) -> bytes:
         """Return the frames that are pending, joined: at most 64 KiB, or a single larger one."""
+        if not self._ready and not (self._open and self._buffer.entries):
+            return b""
+        return self.take_plain() or self._join()
+
+    def take_plain(self) -> bytes:
+        """Return the one frame that is pending, if it is the same for all readers; else no bytes."""
         entries = self._buffer.entries
-        if not self._ready:
-            if not entries or not self._open:
-                return b""
-            entry = entries[0]
-            if len(entries) == 1 and self._plain and entry.frame and not self._buffer.dropped:
-                self._buffer.pop()
-                self._position = self._written = entry.position
-                return entry.frame
-        return self._join()
+        if len(entries) != 1 or self._ready or not (self._open and self._plain) or self._buffer.dropped:
+            return b""
+        entry = entries[0]
+        if entry.frame:
+            self._buffer.pop()
+            self._position = self._written = entry.position
+        return entry.frame
 
     def _join(self) -> bytes:
         frames: list[bytes] = []
@@ -293,7 +306,7 @@ class Subscription:
     async def _begin_fresh(self, upto: Position | None) -> None:
         self._lost = None  # what was lost while it waited to enter is none of its business
         self._ready.extend(Entry(event) for event in self.options.initial)
-        self._wakeup.set()
+        self._news.set()
         if self.options.snapshot is not None:
             self._ready.append(await self._take_snapshot(self.options.snapshot, upto))
         elif upto is not None and self.options.position_frames:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ._channels import offered
 from ._grant import Grant
+from ._patterns import Pattern
 
 MIN_SECRET = 16
 REDACTED = "ticket=[redacted]"
@@ -76,13 +77,13 @@ class ChannelSigner:
         """Write a ticket, to be given as `?ticket=...`; it is signed, not secret: its owner can read what it says.
 
         Args:
-            channels: A name or several; a pattern is the channel of that name.
+            channels: A name or several, or a Pattern of the hub.
             expires_in: Seconds in which one can connect with it. Keep them few.
             properties: The reader's, as plain JSON.
             identity: Who the reader is.
 
         Raises:
-            ValueError: A bad name, an `expires_in` that is not above 0, or an empty identity.
+            ValueError: A bad name, an `expires_in` that is not above 0, or a bad identity.
             TypeError: Properties that are no JSON, or an identity that is no str.
         """
         if not expires_in > 0:
@@ -90,7 +91,8 @@ class ChannelSigner:
             raise ValueError(msg)
         names = offered((channels,) if isinstance(channels, str) else channels)
         Grant(identity=identity)
-        text = self._serializer.dumps([time.time() + expires_in, names, properties, identity])
+        written = [[name] if isinstance(name, Pattern) else name for name in names]
+        text = self._serializer.dumps([time.time() + expires_in, written, properties, identity])
         return text if isinstance(text, str) else text.decode()
 
     def read(self, ticket: str) -> Ticket:
@@ -109,7 +111,8 @@ class ChannelSigner:
         if time.time() >= expires:
             msg = "the ticket has expired: get a new one"
             raise TicketError(msg)
-        return Ticket(tuple(channels), Grant(properties, identity=identity))
+        names = tuple(name if isinstance(name, str) else Pattern(*name) for name in channels)
+        return Ticket(names, Grant(properties, identity=identity))
 
 
 def _checked(secret: str | Sequence[str]) -> list[str]:

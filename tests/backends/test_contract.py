@@ -260,7 +260,9 @@ async def test_no_history_means_no_positions(make_backend: Any) -> None:
     assert tape.entries[0].frame == b"data: plain\n\n"
 
 
-@pytest.mark.parametrize("options", [{"history_size": -1}, {"history_ttl": 0}, {"history_ttl": -1}])
+@pytest.mark.parametrize(
+    "options", [{"history_size": -1}, {"history_ttl": 0}, {"history_ttl": -1}, {"history_ttl": float("nan")}]
+)
 async def test_bad_options_are_refused(make_backend: Any, options: dict[str, int]) -> None:
     """A history that cannot be is refused where it is asked for."""
     with pytest.raises(ValueError, match="at least 0"):

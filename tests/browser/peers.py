@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_asgi.decoder import DecodedEvent, EventDecoder
 
@@ -216,6 +216,38 @@ class Line:
         thread = threading.Thread(target=run, args=sockets)
         thread.start()
         self._threads.append(thread)
+
+
+class Example:
+    """An application on a server in a thread; started again, it listens where it did before."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await self._app(scope, receive, send)
+
+    def start(self) -> None:
+        self._server = uvicorn.Server(uvicorn.Config(self, port=self.port, log_level="error", ws="none"))
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        until(lambda: self._server.started)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop."""
+        self.stop()
 
 
 class Wire:

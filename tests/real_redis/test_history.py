@@ -241,6 +241,19 @@ async def test_a_position_of_the_life_before(
         assert await resumed(hub, "a", f"00000000-{sequence}") == (["0", "1", "2", "end"], ["epoch"])
 
 
+async def test_functions_are_not_asked_for_the_librarys_own_channels(new_hub: NewHub) -> None:
+    """Orders are kept for an hour whatever is kept of the application's events."""
+    sizes, ttls = {"a": 2}, {"a": 60}
+    async with (
+        new_hub(history_size=sizes.__getitem__, history_ttl=ttls.__getitem__) as hub,
+        hub.subscribe("a", identity="ada") as reader,
+    ):
+        await hub.disconnect(identity="ada")
+        with anyio.fail_after(10):
+            assert [event async for event in reader] == []
+        assert reader.ended == "revoked"
+
+
 async def test_options_by_channel(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
     """Functions of the channel's name say how many events it keeps, and for how long."""
     sizes, ttls = {"some": 2, "none": 0, "ever": 5}, {"some": 60.0, "none": 1.0, "ever": None}

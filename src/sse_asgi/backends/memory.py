@@ -89,7 +89,7 @@ class MemoryBackend(Backend):
         Raises:
             ValueError: A negative number, or a `history_ttl` or `max_channels` of 0.
         """
-        if history_size < 0 or (history_ttl is not None and history_ttl <= 0) or max_channels < 1:
+        if history_size < 0 or (history_ttl is not None and not history_ttl > 0) or max_channels < 1:
             msg = (
                 f"history_size={history_size}, history_ttl={history_ttl}, max_channels={max_channels}: "
                 "the size must be at least 0, the ttl above 0 or None, the channels at least 1"
@@ -173,14 +173,17 @@ class MemoryBackend(Backend):
         now = time.monotonic()
         mine = self._attending.setdefault(process, set())
         self._leases[process] = now + lease
-        for other in [one for one, end in self._leases.items() if end < now]:
-            await self._dismiss(self._attending.pop(other))
-            del self._leases[other]
+        await self._miss(now)
         await self._welcome(set(entered) - mine)
         await self._dismiss(mine.intersection(left))
         mine.update(entered)
         mine.difference_update(left)
         return len(mine)
+
+    async def _miss(self, now: float) -> None:
+        for process in [one for one, end in self._leases.items() if end < now]:
+            del self._leases[process]
+            await self._dismiss(self._attending.pop(process))
 
     async def _welcome(self, members: Collection[Member]) -> None:
         for member in members:
@@ -204,7 +207,8 @@ class MemoryBackend(Backend):
         await self.publish((member.channel,), event, key=None, idempotency_key=None)
 
     async def present(self, channel: str) -> Collection[str]:
-        """Return who was listed and not dismissed."""
+        """Return who is listed, without those whose hub was closed, or has not beaten for too long."""
+        await self._miss(time.monotonic())
         return self._present.get(channel, ())
 
     def _loss_after(self, after: Position, channels: tuple[str, ...]) -> "_Loss | None":

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from ..._event import History, RenderedEvent, ServerSentEvent
+from ..._options import RESERVED
 from ..._position import Position
 from ..._runtime import on_asyncio
 from ...exceptions import BackendError
@@ -29,6 +30,7 @@ Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
 MAX_SIZE = (1 << 63) - 1  # what Redis counts to
 MAX_TTL = 10_000_000_000
+OWN_SIZE, OWN_TTL = 1000, 3600.0  # of the channels that are the library's own
 SIZES = "a whole number of events, at least 0"
 TTLS = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
 
@@ -72,8 +74,8 @@ class RedisBackend(Backend):
         if timeout <= 0 or not math.isfinite(timeout):
             msg = f"timeout={timeout}: must be a number of seconds above 0"
             raise ValueError(msg)
-        size = _by_channel("history_size", history_size, _is_size, SIZES)
-        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS)
+        size = _by_channel("history_size", history_size, _is_size, SIZES, own=OWN_SIZE)
+        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
         self.keeps_history = history_size != 0
@@ -245,10 +247,12 @@ def _is_ttl(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and 0 < value <= MAX_TTL)
 
 
-def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], advice: str) -> Callable[[str], Any]:
-    """Return a function of a channel's name, whose results are checked."""
+def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], advice: str, *, own: Any) -> Callable[[str], Any]:
+    """Return a function of a channel's name, whose results are checked; what is given is not asked for our own."""
 
     def of(channel: str) -> Any:
+        if channel.startswith(RESERVED):
+            return own
         value = given(channel)
         if not fits(value):
             msg = f"{option} of the channel {channel!r} is {value!r}: must be {advice}"

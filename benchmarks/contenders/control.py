@@ -1,0 +1,62 @@
+"""What every contender written in Python shares: numbered events in bursts, and tokens.
+
+`GET /publish?n=&size=&burst=&gap=&channels=` publishes n events of so many bytes, so many at once, a burst each gap
+seconds; with more than one channel, each to one of them by chance. The data begin with the event's number in its
+channel and the time, CLOCK_MONOTONIC in ns.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+Publish = Callable[[str, str], Awaitable[object]]
+
+numbers: Counter[str] = Counter()
+chance = random.Random(1)
+
+
+def payload(channel: str, size: int) -> str:
+    number = numbers[channel]
+    numbers[channel] += 1
+    return f"{number:08d} {time.monotonic_ns():020d} ".ljust(size, "x")
+
+
+async def publish_events(publish: Publish, query: str) -> None:
+    asked = dict(parse_qsl(query))
+    count, size, burst = int(asked["n"]), int(asked["size"]), int(asked["burst"])
+    gap, channels = float(asked["gap"]), int(asked["channels"])
+    due = time.monotonic()
+    for first in range(0, count, burst):
+        for _ in range(min(burst, count - first)):
+            channel = str(chance.randrange(channels)) if channels > 1 else "0"
+            await publish(channel, payload(channel, size))
+        due += gap
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+async def tokens(query: str) -> AsyncIterator[str]:
+    """Yield n small texts, after a turn of the event loop each where `rest` is 1."""
+    asked = dict(parse_qsl(query))
+    rest = asked["rest"] == "1"
+    for number in range(int(asked["n"])):
+        if rest:
+            await asyncio.sleep(0)
+        yield f"{number:08d} {time.monotonic_ns():020d}"
+
+
+def controlled(app: Any, publish: Publish) -> Any:
+    """Add /publish to an ASGI application."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != "/publish":
+            await app(scope, receive, send)
+            return
+        await publish_events(publish, scope["query_string"].decode())
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    return wrapped

@@ -1,0 +1,1 @@
+"""What the benchmarks ask: one question a file, each with `run(setting)`."""

@@ -1,0 +1,1 @@
+"""How the benchmarks run: environments, contenders, processes, rounds, tables."""

@@ -1,0 +1,88 @@
+"""Who competes: how each is started, and what it can do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .environments import CACHE, CONTENDERS, ROOT, nchan, node, python, source_of
+
+SERVE = ("--loop", "uvloop", "--http", "httptools", "--backlog", "4096", "--log-level", "warning", "--no-access-log")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One server.
+
+    Attributes:
+        name: What it is called on the command line and in results.
+        title: What tables call it.
+        command: The command line, given the port.
+        environment: Variables that it is started with.
+        tokens: Whether it can stream from a generator.
+        resumes: Whether it replays what a reader missed.
+        posts: Whether events are posted to it one by one, and not made by itself.
+        redis: Whether it needs a redis-server.
+    """
+
+    name: str
+    title: str
+    command: Callable[[int], list[str | Path]]
+    environment: dict[str, str] = field(default_factory=dict)
+    tokens: bool = True
+    resumes: bool = False
+    posts: bool = False
+    redis: bool = False
+
+
+def served(interpreter: str | Path, module: str, port: int) -> list[str | Path]:
+    """Return the command that serves one of the ASGI applications with uvicorn."""
+    return [interpreter, "-m", "uvicorn", f"{module}:app", "--app-dir", CONTENDERS, "--port", str(port), *SERVE]
+
+
+def uvicorn(env: str, module: str) -> Callable[[int], list[str | Path]]:
+    return lambda port: served(python(env), module, port)
+
+
+def script(env: str, module: str) -> Callable[[int], list[str | Path]]:
+    return lambda port: [python(env), CONTENDERS / f"{module}.py", str(port)]
+
+
+def nginx(port: int) -> list[str | Path]:
+    home = CACHE / "nchan"
+    home.mkdir(exist_ok=True)
+    config = home / "nginx.conf"
+    config.write_text(nchan().read_text().replace("PORT", str(port)))
+    return ["nginx", "-p", home, "-c", config]
+
+
+OUR_SOURCE = {"PYTHONPATH": str(ROOT / "src")}
+ALL = (
+    Contender("raw", "raw ASGI app, hand-written", uvicorn("ours", "raw")),
+    Contender("ours", "sse_asgi", uvicorn("ours", "ours"), OUR_SOURCE, resumes=True),
+    Contender("ours_mounted", "sse_asgi in Starlette", uvicorn("ours", "ours_mounted"), OUR_SOURCE, resumes=True),
+    Contender("ours_redis", "sse_asgi on Redis", uvicorn("ours", "ours"), OUR_SOURCE, resumes=True, redis=True),
+    Contender(
+        "sse_starlette",
+        "sse-starlette, as in its examples",
+        uvicorn("sse_starlette", "sse_starlette_example"),
+        {"LOOKS": "1"},
+    ),
+    Contender(
+        "sse_starlette_plain",
+        "sse-starlette without is_disconnected()",
+        uvicorn("sse_starlette", "sse_starlette_example"),
+    ),
+    Contender("fastapi", "fastapi.sse", uvicorn("fastapi", "fastapi_sse")),
+    Contender("litestar", "Litestar channels", uvicorn("litestar", "litestar_channels")),
+    Contender("aiohttp", "aiohttp-sse", script("aiohttp", "aiohttp_sse_server")),
+    Contender("better_sse", "better-sse (Node)", lambda port: ["node", node(), str(port)]),
+    Contender("nchan", "nchan (nginx module, C)", nginx, tokens=False, resumes=True, posts=True),
+    Contender("floor", "asyncio Protocol, bare write()", script("ours", "floor"), tokens=False),
+)
+BY_NAME = {one.name: one for one in ALL}
+
+
+def before(revision: str) -> Contender:
+    """Return this library as it was at another commit."""
+    source = {"PYTHONPATH": str(source_of(revision))}
+    return Contender("before", f"sse_asgi at {revision}", uvicorn("ours", "ours"), source, resumes=True)

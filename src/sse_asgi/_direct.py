@@ -1,0 +1,188 @@
+"""Sending and receiving without a task of its own.
+
+What a server's `send` does without waiting needs no task switch, and waiting for a client to go needs no task, a
+twentieth of what an idle connection takes.
+
+Only where nothing is between a stream and its server but what is known to pass messages on as they are: what others do
+in their `send` may depend on the task and the context that run it. Observed: under granian events were lost.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from types import FunctionType
+from typing import Any, Protocol
+
+import anyio.lowlevel
+from starlette.types import Receive
+
+from ._runtime import Child, on_asyncio, spawn
+
+# The modules of the objects that have `send`, and the functions around it, which only look at the response's head.
+SERVERS = {"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
+WRAPPERS = {
+    ("starlette.middleware.errors", "ServerErrorMiddleware.__call__.<locals>._send"),
+    ("starlette._exception_handler", "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"),
+}
+
+
+def may_be_direct(send: Any) -> bool:
+    """Tell whether this is the `send` of a server that is known to take messages in any task, or a plain wrapper."""
+    while isinstance(send, FunctionType) and (send.__module__, send.__qualname__) in WRAPPERS:
+        send = dict(zip(send.__code__.co_freevars, send.__closure__ or (), strict=True))["send"].cell_contents
+    owner = getattr(send, "__self__", None)
+    passes_on = getattr(owner, "passes_on", None)  # that of EventSourceMiddleware
+    return type(owner).__module__ in SERVERS if passes_on is None else may_be_direct(passes_on)
+
+
+def watch(receive: Receive, gone: Callable[[Exception | None], None]) -> Child:
+    """Own `receive()`: called by nobody else, and never cancelled to be called again.
+
+    Args:
+        receive: That of a request.
+        gone: Called when its client has gone, with what `receive` raised, if it did.
+    """
+    if type(getattr(receive, "__self__", None)).__module__ in SERVERS:
+        return _Watcher(receive, gone)
+
+    async def run() -> None:
+        error = None
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except Exception as caught:  # noqa: BLE001 - handed on
+            error = caught
+        gone(error)
+
+    return spawn(run)
+
+
+class _Watcher:
+    """Runs `receive()` a step at a time, each when what it waits for is there."""
+
+    __slots__ = ("_coroutine", "_gone", "_receive")
+
+    def __init__(self, receive: Receive, gone: Callable[[Exception | None], None]) -> None:
+        self._receive = receive
+        self._gone = gone
+        self._coroutine: Any = receive()
+        self._step()
+
+    def _step(self, _: object = None) -> None:
+        while self._coroutine is not None:
+            try:
+                waits_for = self._coroutine.send(None)
+            except StopIteration as end:
+                self._coroutine = self._receive()
+                if end.value["type"] == "http.disconnect":
+                    self._end(None)
+            except Exception as error:  # noqa: BLE001 - handed on
+                self._end(error)
+            else:
+                waits_for._asyncio_future_blocking = False  # as a task tells a future that it has heard  # noqa: SLF001
+                waits_for.add_done_callback(self._step)
+                return
+
+    def _end(self, error: Exception | None) -> None:
+        self.cancel()
+        self._gone(error)
+
+    def cancel(self) -> None:
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            coroutine.close()
+
+
+class Turn:
+    """One turn of the event loop: its first event may go out at once, and more of them are joined, which is cheaper.
+
+    Attributes:
+        direct: Whether what is delivered at this moment may.
+    """
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.direct = False
+        self._loop = asyncio.get_running_loop() if on_asyncio() else None
+        self._used = False
+
+    def begin(self) -> None:
+        """Begin to deliver an event; whoever does sets `direct` to False afterwards."""
+        if not self._used and self._loop is not None:
+            self.direct = self._used = True
+            self._loop.call_soon(self._renew)
+
+    def _renew(self) -> None:
+        self._used = False
+
+
+_turn: anyio.lowlevel.RunVar[Turn] = anyio.lowlevel.RunVar("_turn")
+
+
+def current_turn() -> Turn:
+    """Return the turn of the running event loop."""
+    turn = _turn.get(None)
+    if turn is None:
+        turn = Turn()
+        _turn.set(turn)
+    return turn
+
+
+class Unsent(Protocol):
+    """What is left of a send."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Go on with it, in a task."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+def send_now(coroutine: Any) -> Unsent | None:
+    """Run a send for as long as it does not wait; return what is left of it, if anything."""
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration:
+        return None
+    except BaseException as error:  # noqa: BLE001 - raised in the task that is to await it
+        return _Failed(error)
+    return _Suspended(coroutine, waits_for)
+
+
+class _Failed:
+    """What is left of a coroutine that failed."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise self._error
+        yield
+
+    def close(self) -> None:
+        pass
+
+
+class _Suspended:
+    """A coroutine that has begun outside any task, for one to go on with."""
+
+    __slots__ = ("_coroutine", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        coroutine, waits_for = self._coroutine, self._waits_for
+        try:
+            while True:
+                try:
+                    value = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+                    waits_for = coroutine.throw(error)
+                else:
+                    waits_for = coroutine.send(value)
+        except StopIteration:
+            return
+
+    def close(self) -> None:
+        self._coroutine.close()

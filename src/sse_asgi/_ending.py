@@ -1,0 +1,58 @@
+"""What comes last: the last bytes of a stream, and its background task."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from starlette.background import BackgroundTask
+
+from ._event import ServerSentEvent, as_frame
+from ._shutdown import Notice, farewell
+from .encoder import encode
+
+logger = logging.getLogger("sse_asgi")
+
+OnError = Callable[[Exception], Any]
+
+END_ID = "sse.end"
+FINAL = encode(id=END_ID)
+ERROR = ServerSentEvent({}, event="sse.error").encode()
+
+
+def last_words(
+    reason: str | None, error: Exception | None, notice: Notice, on_error: OnError | None, *, final_id: bool, route: str
+) -> bytes:
+    """Return what the client is told before the final body: what failed, when to come back, or that it need not.
+
+    Args:
+        reason: Why the stream ends.
+        error: What the content raised.
+        notice: Knows how many clients are to come back.
+        on_error: See EventSourceResponse.
+        final_id: Whether a stream that is finished is not to be asked for again.
+        route: Names the stream.
+    """
+    if reason == "finished":
+        return FINAL if final_id else b""
+    if reason == "error" and error is not None:
+        return _error_frame(error, on_error, route) + farewell(notice)
+    return farewell(notice) if reason in ("shutdown", "lifetime", "slow", "revoked") else b""
+
+
+def _error_frame(error: Exception, on_error: OnError | None, route: str) -> bytes:
+    if on_error is None:
+        return ERROR
+    try:
+        event = on_error(error)
+        return b"" if event is None else as_frame(event)
+    except Exception:
+        logger.exception("on_error of the stream %s failed", route)
+        return ERROR
+
+
+async def run_background(background: BackgroundTask, route: str) -> None:
+    """Run what a response was given to do after its stream; nobody is left who could be told that it failed."""
+    try:
+        await background()
+    except Exception:
+        logger.exception("the background task of the stream %s failed", route)

@@ -1,0 +1,67 @@
+"""What all examples have in common: they start, and their pages are harmless."""
+
+import re
+import runpy
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from browser.peers import PATIENCE, free_port, until
+from examples.conftest import EXAMPLES, NAMES
+
+PAGES = [*(EXAMPLES / f"{name}.py" for name in NAMES), *(EXAMPLES / "dashboard" / "page").iterdir()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_runs_it(name: str) -> None:
+    """`uvicorn x:app` in its folder answers with the page, and stops at a signal."""
+    path = EXAMPLES / name
+    port = free_port()
+    command = (sys.executable, "-m", "uvicorn", f"{path.name}:app", "--port", str(port), "--log-level", "warning")
+    with subprocess.Popen(command, cwd=path.parent, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until(lambda: process.poll() is not None or answers(port))
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as response:
+                page = response.read().decode()
+            process.terminate()
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert page.startswith("<!doctype html>")
+    assert errors == ""
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_runs_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a script it gives its application to uvicorn."""
+    given: list[Any] = []
+    monkeypatch.setattr(uvicorn, "run", given.append)
+    names = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert given == [names["app"]]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_shows_text_as_text(path: Path) -> None:
+    """What comes from a server is never read as HTML."""
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", path.read_text())
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_needs_nothing_from_elsewhere(path: Path) -> None:
+    """Every source, link and import is the example's own."""
+    text = path.read_text()
+    assert not re.search(r"""(?:src|href|action|from|import|url\()\s*=?\s*\(?["']?(?:https?:)?//""", text)

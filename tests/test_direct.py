@@ -1,0 +1,375 @@
+"""Sending in the publisher's turn: when it is done, and that nothing is lost or reordered when a send has to wait."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
+from sse_asgi._direct import may_be_direct
+from sse_asgi.decoder import EventDecoder
+
+pytestmark = pytest.mark.anyio
+
+SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "root_path": ""}
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """On trio nothing is sent directly: there is no uvicorn."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def known_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server below be one that is known to take messages in any task."""
+    monkeypatch.setattr("sse_asgi._direct.SERVERS", {__name__})
+
+
+class Server:
+    """One connection of a server, which writes what it is sent, or waits first, or fails.
+
+    Attributes:
+        tasks: In which task each body was taken.
+        waits: Returns what a send is to await, or None.
+    """
+
+    def __init__(self, waits: Callable[[], Awaitable[Any] | None] = lambda: None) -> None:
+        self.tasks: list[Any] = []
+        self.bodies: list[bytes] = []
+        self.waits = waits
+        self.gone = asyncio.Event()
+        self.busy = 0
+        self.serving: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        assert not self.busy, "a send began before the last one had ended"
+        self.busy += 1
+        try:
+            waits = self.waits()
+            if waits is not None:
+                await waits
+            if message["type"] == "http.response.body":
+                self.tasks.append(asyncio.current_task())
+                self.bodies.append(message["body"])
+        finally:
+            self.busy -= 1
+
+    @contextlib.asynccontextmanager
+    async def serve(self, app: Any, path: str = "/") -> AsyncIterator["Server"]:
+        self.serving = asyncio.create_task(app({**SCOPE, "path": path}, self.receive, self.send))
+        while not self.bodies:
+            await asyncio.sleep(0)
+        await anyio.wait_all_tasks_blocked()
+        try:
+            yield self
+        finally:
+            self.gone.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.serving
+
+    def data(self) -> list[str | None]:
+        return [event.data for event in EventDecoder().feed(b"".join(self.bodies))]
+
+    async def has(self, *data: str) -> None:
+        with anyio.fail_after(5):
+            while self.data() != list(data):
+                await anyio.sleep(0.001)
+
+    def last(self, count: int) -> list[bool]:
+        """Tell for each of the last bodies whether it was sent in the task of this test."""
+        return [task is asyncio.current_task() for task in self.tasks[-count:]]
+
+
+async def test_an_event_is_sent_before_publish_returns() -> None:
+    """In the publisher's own task, where the server takes it without waiting."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        for number in range(3):
+            await hub.publish("default", number)
+        assert server.data() == ["0", "1", "2"]
+        assert server.last(3) == [True, True, True]
+
+
+async def test_more_events_in_one_turn_are_joined() -> None:
+    """The first goes out at once, and those that follow before anything else runs are one body."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        before = len(server.bodies)
+        await asyncio.gather(*(hub.publish("default", number) for number in range(10)))
+        await server.has(*map(str, range(10)))
+        assert len(server.bodies) == before + 2
+
+
+async def test_the_next_turn_may_be_direct_again() -> None:
+    """Also for another reader, and after a burst."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as one, Server().serve(EventSourceApp(hub)) as two:
+        await asyncio.gather(*(hub.publish("default", number) for number in range(3)))
+        await one.has("0", "1", "2")
+        await two.has("0", "1", "2")
+        await hub.publish("default", "3")
+        assert one.last(1) == two.last(1) == [True]
+
+
+async def test_a_send_that_waits_is_gone_on_with_by_the_connection() -> None:
+    """What is published meanwhile follows it, in order; nobody waits for the reader."""
+    free = asyncio.Event()
+    async with (
+        Hub() as hub,
+        Server().serve(EventSourceApp(hub)) as server,
+        Server().serve(EventSourceApp(hub)) as other,
+    ):
+        server.waits = free.wait
+        for number in range(4):
+            await hub.publish("default", number)
+        assert server.data() == []
+        assert other.data() == ["0", "1", "2", "3"]
+        free.set()
+        await server.has("0", "1", "2", "3")
+        assert server.last(2) == [False, False]
+        server.waits = lambda: None
+        await anyio.wait_all_tasks_blocked()
+        await hub.publish("default", "4")
+        assert server.last(1) == [True]
+
+
+async def test_a_send_that_fails_ends_its_connection_alone() -> None:
+    """As it would have in a task of its own; the publisher and others do not see it."""
+
+    def fail() -> None:
+        raise OSError
+
+    async with (
+        Hub() as hub,
+        Server().serve(EventSourceApp(hub)) as server,
+        Server().serve(EventSourceApp(hub)) as other,
+    ):
+        server.waits = fail
+        await hub.publish("default", "x")
+        await hub.publish("default", "y")
+        assert other.data() == ["x", "y"]
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        assert len(hub.subscriptions()) == 1
+
+
+async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> None:
+    """The send is stopped if it does not return by itself."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = asyncio.Event().wait
+        await hub.publish("default", "x")
+        server.gone.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        assert hub.subscriptions() == []
+        assert server.busy == 0
+
+
+async def test_a_stalled_client_is_cut_off() -> None:
+    """`send_timeout` counts from when the publisher began the send."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub, send_timeout=0.05)) as server:
+        server.waits = asyncio.Event().wait
+        await hub.publish("default", "x")
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        assert hub.subscriptions() == []
+
+
+async def test_work_for_a_reader_is_done_in_its_own_task() -> None:
+    """A transform, or data that is a function, may be slow: the publisher does not run it."""
+    async with (
+        Hub() as hub,
+        Server().serve(EventSourceApp(hub, transform=lambda event, _: event)) as transformed,
+        Server().serve(EventSourceApp(hub)) as plain,
+    ):
+        await hub.publish("default", "x")
+        assert plain.data() == ["x"]
+        await transformed.has("x")
+        await hub.publish("default", lambda _: "y")
+        await transformed.has("x", "y")
+        await plain.has("x", "y")
+        assert transformed.last(2) == [False, False]
+        assert plain.last(2) == [True, False]
+
+
+# Through what it goes
+
+
+async def through(*middleware: Middleware) -> list[bool]:
+    """Tell whether an event is sent directly by an application with this middleware."""
+    hub = Hub()
+    app = Starlette(routes=[Mount("/events", EventSourceApp(hub))], middleware=middleware)
+    async with hub, Server().serve(app, "/events/") as server:
+        await hub.publish("default", "x")
+        await server.has("x")
+        return server.last(1)
+
+
+class Counting:
+    """A middleware with a `send` of its own."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            await send(message)
+
+        await self.app(scope, receive, counted)
+
+
+async def plainly(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
+
+
+async def test_starlette_and_our_own_middleware_are_in_nobodys_way() -> None:
+    """They only look at the head."""
+    assert await through() == [True]
+    assert await through(Middleware(EventSourceMiddleware)) == [True]
+    assert await through(Middleware(EventSourceMiddleware), Middleware(EventSourceMiddleware)) == [True]
+
+
+@pytest.mark.parametrize(
+    "other", [Middleware(Counting), Middleware(GZipMiddleware), Middleware(BaseHTTPMiddleware, dispatch=plainly)]
+)
+async def test_through_anything_else_the_connections_task_sends(other: Middleware) -> None:
+    """Nobody knows what it does."""
+    assert await through(other) == [False]
+    assert await through(Middleware(EventSourceMiddleware), other) == [False]
+
+
+async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
+    """The middleware does more with it than to pass it on."""
+    found = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append(may_be_direct(send))
+        await Response("x")(scope, receive, send)
+
+    async with Server().serve(EventSourceMiddleware(Starlette(routes=[Mount("/", app)]))):
+        assert found == [False]
+
+
+async def test_other_servers_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under granian events were lost."""
+    monkeypatch.setattr("sse_asgi._direct.SERVERS", {"uvicorn.protocols.http.h11_impl"})
+    assert await through() == [False]
+
+
+# Stress
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_nothing_is_lost_whatever_waits(seed: int) -> None:
+    """Bursts and single events, readers that stall for some turns of the loop, or do not: each gets all, in order."""
+    chance = random.Random(seed)
+
+    async def turns() -> None:
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+
+    def waits() -> Awaitable[None] | None:
+        return turns() if chance.random() < 0.5 else None
+
+    async with Hub(buffer_size=4) as hub, contextlib.AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(Server().serve(EventSourceApp(hub))) for _ in range(4)]
+        for reader in readers[1:]:
+            reader.waits = waits
+        sent = 0
+        while sent < 100:
+            burst = chance.choice((1, 1, 1, 2, 7))
+            await asyncio.gather(*(hub.publish("default", sent + number) for number in range(burst)))
+            sent += burst
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+        for reader in readers:
+            await reader.has(*map(str, range(sent)))
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_connection_can_be_cancelled_at_any_turn(turns: int) -> None:
+    """In the middle of a send that the publisher began, too: its reader leaves, and no other is disturbed."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as other:
+        server = Server()
+        async with server.serve(EventSourceApp(hub)):
+            server.waits = lambda: asyncio.sleep(0) if turns % 2 else asyncio.sleep(0.001)
+            await hub.publish("default", "x")
+            for _ in range(turns // 2):
+                await asyncio.sleep(0)
+            assert server.serving is not None
+            server.serving.cancel()
+            await hub.publish("default", "y")
+        with anyio.fail_after(5):
+            while len(hub.subscriptions()) != 1:
+                await anyio.sleep(0.001)
+        assert other.data() == ["x", "y"]
+        assert server.busy == 0
+
+
+# Receiving
+
+
+async def test_a_client_is_watched_without_a_task() -> None:
+    """Where the server is known; its messages are taken until the last."""
+    async with Hub() as hub:
+        before = len(asyncio.all_tasks())
+        async with Server().serve(EventSourceApp(hub)) as server:
+            assert len(asyncio.all_tasks()) == before + 1
+            server.gone.set()
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+
+
+class Talking(Server):
+    """Has some messages before the client goes, the last of which may fail."""
+
+    def __init__(self, *messages: Any) -> None:
+        super().__init__()
+        self.messages = list(messages)
+
+    async def receive(self) -> Message:
+        if not self.messages:
+            return await super().receive()
+        message = self.messages.pop(0)
+        if isinstance(message, Exception):
+            raise message
+        return {"type": "http.request", "body": message}
+
+
+async def test_a_body_that_nobody_reads_is_taken() -> None:
+    """One message after another, without recursion."""
+    async with Hub() as hub, Talking(*[b"x"] * 2000).serve(EventSourceApp(hub)) as server:
+        await hub.publish("default", "x")
+        assert server.data() == ["x"]
+        assert server.messages == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("error", "logged"), [(OSError(), False), (ValueError("odd"), True)])
+async def test_a_receive_that_fails_means_that_the_client_has_gone(
+    error: Exception, caplog: pytest.LogCaptureFixture, *, logged: bool
+) -> None:
+    """It is said once, unless it is the way of a server to say just that."""
+    async with Hub() as hub:
+        server = Talking(error)
+        await EventSourceApp(hub)({**SCOPE}, server.receive, server.send)
+        assert hub.subscriptions() == []
+    assert ("receive() failed" in caplog.text) == logged

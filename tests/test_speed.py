@@ -1,0 +1,33 @@
+"""That no change makes this library much slower: ratios with wide margins, measured as the benchmarks do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> str:
+    """Run a program of the benchmarks and return what it prints."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=180).stdout
+
+
+def instructions(name: str) -> float:
+    return float(run("instructions.py", name).rpartition(": ")[2].replace(",", ""))
+
+
+def test_fan_out_costs_little_more_than_a_hand_written_app() -> None:
+    """A delivery takes less than 1.6 times the CPU of a raw ASGI app, in rounds in which they take turns."""
+    assert float(run("smoke.py")) < 1.6
+
+
+@pytest.mark.parametrize(
+    ("name", "floor", "limit"),
+    [("delivery", "delivery, raw ASGI", 2.2), ("event", "event, as a plain f-string", 13)],
+)
+def test_instructions_are_bounded(name: str, floor: str, limit: float) -> None:
+    """An event and a delivery take so many times the instructions of the plainest code that does it."""
+    assert instructions(name) < limit * instructions(floor)
