@@ -240,6 +240,14 @@ def test_a_grant_that_means_nothing_is_refused(options: dict[str, Any], error: t
 # Asking again
 
 
+async def test_a_stream_ends_whose_reader_is_somebody_else_now() -> None:
+    """It is listed, and disconnected, by the identity with which it began: the reconnect begins with the new one."""
+    answers = iter([Grant(identity="ada"), Grant(identity="ada"), *[Grant(identity="bob")] * 100])
+    options: dict[str, Any] = {"authorize": lambda *_: next(answers), "revalidate": 0.02}
+    async with mounted(**options) as (_, client), client.stream("/events/") as stream:
+        assert b"retry:" in await stream.read()
+
+
 async def test_a_refusal_ends_an_open_stream() -> None:
     """As revoked, when authorize is asked again."""
     allowed = [True]
