@@ -57,6 +57,28 @@ async def test_what_looks_like_a_refusal_lets_nobody_in(name: str, answer: Any) 
         assert await hub.history("default") == []
 
 
+async def test_whoever_is_disconnected_while_authorize_is_asked_does_not_stay() -> None:
+    """It may have seen what let the reader in before that was taken away."""
+    asked, answer = anyio.Event(), anyio.Event()
+
+    async def authorize(*_: Any) -> str:
+        asked.set()
+        await answer.wait()
+        return "ada"
+
+    async with mounted(authorize=authorize) as (hub, client), anyio.create_task_group() as tasks:
+
+        async def disconnect() -> None:
+            await asked.wait()
+            await hub.disconnect(identity="ada")
+            await anyio.wait_all_tasks_blocked()
+            answer.set()
+
+        tasks.start_soon(disconnect)
+        async with client.stream("/events/") as stream:
+            assert b"retry:" in await stream.read()
+
+
 async def test_authorize_refuses_on_resuming_too() -> None:
     """An HTTPException is the answer, with its headers, and nothing was subscribed."""
 
@@ -71,8 +93,7 @@ async def test_authorize_refuses_on_resuming_too() -> None:
             assert stream.headers["www-authenticate"] == "Bearer"
             assert stream.headers["access-control-allow-origin"] == "https://other.example"
             assert await stream.read() == b"who are you?"
-        assert hub._registry is not None
-        assert not hub._registry._channels
+        assert hub.subscriptions() == []
 
 
 async def test_the_applications_exception_handlers_answer() -> None:
@@ -217,6 +238,14 @@ def test_a_grant_that_means_nothing_is_refused(options: dict[str, Any], error: t
 
 
 # Asking again
+
+
+async def test_a_stream_ends_whose_reader_is_somebody_else_now() -> None:
+    """It is listed, and disconnected, by the identity with which it began: the reconnect begins with the new one."""
+    answers = iter([Grant(identity="ada"), Grant(identity="ada"), *[Grant(identity="bob")] * 100])
+    options: dict[str, Any] = {"authorize": lambda *_: next(answers), "revalidate": 0.02}
+    async with mounted(**options) as (_, client), client.stream("/events/") as stream:
+        assert b"retry:" in await stream.read()
 
 
 async def test_a_refusal_ends_an_open_stream() -> None:

@@ -100,6 +100,23 @@ async def test_an_order_that_came_before_it_was_heard_is_obeyed() -> None:
         await reader.__aexit__()
 
 
+async def test_an_order_that_is_heard_before_a_reader_enters_concerns_it() -> None:
+    """It was let in before, and reads nothing, neither live nor from history; whoever is let in later is not meant."""
+    async with Hub() as hub:
+        first = await hub.publish("a", "x")
+        since = hub.moment()
+        before = hub.subscribe("a", identity="ada", last_event_id=first)
+        await others_are_open(hub)
+        await hub.publish("a", "y")
+        await hub.disconnect(identity="ada")
+        await others_are_open(hub)
+        after = hub.subscribe("a", identity="ada")
+        late = hub.subscribe("a", identity="ada", since=since)
+        async with before, after, late:
+            assert [event async for event in before] == [event async for event in late] == []
+            assert (before.ended, late.ended, after.ended) == ("revoked", "revoked", None)
+
+
 @pytest.mark.parametrize("nobody", [{}, {"properties": {}}, {"channels": ["a"]}])
 async def test_everybody_is_not_meant(nobody: Any) -> None:
     """An order that would end all streams is refused; drain() does that."""

@@ -52,6 +52,7 @@ class Server:
         self.waits = waits
         self.gone = asyncio.Event()
         self.busy = 0
+        self.started = False
         self.serving: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
@@ -60,6 +61,8 @@ class Server:
 
     async def send(self, message: Message) -> None:
         assert not self.busy, "a send began before the last one had ended"
+        assert (message["type"] == "http.response.start") == (not self.started), "the head is first, and once"
+        self.started = True
         self.busy += 1
         try:
             waits = self.waits()

@@ -209,6 +209,9 @@ class WatchedResponse:
                 return
             logger.exception("the stream %s could not be authorised again, and goes on", self._path)
         else:
+            if grant.identity != self._grant.identity:  # it is listed as somebody else
+                self._subscription.end("revoked")
+                return
             self._adopt(grant)
         self._ask_later()
 

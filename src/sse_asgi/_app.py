@@ -122,6 +122,7 @@ class EventSourceApp:
         self._served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
         self._access = Access(self._served, authorize, revalidate=revalidate, tickets=tickets)
         self._cross_origin = CrossOrigin(cors_origins, cors_headers)
+        self._asks = authorize is not None
         self._presence = presence
         self._on_disconnect = check_callable("on_disconnect", on_disconnect, "request", "subscription", "reason")
         self._stats = check_callable("stats", stats, "request")
@@ -204,14 +205,15 @@ class EventSourceApp:
     async def _stream(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         padding = _padding(request)
         poll = requested_poll(request, self._max_wait)
+        since = self._hub.moment() if self._asks else None
         admission = await self._access.admit(request)
         options = self._response_options
         headers = {**(options.get("headers") or {}), **cors}
         if poll is not None:
-            subscription = self._subscribe(request, admission, position_frames=True)
+            subscription = self._subscribe(request, admission, since=since, position_frames=True)
             answer = PollResponse(subscription, **poll._asdict(), retry=options.get("retry"), headers=headers)
             return self._access.watch(answer, subscription, admission)
-        subscription = self._subscribe(request, admission)
+        subscription = self._subscribe(request, admission, since=since)
         own = {"headers": headers} if padding is None else {"headers": headers, "padding": padding}
         response = EventSourceResponse(subscription, max_lifetime=self._max_lifetime, **{**options, **own})
         if self._on_disconnect is not None:

@@ -165,7 +165,7 @@ class Connection:
                 await self._emit(feed.ping() if self.started else b"")
             if feed.hungry:
                 self._fetch()
-            self._resting = True
+            self._resting = self.started
             await wakeup
             self._resting = False
             if self._unsent is not None:

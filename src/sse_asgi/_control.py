@@ -5,7 +5,10 @@ Only a hub with readers that an order can concern listens, from the position whe
 
 import json
 import logging
+import time
+from collections import deque
 from collections.abc import Collection, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ._event import ServerSentEvent, to_json
@@ -18,6 +21,7 @@ from .exceptions import HubClosedError
 logger = logging.getLogger("sse_asgi")
 
 ORDER = "disconnect"
+RECENT = 1000
 
 _MISSING = object()
 
@@ -51,6 +55,8 @@ class Control:
     def __init__(self, registry: Registry) -> None:
         """Listen to nobody yet."""
         self._registry = registry
+        self._recent: deque[tuple[float, _Order]] = deque(maxlen=RECENT)
+        registry.recall = self._recall
         self._task: Child | None = None
 
     def start(self) -> None:
@@ -81,8 +87,14 @@ class Control:
         except (ValueError, KeyError, TypeError):
             logger.warning("ignored what is no order of hub.disconnect on the channel %s", CONTROL)
             return
+        self._recent.append((time.monotonic(), wanted))
         for reader in self._registry.subscriptions():
             _carry_out(wanted, reader)
+
+    def _recall(self, reader: Subscription) -> None:
+        """Carry out on a reader that enters what was heard since it was looked up what it may."""
+        for _, order in takewhile(lambda heard: heard[0] >= reader.since, reversed(self._recent)):
+            _carry_out(order, reader)
 
 
 def _read(order: ServerSentEvent) -> _Order:

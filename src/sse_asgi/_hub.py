@@ -1,6 +1,7 @@
 """The public face of a hub: opening, publishing, subscribing."""
 
 import operator
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -28,6 +29,7 @@ from ._options import (
     check_type,
     initial_events,
     is_personal,
+    listed_channels,
 )
 from ._patterns import Pattern, Patterns
 from ._position import MAX_SEQUENCE
@@ -344,6 +346,7 @@ class Hub:
         position_frames: bool = True,
         identity: str | None = None,
         presence: bool | str | Collection[str] = False,
+        since: float | None = None,
     ) -> Subscription:
         """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
 
@@ -368,6 +371,8 @@ class Hub:
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
                 these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
                 give them a channel of their own, so that they push nothing out of the history.
+            since: The `moment` before it was looked up what this reader may: an order to disconnect that is heard later
+                ends it. None is now.
 
         Raises:
             HubClosedError: The hub is not open.
@@ -389,7 +394,7 @@ class Hub:
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
             overflow=defaults.overflow if overflow is None else overflow,
             identity=identity,
-            presence=_presence(channels, presence),
+            presence=listed_channels(channels, presence),
         )
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
@@ -398,11 +403,22 @@ class Hub:
             self._last_options = check_options(options)
         names = self._patterns.readable(check_channels(channels))
         subscription = Subscription(registry, names, last_event_id, self._last_options)
+        subscription.since = time.monotonic() if since is None else since
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
             self._control.start()
         return subscription
+
+    def moment(self) -> float:
+        """Return the time, for `subscribe(since=...)`, and listen for orders to disconnect from now on.
+
+        Raises:
+            HubClosedError: The hub is not open.
+        """
+        self._opened("cannot subscribe")
+        self._control.start()
+        return time.monotonic()
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:
         """Return the open subscriptions of this process.
@@ -471,17 +487,6 @@ def _patience(what: str) -> Iterator[None]:
     except TimeoutError as error:
         msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
         raise BackendError(msg) from error
-
-
-def _presence(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -> tuple[str, ...]:  # noqa: FBT001 - as subscribe has it
-    if isinstance(wanted, bool):
-        return check_channels(channels) if wanted else ()
-    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-    for name in names:
-        if name not in channels:
-            msg = f"presence={name!r} is none of the channels that are subscribed to"
-            raise ValueError(msg)
-    return names
 
 
 def _current_task() -> int:

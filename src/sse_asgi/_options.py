@@ -192,6 +192,18 @@ def _takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
     return True
 
 
+def listed_channels(channels: tuple[str, ...], wanted: bool | str | Collection[str]) -> tuple[str, ...]:  # noqa: FBT001 - as subscribe has it
+    """Return on which of its channels a reader is listed."""
+    if isinstance(wanted, bool):
+        return check_channels(channels) if wanted else ()
+    names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    for name in names:
+        if name not in channels:
+            msg = f"presence={name!r} is none of the channels that are subscribed to"
+            raise ValueError(msg)
+    return names
+
+
 def initial_events(values: Iterable[Any]) -> tuple[ServerSentEvent, ...]:
     """Check what a fresh stream begins with."""
     if isinstance(values, str | bytes | dict | ServerSentEvent) or not isinstance(values, Iterable):

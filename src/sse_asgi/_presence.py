@@ -75,6 +75,7 @@ class Presence:
 
     async def present(self, channel: str) -> list[str]:
         """Return who is here, those included whom this process has not listed yet."""
+        await self._backend.attend(self._process, lease=self._ttl)  # there may be nobody else who misses the dead
         listed = await self._backend.present(channel)
         return sorted({*listed, *(identity for name, identity in self._wanted if name == channel)})
 

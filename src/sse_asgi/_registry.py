@@ -37,6 +37,7 @@ class Registry:
         up: Whether the backend is reachable.
         presence: Who is here, by way of this process.
         tally: What is counted for all readers.
+        recall: Called with each reader that enters, in the moment from which orders to disconnect reach it.
     """
 
     def __init__(self, backend: Backend, presence: Presence) -> None:
@@ -44,6 +45,7 @@ class Registry:
         self.up = True
         self.presence = presence
         self.tally = Tally()
+        self.recall: Callable[[Subscription], None] = lambda _: None
         self._this_turn = current_turn()
         self._last_turn = 0
         self._backend = backend
@@ -67,6 +69,7 @@ class Registry:
             if name not in self._channels:
                 self._channels[name] = _Channel()
             self._channels[name].readers[subscription] = None
+        self.recall(subscription)
         channels = {name: self._channels[name] for name in subscription.channels}
         missing = {name: channel for name, channel in channels.items() if not channel.subscribed}
         position = await self._subscribe(missing) if missing else self._position

@@ -10,6 +10,7 @@ gate again and is caught up the same way, so there is one recovery path. These h
 - With the gate closed, it holds those seen since the last round began, unless `_missed` says that some were let go.
 """
 
+import math
 from collections.abc import Awaitable
 from typing import Literal, NamedTuple, Protocol, Self
 
@@ -77,6 +78,7 @@ class Subscription:
         ended: Why it was ended (`shutdown`, `revoked`, or `slow` with `overflow="close"`), or None.
         joined: Whether whatever is published from now on reaches it.
         recovery: How it began; known once it is entered.
+        since: When it was looked up what it may; orders that were heard later concern it.
     """
 
     immediate = True
@@ -101,6 +103,7 @@ class Subscription:
         "last_event_id",
         "options",
         "recovery",
+        "since",
     )
 
     def __init__(self, source: Source, channels: tuple[str, ...], last_event_id: str | None, options: Options) -> None:
@@ -110,6 +113,7 @@ class Subscription:
         self.options = options
         self.ended: str | None = None
         self.joined = False
+        self.since = math.inf
         self.recovery = FRESH
         self._source = source
         self._news: Signal  # attached before the hub knows of this reader
@@ -140,7 +144,8 @@ class Subscription:
             position = await self._source.enter(self)
             self.joined = True
             self._news.set()
-            await self._begin(position)
+            if self.ended is None:
+                await self._begin(position)
         except BaseException:
             await self.__aexit__()
             raise
