@@ -7,6 +7,7 @@ the plots into results/.
 import argparse
 import importlib
 import shlex
+import signal
 import sys
 
 from suite.answer import Setting
@@ -30,6 +31,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     prepare()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the servers end too
     rounds = asked.rounds or (3 if asked.quick else 15)
     setting = Setting(rounds, asked.quick, tuple(filter(None, asked.only.split(","))), asked.before)
     for question in asked.questions or QUESTIONS:

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +16,7 @@ from starlette.routing import Mount, NoMatchFound
 
 from mounting import mounted, status
 from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent, Subscription
+from sse_asgi._options import is_personal
 from sse_asgi.backends.base import Sink
 from sse_asgi.testing import EventStreamClient
 
@@ -107,6 +109,27 @@ async def test_unknown_options_are_refused_at_once() -> None:
         EventSourceApp(Hub(), default_channel="")
     with pytest.raises(TypeError, match="authorize"):
         EventSourceApp(Hub(), authorize=True)  # type: ignore[arg-type]
+
+
+async def test_a_snapshot_may_be_made_for_its_reader() -> None:
+    """If it needs an argument, that is the subscription, which says who reads what."""
+
+    async def state(subscription: Subscription) -> str:
+        return f"{subscription.options.properties} reads {', '.join(subscription.channels)}"
+
+    names = iter(["ada", "bob"])
+    async with mounted(authorize=lambda *_: next(names), snapshot=state) as (_, client):
+        for name in ("ada", "bob"):
+            async with client.stream("/events/?channel=a&channel=b") as stream:
+                event = await stream.next_event()
+                assert (event.event, event.data) == ("snapshot", f"{name} reads a, b")
+
+
+async def test_a_snapshot_of_which_nothing_is_known_is_called_without_arguments() -> None:
+    """Of one with a default, as of one that is written in C."""
+    async with mounted(snapshot=AsyncMock(return_value="x")) as (_, client), client.stream("/events/") as stream:
+        assert (await stream.next_event()).data == "x"
+    assert not is_personal(str)  # type: ignore[arg-type]
 
 
 async def test_streams_have_a_lifetime_where_it_costs_nothing_or_bounds_a_permission(

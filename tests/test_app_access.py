@@ -437,6 +437,13 @@ async def test_a_reader_can_be_disconnected() -> None:
         ({"tickets": "secret"}, TypeError, r"ChannelSigner\(secret\)"),
         ({"on_disconnect": True}, TypeError, "on_disconnect"),
         ({"stats": True}, TypeError, "stats"),
+        ({"stats": lambda _request, _channels: None}, TypeError, r"stats must be a function of \(request\)"),
+        ({"authorize": lambda _request: None}, TypeError, r"authorize must be a function of \(request, channels\)"),
+        ({"publish": lambda _request: None}, TypeError, r"publish must be a function of \(request, channels\)"),
+        ({"channels": lambda: None}, TypeError, r"channels must be a function of \(request\)"),
+        ({"on_disconnect": lambda _: None}, TypeError, r"\(request, subscription, reason\)"),
+        ({"transform": lambda _: None}, TypeError, r"transform must be a function of \(event, properties\)"),
+        ({"snapshot": lambda _request, _channels: None}, TypeError, r"snapshot must be a function of \(subscription\)"),
     ],
 )
 def test_options_that_need_others_are_refused_at_once(

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from mounting import mounted, status
 from sse_asgi import EventSourceApp, Hub
@@ -40,6 +42,7 @@ async def test_a_foreign_origin_gets_no_stream(origin: str) -> None:
         async with client.stream("/events/", headers={"origin": origin}) as stream:
             assert stream.status_code == 403
             assert "access-control-allow-origin" not in stream.headers
+            assert stream.headers["vary"] == "Origin"
     assert not called
 
 
@@ -95,6 +98,36 @@ async def test_a_middleware_around_may_allow_more_headers() -> None:
         async with client.stream("/", headers={"origin": origin, "x-own": "1"}) as stream:
             assert stream.headers.getlist("access-control-allow-origin") == [origin]
             assert stream.headers.getlist("access-control-allow-credentials") == ["true"]
+
+
+@pytest.mark.parametrize("names", ["X-Api-Key", ["X-Api-Key"]])
+async def test_pages_may_send_headers_that_the_application_names(names: Any) -> None:
+    """Besides those that the app itself reads."""
+    async with mounted(cors_origins="https://other.example", cors_headers=names) as (_, client):
+        headers = {"origin": "https://other.example", "access-control-request-headers": "x-api-key"}
+        async with client.stream("/events/", method="OPTIONS", headers=headers) as stream:
+            allowed = stream.headers["access-control-allow-headers"].split(", ")
+            assert {"X-Api-Key", "Authorization"} < set(allowed)
+
+
+@pytest.mark.parametrize("name", ["", "*", "a b", "a\r\nb", "X: y", "é"])
+def test_what_is_no_header_is_refused(name: str) -> None:
+    """Where the app is made."""
+    with pytest.raises(ValueError, match="X-Api-Key"):
+        EventSourceApp(Hub(), cors_headers=[name])
+
+
+async def test_a_route_needs_no_slash() -> None:
+    """And so no redirect, which a page of another origin could not follow."""
+    hub = Hub()
+    app = Starlette(routes=[Route("/news", EventSourceApp(hub, cors_origins=["https://other.example"]))])
+    headers = {"origin": "https://other.example", "access-control-request-method": "GET"}
+    async with hub:
+        client = EventStreamClient(app, headers=headers)
+        for method, code in (("OPTIONS", 204), ("GET", 200)):
+            async with client.stream("/news", method=method) as stream:
+                assert stream.status_code == code
+                assert stream.headers["access-control-allow-origin"] == "https://other.example"
 
 
 @pytest.mark.parametrize(

@@ -77,14 +77,16 @@ def test_each_variable_is_one_setting(variable: str, text: str, value: object) -
     [
         ("SSE_HUB_NAME", "a{b", "a name without braces"),
         ("SSE_HUB_NAME", "a}b", "a name without braces"),
-        ("SSE_HISTORY_SIZE", "-1", "a whole number of events, at least 0"),
-        ("SSE_HISTORY_SIZE", "many", "a whole number of events, at least 0"),
-        ("SSE_HISTORY_SIZE", "1.5", "a whole number of events, at least 0"),
-        ("SSE_HISTORY_TTL", "0", "a number of seconds above 0"),
-        ("SSE_HISTORY_TTL", "-1", "a number of seconds above 0"),
-        ("SSE_HISTORY_TTL", "nan", "a number of seconds above 0"),
-        ("SSE_HISTORY_TTL", "inf", "a number of seconds above 0"),
-        ("SSE_HISTORY_TTL", "1h", "a number of seconds above 0"),
+        ("SSE_HISTORY_SIZE", "-1", "a whole number of events, 0 to 9223372036854775807"),
+        ("SSE_HISTORY_SIZE", "many", "a whole number of events, 0 to 9223372036854775807"),
+        ("SSE_HISTORY_SIZE", "1.5", "a whole number of events, 0 to 9223372036854775807"),
+        ("SSE_HISTORY_TTL", "0", "seconds above 0 and at most 10000000000"),
+        ("SSE_HISTORY_TTL", "-1", "seconds above 0 and at most 10000000000"),
+        ("SSE_HISTORY_TTL", "nan", "seconds above 0 and at most 10000000000"),
+        ("SSE_HISTORY_TTL", "inf", "seconds above 0 and at most 10000000000"),
+        ("SSE_HISTORY_TTL", "1h", "seconds above 0 and at most 10000000000"),
+        ("SSE_HISTORY_TTL", "1e11", "seconds above 0 and at most 10000000000"),
+        ("SSE_HISTORY_SIZE", "9223372036854775808", "a whole number of events, 0 to 9223372036854775807"),
         ("SSE_BUFFER_SIZE", "0", "a whole number of events, at least 1"),
         ("SSE_BUFFER_SIZE", "x", "a whole number of events, at least 1"),
         ("SSE_BUFFER_BYTES", "0", "a whole number of bytes, at least 1"),
@@ -186,6 +188,23 @@ def test_a_wrong_part_is_named(variable: str, text: str, allowed: str) -> None:
     with pytest.raises(ValueError, match="must be") as caught:
         settings(**{variable: text})
     assert str(caught.value) == f"{variable}={text!r}: must be {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://me:secret@host", "SSE_REDIS_URL='http://host': no backend is installed"),
+        ("redis://me:secret@host/x", "SSE_REDIS_URL='redis://host/x': the database"),
+        ("redis://me:secret@host?timeout=0", "timeout in SSE_REDIS_URL='0': must be a number"),
+        ("memory://?history=5", "SSE_REDIS_URL='memory://?history=5': unknown option 'history'"),
+        ("redis://[::1", "SSE_REDIS_URL='redis://[::1': "),
+    ],
+)
+def test_a_wrong_url_names_the_variable_that_gave_it(url: str, message: str) -> None:
+    """Whichever of the two it was; no password is shown."""
+    with pytest.raises(ValueError, match="SSE_REDIS_URL") as caught:
+        create_hub(settings(SSE_REDIS_URL=url))
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -340,9 +359,15 @@ def test_an_unknown_option_is_named() -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("history_size=-1", "history_size in SSE_BACKEND_URL='-1': must be a whole number of events, at least 0"),
-        ("history_size=", "history_size in SSE_BACKEND_URL='': must be a whole number of events, at least 0"),
-        ("history_ttl=0", "history_ttl in SSE_BACKEND_URL='0': must be a number of seconds above 0"),
+        (
+            "history_size=-1",
+            "history_size in SSE_BACKEND_URL='-1': must be a whole number of events, 0 to 9223372036854775807",
+        ),
+        (
+            "history_size=",
+            "history_size in SSE_BACKEND_URL='': must be a whole number of events, 0 to 9223372036854775807",
+        ),
+        ("history_ttl=0", "history_ttl in SSE_BACKEND_URL='0': must be seconds above 0 and at most 10000000000"),
     ],
 )
 def test_a_wrong_option_is_named(query: str, message: str) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
+from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._direct import may_be_direct
 from sse_asgi.decoder import EventDecoder
 
@@ -373,3 +373,73 @@ async def test_a_receive_that_fails_means_that_the_client_has_gone(
         await EventSourceApp(hub)({**SCOPE}, server.receive, server.send)
         assert hub.subscriptions() == []
     assert ("receive() failed" in caplog.text) == logged
+
+
+# Iterables
+
+
+async def numbers(count: int, pause: Callable[[int], Awaitable[Any] | None]) -> AsyncIterator[str]:
+    for number in range(count):
+        waits = pause(number)
+        if waits is not None:
+            await waits
+        yield str(number)
+
+
+async def streamed(server: Server, count: int, pause: Callable[[int], Awaitable[Any] | None]) -> None:
+    """Stream so many numbers; each must arrive, in order."""
+    response = EventSourceResponse(numbers(count, pause), reconnect_after_end=True)
+    async with server.serve(response):
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == [str(number) for number in range(count)]
+
+
+async def test_a_generator_that_waits_sends_its_events_itself() -> None:
+    """Each without a switch to the task of the connection, but the first, which comes with the head."""
+    server = Server()
+    await streamed(server, 10, lambda _: asyncio.sleep(0.001))
+    assert sum(task is server.serving for task in server.tasks) <= 2
+    assert sum(body.startswith(b"data") for body in server.bodies) == 10
+
+
+async def test_a_generator_that_does_not_wait_is_joined() -> None:
+    """A few bodies, not one for each event."""
+    server = Server()
+    await streamed(server, 500, lambda _: None)
+    assert len(server.bodies) < 100
+
+
+async def test_a_generator_is_not_pulled_while_a_send_waits() -> None:
+    """Also where the generator's own task began it."""
+    pulled: list[int] = []
+    free = asyncio.Event()
+
+    def pause(number: int) -> Awaitable[None]:
+        pulled.append(number)
+        return asyncio.sleep(0)
+
+    server = Server()
+    response = EventSourceResponse(numbers(5, pause), reconnect_after_end=True)
+    async with server.serve(response):
+        server.waits = free.wait
+        seen = len(pulled)
+        await anyio.wait_all_tasks_blocked()
+        assert len(pulled) <= seen + 1
+        free.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_generators_and_servers_that_wait_now_and_then(seed: int) -> None:
+    """Whatever waits, all is sent, in order."""
+    chance = random.Random(seed)
+
+    def sometimes(_: int = 0) -> Awaitable[None] | None:
+        return asyncio.sleep(chance.choice((0, 0, 0.001))) if chance.random() < 0.5 else None
+
+    await streamed(Server(sometimes), 200, sometimes)

@@ -224,6 +224,22 @@ async def test_the_function_may_read_the_body() -> None:
     assert seen == [b"signed", True]
 
 
+async def test_the_function_that_chooses_the_channels_may_read_the_body_too() -> None:
+    """Both of them may."""
+    seen: list[bytes] = []
+
+    async def choose(request: Request) -> str:
+        return str((await request.json())["room"])
+
+    async def check(request: Request, _: Any) -> None:
+        seen.append(await request.body())
+
+    async with mounted(channels=choose, publish=check) as (hub, client):
+        assert (await post(client, '{"room":"a"}', JSON)).status == 202
+        assert await kept(hub, "a") == [(None, '{"room":"a"}')]
+    assert seen == [b'{"room":"a"}']
+
+
 @pytest.mark.parametrize(
     ("options", "query", "status"),
     [

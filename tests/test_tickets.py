@@ -268,6 +268,12 @@ def test_tickets_are_taken_out_of_messages() -> None:
     assert logged("the ticket=abc and ticket=def") == "the ticket=[redacted] and ticket=[redacted]"
 
 
+@pytest.mark.parametrize("name", ["%74icket", "tic%6Bet", "tic%6bet", "%74%69%63%6B%65%74"])
+def test_tickets_are_taken_out_however_their_name_is_written(name: str) -> None:
+    """What is escaped is accepted as well."""
+    assert logged(f'"GET /e/?a=1&{name}=abc&b=2 HTTP/1.1"') == '"GET /e/?a=1&ticket=[redacted]&b=2 HTTP/1.1"'
+
+
 def test_tickets_are_taken_out_of_mappings_that_know_more_than_they_have() -> None:
     """As gunicorn's and hypercorn's are, which must stay what they are."""
 

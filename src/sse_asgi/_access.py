@@ -85,7 +85,7 @@ class Access:
             ValueError: `revalidate` is not above 0, or there is nothing to ask again.
         """
         self._served = served
-        self._authorize: Authorize | None = check_callable("authorize", authorize)
+        self._authorize: Authorize | None = check_callable("authorize", authorize, "request", "channels")
         self._revalidate = check_seconds("revalidate", revalidate)
         self._tickets = tickets
         if tickets is not None and not isinstance(tickets, ChannelSigner):

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._access import Access, Admission, Authorize, verdict
 from ._channels import Channels, ServedChannels
-from ._cors import CrossOrigin, preflight
+from ._cors import CrossOrigin
 from ._hub import Hub
-from ._options import Overflow, Snapshot, Transform, check_callable
+from ._options import Overflow, Snapshot, Transform, check_callable, is_personal
 from ._polling import PollResponse, check_max_wait, requested_poll
 from ._publishing import PublishResponse, check_max_body_bytes, refusal
 from ._response import MAX_PADDING, EventSourceResponse
@@ -53,6 +53,7 @@ class EventSourceApp:
         revalidate: float | None = None,
         tickets: ChannelSigner | None = None,
         cors_origins: Collection[str] = (),
+        cors_headers: Collection[str] = (),
         presence: bool = False,
         on_disconnect: Callable[[Request, Subscription, str], Any] | None = None,
         stats: Callable[[Request], Any] | None = None,
@@ -87,6 +88,8 @@ class EventSourceApp:
             tickets: Accepts `?ticket=...`, signed by this, in place of `channels` and `authorize`.
             cors_origins: Other origins that may read, like `https://example.com`; `"*"` lets any read, without
                 credentials.
+            cors_headers: Headers that pages of other origins may send besides those that this app reads, like
+                `X-Api-Key`.
             presence: Whether readers are listed by their identity, see `Hub.presence`.
             on_disconnect: A function of the request, its subscription and the reason, sync or async, called when the
                 stream has ended; for the reasons see `EventSourceResponse.reason`.
@@ -109,8 +112,8 @@ class EventSourceApp:
             **response_options: Options of EventSourceResponse: ping_interval, retry, send_timeout, headers, padding.
 
         Raises:
-            TypeError: An unknown option, or something that should be a function.
-            ValueError: A bad channel name, origin or option, or one that needs another.
+            TypeError: An unknown option, or something that should be a function, or one of other arguments.
+            ValueError: A bad channel name, origin, header or option, or one that needs another.
         """
         if presence and authorize is None and tickets is None:
             msg = "presence=True needs authorize= or tickets=, which say who the readers are"
@@ -119,11 +122,13 @@ class EventSourceApp:
         self._served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
         self._access = Access(self._served, authorize, revalidate=revalidate, tickets=tickets)
         self._asks = authorize is not None
-        self._cross_origin = CrossOrigin(cors_origins)
+        self._cross_origin = CrossOrigin(cors_origins, cors_headers)
         self._presence = presence
-        self._on_disconnect = check_callable("on_disconnect", on_disconnect)
-        self._stats = check_callable("stats", stats)
-        self._publish = check_callable("publish", publish)
+        self._on_disconnect = check_callable("on_disconnect", on_disconnect, "request", "subscription", "reason")
+        self._stats = check_callable("stats", stats, "request")
+        self._publish = check_callable("publish", publish, "request", "channels")
+        check_callable("transform", transform, "event", "properties")
+        is_personal(snapshot)
         self._max_body_bytes = check_max_body_bytes(max_body_bytes)
         self._max_wait = check_max_wait(max_wait)
         self._subscribe_options: dict[str, Any] = {
@@ -181,7 +186,7 @@ class EventSourceApp:
             raise HTTPException(404)
         methods = ", ".join(sorted((*handlers, "OPTIONS")))
         if request.method == "OPTIONS":
-            return preflight(cors, methods)
+            return self._cross_origin.preflight(cors, methods)
         if request.method not in handlers:
             raise HTTPException(405, headers={"Allow": methods})
         return await handlers[request.method](request, cors)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ._options import RESERVED, check_channels, check_public
+from ._options import RESERVED, check_callable, check_channels, check_public
 from ._patterns import STAR, Pattern, compile_pattern
 
 ANY = "*"
@@ -34,7 +34,7 @@ class ServedChannels:
             ValueError: A name that is never served, or a template that cannot be read.
             TypeError: Names that are no str.
         """
-        self._function = channels if callable(channels) else None
+        self._function = check_callable("channels", channels, "request") if callable(channels) else None
         self._unsaid = channels is None
         self._any = channels == ANY
         listed = default if channels is None or channels == ANY or callable(channels) else channels

@@ -173,17 +173,19 @@ class Connection:
                 self._unsent = None
                 self._sending = False
 
-    def set(self) -> None:
+    def set(self) -> bool:
         """Hear that the feed has news: send it at once where that takes no waiting, else wake the writer."""
+        begun = False
         turn = self._turn
         if turn is not None and turn.direct and self._resting and not self._gone and (body := self._feed.take_plain()):
             self._begin_send()
             self._unsent = send_now(self._send({"type": "http.response.body", "body": body, "more_body": True}))
             if self._unsent is None:
                 self._sending = False
-                return
-            self._resting = False
+                return False
+            self._resting, begun = False, True
         self._wakeup.set()
+        return begun
 
     async def _join(self) -> None:
         """Wait, for `start_timeout` at most: whoever has seen the head misses nothing that is published afterwards."""

@@ -1,5 +1,6 @@
 """Which pages of other origins may use a mounted app, and what a browser is told about it."""
 
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -8,9 +9,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-REQUEST_HEADERS = "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-Requested-With"
+REQUEST_HEADERS = (
+    "Authorization",
+    "Cache-Control",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-Requested-With",
+)
 MAX_AGE = "600"
 PORTS = {"http": 80, "https": 443}
+NAME = re.compile(
+    r"[\w!#$%&'+.^`|~-]+", re.ASCII
+)  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens, but for the star
 
 
 class Origin(NamedTuple):
@@ -38,15 +49,17 @@ class Origin(NamedTuple):
 class CrossOrigin:
     """The origins that may use an app besides its own."""
 
-    def __init__(self, origins: Collection[str]) -> None:
-        """Check what `cors_origins` was given.
+    def __init__(self, origins: Collection[str], headers: Collection[str] = ()) -> None:
+        """Check what `cors_origins` and `cors_headers` were given.
 
         Raises:
-            ValueError: An entry that no browser would send as its origin.
+            ValueError: An entry that no browser would send as its origin, or that is no name of a header.
         """
         entries = (origins,) if isinstance(origins, str) else tuple(origins)
         self._any = "*" in entries
         self._listed = {_checked(entry) for entry in entries if entry != "*"}
+        names = (headers,) if isinstance(headers, str) else headers
+        self._headers = ", ".join([*REQUEST_HEADERS, *map(_checked_header, names)])
 
     def headers(self, request: Request) -> dict[str, str]:
         """Return what the response must carry.
@@ -65,22 +78,21 @@ class CrossOrigin:
             return vary
         if self._any and not _writes(request):
             return {**vary, "Access-Control-Allow-Origin": "*"}
-        raise HTTPException(403, f"the origin {text[:200]!r} is not allowed here")
+        raise HTTPException(403, f"the origin {text[:200]!r} is not allowed here", {"Vary": "Origin"})
+
+    def preflight(self, cors: dict[str, str], methods: str) -> Response:
+        """Answer OPTIONS, to a browser that asks before it sends a request of its page, or to anybody."""
+        headers = {**cors, "Allow": methods}
+        if "Access-Control-Allow-Origin" in cors:
+            headers["Access-Control-Allow-Methods"] = methods
+            headers["Access-Control-Allow-Headers"] = self._headers
+            headers["Access-Control-Max-Age"] = MAX_AGE
+        return Response(status_code=204, headers=headers)
 
 
 def _writes(request: Request) -> bool:
     """Tell whether it publishes, or asks whether it may: a browser sends a form with cookies to any server."""
     return "POST" in (request.method, request.headers.get("access-control-request-method"))
-
-
-def preflight(cors: dict[str, str], methods: str) -> Response:
-    """Answer OPTIONS, to a browser that asks before it sends a request of its page, or to anybody."""
-    headers = {**cors, "Allow": methods}
-    if "Access-Control-Allow-Origin" in cors:
-        headers["Access-Control-Allow-Methods"] = methods
-        headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
-        headers["Access-Control-Max-Age"] = MAX_AGE
-    return Response(status_code=204, headers=headers)
 
 
 def _checked(entry: str) -> Origin:
@@ -89,6 +101,15 @@ def _checked(entry: str) -> Origin:
         msg = f'cors_origins has {entry!r}: write origins as "https://example.com", without a path or a slash, or "*"'
         raise ValueError(msg)
     return origin
+
+
+def _checked_header(name: str) -> str:
+    if not NAME.fullmatch(name):
+        msg = (
+            f'cors_headers has {name!r}: write names of headers, as in ["X-Api-Key"]; "*" would not allow Authorization'
+        )
+        raise ValueError(msg)
+    return name
 
 
 def _is_own(origin: Origin, host: str) -> bool:

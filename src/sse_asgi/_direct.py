@@ -97,19 +97,28 @@ class Turn:
 
     Attributes:
         direct: Whether what is delivered at this moment may.
+        number: Tells this turn from others in which something was sent.
     """
 
     def __init__(self) -> None:
         """Begin."""
         self.direct = False
+        self.number = 0
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
         self._used = False
 
-    def begin(self) -> None:
-        """Begin to deliver an event; whoever does sets `direct` to False afterwards."""
+    def begin(self, last: int) -> int:
+        """Begin to deliver an event; whoever does sets `direct` to False afterwards.
+
+        Args:
+            last: What this returned to the same source of events before.
+        """
         if not self._used and self._loop is not None:
-            self.direct = self._used = True
+            self._used = True
+            self.number += 1
             self._loop.call_soon(self._renew)
+        self.direct = self.number != last
+        return self.number
 
     def _renew(self) -> None:
         self._used = False

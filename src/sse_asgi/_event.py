@@ -189,6 +189,33 @@ class RenderedEvent(NamedTuple):
         return b""
 
 
+def as_published(data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
+    """Return what is to be published: an event as it is, or one of this data, which may be a function.
+
+    Raises:
+        ValueError: It cannot be: without data no browser would see it, and ids are given by the log.
+    """
+    if isinstance(data, ServerSentEvent):
+        return _unchanged(data, event, retry)
+    if data is None:
+        msg = 'an event without data would be seen by no browser: publish "" for an empty one'
+        raise ValueError(msg)
+    if not callable(data):
+        return ServerSentEvent(data, event=event, retry=retry)
+    ServerSentEvent("", event=event, retry=retry)
+    return RenderedEvent(data, event, retry)
+
+
+def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
+    if event is not None or retry is not None:
+        msg = "give event and retry to the ServerSentEvent, not to publish"
+        raise ValueError(msg)
+    if data.id is not None or data.data is None:
+        msg = f"{data!r} cannot be published: it needs data, and no id, because ids are positions in the hub's log"
+        raise ValueError(msg)
+    return data
+
+
 class Entry:
     """One line of a log: an event at a position.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from typing import Any, Protocol
 
+from ._direct import Turn, current_turn
 from ._event import as_frame
 from ._runtime import Signal, Wakeup, checkpoint, new_wakeup
 from ._subscription import BODY_LIMIT, PING
@@ -69,6 +70,8 @@ class IterableFeed:
         self._size = 0
         self._handed_over = 0.0
         self._sending = False
+        self._last_turn = 0
+        self._turn: Turn
         self._news: Signal  # attached before the first take
         self._room: Wakeup
         self.hungry = True
@@ -78,6 +81,7 @@ class IterableFeed:
         """Tell the writer when a frame is there."""
         self._news = news
         self._room = new_wakeup()
+        self._turn = current_turn()
 
     def take(self) -> bytes:
         """Join the frames that wait, of at most 64 KiB together; a larger one goes alone."""
@@ -93,8 +97,11 @@ class IterableFeed:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def take_plain(self) -> bytes:
-        """Take nothing: what comes without a pause is joined."""
-        return b""
+        """Take the only frame that waits."""
+        if len(self._frames) != 1 or self._sending:
+            return b""
+        self._size = 0
+        return self._frames.pop()
 
     def ping(self) -> bytes:
         """Write a bare comment line."""
@@ -123,13 +130,16 @@ class IterableFeed:
     async def _put(self, frame: bytes) -> None:
         self._frames.append(frame)
         self._size += len(frame)
-        self._news.set()
+        turn = self._turn
+        self._last_turn = turn.begin(self._last_turn)
+        self._sending |= self._news.set() is True
+        turn.direct = False
         # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
         # without awaiting would otherwise be heard only when it has finished.
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now
-            while self._frames:
+            while self._frames or self._sending:
                 await self._room
 
     async def close(self) -> None:

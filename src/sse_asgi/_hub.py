@@ -14,7 +14,7 @@ import anyio.lowlevel
 from anyio.lowlevel import EventLoopToken
 
 from ._control import Control, disconnect_order
-from ._event import RenderedEvent, ServerSentEvent
+from ._event import RenderedEvent, ServerSentEvent, as_published
 from ._options import (
     Options,
     Overflow,
@@ -28,6 +28,7 @@ from ._options import (
     check_seconds,
     check_type,
     initial_events,
+    is_personal,
     listed_channels,
 )
 from ._patterns import Pattern, Patterns
@@ -243,27 +244,16 @@ class Hub:
         names = self._patterns.gather(names)
         check_key("key", key)
         check_key("idempotency_key", idempotency_key)
-        message = self._message(data, event, retry)
+        message = as_published(data, event, retry)
+        if isinstance(message, RenderedEvent) and not self.backend.in_process:
+            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
+            raise TypeError(msg)
         check_type(message.event)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
         registry = self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
         registry.tally.published += 1
         return None if position is None else str(position)
-
-    def _message(self, data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
-        if isinstance(data, ServerSentEvent):
-            return _unchanged(data, event, retry)
-        if data is None:
-            msg = 'an event without data would be seen by no browser: publish "" for an empty one'
-            raise ValueError(msg)
-        if not callable(data):
-            return ServerSentEvent(data, event=event, retry=retry)
-        if not self.backend.in_process:
-            msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
-            raise TypeError(msg)
-        ServerSentEvent("", event=event, retry=retry)
-        return RenderedEvent(data, event, retry)
 
     def publish_from_thread(
         self,
@@ -368,8 +358,10 @@ class Hub:
             transform: A plain function `(event, properties)`: what this reader gets instead, or None to skip it.
             initial: Events for a fresh stream to begin with.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap: sent
-                as one event of type `snapshot` before any later event. Write your state first, then publish: a delta
-                that follows may already be contained in the snapshot, so make deltas idempotent or versioned.
+                as one event of type `snapshot` before any later event. If it needs an argument, that is the
+                Subscription, whose `channels` and `options.properties` say whose state it is. Write your state first,
+                then publish: a delta that follows may already be contained in the snapshot, so make deltas idempotent
+                or versioned.
             buffer_size: How many live events may wait; None is the hub's.
             buffer_bytes: How many bytes of them; None is the hub's.
             overflow: What happens when they are too many; None is the hub's.
@@ -395,7 +387,8 @@ class Hub:
             properties=properties,
             transform=check_callable("transform", transform),
             initial=initial_events(initial),
-            snapshot=check_callable("snapshot", snapshot),
+            snapshot=snapshot,
+            personal=is_personal(snapshot),
             position_frames=position_frames,
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
@@ -494,16 +487,6 @@ def _patience(what: str) -> Iterator[None]:
     except TimeoutError as error:
         msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
         raise BackendError(msg) from error
-
-
-def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
-    if event is not None or retry is not None:
-        msg = "give event and retry to the ServerSentEvent, not to publish"
-        raise ValueError(msg)
-    if data.id is not None or data.data is None:
-        msg = f"{data!r} cannot be published: it needs data, and no id, because ids are positions in the hub's log"
-        raise ValueError(msg)
-    return data
 
 
 def _current_task() -> int:

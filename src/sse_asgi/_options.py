@@ -1,5 +1,6 @@
 """What a reader or a response can ask for, checked where it is asked for."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,7 +11,7 @@ RESERVED = "sse."
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
-Snapshot = Callable[[], Awaitable[Any]]
+Snapshot = Callable[..., Awaitable[Any]]
 
 
 class Options(NamedTuple):
@@ -27,6 +28,7 @@ class Options(NamedTuple):
     ping_interval: float | None = 15.0
     identity: str | None = None
     presence: tuple[str, ...] = ()
+    personal: bool = False
 
 
 class Terms(NamedTuple):
@@ -150,10 +152,19 @@ def check_seconds(name: str, value: float | None) -> float | None:
     return value
 
 
-def check_callable(name: str, value: Any) -> Any:
-    """Return a function or None, or raise TypeError for anything else, such as the result of calling it."""
+def check_callable(name: str, value: Any, *arguments: str) -> Any:
+    """Return a function or None, or raise TypeError for anything else, such as the result of calling it.
+
+    Args:
+        name: Of the option.
+        value: What was given.
+        arguments: What it is called with; none where that is not looked at.
+    """
     if value is not None and not callable(value):
         msg = f"{name} must be a function, not {type(value).__name__}: pass it without calling it"
+        raise TypeError(msg)
+    if value is not None and arguments and not _takes(value, arguments):
+        msg = f"{name} must be a function of ({', '.join(arguments)}), in this order, and {value!r} is not"
         raise TypeError(msg)
     return value
 
@@ -168,6 +179,29 @@ def listed_channels(channels: tuple[str, ...], wanted: bool | str | Collection[s
             msg = f"presence={name!r} is none of the channels that are subscribed to"
             raise ValueError(msg)
     return names
+
+
+def is_personal(snapshot: Snapshot | None) -> bool:
+    """Tell whether a snapshot is made for one reader: called with its subscription.
+
+    Raises:
+        TypeError: It is no function of that, nor of nothing.
+    """
+    check_callable("snapshot", snapshot)
+    if snapshot is None or _takes(snapshot, ()):
+        return False
+    check_callable("snapshot", snapshot, "subscription")
+    return True
+
+
+def _takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:  # of what is written in C nobody knows
+        return True
+    except TypeError:
+        return False
+    return True
 
 
 def initial_events(values: Iterable[Any]) -> tuple[ServerSentEvent, ...]:

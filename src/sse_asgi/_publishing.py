@@ -72,8 +72,9 @@ class PublishResponse:
             raise HTTPException(415, "send the body without a Content-Encoding")
         body = await _read(request, receive, self._limit)
         content, event = _event(request, lambda: read(body))
-        channels = await self._channels(request, [*request.query_params.getlist("channel"), *content.channels])
-        await verdict("publish", self._authorize(Request(request.scope, _again(body)), channels))
+        asking = Request(request.scope, _again(body))
+        channels = await self._channels(asking, [*request.query_params.getlist("channel"), *content.channels])
+        await verdict("publish", self._authorize(asking, channels))
         return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
 
 

@@ -47,6 +47,7 @@ class Registry:
         self.tally = Tally()
         self.recall: Callable[[Subscription], None] = lambda _: None
         self._this_turn = current_turn()
+        self._last_turn = 0
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -148,7 +149,7 @@ class Registry:
 
     def deliver(self, entry: Entry) -> None:
         """Offer one event to every reader of its channels, once, and move the position behind it."""
-        self._this_turn.begin()
+        self._last_turn = self._this_turn.begin(self._last_turn)
         for reader in self._readers(entry.channels):
             reader.offer(entry)
         self._this_turn.direct = False

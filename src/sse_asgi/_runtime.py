@@ -48,8 +48,8 @@ async def checkpoint() -> None:
 class Signal(Protocol):
     """Whoever wants to know that there is something to do."""
 
-    def set(self) -> None:
-        """Let it know."""
+    def set(self) -> bool | None:
+        """Let it know; True if it took what there is, and waits until it is sent."""
 
 
 class Wakeup(Signal, Protocol):
@@ -57,6 +57,9 @@ class Wakeup(Signal, Protocol):
 
     It may be lost on a waiter that is cancelled at the same time: look again at what you wait for before you wait.
     """
+
+    def set(self) -> None:
+        """Wake the waiter, or let the next wait return at once."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait for the flag and take it down."""
@@ -221,6 +224,8 @@ def thread_safe_caller() -> Callable[[Callable[[], None]], object]:
 
 
 PRUNE_ABOVE = 1000
+COARSE = 1.0
+GRID = 0.25
 
 
 class Alarm:
@@ -263,6 +268,8 @@ class Timer:
         """Call back in so many seconds; the callback must not raise."""
         alarm = Alarm(callback)
         when = time.monotonic() + delay
+        if delay >= COARSE:  # thousands of connections have theirs at as many moments: some at once cost less
+            when = math.ceil(when / GRID) * GRID
         if len(self._heap) >= self._prune_at:
             self._prune()
         heapq.heappush(self._heap, (when, next(self._count), alarm))

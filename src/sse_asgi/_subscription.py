@@ -349,7 +349,7 @@ class Subscription:
         return reason
 
     async def _take_snapshot(self, snapshot: Snapshot, position: Position | None) -> Entry:
-        awaitable = snapshot()
+        awaitable = snapshot(self) if self.options.personal else snapshot()
         if not isinstance(awaitable, Awaitable):
             msg = f"snapshot must be an async function, and {snapshot!r} returned {type(awaitable).__name__}"
             raise TypeError(msg)

@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -24,6 +24,8 @@ logger = logging.getLogger("sse_asgi")
 ENTRY_POINTS = "sse_asgi.backends"
 ENV_FILE = ".env"
 LIKENESS = 0.8
+MAX_SIZE = (1 << 63) - 1  # these two are what every backend can keep
+MAX_TTL = 10_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Settings:
         patterns: `SSE_PATTERNS`: names with `*`, separated by commas, whose channels are gathered under these names.
         presence_ttl: `SSE_PRESENCE_TTL`: seconds after which a process that is not heard of has no readers any more.
         presence_grace: `SSE_PRESENCE_GRACE`: seconds for which a reader that has left is still present.
+        url_variable: The variable that gave `backend_url`, for what is said of it in errors.
     """
 
     backend_url: str = "memory://"
@@ -59,6 +62,7 @@ class Settings:
     patterns: tuple[str, ...] = ()
     presence_ttl: float = 15.0
     presence_grace: float = 5.0
+    url_variable: str = field(default="SSE_BACKEND_URL", repr=False, compare=False)
 
     @classmethod
     def from_environment(cls, config: Config | None = None) -> Self:
@@ -109,7 +113,8 @@ def _with_one_url(values: dict[str, Any]) -> dict[str, Any]:
     if len(ways) > 1:
         msg = f"{' and '.join(map(_variable, ways))} are both set: choose one of them to say where events are kept"
         raise ValueError(msg)
-    return others | {"backend_url": redis.get("redis_url") or _redis_url(**redis)}
+    url = redis.get("redis_url") or _redis_url(**redis)
+    return others | {"backend_url": url, "url_variable": _variable(parts[0] if parts else "redis_url")}
 
 
 def _redis_url(redis_host: str = "localhost", redis_port: int = 6379, redis_db: int = 0) -> str:
@@ -156,7 +161,7 @@ def _create_backend(settings: Settings) -> Backend:
     try:
         scheme = urlsplit(settings.backend_url).scheme
     except ValueError as error:
-        msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: {error}"
+        msg = f"{_said(settings)}: {error}"
         raise ValueError(msg) from error
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     factory: Callable[[Settings], Backend] | None = _BACKENDS.get(scheme)
@@ -165,21 +170,21 @@ def _create_backend(settings: Settings) -> Backend:
     if factory is not None:
         return factory(settings)
     known = ", ".join(f"{name}://" for name in sorted({*_BACKENDS, *installed}))
-    msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: no backend is installed for this scheme; known: {known}"
+    msg = f"{_said(settings)}: no backend is installed for this scheme; known: {known}"
     raise ValueError(msg)
 
 
-def _shown(url: str) -> str:
-    """Leave out the user and password of a URL, which would end up in a log."""
-    scheme, slashes, rest = url.partition("://")
-    return scheme + slashes + rest.rpartition("@")[2]
+def _said(settings: Settings) -> str:
+    """Write what was said, without the user and password of the URL, which would end up in a log."""
+    scheme, slashes, rest = settings.backend_url.partition("://")
+    return f"{settings.url_variable}={scheme + slashes + rest.rpartition('@')[2]!r}"
 
 
 def _memory(settings: Settings) -> MemoryBackend:
     options, others = _read_query(settings, {})
     for name, _ in others:
         known = ", ".join(options)
-        msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: unknown option {name!r}; known: {known}"
+        msg = f"{_said(settings)}: unknown option {name!r}; known: {known}"
         raise ValueError(msg)
     return MemoryBackend(**options)
 
@@ -188,16 +193,14 @@ def _redis(settings: Settings) -> Backend:
     try:
         from .backends.redis import RedisBackend  # noqa: PLC0415 - optional
     except ImportError as error:
-        msg = (
-            f"SSE_BACKEND_URL={_shown(settings.backend_url)!r} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
-        )
+        msg = f"{_said(settings)} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
         raise ValueError(msg) from error
     options, others = _read_query(settings, {"timeout": _SECONDS})
     url = settings.backend_url.partition("?")[0] + ("?" + urlencode(others) if others else "")
     try:
         return RedisBackend(url, name=settings.hub_name, **options)
     except ValueError as error:
-        msg = f"SSE_BACKEND_URL={_shown(settings.backend_url)!r}: {error}"
+        msg = f"{_said(settings)}: {error}"
         raise ValueError(msg) from error
 
 
@@ -212,7 +215,7 @@ def _read_query(settings: Settings, more: "dict[str, _Rule]") -> tuple[dict[str,
     others = []
     for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
         if name in rules:
-            options[name] = rules[name].read(f"{name} in SSE_BACKEND_URL", value)
+            options[name] = rules[name].read(f"{name} in {settings.url_variable}", value)
         else:
             others.append((name, value))
     return options, others
@@ -240,8 +243,8 @@ _SECONDS = _Rule("a number of seconds above 0", float, lambda value: 0 < value <
 _RULES = {
     "backend_url": _Rule("a URL like memory://", str),
     "hub_name": _Rule("a name without braces", str, lambda value: not set("{}") & set(value)),
-    "history_size": _Rule("a whole number of events, at least 0", int, lambda value: value >= 0),
-    "history_ttl": _SECONDS,
+    "history_size": _Rule(f"a whole number of events, 0 to {MAX_SIZE}", int, lambda value: 0 <= value <= MAX_SIZE),
+    "history_ttl": _Rule(f"seconds above 0 and at most {MAX_TTL}", float, lambda value: 0 < value <= MAX_TTL),
     "buffer_size": _Rule("a whole number of events, at least 1", int, lambda value: value >= 1),
     "buffer_bytes": _Rule("a whole number of bytes, at least 1", int, lambda value: value >= 1),
     "overflow": _Rule(f"one of {', '.join(get_args(Overflow))}", str, lambda value: value in get_args(Overflow)),

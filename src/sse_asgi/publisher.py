@@ -40,7 +40,7 @@ class Publisher:
             ValueError: An address that is not known, or one in memory, where no other process would see the events.
         """
         settings = settings or Settings.from_environment()
-        self._settings = settings if url is None else replace(settings, backend_url=url)
+        self._settings = settings if url is None else replace(settings, backend_url=url, url_variable="SSE_BACKEND_URL")
         if create_hub(self._settings).backend.in_process:
             msg = (
                 "events in memory:// stay in their process, where a Publisher has no readers: give the URL that the "

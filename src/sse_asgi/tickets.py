@@ -18,6 +18,9 @@ from ._patterns import Pattern
 
 MIN_SECRET = 16
 REDACTED = "ticket=[redacted]"
+# Each letter of the name as it is, or escaped, which servers read all the same.
+NAME = "".join(f"(?:{letter}|%{ord(letter):x})" for letter in "ticket")
+TICKET = re.compile(rf"""(?<!\w){NAME}=[^&\s"'#]*""", re.IGNORECASE)
 
 
 class TicketError(ValueError):
@@ -140,4 +143,4 @@ class RedactTickets(logging.Filter):
 
 
 def _redacted(value: Any) -> Any:
-    return re.sub(r"""\bticket=[^&\s"'#]*""", REDACTED, value) if isinstance(value, str) else value
+    return TICKET.sub(REDACTED, value) if isinstance(value, str) else value

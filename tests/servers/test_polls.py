@@ -106,6 +106,23 @@ def test_a_server_that_stops_answers_at_once(serve: Serve, connect: Connect, one
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize("name", [name for name in DIFFERENT if name != "daphne"])  # which reads the body itself before
+def test_a_server_that_stops_does_not_wait_for_a_body(serve: Serve, connect: Connect, name: str) -> None:
+    """The client is told so, and the server ends."""
+    server = serve(KINDS[name])
+    client = connect(server)
+    post(client, "Content-Length: 3")
+    client.socket.sendall(b"ab")
+    wait_until(lambda: census(server, "listeners") == 1)
+    began = time.monotonic()
+    server.send(signal.SIGTERM)
+    status, answer = client.answer()
+    took, log = server.ended(began)
+    assert (status, answer["title"]) == (503, "Service Unavailable")
+    assert took < STOP_SECONDS
+    assert "Traceback" not in log
+
+
 @pytest.fixture(scope="module")
 def uvicorn() -> Iterator[Server]:
     """Return a server that waits a second for bodies."""
