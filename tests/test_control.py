@@ -113,7 +113,8 @@ async def test_an_order_that_is_heard_before_a_reader_enters_concerns_it() -> No
         after = hub.subscribe("a", identity="ada")
         late = hub.subscribe("a", identity="ada", since=since)
         async with before, after, late:
-            assert [event async for event in before] == [event async for event in late] == []
+            with anyio.fail_after(5):
+                assert [event async for event in before] == [event async for event in late] == []
             assert (before.ended, late.ended, after.ended) == ("revoked", "revoked", None)
 
 
