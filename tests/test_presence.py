@@ -231,7 +231,7 @@ async def test_a_backend_need_not_know_who_is_here() -> None:
         with pytest.raises(NotImplementedError, match="implement `attend` and `present`"):
             await hub.presence("a")
         with pytest.raises(NotImplementedError, match="implement `attend` and `present`"):
-            await hub.backend.attend("one", lease=1)
+            await hub.backend.present("a")
         with pytest.raises(NotImplementedError, match="implement `attend` and `present`"):
             hub.subscribe("a", identity="ada", presence=True)
 

