@@ -200,20 +200,24 @@ class WatchedResponse:
             with anyio.fail_after(ASK_SECONDS):
                 grant = await self._ask()
         except Exception as error:
-            if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
-                self._subscription.end("revoked")
-                return
-            if isinstance(error, VerdictError):
-                logger.exception("the stream %s is ended, because nobody knows whether it may go on", self._path)
-                self._subscription.end("revoked")
-                return
-            logger.exception("the stream %s could not be authorised again, and goes on", self._path)
+            refused = self._is_refusal(error)
         else:
-            if grant.identity != self._grant.identity:  # it is listed as somebody else
-                self._subscription.end("revoked")
-                return
-            self._adopt(grant)
-        self._ask_later()
+            refused = grant.identity != self._grant.identity  # it is listed as somebody else
+            if not refused:
+                self._adopt(grant)
+        if refused:
+            self._subscription.end("revoked")
+        else:
+            self._ask_later()
+
+    def _is_refusal(self, error: Exception) -> bool:
+        """Tell whether the stream is to end; log what its application should know of."""
+        if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
+            return True
+        refused = isinstance(error, VerdictError)
+        outcome = "is ended, because nobody knows whether it may go on" if refused else "goes on"
+        logger.error("the stream %s could not be authorised again, and %s", self._path, outcome, exc_info=error)
+        return refused
 
     def _adopt(self, grant: Grant) -> None:
         self._grant = grant

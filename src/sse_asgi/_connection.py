@@ -1,7 +1,8 @@
 """One connection's life: the one write loop, and everything that can end it.
 
-Two tasks serve a connection: the server's own, which writes, and a helper that owns `receive()`. A third runs while
-there is content to fetch. Whoever has news sets a field and wakes the writer; only the writer sends.
+The server's own task writes; a watcher owns `receive()`; another task runs while there is content to fetch. Whoever has
+news sets a field and wakes the writer. Only the writer sends, or, while it rests, whoever brings an event that it would
+send as it is; a send that has to wait is the writer's again.
 """
 
 import logging
@@ -15,7 +16,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
-from ._direct import Unsent, current_turn, may_be_direct, send_now, watch
+from ._direct import Unsent, current_turn, may_be_direct, past_guards, send_now, watch
 from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._options import Terms
@@ -94,7 +95,7 @@ class Connection:
         self._scope = scope
         self._receive = receive
         self._abort = abort
-        self._send = send
+        self._send = past_guards(send)
         self._wakeup = new_wakeup()
         self._notice = current_notice()
         self._interrupt = new_interrupt()

@@ -1,7 +1,7 @@
-"""Sending and receiving without a task of its own.
+"""Sending and receiving without a task for it.
 
-What a server's `send` does without waiting needs no task switch, and waiting for a client to go needs no task, a
-twentieth of what an idle connection takes.
+What a server's `send` does without waiting needs no task switch. Waiting for a client to go needs no task: that would be
+a twentieth of an idle connection.
 
 Only where nothing is between a stream and its server but what is known to pass messages on as they are: what others do
 in their `send` may depend on the task and the context that run it. Observed: under granian events were lost.
@@ -29,9 +29,15 @@ def may_be_direct(send: Any) -> bool:
     """Tell whether this is the `send` of a server that is known to take messages in any task, or a plain wrapper."""
     while isinstance(send, FunctionType) and (send.__module__, send.__qualname__) in WRAPPERS:
         send = dict(zip(send.__code__.co_freevars, send.__closure__ or (), strict=True))["send"].cell_contents
-    owner = getattr(send, "__self__", None)
-    passes_on = getattr(owner, "passes_on", None)  # that of EventSourceMiddleware
-    return type(owner).__module__ in SERVERS if passes_on is None else may_be_direct(passes_on)
+    behind = past_guards(send)
+    return type(getattr(send, "__self__", None)).__module__ in SERVERS if behind is send else may_be_direct(behind)
+
+
+def past_guards(send: Any) -> Any:
+    """Return what EventSourceMiddleware, in which a stream of ours has been let through, passes its messages on to."""
+    while (behind := getattr(getattr(send, "__self__", None), "passes_on", None)) is not None:
+        send = behind
+    return send
 
 
 def watch(receive: Receive, gone: Callable[[Exception | None], None]) -> Child:
@@ -72,9 +78,10 @@ class _Watcher:
             try:
                 waits_for = self._coroutine.send(None)
             except StopIteration as end:
-                self._coroutine = self._receive()
                 if end.value["type"] == "http.disconnect":
                     self._end(None)
+                else:
+                    self._coroutine = self._receive()
             except Exception as error:  # noqa: BLE001 - handed on
                 self._end(error)
             else:

@@ -107,7 +107,6 @@ class Hub:
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
-        self._last_options = self._defaults  # mostly those of the next reader as well, who then needs none of its own
         self._patterns = Patterns(patterns)
         check_seconds("presence_ttl", presence_ttl)
         if not presence_grace >= 0:
@@ -399,10 +398,10 @@ class Hub:
         if last_event_id is not None and not isinstance(last_event_id, str):
             msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
             raise TypeError(msg)
-        if not all(map(operator.is_, options, self._last_options)):
-            self._last_options = check_options(options)
+        # Most readers have the hub's own, and need no copy of them.
+        options = defaults if all(map(operator.is_, options, defaults)) else check_options(options)
         names = self._patterns.readable(check_channels(channels))
-        subscription = Subscription(registry, names, last_event_id, self._last_options)
+        subscription = Subscription(registry, names, last_event_id, options)
         subscription.since = time.monotonic() if since is None else since
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)

@@ -15,6 +15,7 @@ from ._access import verdict
 from ._bodies import Content, reader
 from ._event import ServerSentEvent, to_json
 from ._hub import Hub
+from ._options import check_type
 from ._problem import problem
 from ._runtime import shared_timer
 from ._shutdown import current_notice
@@ -23,7 +24,6 @@ from .exceptions import BackendError, PublishUnknownError
 BODY_SECONDS = 30.0
 SHUTDOWN_SECONDS = 0.5
 RETRY_AFTER = {"retry-after": "1"}
-RESERVED = "sse."
 
 
 class PublishResponse:
@@ -184,9 +184,7 @@ def _checked_data(content: Content) -> Any:
 def _checked_type(request: Request, content: Content) -> str | None:
     """Return the event type: the form's, or else the query's first."""
     event = next(iter(request.query_params.getlist("event")), None) if content.event is None else content.event
-    if event is not None and event.startswith(RESERVED):
-        msg = f"event types that begin with {RESERVED!r} are the library's own"
-        raise ValueError(msg)
+    check_type(event)
     return event
 
 

@@ -21,7 +21,7 @@ from ._message import payload
 from ._presence import Attendance
 from ._publisher import Publisher
 from ._resp import ReplyError
-from ._scripts import Scripts
+from ._scripts import Log, Scripts
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._worker import Worker
 
@@ -82,10 +82,9 @@ class RedisBackend(Backend):
         self._timeout = timeout
         self._scripts = Scripts()
         self._recovery = Recovery(self._keys, ttl)
-        self._publisher = Publisher(
-            self._keys, self._scripts, size, _milliseconds(ttl), timeout, keeps=self.keeps_history
-        )
-        self._attendance = Attendance(self._keys, self._scripts, size, _milliseconds(ttl), keeps=self.keeps_history)
+        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), self.keeps_history)
+        self._publisher = Publisher(log, timeout)
+        self._attendance = Attendance(log)
         self._worker: Worker | None = None
 
     @property

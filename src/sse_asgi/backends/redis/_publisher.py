@@ -1,16 +1,14 @@
 """Publishing: one round trip, sent once, unless whoever publishes gave a key that makes it safe to send it again."""
 
 import asyncio
-from collections.abc import Callable
 
 from ..._position import Position, new_epoch
 from ..._shutdown import current_notice
 from ...exceptions import BackendError, PublishUnknownError
-from ._keys import Keys
 from ._link import LinkLostError
 from ._message import PLAIN
 from ._resp import Argument, ReplyError
-from ._scripts import Scripts
+from ._scripts import Log
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._worker import Worker
 
@@ -20,23 +18,10 @@ IDEMPOTENCY_SECONDS = 120
 class Publisher:
     """Publishes to one hub."""
 
-    def __init__(
-        self,
-        keys: Keys,
-        scripts: Scripts,
-        size: Callable[[str], int],
-        ttl: Callable[[str], int],
-        timeout: float,
-        *,
-        keeps: bool,
-    ) -> None:
-        """Keep the names, the scripts, and what each channel keeps."""
-        self._keys = keys
-        self._scripts = scripts
-        self._size = size
-        self._ttl = ttl
+    def __init__(self, log: Log, timeout: float) -> None:
+        """Publish to this log; publishing waits for so many seconds."""
+        self._log = log
         self._timeout = timeout
-        self._keeps = keeps
 
     async def publish(
         self, worker: Worker, channels: tuple[str, ...], payload: bytes, idempotency_key: str | None
@@ -47,7 +32,7 @@ class Publisher:
             BackendError: It was not stored.
             PublishUnknownError: It may have been stored.
         """
-        send = self._store if self._keeps else self._announce
+        send = self._store if self._log.keeps else self._announce
         unknown: LinkLostError | None = None
         deadline = worker.loop.time() + self._timeout
         while True:
@@ -80,16 +65,16 @@ class Publisher:
         payload: bytes,
         idempotency_key: str | None,
     ) -> Position | None:
-        keys = [self._keys.meta, self._keys.index, *map(self._keys.stream, channels)]
+        keys = [self._log.keys.meta, self._log.keys.index, *map(self._log.keys.stream, channels)]
         if idempotency_key is not None:
-            keys.append(self._keys.memory(idempotency_key))
+            keys.append(self._log.keys.memory(idempotency_key))
         seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
         known = worker.feed.position
         before = "" if known is None else known.epoch
         arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
-            arguments += (name, self._keys.topic(name), self._size(name), self._ttl(name))
-        reply = await self._scripts.publish.run(session.server.link, keys, arguments)
+            arguments += (name, self._log.keys.topic(name), self._log.size(name), self._log.ttl(name))
+        reply = await self._log.scripts.publish.run(session.server.link, keys, arguments)
         text, _, problem = reply.decode(errors="replace").partition(" ")
         position = Position.parse(text)
         if position is None:
@@ -108,13 +93,13 @@ class Publisher:
         idempotency_key: str | None,
     ) -> None:
         link, message = session.server.link, PLAIN + payload
-        topics = [self._keys.topic(name) for name in channels]
+        topics = [self._log.keys.topic(name) for name in channels]
         if idempotency_key is None and len(topics) == 1:
             await link.call(session.verbs[0], topics[0], message)
         else:
             seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
-            keys = [self._keys.memory(idempotency_key), *topics]
-            problem = await self._scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
+            keys = [self._log.keys.memory(idempotency_key), *topics]
+            problem = await self._log.scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
             _check((problem or b"").decode(errors="replace"))
 
 

@@ -4,10 +4,12 @@ Not MULTI: what is added and announced carries the sequence that the script has 
 needs more rights, and two versions of this library would replace each other's functions.
 """
 
+from collections.abc import Callable
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
+from ._keys import Keys
 from ._link import Link
 from ._resp import Argument, ReplyError
 
@@ -33,6 +35,24 @@ class Script:
             if not str(error).startswith("NOSCRIPT"):
                 raise
             return await link.call("EVAL", self._text, len(keys), *keys, *arguments)
+
+
+class Log(NamedTuple):
+    """What the scripts are told of the log that they write to.
+
+    Attributes:
+        keys: The names of the hub.
+        scripts: The scripts.
+        size: How many events a channel keeps.
+        ttl: For how many milliseconds; 0 is for ever.
+        keeps: Whether any channel keeps events.
+    """
+
+    keys: Keys
+    scripts: "Scripts"
+    size: Callable[[str], int]
+    ttl: Callable[[str], int]
+    keeps: bool
 
 
 class Scripts:
