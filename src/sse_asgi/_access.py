@@ -199,7 +199,7 @@ class WatchedResponse:
         try:
             with anyio.fail_after(ASK_SECONDS):
                 grant = await self._ask()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - of the application, and looked at
             refused = self._is_refusal(error)
         else:
             refused = grant.identity != self._grant.identity  # it is listed as somebody else

@@ -1,7 +1,7 @@
 """Sending and receiving without a task for it.
 
-What a server's `send` does without waiting needs no task switch. Waiting for a client to go needs no task: that would be
-a twentieth of an idle connection.
+What a server's `send` does without waiting needs no task switch. Waiting for a client to go needs no task: that would
+be a twentieth of an idle connection.
 
 Only where nothing is between a stream and its server but what is known to pass messages on as they are: what others do
 in their `send` may depend on the task and the context that run it. Observed: under granian events were lost.
