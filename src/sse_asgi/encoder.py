@@ -33,7 +33,9 @@ def encode(
     """
     plain = event is None and id is None and retry is None and comment is None
     head = "" if plain else _head(event, id, retry, comment)
-    if data is not None:
+    if type(data) is str and "\n" not in data and "\r" not in data:  # what _lines would write, without the call
+        frame = f"{head}data: {data}\n\n"
+    elif data is not None:
         frame = head + _lines("data", data) + "\n"
     elif head:
         frame = head + "\n"
