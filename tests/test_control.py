@@ -193,7 +193,7 @@ async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFix
     """Where the log itself was lost, nobody can know what was ordered."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
         await anyio.wait_all_tasks_blocked()
-        for one in list(hub._registry._readers((CONTROL,))):  # type: ignore[union-attr]
+        for one in list(hub._registry._channels[CONTROL].readers):  # type: ignore[union-attr]
             one.lose("epoch")
         await others_are_open(hub, reader)
     assert "orders of hub.disconnect were lost" in caplog.text
@@ -219,10 +219,10 @@ async def test_a_failure_of_the_backend_is_told(caplog: pytest.LogCaptureFixture
 async def test_who_cannot_be_concerned_costs_nothing() -> None:
     """A hub listens only when it has a reader with properties or an identity, and the hub's own reader is not shown."""
     async with Hub() as hub, hub.subscribe("a"):
-        assert not hub._registry._readers((CONTROL,))  # type: ignore[union-attr]
+        assert CONTROL not in hub._registry._channels  # type: ignore[union-attr]
         async with hub.subscribe("a", properties=1):
             await anyio.wait_all_tasks_blocked()
-            assert hub._registry._readers((CONTROL,))  # type: ignore[union-attr]
+            assert hub._registry._channels[CONTROL].readers  # type: ignore[union-attr]
             assert hub.stats().channels == {"a": 2}
             assert len(hub.subscriptions()) == 2
 

@@ -18,6 +18,7 @@ from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
+from sse_asgi._burst import PAUSE_SECONDS
 from sse_asgi._direct import may_be_direct
 from sse_asgi.decoder import EventDecoder
 
@@ -52,6 +53,7 @@ class Server:
         self.waits = waits
         self.gone = asyncio.Event()
         self.busy = 0
+        self.overlapped = False
         self.started = False
         self.serving: asyncio.Task[None] | None = None
 
@@ -60,6 +62,7 @@ class Server:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        self.overlapped |= self.busy > 0
         assert not self.busy, "a send began before the last one had ended"
         assert (message["type"] == "http.response.start") == (not self.started), "the head is first, and once"
         self.started = True
@@ -86,6 +89,7 @@ class Server:
             self.gone.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await self.serving
+        assert not self.overlapped
 
     def data(self) -> list[str | None]:
         return [event.data for event in EventDecoder().feed(b"".join(self.bodies))]
@@ -100,30 +104,94 @@ class Server:
         return [task is asyncio.current_task() for task in self.tasks[-count:]]
 
 
+async def pause() -> None:
+    """Let a burst end."""
+    await asyncio.sleep(2 * PAUSE_SECONDS)
+
+
 async def test_an_event_is_sent_before_publish_returns() -> None:
     """In the publisher's own task, where the server takes it without waiting."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         for number in range(3):
             await hub.publish("default", number)
-        assert server.data() == ["0", "1", "2"]
+            assert server.data() == [str(one) for one in range(number + 1)]
+            await pause()
         assert server.last(3) == [True, True, True]
 
 
-async def test_more_events_in_one_turn_are_joined() -> None:
-    """The first goes out at once, and those that follow before anything else runs are one body."""
+async def at_once(hub: Hub, count: int) -> None:
+    await asyncio.gather(*(hub.publish("default", number) for number in range(count)))
+
+
+async def one_after_another(hub: Hub, count: int) -> None:
+    for number in range(count):
+        await hub.publish("default", number)
+
+
+@pytest.mark.parametrize("publish", [at_once, one_after_another])
+async def test_events_that_follow_without_a_pause_are_joined(
+    publish: Callable[[Hub, int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first goes out at once, and the others are one body, in which no task but the event loop has a part."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._burst.JOIN_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         before = len(server.bodies)
-        await asyncio.gather(*(hub.publish("default", number) for number in range(10)))
+        await publish(hub, 10)
         await server.has(*map(str, range(10)))
         assert len(server.bodies) == before + 2
+        assert server.tasks[-1] is None
 
 
-async def test_the_next_turn_may_be_direct_again() -> None:
-    """Also for another reader, and after a burst."""
+async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever publishes without end is read meanwhile."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._burst.JOIN_SECONDS", 0.0)
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        for number in range(10):
+            await hub.publish("default", number)
+            assert int(str(server.data()[-1])) >= number - 2
+
+
+async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is there to be joined with it."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    async with (
+        Hub() as hub,
+        Server().serve(EventSourceApp(hub, channels="a")) as one,
+        Server().serve(EventSourceApp(hub, channels="b")) as two,
+    ):
+        await hub.publish("a", "1")
+        await hub.publish("b", "1")
+        assert (one.last(1), two.last(1)) == ([True], [True])
+        await hub.publish(["a", "b"], "2")
+        assert (one.data(), two.data()) == (["1"], ["1"])
+        await one.has("1", "2")
+        await two.has("1", "2")
+
+
+@pytest.mark.parametrize("bound", [{"buffer_size": 1}, {"buffer_bytes": 20}])
+@pytest.mark.parametrize("overflow", ["drop_oldest", "close"])
+async def test_nothing_overflows_because_it_is_held(
+    overflow: Any, bound: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no room beside what is to be joined has it sent."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    options: dict[str, Any] = {"overflow": overflow, **bound}
+    async with Hub() as hub, Server().serve(EventSourceApp(hub, **options)) as server:
+        for number in range(10):
+            await hub.publish("default", number)
+        await server.has(*map(str, range(10)))
+        assert hub.stats().drops == 0
+
+
+async def test_an_event_may_be_sent_at_once_again() -> None:
+    """Also to another reader, and after a burst."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as one, Server().serve(EventSourceApp(hub)) as two:
         await asyncio.gather(*(hub.publish("default", number) for number in range(3)))
         await one.has("0", "1", "2")
         await two.has("0", "1", "2")
+        await pause()
         await hub.publish("default", "3")
         assert one.last(1) == two.last(1) == [True]
 
@@ -140,12 +208,12 @@ async def test_a_send_that_waits_is_gone_on_with_by_the_connection() -> None:
         for number in range(4):
             await hub.publish("default", number)
         assert server.data() == []
-        assert other.data() == ["0", "1", "2", "3"]
+        await other.has("0", "1", "2", "3")
         free.set()
         await server.has("0", "1", "2", "3")
         assert server.last(2) == [False, False]
         server.waits = lambda: None
-        await anyio.wait_all_tasks_blocked()
+        await pause()
         await hub.publish("default", "4")
         assert server.last(1) == [True]
 
@@ -164,7 +232,7 @@ async def test_a_send_that_fails_ends_its_connection_alone() -> None:
         server.waits = fail
         await hub.publish("default", "x")
         await hub.publish("default", "y")
-        assert other.data() == ["x", "y"]
+        await other.has("x", "y")
         assert server.serving is not None
         with anyio.fail_after(5):
             await server.serving
@@ -323,8 +391,22 @@ async def test_a_connection_can_be_cancelled_at_any_turn(turns: int) -> None:
         with anyio.fail_after(5):
             while len(hub.subscriptions()) != 1:
                 await anyio.sleep(0.001)
-        assert other.data() == ["x", "y"]
+        await other.has("x", "y")
         assert server.busy == 0
+
+
+async def test_nothing_is_sent_directly_to_a_stream_that_ends() -> None:
+    """Its last bytes may have to wait, and no send begins before the last one has ended."""
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        assert server.serving is not None
+        server.serving.cancel()
+        await asyncio.sleep(0)
+        assert server.busy == 1
+        await hub.publish("default", "x")
+        await anyio.wait_all_tasks_blocked()
+        free.set()
 
 
 # Receiving

@@ -80,7 +80,7 @@ async def until_read(hub: Hub) -> None:
 
 def readers(hub: Hub) -> list[Any]:
     assert hub._registry is not None
-    return list(hub._registry._readers(None))
+    return list(hub._registry.subscriptions())
 
 
 def data(answer: Any) -> list[str]:
@@ -554,7 +554,7 @@ async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.Monkey
     """After SEND_SECONDS, by aborting its connection."""
     aborted: list[int] = []
     monkeypatch.setattr(polling_module, "SEND_SECONDS", 0.01)
-    monkeypatch.setattr(polling_module, "admit", lambda *_: lambda: aborted.append(1))
+    monkeypatch.setattr(polling_module, "abort", lambda *_: aborted.append(1))
     async with mounted() as (hub, _):
         scope = {"type": "http", "method": "GET", "headers": []}
         response: Any = PollResponse(hub.subscribe("default"))

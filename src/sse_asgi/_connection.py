@@ -9,18 +9,19 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
 
 import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
-from ._direct import Unsent, current_turn, may_be_direct, past_guards, send_now, watch
+from ._burst import current_burst
+from ._direct import Unsent, may_be_direct, past_guards, send_now, watch
 from ._ending import last_words, run_background
 from ._feeds import Feed
+from ._guard import abort
 from ._options import Terms
-from ._runtime import Alarm, Child, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
+from ._runtime import Alarm, Child, Interrupt, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice
 from ._subscription import PING
 
@@ -39,13 +40,15 @@ class Connection:
         started: Whether the response head was sent.
         error: What the content raised, or None.
         reason: Why the stream ends, as EventSourceResponse says it; None while it runs.
+        rests: Whether the writer has nothing to do, and others may send what they would make it send.
+        send: What takes its messages.
     """
 
     __slots__ = (
-        "_abort",
         "_alarm",
-        "_begun",
+        "_burst",
         "_child",
+        "_direct",
         "_drained",
         "_ends",
         "_feed",
@@ -58,18 +61,17 @@ class Connection:
         "_ping_due",
         "_receive",
         "_rest",
-        "_resting",
         "_scope",
-        "_send",
         "_sending",
         "_stopping",
         "_terms",
         "_timer",
-        "_turn",
         "_unsent",
         "_wakeup",
         "error",
         "reason",
+        "rests",
+        "send",
         "started",
     )
 
@@ -82,37 +84,31 @@ class Connection:
         send: Send,
         *,
         head: Message,
-        abort: Callable[[], None],
         final_id: bool,
     ) -> None:
         """Prepare; nothing is sent, and the content is not touched."""
-        self.started = False
+        self.started = self.rests = False
         self.error: Exception | None = None
-        self._feed = feed
-        self._terms = terms
-        self._head = head
+        self._feed, self._terms = feed, terms
+        self._head: Message | None = head
         self._final_id = final_id
-        self._scope = scope
-        self._receive = receive
-        self._abort = abort
-        self._send = past_guards(send)
+        self._scope, self._receive = scope, receive
+        self.send = past_guards(send)
         self._wakeup = new_wakeup()
         self._notice = current_notice()
-        self._interrupt = new_interrupt()
+        self._interrupt: Interrupt | None = None
         self._child: Child | None = None
-        self._stopping = self._gone = False
+        self._stopping = self._gone = self._sending = self._ping_due = False
         self._drained = math.inf
         self.reason: str | None = None
-        self._sending = False
         self._unsent: Unsent | None = None
-        self._turn = current_turn() if may_be_direct(send) else None
-        self._resting = False
-        self._ping_due = False
-        self._begun = self._last = time.monotonic()
+        self._burst = current_burst()
+        self._direct = may_be_direct(send)
+        self._last = time.monotonic()
         lifetime = math.inf if terms.max_lifetime is None else terms.max_lifetime
-        self._ends = self._begun + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        self._ends = self._last + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._timer = shared_timer()
-        self._alarm = Alarm()
+        self._alarm = Alarm(self._watch_clock)
 
     async def run(self, background: BackgroundTask | None) -> None:
         """Stream until the content, the client, the server or a limit ends it; clean up; then do the background task.
@@ -121,12 +117,15 @@ class Connection:
             Exception: What the content raised.
         """
         self._feed.attach(self)
-        self._look_again(self._begun)
+        self._look_again(self._last)
         self._notice.listen(self._on_shutdown)
-        watcher = watch(self._receive, self._on_gone)
+        watcher = watch(self._receive, self)
         try:
-            with self._interrupt:
-                await self._write()
+            await self._join()
+            while await self._write():  # which leaves no frame of its own to an idle connection
+                self.rests = self._direct and self.started
+                await self._wakeup
+                self.rests = False
         except OSError:  # what some servers raise from send when the client has gone
             self.reason = "client"
             await self._leave(watcher, background, None)
@@ -143,50 +142,66 @@ class Connection:
 
     # Writing
 
-    async def _write(self) -> None:
-        """Send what is there, then wait for a wake-up: whoever changes anything that is looked at here sets one."""
-        await self._join()
-        feed, wakeup, send = self._feed, self._wakeup, self._send
-        while not self._gone:
-            while not self._gone and (body := feed.take()):
-                if self.started:  # the same as in _emit, without a coroutine for each event
-                    self._begin_send()
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                    self._sending = False
-                else:
-                    await self._emit(body)
-                if len(body) > CHECKPOINT_BYTES:
-                    await checkpoint()
-                if self.reason and time.monotonic() >= self._drained:
-                    break
-            if self.reason or feed.ended or self.error:
-                self._end(feed.ended or "error")
-                break
-            if self._ping_due:
-                await self._emit(feed.ping() if self.started else b"")
-            if feed.hungry:
-                self._fetch()
-            self._resting = self.started
-            await wakeup
-            self._resting = False
-            if self._unsent is not None:
-                await self._unsent
-                self._unsent = None
-                self._sending = False
+    async def _write(self) -> bool:
+        """Send what is there, and return whether to go on; whoever changes what is looked at here sets the wake-up."""
+        with new_interrupt() as self._interrupt:
+            await self._send_pending()
+        self._interrupt = None
+        if self._has_ended():
+            self._end(self._feed.ended or "error")
+        elif self._feed.hungry:
+            self._fetch()
+        return self.reason is None
 
-    def set(self) -> bool:
-        """Hear that the feed has news: send it at once where that takes no waiting, else wake the writer."""
-        begun = False
-        turn = self._turn
-        if turn is not None and turn.direct and self._resting and not self._gone and (body := self._feed.take_plain()):
-            self._begin_send()
-            self._unsent = send_now(self._send({"type": "http.response.body", "body": body, "more_body": True}))
-            if self._unsent is None:
-                self._sending = False
-                return False
-            self._resting, begun = False, True
+    async def _send_pending(self) -> None:
+        if self._unsent is not None:
+            await self._unsent
+            self._unsent = None
+            self._sending = False
+        while not self._gone:
+            body = self._feed.take()
+            if not body and (self._has_ended() or not self._ping_due):
+                return
+            await self._emit(body or (self._feed.ping() if self.started else b""))
+            if len(body) > CHECKPOINT_BYTES:
+                await checkpoint()
+            if self.reason and time.monotonic() >= self._drained:
+                return
+
+    def _has_ended(self) -> bool:
+        return bool(self.reason or self._feed.ended or self.error)
+
+    def set(self) -> None:
+        """Hear that the feed has news."""
+        if self._burst.gathering:
+            self._burst.note(self)
+        else:
+            self._wakeup.set()
+
+    def begin(self, now: float) -> bytes:
+        """Take what is to be sent by whoever asks, if the writer rests and need not do it itself."""
+        if self.rests and (body := self._feed.take_plain()):
+            self._ping_due = False
+            self._last = now
+            return body
         self._wakeup.set()
-        return begun
+        return b""
+
+    def send_now(self, body: bytes) -> bool:
+        """Send this while the writer rests; False if that takes waiting, which the writer does."""
+        self._ping_due = False
+        self._last = time.monotonic()
+        unsent = send_now(self.send({"type": "http.response.body", "body": body, "more_body": True}))
+        if unsent is not None:
+            self.carry_on(unsent)
+        return unsent is None
+
+    def carry_on(self, unsent: Unsent) -> None:
+        """Have the writer go on with a send."""
+        self._unsent = unsent
+        self._sending = True
+        self.rests = False
+        self._wakeup.set()
 
     async def _join(self) -> None:
         """Wait, for `start_timeout` at most: whoever has seen the head misses nothing that is published afterwards."""
@@ -201,20 +216,18 @@ class Connection:
         if self._child is None and self.reason is None:
             self._child = spawn(self._run_feed, self._feed_done)
 
-    def _begin_send(self) -> None:
+    async def _emit(self, body: bytes) -> None:
+        """Send one body, behind the head and the greeting when it is the first."""
         self._sending = True
         self._ping_due = False
         self._last = time.monotonic()
-
-    async def _emit(self, body: bytes) -> None:
-        """Send one body, behind the head and the greeting when it is the first."""
-        self._begin_send()
         if not self.started:
             self.started = True
-            head, self._head = self._head, {}  # one of these for each idle connection would be a quarter kilobyte
-            await self._send(head)
+            assert self._head is not None
+            await self.send(self._head)
+            self._head = None  # one of these for each idle connection would be a quarter kilobyte
             body = (self._terms.greeting + body) or PING
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
 
     @property
@@ -223,7 +236,8 @@ class Connection:
 
     # What can happen meanwhile
 
-    def _on_gone(self, error: Exception | None) -> None:
+    def gone(self, error: Exception | None) -> None:
+        """Hear that the client has gone, or that receive() has failed."""
         if error is not None and not isinstance(error, OSError):
             told = "receive() failed: the client of the stream %s is taken to have gone"
             logger.error(told, self._route, exc_info=error)
@@ -258,30 +272,24 @@ class Connection:
         if self._sending and terms.send_timeout is not None and now >= self._last + terms.send_timeout:
             self._cut()
             return
-        if not self._sending and now >= self._silence_ends():
-            self._ping_due = True
-            self._wakeup.set()
+        if not self._sending and now >= self._terms.silence_ends(self._last, started=self.started):
+            if self.rests:
+                self.send_now(self._feed.ping())
+            else:
+                self._ping_due = True
+                self._wakeup.set()
         if now >= self._ends:
             self._end("lifetime")
             self._ends = math.inf
         self._look_again(now)
 
-    def _silence_ends(self) -> float:
-        if not self.started:
-            return self._begun + self._terms.start_timeout
-        return math.inf if self._terms.ping_interval is None else self._last + self._terms.ping_interval
-
     def _look_again(self, now: float) -> None:
-        terms = self._terms
-        looks = [self._ends]
-        if terms.send_timeout is not None:
-            looks.append((self._last if self._sending else now) + terms.send_timeout)
-        if self._sending or self._ping_due or not self.started:
-            looks.append(now + (terms.ping_interval or math.inf))
-        if not self._sending and not self._ping_due:
-            looks.append(self._silence_ends())
-        if min(looks) < math.inf:
-            self._alarm = self._timer.after(min(looks) - now, self._watch_clock)
+        looks = self._terms.next_look(
+            now, self._last, started=self.started, sending=self._sending, pinged=self._ping_due
+        )
+        due = min(self._ends, looks)
+        if due < math.inf:
+            self._timer.owe(self._alarm, due - now)
 
     def _end(self, reason: str) -> None:
         self.reason = self.reason or reason
@@ -293,21 +301,26 @@ class Connection:
         if self._stopping or self._gone:
             return
         self._gone = True
+        self.rests = False
         self.reason = reason if reason == "client" else self.reason or reason
         self._wakeup.set()
         if self._sending:
-            self._timer.after(RETURN_SECONDS, self._interrupt.cancel)
+            self._timer.after(RETURN_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._interrupt is not None:
+            self._interrupt.cancel()
 
     def _cut(self) -> None:
         """Give up a client that does not read, and close its connection where the server lets us."""
         self._lose("slow")
-        self._abort()
+        abort(self._scope, self._receive)
 
     # The end
 
     async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float | None) -> None:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
-        self._stopping = True
+        self._stopping, self.rests = True, False
         self._alarm.cancel()
         try:
             with anyio.CancelScope(shield=True):
@@ -337,7 +350,7 @@ class Connection:
             with anyio.move_on_after(FAREWELL_SECONDS) as limit:
                 await self._part()
             if limit.cancelled_caught:
-                self._abort()
+                abort(self._scope, self._receive)
         await self._clean_up()
 
     async def _part(self) -> None:
@@ -346,7 +359,7 @@ class Connection:
         try:
             if tail or not self.started:
                 await self._emit(tail)
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
             pass
         except Exception:

@@ -8,7 +8,8 @@ in their `send` may depend on the task and the context that run it. Observed: un
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
+from contextvars import Context
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -40,15 +41,22 @@ def past_guards(send: Any) -> Any:
     return send
 
 
-def watch(receive: Receive, gone: Callable[[Exception | None], None]) -> Child:
+class Watched(Protocol):
+    """Whose client it is."""
+
+    def gone(self, error: Exception | None) -> None:
+        """Hear that it has gone, with what `receive` raised, if it did."""
+
+
+def watch(receive: Receive, watched: Watched) -> Child:
     """Own `receive()`: called by nobody else, and never cancelled to be called again.
 
     Args:
         receive: That of a request.
-        gone: Called when its client has gone, with what `receive` raised, if it did.
+        watched: Told when its client has gone.
     """
     if type(getattr(receive, "__self__", None)).__module__ in SERVERS:
-        return _Watcher(receive, gone)
+        return _Watcher(receive, watched)
 
     async def run() -> None:
         error = None
@@ -57,23 +65,27 @@ def watch(receive: Receive, gone: Callable[[Exception | None], None]) -> Child:
                 pass
         except Exception as caught:  # noqa: BLE001 - handed on
             error = caught
-        gone(error)
+        watched.gone(error)
 
     return spawn(run)
 
 
+_CONTEXT = Context()  # a copy for each idle connection would be 72 bytes
+
+
 class _Watcher:
-    """Runs `receive()` a step at a time, each when what it waits for is there."""
+    """Runs `receive()` a step at a time, each when what it waits for is there; it is its own callback."""
 
-    __slots__ = ("_coroutine", "_gone", "_receive")
+    __slots__ = ("_coroutine", "_receive", "_watched")
 
-    def __init__(self, receive: Receive, gone: Callable[[Exception | None], None]) -> None:
+    def __init__(self, receive: Receive, watched: Watched) -> None:
         self._receive = receive
-        self._gone = gone
+        self._watched = watched
         self._coroutine: Any = receive()
-        self._step()
+        self()
 
-    def _step(self, _: object = None) -> None:
+    def __call__(self, _: object = None) -> None:
+        """Go on."""
         while self._coroutine is not None:
             try:
                 waits_for = self._coroutine.send(None)
@@ -86,12 +98,12 @@ class _Watcher:
                 self._end(error)
             else:
                 waits_for._asyncio_future_blocking = False  # as a task tells a future that it has heard  # noqa: SLF001
-                waits_for.add_done_callback(self._step)
+                waits_for.add_done_callback(self, context=_CONTEXT)
                 return
 
     def _end(self, error: Exception | None) -> None:
         self.cancel()
-        self._gone(error)
+        self._watched.gone(error)
 
     def cancel(self) -> None:
         coroutine, self._coroutine = self._coroutine, None
@@ -100,35 +112,25 @@ class _Watcher:
 
 
 class Turn:
-    """One turn of the event loop: its first event may go out at once, and more of them are joined, which is cheaper.
-
-    Attributes:
-        direct: Whether what is delivered at this moment may.
-        number: Tells this turn from others in which something was sent.
-    """
+    """Tells one turn of the event loop from others; outside asyncio each time that it is asked for is another."""
 
     def __init__(self) -> None:
         """Begin."""
-        self.direct = False
-        self.number = 0
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
-        self._used = False
+        self._number = 0
+        self._lasts = False
 
-    def begin(self, last: int) -> int:
-        """Begin to deliver an event; whoever does sets `direct` to False afterwards.
+    def number(self) -> int:
+        """Return the number of this turn."""
+        if not self._lasts:
+            self._number += 1
+            if self._loop is not None:
+                self._lasts = True
+                self._loop.call_soon(self._end)
+        return self._number
 
-        Args:
-            last: What this returned to the same source of events before.
-        """
-        if not self._used and self._loop is not None:
-            self._used = True
-            self.number += 1
-            self._loop.call_soon(self._renew)
-        self.direct = self.number != last
-        return self.number
-
-    def _renew(self) -> None:
-        self._used = False
+    def _end(self) -> None:
+        self._lasts = False
 
 
 _turn: anyio.lowlevel.RunVar[Turn] = anyio.lowlevel.RunVar("_turn")
@@ -160,34 +162,38 @@ def send_now(coroutine: Any) -> Unsent | None:
     except StopIteration:
         return None
     except BaseException as error:  # noqa: BLE001 - raised in the task that is to await it
-        return _Failed(error)
-    return _Suspended(coroutine, waits_for)
+        return Failed(error)
+    return Suspended(coroutine, waits_for)
 
 
-class _Failed:
-    """What is left of a coroutine that failed."""
+class Failed:
+    """What is left of a send that failed."""
 
     def __init__(self, error: BaseException) -> None:
+        """Keep what is to be raised."""
         self._error = error
 
     def __await__(self) -> Generator[Any, Any, None]:
+        """Raise it."""
         raise self._error
         yield
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
-class _Suspended:
+class Suspended:
     """A coroutine that has begun outside any task, for one to go on with."""
 
     __slots__ = ("_coroutine", "_waits_for")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        """Keep it, and the future that it waits for."""
         self._coroutine = coroutine
         self._waits_for = waits_for
 
     def __await__(self) -> Generator[Any, Any, None]:
+        """Go on with it as the task that it would have had."""
         coroutine, waits_for = self._coroutine, self._waits_for
         try:
             while True:
@@ -201,4 +207,5 @@ class _Suspended:
             return
 
     def close(self) -> None:
+        """Give it up."""
         self._coroutine.close()

@@ -16,6 +16,17 @@ from ._threads import iterate_in_thread
 JOIN_SECONDS = 0.005
 
 
+class Writer(Signal, Protocol):
+    """Whoever sends what a feed has."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it has nothing to do, and can be told to send something now."""
+
+    def send_now(self, body: bytes) -> bool:
+        """Send this; False if that takes waiting, after which it takes what there is then."""
+
+
 class Feed(Protocol):
     """Frames for one connection; all but `run` and `close` are called by its one writer."""
 
@@ -35,7 +46,7 @@ class Feed(Protocol):
     def hungry(self) -> bool:
         """Whether `run` has something to do now; it is run in a task of its own, once at a time."""
 
-    def attach(self, news: Signal) -> None:
+    def attach(self, news: Writer) -> None:
         """Tell the writer of news by this."""
 
     def take(self) -> bytes:
@@ -72,14 +83,14 @@ class IterableFeed:
         self._sending = False
         self._last_turn = 0
         self._turn: Turn
-        self._news: Signal  # attached before the first take
+        self._writer: Writer  # attached before the first take
         self._room: Wakeup
         self.hungry = True
         self.ended: str | None = None
 
-    def attach(self, news: Signal) -> None:
+    def attach(self, news: Writer) -> None:
         """Tell the writer when a frame is there."""
-        self._news = news
+        self._writer = news
         self._room = new_wakeup()
         self._turn = current_turn()
 
@@ -97,9 +108,8 @@ class IterableFeed:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def take_plain(self) -> bytes:
-        """Take what waits: the writer is at rest, so that it is not much."""
-        frames, self._frames, self._size = self._frames, [], 0
-        return b"".join(frames)
+        """Leave it to the writer, which was told."""
+        return b""
 
     def ping(self) -> bytes:
         """Write a bare comment line."""
@@ -113,8 +123,8 @@ class IterableFeed:
             async for item in iterator:
                 if item is None:
                     await checkpoint()
-                else:
-                    await self._put(as_frame(item))
+                elif self._hand_over(as_frame(item)):
+                    await self._until_sent()
         finally:
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()
@@ -125,20 +135,27 @@ class IterableFeed:
             return aiter(self._iterable)
         return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
 
-    async def _put(self, frame: bytes) -> None:
+    def _hand_over(self, frame: bytes) -> bool:
+        """Send a frame now, or hold it for the writer; return whether the source must wait for the writer."""
+        turn, writer = self._turn.number(), self._writer
+        if writer.rests and turn != self._last_turn and not self._frames:
+            self._last_turn = turn
+            self._sending = not writer.send_now(frame)
+            return self._sending
         self._frames.append(frame)
         self._size += len(frame)
-        turn = self._turn
-        self._last_turn = turn.begin(self._last_turn)
-        self._sending |= self._news.set() is True
-        turn.direct = False
+        writer.set()
         # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
         # without awaiting would otherwise be heard only when it has finished.
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now
-            while self._frames or self._sending:
-                await self._room
+            return True
+        return False
+
+    async def _until_sent(self) -> None:
+        while self._frames or self._sending:
+            await self._room
 
     async def close(self) -> None:
         """Have nothing left to do."""

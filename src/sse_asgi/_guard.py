@@ -71,11 +71,17 @@ class Guard:
             if self._leave is not None:
                 self._leave()
 
-    def admit(self) -> Callable[[], None] | None:
-        """Leave this response to one of ours; return how to abort its connection, or None if it is one too many."""
+    def admit(self) -> bool:
+        """Leave this response to one of ours; False if it is one too many."""
         self._watching = False
-        abort = _admit(self._outer, self._scope, self._receive)
-        return abort if abort is not None and self._enter() else None
+        return (self._outer is None or self._outer.admit()) and self._enter()
+
+    def abort(self) -> None:
+        """Abort the connection of this request, where the server lets us."""
+        if self._outer is None:
+            abort_of(self._scope, self._receive)()
+        else:
+            self._outer.abort()
 
     def _enter(self) -> bool:
         if self._terms.limit is None:
@@ -233,13 +239,19 @@ class ForeignStream:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def admit(scope: Scope, receive: Receive) -> Callable[[], None] | None:
-    """Begin one of our streams: return how to abort its connection, or None if it is one too many."""
-    return _admit(scope.get(KEY), scope, receive)
+def admit(scope: Scope) -> bool:
+    """Begin one of our streams; False if it is one too many."""
+    guard: Guard | None = scope.get(KEY)
+    return guard is None or guard.admit()
 
 
-def _admit(guard: Guard | None, scope: Scope, receive: Receive) -> Callable[[], None] | None:
-    return abort_of(scope, receive) if guard is None else guard.admit()
+def abort(scope: Scope, receive: Receive) -> None:
+    """Abort the connection of one of our streams, where the server lets us."""
+    guard: Guard | None = scope.get(KEY)
+    if guard is None:
+        abort_of(scope, receive)()
+    else:
+        guard.abort()
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """What a reader or a response can ask for, checked where it is asked for."""
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -41,6 +42,19 @@ class Terms(NamedTuple):
     max_lifetime: float | None
     cleanup_timeout: float
     on_error: Callable[[Exception], Any] | None
+
+    def silence_ends(self, last: float, *, started: bool) -> float:
+        """Return when something must be sent, where the last thing, or nothing yet, was sent at this time."""
+        if not started:
+            return last + self.start_timeout
+        return math.inf if self.ping_interval is None else last + self.ping_interval
+
+    def next_look(self, now: float, last: float, *, started: bool, sending: bool, pinged: bool) -> float:
+        """Return when there may be something to do: what is sent from now on moves that, and is not waited for."""
+        due = math.inf if self.send_timeout is None else (last if sending else now) + self.send_timeout
+        if sending or pinged or not started:
+            due = min(due, now + (self.ping_interval or math.inf))
+        return due if sending or pinged else min(due, self.silence_ends(last, started=started))
 
 
 def check_channels(names: Collection[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ A poll reads its subscription frame by frame as a stream does, so that events, i
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ._event import to_json
-from ._guard import admit
+from ._guard import abort, admit
 from ._limits import refusal
 from ._problem import problem
 from ._runtime import Alarm, Timer, checkpoint, new_wakeup, shared_timer, spawn
@@ -185,13 +185,13 @@ class PollResponse:
             head = Response(headers=self._headers)
             del head.headers["content-length"]  # which is known to those who read
             await head(scope, receive, send)
-        elif (abort := admit(scope, receive)) is None:
+        elif admit(scope):
+            await self._serve(scope, receive, send)
+        else:
             self._answer.say(refusal())
             await self._response(more=False)(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send, abort)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, abort: Callable[[], None]) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._timer, notice = shared_timer(), current_notice()
         notice.listen(self._on_shutdown)
         watcher = spawn(partial(self._watch_client, receive))
@@ -203,7 +203,7 @@ class PollResponse:
                 if not self._gone:
                     await response(scope, receive, send)
             if self._sending.cancelled_caught:
-                abort()
+                abort(scope, receive)
         finally:
             watcher.cancel()
             self._alarm.cancel()

@@ -1,11 +1,12 @@
 """Which subscriptions of this process read which channel: the one place where the backend and the readers meet."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
 
-from ._direct import current_turn
+from ._burst import PAUSE_SECONDS, current_burst
 from ._event import Entry, History
 from ._position import Position
 from ._presence import Presence
@@ -20,11 +21,12 @@ UNSUBSCRIBE_SECONDS = 5.0
 
 
 class _Channel:
-    """The readers of one channel, and whether the backend was told that there are any."""
+    """The readers of one channel, whether the backend was told that there are any, and when its last event was sent."""
 
-    __slots__ = ("lock", "readers", "subscribed")
+    __slots__ = ("delivered", "lock", "readers", "subscribed")
 
     def __init__(self) -> None:
+        self.delivered = 0.0
         self.readers: dict[Subscription, None] = {}
         self.subscribed = False
         self.lock = anyio.Lock(fast_acquire=True)
@@ -46,8 +48,7 @@ class Registry:
         self.presence = presence
         self.tally = Tally()
         self.recall: Callable[[Subscription], None] = lambda _: None
-        self._this_turn = current_turn()
-        self._last_turn = 0
+        self._burst = current_burst()
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -149,10 +150,17 @@ class Registry:
 
     def deliver(self, entry: Entry) -> None:
         """Offer one event to every reader of its channels, once, and move the position behind it."""
-        self._last_turn = self._this_turn.begin(self._last_turn)
-        for reader in self._readers(entry.channels):
-            reader.offer(entry)
-        self._this_turn.direct = False
+        channels = self._known(entry.channels)
+        began = time.monotonic()
+        at_once = all(began - channel.delivered > PAUSE_SECONDS for channel in channels)
+        self._burst.begin()
+        full = [reader for reader in _readers(channels) if not reader.offer(entry)]
+        self._burst.end(at_once=at_once or bool(full))
+        for reader in full:  # now without what it was only made to join
+            reader.press(entry)
+        ended = time.monotonic()
+        for channel in channels:
+            channel.delivered = ended
         if entry.position is not None:
             self._position = entry.position
 
@@ -162,7 +170,7 @@ class Registry:
 
     def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
         """Tell the readers of these channels that they lost events, or, without a reason, that they may have."""
-        for reader in self._readers(channels):
+        for reader in _readers(self._known(channels)):
             reader.lose(reason)
         self.presence.beat()
 
@@ -186,7 +194,7 @@ class Registry:
     async def close(self) -> None:
         """End every subscription and refuse new ones; whoever leaves later is no concern of the backend any more."""
         self._closed = True
-        for reader in self._readers(None):
+        for reader in _readers(self._known(None)):
             reader.end("shutdown")
         subscribed = [name for name, channel in self._channels.items() if channel.subscribed]
         for name in subscribed:
@@ -197,7 +205,7 @@ class Registry:
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:
         """Return the readers of a channel, or all, without the hub's own."""
-        readers = self._readers(None if channel is None else (channel,))
+        readers = _readers(self._known(None if channel is None else (channel,)))
         return [reader for reader in readers if reader.channels != (CONTROL,)]
 
     def stats(self) -> Stats:
@@ -214,9 +222,14 @@ class Registry:
             published=self.tally.published,
         )
 
-    def _readers(self, names: Iterable[str] | None) -> Iterable[Subscription]:
+    def _known(self, names: Iterable[str] | None) -> list[_Channel]:
+        """Return those of the channels that have readers, or had some just now."""
         channels = self._channels
-        found = [channels[name].readers for name in (channels if names is None else names) if name in channels]
-        if len(found) == 1:
-            return found[0]
-        return dict.fromkeys(reader for readers in found for reader in readers)
+        return [channels[name] for name in (channels if names is None else names) if name in channels]
+
+
+def _readers(channels: list[_Channel]) -> Iterable[Subscription]:
+    """Return who reads any of these channels, each once."""
+    if len(channels) == 1:
+        return channels[0].readers
+    return dict.fromkeys(reader for channel in channels for reader in channel.readers)

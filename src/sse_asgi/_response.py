@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from starlette.background import BackgroundTask
@@ -85,7 +86,7 @@ class EventSourceResponse(Response):
         self._feed = _feed(content)
         if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
             ping_interval = content.options.ping_interval
-        self._terms = Terms(
+        terms = Terms(
             greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
             ping_interval=check_seconds("ping_interval", ping_interval),
             start_timeout=max(0.0, start_timeout),
@@ -94,6 +95,7 @@ class EventSourceResponse(Response):
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
         )
+        self._terms = terms if on_error else _shared(terms)
         self._reconnect_after_end = reconnect_after_end
         self._connection: Connection | None = None
 
@@ -107,14 +109,11 @@ class EventSourceResponse(Response):
                 self.content.last_event_id = last_event_id
         elif scope["method"] == "GET" and last_event_id == END_ID and not self._reconnect_after_end:
             return self._answer(send, 204, [])
-        abort = admit(scope, receive)
-        if abort is None:
+        if not admit(scope):
             return self._answer(send, 200, self.raw_headers, refusal())
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
-        self._connection = Connection(
-            self._feed, self._terms, scope, receive, send, head=head, abort=abort, final_id=final_id
-        )
+        self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
         return self._connection.run(self.background)
 
     @property
@@ -134,6 +133,12 @@ class EventSourceResponse(Response):
     async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@lru_cache(maxsize=64)
+def _shared(terms: Terms) -> Terms:
+    """Return the first that were equal: an application has few different ones, and thousands of connections."""
+    return terms
 
 
 def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:

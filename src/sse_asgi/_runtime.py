@@ -6,7 +6,6 @@ than they give here (benchmarks/README.md); elsewhere, which today means trio, t
 
 import asyncio
 import heapq
-import itertools
 import math
 import time
 from collections.abc import Callable, Coroutine, Generator
@@ -48,8 +47,8 @@ async def checkpoint() -> None:
 class Signal(Protocol):
     """Whoever wants to know that there is something to do."""
 
-    def set(self) -> bool | None:
-        """Let it know; True if it took what there is, and waits until it is sent."""
+    def set(self) -> None:
+        """Let it know."""
 
 
 class Wakeup(Signal, Protocol):
@@ -253,12 +252,13 @@ class Alarm:
 
 
 class Timer:
-    """All the alarms of one event loop on one handle: a heap entry costs a tenth of a loop's own timer handle."""
+    """All the alarms of one event loop on one handle, those of the same moment in one list."""
 
     def __init__(self) -> None:
         """Start with no alarms."""
-        self._heap: list[tuple[float, int, Alarm]] = []
-        self._count = itertools.count()
+        self._alarms: dict[float, list[Alarm]] = {}
+        self._moments: list[float] = []
+        self._count = 0
         self._prune_at = PRUNE_ABOVE
         self._armed = math.inf
         self._handle: asyncio.TimerHandle | None = None
@@ -267,21 +267,32 @@ class Timer:
     def after(self, delay: float, callback: Callable[[], None]) -> Alarm:
         """Call back in so many seconds; the callback must not raise."""
         alarm = Alarm(callback)
+        self.owe(alarm, delay)
+        return alarm
+
+    def owe(self, alarm: Alarm, delay: float) -> None:
+        """Ring an alarm, one that rang before, perhaps, in so many seconds."""
         when = time.monotonic() + delay
         if delay >= COARSE:  # thousands of connections have theirs at as many moments: some at once cost less
             when = math.ceil(when / GRID) * GRID
-        if len(self._heap) >= self._prune_at:
+        if self._count >= self._prune_at:
             self._prune()
-        heapq.heappush(self._heap, (when, next(self._count), alarm))
+        self._count += 1
+        if when in self._alarms:
+            self._alarms[when].append(alarm)
+            return
+        self._alarms[when] = [alarm]
+        heapq.heappush(self._moments, when)
         if when < self._armed:
             self._arm(when)
-        return alarm
 
     def _prune(self) -> None:
-        """Let go of what was cancelled, whenever the heap has doubled since the last time."""
-        self._heap = [one for one in self._heap if one[2].owed]
-        heapq.heapify(self._heap)
-        self._prune_at = max(PRUNE_ABOVE, 2 * len(self._heap))
+        """Let go of what was cancelled, whenever there is twice as much as the last time."""
+        owed = {when: [alarm for alarm in alarms if alarm.owed] for when, alarms in self._alarms.items()}
+        self._alarms = {when: alarms for when, alarms in owed.items() if alarms}
+        self._moments = sorted(self._alarms)
+        self._count = sum(map(len, self._alarms.values()))
+        self._prune_at = max(PRUNE_ABOVE, 2 * self._count)
 
     def _arm(self, when: float) -> None:
         self._armed = when
@@ -306,10 +317,13 @@ class Timer:
     def _ring(self) -> None:
         self._armed = math.inf
         now = time.monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            heapq.heappop(self._heap)[2].ring()
-        if self._heap and self._heap[0][0] < self._armed:
-            self._arm(self._heap[0][0])
+        while self._moments and self._moments[0] <= now:
+            alarms = self._alarms.pop(heapq.heappop(self._moments))
+            self._count -= len(alarms)
+            for alarm in alarms:
+                alarm.ring()
+        if self._moments and self._moments[0] < self._armed:
+            self._arm(self._moments[0])
 
 
 _timer: anyio.lowlevel.RunVar[Timer] = anyio.lowlevel.RunVar("_timer")

@@ -183,13 +183,19 @@ class Subscription:
 
     # What the hub calls, in the publisher's own turn
 
-    def offer(self, entry: Entry) -> None:
-        """Hold one live event; never waits and never fails, whatever the reader does."""
-        if self.ended is not None:  # else one that reads slowly, and is never found empty, would go on for ever
-            return
-        if not self._buffer.append(entry):
+    def offer(self, entry: Entry) -> bool:
+        """Hold one live event; False if there is no room. It never waits and never fails, whatever the reader does."""
+        if self.ended is None:  # else one that reads slowly, and is never found empty, would go on for ever
+            if not self._buffer.append(entry):
+                return False
+            self._news.set()
+        return True
+
+    def press(self, entry: Entry) -> None:
+        """Do with one live event what the overflow rule says, if there is still no room."""
+        if not self.offer(entry):
             self._overflow(entry)
-        self._news.set()
+            self._news.set()
 
     def lose(self, reason: str | None) -> None:
         """Announce that live events were lost, if it is known that they were, then catch up from what is left."""
@@ -239,15 +245,19 @@ class Subscription:
         return self.take_plain() or self._join()
 
     def take_plain(self) -> bytes:
-        """Return the one frame that is pending, if it is the same for all readers; else no bytes."""
-        entries = self._buffer.entries
-        if len(entries) != 1 or self._ready or not (self._open and self._plain) or self._buffer.dropped:
+        """Return the frames that are pending, joined, if they are the same for all readers; else no bytes."""
+        buffer = self._buffer
+        entries = buffer.entries
+        if not entries or self._ready or not (self._open and self._plain) or buffer.dropped:
             return b""
-        entry = entries[0]
-        if entry.frame:
-            self._buffer.pop()
-            self._position = self._written = entry.position
-        return entry.frame
+        body = entries[0].frame
+        if len(entries) > 1:
+            frames = [entry.frame for entry in entries]
+            body = b"".join(frames) if all(frames) and buffer.size <= BODY_LIMIT else b""
+        if body:
+            self._position = self._written = entries[-1].position
+            buffer.clear()
+        return body
 
     def _join(self) -> bytes:
         frames: list[bytes] = []

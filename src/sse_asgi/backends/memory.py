@@ -137,7 +137,7 @@ class MemoryBackend(Backend):
         self._expire(now)
         if idempotency_key is not None and idempotency_key in self._published:
             return self._published[idempotency_key][1]
-        self._position = self._position._replace(sequence=self._position.sequence + 1)
+        self._position = Position(self._position.epoch, self._position.sequence + 1)
         entry = Entry(event, self._position if self._size else None, channels, key)
         if idempotency_key is not None:
             self._published[idempotency_key] = (now, entry.position)

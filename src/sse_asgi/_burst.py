@@ -1,0 +1,147 @@
+"""Events that follow each other without a pause: the first goes out at once, those behind it are joined.
+
+One body with ten events costs a reader little more than a body with one. Whoever is sent an event is noted while it is
+delivered; then it is sent to all of them without a task for each, where that is known to work (_direct.py).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import anyio.lowlevel
+from starlette.types import Send
+
+from ._direct import Failed, Suspended, Unsent
+from ._runtime import on_asyncio
+
+PAUSE_SECONDS = 0.001
+JOIN_SECONDS = 0.005
+
+
+class Carrier(Protocol):
+    """A connection, for which events wait."""
+
+    @property
+    def send(self) -> Send:
+        """Return what takes its messages."""
+
+    def begin(self, now: float) -> bytes:
+        """Begin to send what waits, at this time; no bytes if its own task does, or there is nothing."""
+
+    def carry_on(self, unsent: Unsent) -> None:
+        """Go on with a send in its own task."""
+
+
+class Burst:
+    """Whom events wait for, in one event loop.
+
+    Attributes:
+        gathering: Whether an event is being delivered: whoever is to send it is noted.
+    """
+
+    def __init__(self) -> None:
+        """Wait for the first one."""
+        self.gathering = False
+        self._loop = asyncio.get_running_loop() if on_asyncio() else None
+        self._waiting: dict[Carrier, None] = {}
+        self._lasts = self._goes_on = False
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """Begin to deliver an event."""
+        self.gathering = self._loop is not None
+
+    def note(self, carrier: Carrier) -> None:
+        """Have it send what it has when this event, or this burst, has been delivered."""
+        self._waiting[carrier] = None
+
+    def end(self, *, at_once: bool) -> None:
+        """End to deliver an event: send it at once, or wait for some milliseconds at most for those that follow."""
+        self.gathering = False
+        if at_once or self._loop is None:
+            self._send()
+            return
+        self._goes_on = True
+        if not self._lasts:
+            self._lasts = True
+            self._until = time.monotonic() + JOIN_SECONDS
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Wait for another turn of the event loop where there was an event in the last."""
+        if self._goes_on and self._loop is not None and time.monotonic() < self._until:
+            self._goes_on = False
+            self._loop.call_soon(self._look)
+        else:
+            self._lasts = False
+            self._send()
+
+    def _send(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            send_each(waiting)
+
+
+_burst: anyio.lowlevel.RunVar[Burst] = anyio.lowlevel.RunVar("_burst")
+
+
+def current_burst() -> Burst:
+    """Return the burst of the running event loop."""
+    burst = _burst.get(None)
+    if burst is None:
+        burst = Burst()
+        _burst.set(burst)
+    return burst
+
+
+def send_each(carriers: Iterable[Carrier]) -> None:
+    """Have carriers send what they have; a send that would wait is left to its carrier."""
+    left = iter(carriers)
+    while _Round(left).run():
+        pass
+
+
+class _Round:
+    """One coroutine that sends for one carrier after another, which costs less than one for each.
+
+    Where it has to wait, it is left to that carrier, and ends with this send.
+    """
+
+    __slots__ = ("_at", "_carriers", "_is_left")
+
+    def __init__(self, carriers: Iterator[Carrier]) -> None:
+        self._carriers = carriers
+        self._at: Carrier
+        self._is_left = False
+
+    def run(self) -> bool:
+        """Return whether it was left, so that another round has to serve the others."""
+        coroutine = self._send()
+        try:
+            waits_for = coroutine.send(None)
+        except StopIteration:
+            return False
+        self._is_left = True
+        self._at.carry_on(Suspended(coroutine, waits_for))
+        return True
+
+    async def _send(self) -> None:
+        now = time.monotonic()
+        body, message = b"", {}
+        for carrier in self._carriers:
+            pending = carrier.begin(now)
+            if not pending:
+                continue
+            if pending is not body:  # most have the same event, and none of these servers changes a message
+                body = pending
+                message = {"type": "http.response.body", "body": body, "more_body": True}
+            self._at = carrier
+            try:
+                await carrier.send(message)
+            except BaseException as error:  # raised in the carrier's task
+                if self._is_left:
+                    raise
+                carrier.carry_on(Failed(error))
+            if self._is_left:
+                return
