@@ -16,7 +16,7 @@ from suite.processes import prepare
 from suite.report import write
 
 QUESTIONS = ("fanout", "latency", "idle", "connects", "storm", "channels", "tokens", "encode", "slow", "growth")
-QUESTIONS += ("redis", "instructions")
+QUESTIONS += ("redis", "compress", "profile", "instructions")
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_asgi._abort import abort_of
+from sse_asgi._abort import abort
+from sse_asgi._runtime import shared_timer
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +70,7 @@ async def test_the_socket_of_a_client_that_does_not_read_is_closed(connect: Call
     for _, server in pairs:
         fill(server)
     for _, server in pairs[:2]:
-        abort_of(scope_of(server), receive)()
+        abort(scope_of(server), receive, shared_timer())
     await settle()
     assert [is_open(server) for _, server in pairs] == [False, False, True]
     pairs[0][1].close()
@@ -83,7 +84,7 @@ async def test_ports_may_be_strings(connect: Callable[[], Pair]) -> None:
     _, server = connect()
     fill(server)
     (host, port), (name, number) = server.getpeername(), server.getsockname()
-    abort_of(scope_of(server, client=(host, str(port)), server=(name, str(number))), receive)()
+    abort(scope_of(server, client=(host, str(port)), server=(name, str(number))), receive, shared_timer())
     await settle()
     assert not is_open(server)
 
@@ -91,7 +92,7 @@ async def test_ports_may_be_strings(connect: Callable[[], Pair]) -> None:
 async def test_a_client_that_reads_is_left_alone(connect: Callable[[], Pair]) -> None:
     """The address is what a proxy's header says, and may be somebody else's."""
     _, server = connect()
-    abort_of(scope_of(server), receive)()
+    abort(scope_of(server), receive, shared_timer())
     await settle()
     assert is_open(server)
 
@@ -101,21 +102,23 @@ async def test_what_cannot_be_aborted_is_not(connect: Callable[[], Pair], other:
     """Streams of HTTP/2 share their connection, and a Unix socket has no addresses."""
     _, server = connect()
     fill(server)
-    abort_of(scope_of(server, **other), receive)()
+    abort(scope_of(server, **other), receive, shared_timer())
     await settle()
     assert is_open(server)
 
 
 async def test_a_transport_that_can_be_reached_is_aborted() -> None:
     """The `receive` of uvicorn is a method of what has it."""
+    aborted: list[int] = []
 
     class Cycle:
-        transport = SimpleNamespace(abort=lambda: "aborted")
+        transport = SimpleNamespace(abort=lambda: aborted.append(1))
 
         async def receive(self) -> Any:
             """Be its method."""
 
-    assert abort_of({}, Cycle().receive)() == "aborted"
+    abort({}, Cycle().receive, shared_timer())
+    assert aborted == [1]
 
 
 async def test_where_descriptors_are_not_listed_nothing_happens(
@@ -125,6 +128,6 @@ async def test_where_descriptors_are_not_listed_nothing_happens(
     _, server = connect()
     fill(server)
     monkeypatch.setattr("sse_asgi._abort.DESCRIPTORS", "/nowhere")
-    abort_of(scope_of(server), receive)()
+    abort(scope_of(server), receive, shared_timer())
     await settle()
     assert is_open(server)

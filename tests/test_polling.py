@@ -554,7 +554,7 @@ async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.Monkey
     """After SEND_SECONDS, by aborting its connection."""
     aborted: list[int] = []
     monkeypatch.setattr(polling_module, "SEND_SECONDS", 0.01)
-    monkeypatch.setattr(polling_module, "abort", lambda *_: aborted.append(1))
+    monkeypatch.setattr(polling_module, "cut_off", lambda *_: aborted.append(1))
     async with mounted() as (hub, _):
         scope = {"type": "http", "method": "GET", "headers": []}
         response: Any = PollResponse(hub.subscribe("default"))

@@ -580,6 +580,25 @@ def test_another_event_loop_has_another_timer(backend: str) -> None:
     assert anyio.run(ask, backend=backend) is not anyio.run(ask, backend=backend)
 
 
+async def test_an_alarm_that_fails_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither of the same moment, nor of later ones."""
+    monkeypatch.setattr("sse_asgi._runtime.COARSE", 0.0)
+    timer, told, rung = Timer(), anyio.Event(), anyio.Event()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    timer.after(0.01, fail)
+    timer.after(0.01, told.set)
+    timer.after(0.3, rung.set)
+    with anyio.fail_after(5):
+        await told.wait()
+        await rung.wait()
+    assert [record.message for record in caplog.records] == ["a callback of the timer failed"]
+
+
 async def test_cancelled_alarms_are_let_go() -> None:
     """Of a storm of short streams, whose pings would be due much later, not more than as many again stay."""
     timer, rung = Timer(), anyio.Event()

@@ -9,14 +9,13 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from starlette.types import Receive, Scope
 
-from ._runtime import Timer, shared_timer
+from ._runtime import Timer
 
 Address = tuple[str, int]
 
@@ -31,30 +30,21 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _doomed: set[tuple[Address, Address]] = set()
 
 
-def abort_of(scope: Scope, receive: Receive) -> Callable[[], None]:
-    """Return what aborts the connection of this request: nothing where it cannot, or must not, be done."""
+def abort(scope: Scope, receive: Receive, timer: Timer) -> None:
+    """Abort the connection of this request, unless that cannot, or must not, be done."""
     transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
     if hasattr(transport, "abort"):  # uvicorn: the outermost `receive` is a method of the request, which has it
-        abort: Callable[[], None] = transport.abort
-        return abort
+        transport.abort()
+        return
     client, server = scope.get("client"), scope.get("server")
-    if not client or not server or not scope.get("http_version", "").startswith("1"):
-        return _nothing  # several streams share a connection of HTTP/2
-    return partial(_abort, shared_timer(), _address(client), _address(server))
+    # Several streams share a connection of HTTP/2.
+    if client and server and scope.get("http_version", "").startswith("1"):
+        _doomed.add((_address(client), _address(server)))  # the socket is found by its two ends, and others with it
+        timer.after(TOGETHER_SECONDS, _close_doomed)
 
 
 def _address(pair: Any) -> Address:
     return pair[0], int(pair[1] or 0)  # granian has the port as a str; of a Unix socket there is none
-
-
-def _nothing() -> None:
-    pass
-
-
-def _abort(timer: Timer, client: Address, server: Address) -> None:
-    """Find the socket by its two ends: those that are to be closed at about the same time at once."""
-    _doomed.add((client, server))
-    timer.after(TOGETHER_SECONDS, _close_doomed)
 
 
 def _close_doomed() -> None:

@@ -19,7 +19,7 @@ from ._burst import current_burst
 from ._direct import Unsent, may_be_direct, past_guards, send_now, watch
 from ._ending import last_words, run_background
 from ._feeds import Feed
-from ._guard import abort
+from ._guard import cut_off
 from ._options import Terms
 from ._runtime import Alarm, Child, Interrupt, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice
@@ -314,7 +314,7 @@ class Connection:
     def _cut(self) -> None:
         """Give up a client that does not read, and close its connection where the server lets us."""
         self._lose("slow")
-        abort(self._scope, self._receive)
+        cut_off(self._scope, self._receive, self._timer)
 
     # The end
 
@@ -350,7 +350,7 @@ class Connection:
             with anyio.move_on_after(FAREWELL_SECONDS) as limit:
                 await self._part()
             if limit.cancelled_caught:
-                abort(self._scope, self._receive)
+                cut_off(self._scope, self._receive, self._timer)
         await self._clean_up()
 
     async def _part(self) -> None:

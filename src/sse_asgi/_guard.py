@@ -10,15 +10,16 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._abort import RETURN_SECONDS, abort_of
+from ._abort import RETURN_SECONDS, abort
 from ._limits import ConnectionLimit, refusal
-from ._runtime import Alarm, new_interrupt, shared_timer, spawn
+from ._runtime import Alarm, Timer, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
 
 logger = logging.getLogger("sse_asgi")
@@ -76,12 +77,12 @@ class Guard:
         self._watching = False
         return (self._outer is None or self._outer.admit()) and self._enter()
 
-    def abort(self) -> None:
+    def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, where the server lets us."""
         if self._outer is None:
-            abort_of(self._scope, self._receive)()
+            abort(self._scope, self._receive, timer)
         else:
-            self._outer.abort()
+            self._outer.cut_off(timer)
 
     def _enter(self) -> bool:
         if self._terms.limit is None:
@@ -101,8 +102,8 @@ class Guard:
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
-        abort = abort_of(self._scope, self._receive)
-        self._stream = stream = ForeignStream(self._terms, self._send, abort, self._interrupt.cancel)
+        cut_off = partial(abort, self._scope, self._receive, shared_timer())
+        self._stream = stream = ForeignStream(self._terms, self._send, cut_off, self._interrupt.cancel)
         await (stream.begin(head) if self._enter() else stream.refuse(head))
 
 
@@ -110,11 +111,11 @@ class ForeignStream:
     """An event stream that is not ours."""
 
     def __init__(
-        self, terms: GuardTerms, send: Send, abort: Callable[[], None], stop_application: Callable[[], None]
+        self, terms: GuardTerms, send: Send, cut_off: Callable[[], None], stop_application: Callable[[], None]
     ) -> None:
         """Be ready for the head."""
         self._send = send
-        self._abort = abort
+        self._cut_off = cut_off
         self._stop_application = stop_application
         self._timer = shared_timer()
         self._alarm = Alarm()
@@ -228,7 +229,7 @@ class ForeignStream:
                 await self._send_body(body, more=False)
         if limit.cancelled_caught:
             self._finish()
-            self._abort()
+            self._cut_off()
             with anyio.move_on_after(RETURN_SECONDS):
                 await self._lock.acquire()  # the send may return by itself
                 self._lock.release()
@@ -245,13 +246,13 @@ def admit(scope: Scope) -> bool:
     return guard is None or guard.admit()
 
 
-def abort(scope: Scope, receive: Receive) -> None:
+def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
     """Abort the connection of one of our streams, where the server lets us."""
     guard: Guard | None = scope.get(KEY)
     if guard is None:
-        abort_of(scope, receive)()
+        abort(scope, receive, timer)
     else:
-        guard.abort()
+        guard.cut_off(timer)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

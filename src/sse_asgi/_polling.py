@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ._event import to_json
-from ._guard import abort, admit
+from ._guard import admit, cut_off
 from ._limits import refusal
 from ._problem import problem
 from ._runtime import Alarm, Timer, checkpoint, new_wakeup, shared_timer, spawn
@@ -203,7 +203,7 @@ class PollResponse:
                 if not self._gone:
                     await response(scope, receive, send)
             if self._sending.cancelled_caught:
-                abort(scope, receive)
+                cut_off(scope, receive, self._timer)
         finally:
             watcher.cancel()
             self._alarm.cancel()
