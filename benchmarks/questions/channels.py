@@ -8,15 +8,15 @@ from suite.duel import Values, duel
 from suite.processes import Server
 
 NAMES = ("raw", "ours", "litestar", "better_sse", "nchan")
-GENEROUS = 200e-6
+PACE = {"all": 60e-6, "one": 200e-6, "many": 200e-6}  # seconds for each delivery
 
 
-def turn(server: Server, events: int, channels: int) -> Callable[[], Values]:
+def turn(server: Server, events: int, channels: int, pace: float) -> Callable[[], Values]:
     """Return a function that publishes so many events at the pace of one reader after the other."""
     readers = server.load.streams // channels
 
     def take() -> Values:
-        cost = server.spent(events, gap=GENEROUS * readers, channels=channels, readers=readers)
+        cost = server.spent(events, gap=pace * readers, channels=channels, readers=readers)
         return {"us": cost / events / readers * 1e6}
 
     return take
@@ -33,7 +33,8 @@ def run(setting: Setting) -> Answer:
         for server in servers:
             kind = server.contender.title
             server.load.open(1 if kind == "one" else many, "/?channel=%d" if kind == "many" else "/?channel=0")
-            turns[server.name] = turn(server, 3 if kind == "all" else events, many if kind == "many" else 1)
+            count, channels = 3 if kind == "all" else events, many if kind == "many" else 1
+            turns[server.name] = turn(server, count, channels, PACE[kind])
         rounds = answer.rounds["channels"] = duel("channels", setting.rounds, turns)
     answer.say(
         f"CPU of the server for each delivery, publishing included: {many:,} channels with a reader each, "

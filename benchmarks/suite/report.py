@@ -30,8 +30,9 @@ def conditions() -> dict[str, str]:
     found["Node"] = run("node", "--version").strip().removeprefix("v")
     found["nchan"] = run("dpkg-query", "--showformat=${Version}", "--show", "libnginx-mod-nchan")
     found["Redis"] = re.findall(r"v=(\S+)", run("redis-server", "--version"))[0]
-    commit = run("git", "describe", "--always", "--dirty", "--exclude=*", cwd=ROOT).strip()
-    return {"sse_asgi": commit, "Python": platform.python_version(), **dict(sorted(found.items()))}
+    commit = run("git", "log", "-1", "--format=%h", "--", "src", cwd=ROOT).strip()
+    changed = "-dirty" if run("git", "status", "--porcelain", "src", cwd=ROOT) else ""
+    return {"sse_asgi": commit + changed, "Python": platform.python_version(), **dict(sorted(found.items()))}
 
 
 def write(answer: Answer, setting: Setting, command: str) -> None:
