@@ -252,6 +252,23 @@ async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> No
         assert server.busy == 0
 
 
+async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its client has gone there is nothing left to stop."""
+    monkeypatch.setattr("sse_asgi._connection.RETURN_SECONDS", 0.01)
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        server.gone.set()
+        await asyncio.sleep(0)
+        free.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        await asyncio.sleep(0.05)
+    assert server.data() == ["x"]
+
+
 async def test_a_stalled_client_is_cut_off() -> None:
     """`send_timeout` counts from when the publisher began the send."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub, send_timeout=0.05)) as server:
@@ -278,6 +295,37 @@ async def test_work_for_a_reader_is_done_in_its_own_task() -> None:
         await plain.has("x", "y")
         assert transformed.last(2) == [False, False]
         assert plain.last(2) == [True, False]
+
+
+async def test_a_ping_is_sent_without_waking_the_connection() -> None:
+    """By the clock, to a subscription and to an iterable alike."""
+
+    async def nothing() -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.Event().wait()
+
+    async with Hub() as hub:
+        for app in (EventSourceApp(hub, ping_interval=0.01), EventSourceResponse(nothing(), ping_interval=0.01)):
+            async with Server().serve(app) as server:
+                before = len(server.bodies)
+                with anyio.fail_after(5):
+                    while len(server.bodies) < before + 3:
+                        await anyio.sleep(0.001)
+                assert server.tasks[before:] == [None] * (len(server.tasks) - before)
+
+
+async def test_a_ping_that_fails_ends_its_stream() -> None:
+    """In the connection's own task."""
+
+    def fail() -> None:
+        raise OSError
+
+    async with Hub() as hub, Server().serve(EventSourceApp(hub, ping_interval=0.01)) as server:
+        server.waits = fail
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        assert hub.subscriptions() == []
 
 
 # Through what it goes

@@ -10,9 +10,9 @@ import anyio
 import pytest
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceResponse, Hub, HubClosedError, MemoryBackend, ServerSentEvent
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, MemoryBackend, ServerSentEvent
 from sse_asgi import _connection as connection_module
 from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
@@ -967,7 +967,8 @@ async def test_a_ping_during_a_replay_moves_no_id() -> None:
             assert (await stream.next_event()).data == "2"
 
 
-async def test_a_client_that_does_not_read_is_cut_off() -> None:
+@pytest.mark.parametrize("guards", [0, 1, 2])
+async def test_a_client_that_does_not_read_is_cut_off(guards: int) -> None:
     """After send_timeout, by aborting its transport where the server shows it; no event is sent to it again."""
     aborted = anyio.Event()
     log = []
@@ -992,7 +993,10 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
             log.append("closed")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await EventSourceResponse(flood(), send_timeout=0.05)(scope, Cycle(receive).receive, send)
+        guarded: ASGIApp = EventSourceResponse(flood(), send_timeout=0.05)
+        for _ in range(guards):
+            guarded = EventSourceMiddleware(guarded)
+        await guarded(scope, Cycle(receive).receive, send)
 
     async with EventStreamClient(app).stream("/") as stream:
         stream.stall()

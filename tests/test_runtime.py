@@ -16,9 +16,11 @@ import pytest
 
 from sse_asgi._runtime import (
     Alarm,
+    Interrupt,
     Timer,
     Wakeup,
     checkpoint,
+    current_task,
     new_interrupt,
     new_wakeup,
     on_asyncio,
@@ -281,11 +283,12 @@ async def test_one_cancellation_lets_cleanup_await_on_asyncio() -> None:
 
 async def test_an_interrupt_breaks_off_its_block() -> None:
     """The block ends quietly where it waits, and what follows can await."""
-    interrupt = new_interrupt()
+    interrupts: list[Interrupt] = []
     reached: list[str] = []
 
     async def work() -> None:
-        with interrupt:
+        interrupts.append(new_interrupt(current_task()))
+        with interrupts[0]:
             await anyio.sleep_forever()
             reached.append("the end of the block")
         await checkpoint()
@@ -294,13 +297,13 @@ async def test_an_interrupt_breaks_off_its_block() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         await anyio.wait_all_tasks_blocked()
-        interrupt.cancel()
+        interrupts[0].cancel()
     assert reached == ["after the block"]
 
 
 async def test_a_block_that_is_not_interrupted_ends_as_any_other() -> None:
     """Its result and its awaits are its own, and cancelling afterwards does nothing."""
-    interrupt = new_interrupt()
+    interrupt = new_interrupt(current_task())
     with interrupt:
         await checkpoint()
     interrupt.cancel()
@@ -309,11 +312,12 @@ async def test_a_block_that_is_not_interrupted_ends_as_any_other() -> None:
 
 async def test_an_interrupt_breaks_off_once() -> None:
     """Cancelling again while the block unwinds, or later, cancels nothing more."""
-    interrupt = new_interrupt()
+    interrupts: list[Interrupt] = []
     reached: list[str] = []
 
     async def work() -> None:
-        with interrupt:
+        interrupts.append(new_interrupt(current_task()))
+        with interrupts[0]:
             await anyio.sleep_forever()
         await checkpoint()
         reached.append("after the block")
@@ -321,21 +325,22 @@ async def test_an_interrupt_breaks_off_once() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         await anyio.wait_all_tasks_blocked()
-        interrupt.cancel()
-        interrupt.cancel()
+        interrupts[0].cancel()
+        interrupts[0].cancel()
         await anyio.wait_all_tasks_blocked()
-        interrupt.cancel()
+        interrupts[0].cancel()
     assert reached == ["after the block"]
 
 
 async def test_an_exception_comes_through_an_interrupt() -> None:
     """What the block raises while it is broken off is raised, and what follows can await."""
-    interrupt = new_interrupt()
+    interrupts: list[Interrupt] = []
     caught: list[str] = []
 
     async def work() -> None:
         try:
-            with interrupt:
+            interrupts.append(new_interrupt(current_task()))
+            with interrupts[0]:
                 try:
                     await anyio.sleep_forever()
                 finally:
@@ -348,18 +353,19 @@ async def test_an_exception_comes_through_an_interrupt() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         await anyio.wait_all_tasks_blocked()
-        interrupt.cancel()
+        interrupts[0].cancel()
     assert caught == ["in the block"]
 
 
 @pytest.mark.parametrize("interrupt_first", [True, False])
 async def test_an_outer_cancellation_gets_through_an_interrupt(*, interrupt_first: bool) -> None:
     """Where the task itself is cancelled in the same moment, it does not get past the block."""
-    interrupt = new_interrupt()
+    interrupts: list[Interrupt] = []
     reached: list[str] = []
 
     async def work() -> None:
-        with interrupt:
+        interrupts.append(new_interrupt(current_task()))
+        with interrupts[0]:
             await anyio.sleep_forever()
         await checkpoint()
         reached.append("after the block")
@@ -367,7 +373,7 @@ async def test_an_outer_cancellation_gets_through_an_interrupt(*, interrupt_firs
     async with anyio.create_task_group() as group:
         group.start_soon(work)
         await anyio.wait_all_tasks_blocked()
-        for cancel in (interrupt.cancel, group.cancel_scope.cancel)[:: 1 if interrupt_first else -1]:
+        for cancel in (interrupts[0].cancel, group.cancel_scope.cancel)[:: 1 if interrupt_first else -1]:
             cancel()
     assert reached == []
 
@@ -376,15 +382,16 @@ async def test_an_outer_cancellation_gets_through_an_interrupt(*, interrupt_firs
 @pytest.mark.parametrize("interrupt_first", [True, False])
 async def test_a_plain_cancellation_gets_through_an_interrupt(*, interrupt_first: bool) -> None:
     """On asyncio a task that is cancelled together with its interrupt ends as cancelled."""
-    interrupt = new_interrupt()
+    interrupts: list[Interrupt] = []
 
     async def work() -> None:
-        with interrupt:
+        interrupts.append(new_interrupt(current_task()))
+        with interrupts[0]:
             await anyio.sleep_forever()
 
     task = asyncio.get_running_loop().create_task(work())
     await anyio.wait_all_tasks_blocked()
-    cancels: list[Callable[[], object]] = [interrupt.cancel, task.cancel]
+    cancels: list[Callable[[], object]] = [interrupts[0].cancel, task.cancel]
     for cancel in cancels if interrupt_first else reversed(cancels):
         cancel()
     await asyncio.wait([task])

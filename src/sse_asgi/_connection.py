@@ -21,7 +21,7 @@ from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._guard import cut_off
 from ._options import Terms
-from ._runtime import Alarm, Child, Interrupt, checkpoint, new_interrupt, new_wakeup, shared_timer, spawn
+from ._runtime import Alarm, Child, Interrupt, checkpoint, current_task, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice
 from ._subscription import PING
 
@@ -64,6 +64,7 @@ class Connection:
         "_scope",
         "_sending",
         "_stopping",
+        "_task",
         "_terms",
         "_timer",
         "_unsent",
@@ -76,15 +77,7 @@ class Connection:
     )
 
     def __init__(
-        self,
-        feed: Feed,
-        terms: Terms,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        head: Message,
-        final_id: bool,
+        self, feed: Feed, terms: Terms, scope: Scope, receive: Receive, send: Send, *, head: Message, final_id: bool
     ) -> None:
         """Prepare; nothing is sent, and the content is not touched."""
         self.started = self.rests = False
@@ -96,6 +89,7 @@ class Connection:
         self.send = past_guards(send)
         self._wakeup = new_wakeup()
         self._notice = current_notice()
+        self._task = current_task()
         self._interrupt: Interrupt | None = None
         self._child: Child | None = None
         self._stopping = self._gone = self._sending = self._ping_due = False
@@ -144,45 +138,44 @@ class Connection:
 
     async def _write(self) -> bool:
         """Send what is there, and return whether to go on; whoever changes what is looked at here sets the wake-up."""
-        with new_interrupt() as self._interrupt:
-            await self._send_pending()
+        feed = self._feed
+        with new_interrupt(self._task) as self._interrupt:
+            if self._unsent is not None:
+                await self._unsent
+                self._unsent, self._sending = None, False
+            while not self._gone:
+                body = feed.take()
+                if body and self.started:  # the same as in _emit, without a coroutine for each event
+                    self._begin_send()
+                    await self.send({"type": "http.response.body", "body": body, "more_body": True})
+                    self._sending = False
+                elif body or (self._ping_due and not (self.reason or feed.ended or self.error)):
+                    await self._emit(body or (feed.ping() if self.started else b""))
+                else:
+                    break
+                if len(body) > CHECKPOINT_BYTES:
+                    await checkpoint()
+                if self.reason and time.monotonic() >= self._drained:
+                    break
         self._interrupt = None
-        if self._has_ended():
-            self._end(self._feed.ended or "error")
-        elif self._feed.hungry:
+        if self.reason or feed.ended or self.error:
+            self._end(feed.ended or "error")
+        elif feed.hungry:
             self._fetch()
         return self.reason is None
 
-    async def _send_pending(self) -> None:
-        if self._unsent is not None:
-            await self._unsent
-            self._unsent = None
-            self._sending = False
-        while not self._gone:
-            body = self._feed.take()
-            if not body and (self._has_ended() or not self._ping_due):
-                return
-            await self._emit(body or (self._feed.ping() if self.started else b""))
-            if len(body) > CHECKPOINT_BYTES:
-                await checkpoint()
-            if self.reason and time.monotonic() >= self._drained:
-                return
-
-    def _has_ended(self) -> bool:
-        return bool(self.reason or self._feed.ended or self.error)
-
     def set(self) -> None:
         """Hear that the feed has news."""
-        if self._burst.gathering:
-            self._burst.note(self)
+        burst = self._burst
+        if burst.gathering if self._direct else burst.holding:
+            burst.note(self)
         else:
             self._wakeup.set()
 
     def begin(self, now: float) -> bytes:
         """Take what is to be sent by whoever asks, if the writer rests and need not do it itself."""
         if self.rests and (body := self._feed.take_plain()):
-            self._ping_due = False
-            self._last = now
+            self._ping_due, self._last = False, now
             return body
         self._wakeup.set()
         return b""
@@ -199,8 +192,7 @@ class Connection:
     def carry_on(self, unsent: Unsent) -> None:
         """Have the writer go on with a send."""
         self._unsent = unsent
-        self._sending = True
-        self.rests = False
+        self._sending, self.rests = True, False
         self._wakeup.set()
 
     async def _join(self) -> None:
@@ -216,11 +208,13 @@ class Connection:
         if self._child is None and self.reason is None:
             self._child = spawn(self._run_feed, self._feed_done)
 
+    def _begin_send(self) -> None:
+        self._sending, self._ping_due = True, False
+        self._last = time.monotonic()
+
     async def _emit(self, body: bytes) -> None:
         """Send one body, behind the head and the greeting when it is the first."""
-        self._sending = True
-        self._ping_due = False
-        self._last = time.monotonic()
+        self._begin_send()
         if not self.started:
             self.started = True
             assert self._head is not None
@@ -274,7 +268,7 @@ class Connection:
             return
         if not self._sending and now >= self._terms.silence_ends(self._last, started=self.started):
             if self.rests:
-                self.send_now(self._feed.ping())
+                self.send_now(self._feed.take_plain() or self._feed.ping())
             else:
                 self._ping_due = True
                 self._wakeup.set()

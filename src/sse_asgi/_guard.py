@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS, abort
 from ._limits import ConnectionLimit, refusal
-from ._runtime import Alarm, Timer, new_interrupt, shared_timer, spawn
+from ._runtime import Alarm, Timer, current_task, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
 
 logger = logging.getLogger("sse_asgi")
@@ -61,7 +61,7 @@ class Guard:
         """Serve the request."""
         self._outer: Guard | None = self._scope.get(KEY)
         self._scope[KEY] = self
-        self._interrupt = new_interrupt()
+        self._interrupt = new_interrupt(current_task())
         try:
             with self._interrupt:
                 await app(self._scope, self._receive, self.send)

@@ -181,9 +181,14 @@ class Interrupt(Protocol):
         """Break the block off; must not be called from inside it."""
 
 
-def new_interrupt() -> Interrupt:
-    """Make the interrupt of the running event loop."""
-    return _TaskInterrupt() if on_asyncio() else anyio.CancelScope()
+def current_task() -> asyncio.Task[Any] | None:
+    """Return the task that runs, on asyncio."""
+    return asyncio.current_task() if on_asyncio() else None
+
+
+def new_interrupt(task: asyncio.Task[Any] | None) -> Interrupt:
+    """Make an interrupt for this task, the current one, which who knows need not look up."""
+    return anyio.CancelScope() if task is None else _TaskInterrupt(task)
 
 
 class _TaskInterrupt:
@@ -191,13 +196,12 @@ class _TaskInterrupt:
 
     __slots__ = ("_called", "_cancelling", "_task")
 
-    def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = None
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task: asyncio.Task[Any] | None = task
         self._called = False
+        self._cancelling = task.cancelling()
 
     def __enter__(self) -> Self:
-        task = self._task = asyncio.current_task()
-        self._cancelling = 0 if task is None else task.cancelling()
         return self
 
     def __exit__(
