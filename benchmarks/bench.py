@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="how many rounds count (15, or 3 where it is quick)")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that everything works")
     parser.add_argument("--only", default="", help=f"contenders, with commas between: {', '.join(BY_NAME)}")
+    parser.add_argument("--points", default="", help="of fanout, with commas between: 1000 readers, bursts of 10, ...")
     parser.add_argument("--before", help="a commit whose library is to compete too")
     asked = parser.parse_args()
     unknown = {*asked.questions, *filter(None, asked.only.split(","))} - {*QUESTIONS, *BY_NAME}
@@ -33,7 +34,8 @@ def main() -> None:
     prepare()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the servers end too
     rounds = asked.rounds or (3 if asked.quick else 15)
-    setting = Setting(rounds, asked.quick, tuple(filter(None, asked.only.split(","))), asked.before)
+    only, points = (tuple(filter(None, map(str.strip, text.split(",")))) for text in (asked.only, asked.points))
+    setting = Setting(rounds, asked.quick, only, points, asked.before)
     for question in asked.questions or QUESTIONS:
         answer = importlib.import_module(f"questions.{question}").run(setting)
         write(answer, setting, shlex.join(["./scripts/bench", *sys.argv[1:]]))

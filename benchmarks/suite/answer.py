@@ -20,12 +20,14 @@ class Setting:
         rounds: How many rounds count.
         quick: Whether small numbers will do, to see that everything works.
         only: The contenders to compare, or none for all that suit.
+        points: The points of fanout to measure, or none for all.
         before: A commit whose library also competes.
     """
 
     rounds: int = 15
     quick: bool = False
     only: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
     before: str | None = None
 
     def contenders(self, names: Iterable[str]) -> list[Contender]:
