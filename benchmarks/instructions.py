@@ -55,6 +55,14 @@ async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
         await _publish(count, app, lambda text: hub.publish("default", text))
 
 
+def deliver_directly(count: int) -> None:
+    """As to uvicorn, whose `send` may be called in any task; __main__ stands for it."""
+    from sse_asgi import _direct
+
+    _direct.SERVERS.add(__name__)
+    deliver(count)
+
+
 def deliver_same(count: int) -> None:
     deliver(count, transform=lambda event, _: event)
 
@@ -74,10 +82,8 @@ def deliver_raw(count: int) -> None:
 
 
 async def _publish(count: int, app: Any, publish: Callable[[str], Any]) -> None:
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    tasks = [asyncio.create_task(app(_scope(), receive, _send)) for _ in range(READERS)]
+    server = _Server()
+    tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
     await asyncio.sleep(0.1)
     for number in range(count):
         await publish(f"{number:099}")
@@ -111,11 +117,17 @@ async def _request(count: int, *, guarded: bool) -> None:
         return {"type": "http.request"}
 
     for _ in range(count):
-        await app(_scope(), receive, _send)
+        await app(_scope(), receive, _Server().send)
 
 
-async def _send(_: Any) -> None:
-    pass
+class _Server:
+    """Takes everything at once; no client goes."""
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(self, _: Any) -> None:
+        pass
 
 
 def _scope() -> dict[str, Any]:
@@ -134,6 +146,7 @@ WORK = {
     "event": Work(encode, (1000, 3000)),
     "delivery, raw ASGI": Work(deliver_raw, (30, 90), READERS),
     "delivery": Work(deliver, (30, 90), READERS),
+    "delivery, sent by the publisher": Work(deliver_directly, (30, 90), READERS),
     "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
     "delivery with a transform that returns the event": Work(deliver_same, (30, 90), READERS),
     "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),

@@ -172,17 +172,42 @@ async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytes
 
 @pytest.mark.parametrize("bound", [{"buffer_size": 1}, {"buffer_bytes": 20}])
 @pytest.mark.parametrize("overflow", ["drop_oldest", "close"])
+@pytest.mark.parametrize("reads", ["plainly", "with a transform", "through another server"])
 async def test_nothing_overflows_because_it_is_held(
-    overflow: Any, bound: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    reads: str, overflow: Any, bound: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has no room beside what is to be joined has it sent."""
+    """What has no room beside what is to be joined has it sent; what others cannot send is not held."""
     monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    if reads == "through another server":
+        monkeypatch.setattr("sse_asgi._direct.SERVERS", set())
     options: dict[str, Any] = {"overflow": overflow, **bound}
+    if reads == "with a transform":
+        options["transform"] = lambda event, _: event
     async with Hub() as hub, Server().serve(EventSourceApp(hub, **options)) as server:
         for number in range(10):
             await hub.publish("default", number)
+            await asyncio.sleep(0)
         await server.has(*map(str, range(10)))
         assert hub.stats().drops == 0
+
+
+async def test_a_reader_that_is_full_has_no_other_sent_single_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what it was made to wait with goes out."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._burst.JOIN_SECONDS", 1.0)
+    stalled = Server()
+    async with (
+        Hub() as hub,
+        Server().serve(EventSourceApp(hub)) as server,
+        stalled.serve(EventSourceApp(hub, overflow="drop_oldest", buffer_size=2)),
+    ):
+        stalled.waits = asyncio.Event().wait
+        before = len(server.bodies)
+        for number in range(10):
+            await hub.publish("default", number)
+        await server.has(*map(str, range(10)))
+        assert len(server.bodies) == before + 2
+        assert hub.stats().buffered_events == 2
 
 
 async def test_an_event_may_be_sent_at_once_again() -> None:

@@ -38,31 +38,28 @@ class Burst:
 
     Attributes:
         gathering: Whether an event is being delivered: whoever can send it without a task of its own is noted.
-        holding: Whether it is to be joined with others: whoever is to send it is noted.
     """
 
     def __init__(self) -> None:
         """Wait for the first one."""
-        self.gathering = self.holding = False
+        self.gathering = False
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
         self._waiting: dict[Carrier, None] = {}
         self._lasts = self._goes_on = False
         self._until = 0.0
 
-    def begin(self, *, at_once: bool) -> None:
-        """Begin to deliver an event, which is sent at once, or waits a few milliseconds for those that follow."""
+    def begin(self) -> None:
+        """Begin to deliver an event."""
         self.gathering = self._loop is not None
-        self.holding = self.gathering and not at_once
 
     def note(self, carrier: Carrier) -> None:
         """Have it send what it has when this event, or this burst, has been delivered."""
         self._waiting[carrier] = None
 
-    def end(self, *, hurry: bool) -> None:
-        """End to deliver an event; in a hurry it is sent at once in any case."""
-        holding = self.holding and not hurry
-        self.gathering = self.holding = False
-        if not holding or self._loop is None:
+    def end(self, *, at_once: bool) -> None:
+        """End to deliver an event: send it at once, or wait some milliseconds at most for those that follow."""
+        self.gathering = False
+        if at_once or self._loop is None:
             self._send()
             return
         self._goes_on = True

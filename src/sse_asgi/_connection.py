@@ -165,12 +165,20 @@ class Connection:
         return self.reason is None
 
     def set(self) -> None:
-        """Hear that the feed has news."""
-        burst = self._burst
-        if burst.gathering if self._direct else burst.holding:
-            burst.note(self)
+        """Wake the writer."""
+        self._wakeup.set()
+
+    def note(self) -> None:
+        """Hear of an event that others may send, and join with those that follow."""
+        if self._direct and self._burst.gathering:
+            self._burst.note(self)
         else:
             self._wakeup.set()
+
+    def flush(self) -> None:
+        """Send what waits for others, if that needs no waiting."""
+        if body := self.begin(time.monotonic()):
+            self.send_now(body)
 
     def begin(self, now: float) -> bytes:
         """Take what is to be sent by whoever asks, if the writer rests and need not do it itself."""

@@ -152,10 +152,10 @@ class Registry:
         """Offer one event to every reader of its channels, once, and move the position behind it."""
         channels = self._known(entry.channels)
         began = time.monotonic()
-        self._burst.begin(at_once=all(began - channel.delivered > PAUSE_SECONDS for channel in channels))
+        self._burst.begin()
         full = [reader for reader in _readers(channels) if not reader.offer(entry)]
-        self._burst.end(hurry=bool(full))
-        for reader in full:  # now without what it was only made to join
+        self._burst.end(at_once=all(began - channel.delivered > PAUSE_SECONDS for channel in channels))
+        for reader in full:
             reader.press(entry)
         ended = time.monotonic()
         for channel in channels:

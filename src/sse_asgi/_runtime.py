@@ -51,6 +51,12 @@ class Signal(Protocol):
     def set(self) -> None:
         """Let it know."""
 
+    def note(self) -> None:
+        """Let it know of something that may be joined with what follows."""
+
+    def flush(self) -> None:
+        """Have it take now what it let wait for others, if it can."""
+
 
 class Wakeup(Signal, Protocol):
     """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned.
@@ -87,6 +93,12 @@ class _FutureWakeup:
         else:
             future.set_result(None)
 
+    def note(self) -> None:
+        self.set()
+
+    def flush(self) -> None:
+        self.set()
+
     def __await__(self) -> Generator[Any, Any, None]:
         if not self._set:
             self._future = self._loop.create_future()
@@ -105,6 +117,12 @@ class _EventWakeup:
 
     def set(self) -> None:
         self._event.set()
+
+    def note(self) -> None:
+        self.set()
+
+    def flush(self) -> None:
+        self.set()
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from self._event.wait().__await__()

@@ -185,14 +185,19 @@ class Subscription:
 
     def offer(self, entry: Entry) -> bool:
         """Hold one live event; False if there is no room. It never waits and never fails, whatever the reader does."""
-        if self.ended is None:  # else one that reads slowly, and is never found empty, would go on for ever
-            if not self._buffer.append(entry):
-                return False
+        if self.ended is not None:  # else one that reads slowly, and is never found empty, would go on for ever
+            return True
+        if not self._buffer.append(entry):
+            return False
+        if self._plain and entry.frame:
+            self._news.note()
+        else:
             self._news.set()
         return True
 
     def press(self, entry: Entry) -> None:
-        """Do with one live event what the overflow rule says, if there is still no room."""
+        """Have what only waits for others sent; if there is still no room, do what the overflow rule says."""
+        self._news.flush()
         if not self.offer(entry):
             self._overflow(entry)
             self._news.set()
