@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +81,37 @@ def deliver_raw(count: int) -> None:
     asyncio.run(_publish(count, raw.serve, lambda text: raw.publish("default", text)))
 
 
+def stream_tokens(count: int) -> None:
+    """As under uvicorn, see above."""
+    from sse_asgi import EventSourceResponse, _direct
+
+    _direct.SERVERS.add(__name__)
+    asyncio.run(_stream(count, lambda tokens: EventSourceResponse(tokens)))
+
+
+def stream_tokens_raw(count: int) -> None:
+    def app(tokens: AsyncIterator[str]) -> Any:
+        async def stream(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            async for token in tokens:
+                await send({"type": "http.response.body", "body": f"data: {token}\n\n".encode(), "more_body": True})
+            await send({"type": "http.response.body"})
+
+        return stream
+
+    asyncio.run(_stream(count, app))
+
+
+async def _stream(count: int, app: Callable[[AsyncIterator[str]], Any]) -> None:
+    async def tokens() -> AsyncIterator[str]:
+        for number in range(count):
+            await asyncio.sleep(0)
+            yield f"{number:29}"
+
+    server = _Server()
+    await asyncio.gather(*(app(tokens())(_scope(), server.receive, server.send) for _ in range(READERS)))
+
+
 async def _publish(count: int, app: Any, publish: Callable[[str], Any]) -> None:
     server = _Server()
     tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
@@ -150,6 +181,8 @@ WORK = {
     "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
     "delivery with a transform that returns the event": Work(deliver_same, (30, 90), READERS),
     "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),
+    "token, raw ASGI": Work(stream_tokens_raw, (30, 90), READERS),
+    "token": Work(stream_tokens, (30, 90), READERS),
     "request": Work(request, (200, 600)),
     "request with the middleware": Work(lambda count: request(count, guarded=True), (200, 600)),
 }

@@ -6,13 +6,12 @@ delivered; then it is sent to all of them without a task for each, where that is
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import anyio.lowlevel
 from starlette.types import Send
 
-from ._direct import Failed, Suspended, Unsent
+from ._direct import Sender, Unsent
 from ._runtime import on_asyncio
 
 PAUSE_SECONDS = 0.001
@@ -38,11 +37,13 @@ class Burst:
 
     Attributes:
         gathering: Whether an event is being delivered: whoever can send it without a task of its own is noted.
+        sender: Sends what need not wait.
     """
 
     def __init__(self) -> None:
         """Wait for the first one."""
         self.gathering = False
+        self.sender = Sender()
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
         self._waiting: dict[Carrier, None] = {}
         self._lasts = self._goes_on = False
@@ -78,9 +79,19 @@ class Burst:
             self._send()
 
     def _send(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            send_each(waiting)
+        waiting, self._waiting = self._waiting, {}
+        now = time.monotonic()
+        body, message = b"", {}
+        for carrier in waiting:
+            pending = carrier.begin(now)
+            if not pending:
+                continue
+            if pending is not body:  # most have the same event, and none of these servers changes a message
+                body = pending
+                message = {"type": "http.response.body", "body": body, "more_body": True}
+            unsent = self.sender.send(carrier.send, message)
+            if unsent is not None:
+                carrier.carry_on(unsent)
 
 
 _burst: anyio.lowlevel.RunVar[Burst] = anyio.lowlevel.RunVar("_burst")
@@ -93,55 +104,3 @@ def current_burst() -> Burst:
         burst = Burst()
         _burst.set(burst)
     return burst
-
-
-def send_each(carriers: Iterable[Carrier]) -> None:
-    """Have carriers send what they have; a send that would wait is left to its carrier."""
-    left = iter(carriers)
-    while _Round(left).run():
-        pass
-
-
-class _Round:
-    """One coroutine that sends for one carrier after another, which costs less than one for each.
-
-    Where it has to wait, it is left to that carrier, and ends with this send.
-    """
-
-    __slots__ = ("_at", "_carriers", "_is_left")
-
-    def __init__(self, carriers: Iterator[Carrier]) -> None:
-        self._carriers = carriers
-        self._at: Carrier
-        self._is_left = False
-
-    def run(self) -> bool:
-        """Return whether it was left, so that another round has to serve the others."""
-        coroutine = self._send()
-        try:
-            waits_for = coroutine.send(None)
-        except StopIteration:
-            return False
-        self._is_left = True
-        self._at.carry_on(Suspended(coroutine, waits_for))
-        return True
-
-    async def _send(self) -> None:
-        now = time.monotonic()
-        body, message = b"", {}
-        for carrier in self._carriers:
-            pending = carrier.begin(now)
-            if not pending:
-                continue
-            if pending is not body:  # most have the same event, and none of these servers changes a message
-                body = pending
-                message = {"type": "http.response.body", "body": body, "more_body": True}
-            self._at = carrier
-            try:
-                await carrier.send(message)
-            except BaseException as error:  # raised in the carrier's task
-                if self._is_left:
-                    raise
-                carrier.carry_on(Failed(error))
-            if self._is_left:
-                return

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
 from ._burst import current_burst
-from ._direct import Unsent, may_be_direct, past_guards, send_now, watch
+from ._direct import Unsent, may_be_direct, past_guards, watch
 from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._guard import cut_off
@@ -192,7 +192,7 @@ class Connection:
         """Send this while the writer rests; False if that takes waiting, which the writer does."""
         self._ping_due = False
         self._last = time.monotonic()
-        unsent = send_now(self.send({"type": "http.response.body", "body": body, "more_body": True}))
+        unsent = self._burst.sender.send(self.send, {"type": "http.response.body", "body": body, "more_body": True})
         if unsent is not None:
             self.carry_on(unsent)
         return unsent is None

@@ -8,13 +8,13 @@ in their `send` may depend on the task and the context that run it. Observed: un
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
 from contextvars import Context
-from types import FunctionType
+from types import FunctionType, coroutine
 from typing import Any, Protocol
 
 import anyio.lowlevel
-from starlette.types import Receive
+from starlette.types import Message, Receive, Send
 
 from ._runtime import Child, on_asyncio, spawn
 
@@ -112,25 +112,33 @@ class _Watcher:
 
 
 class Turn:
-    """Tells one turn of the event loop from others; outside asyncio each time that it is asked for is another."""
+    """Tells one turn of the event loop from the next.
+
+    Attributes:
+        number: That of this turn, which differs from the one that was marked, unless it is still the same turn.
+    """
+
+    __slots__ = ("_loop", "_marked", "number")
 
     def __init__(self) -> None:
         """Begin."""
+        self.number = 0
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
-        self._number = 0
-        self._lasts = False
+        self._marked = False
 
-    def number(self) -> int:
-        """Return the number of this turn."""
-        if not self._lasts:
-            self._number += 1
-            if self._loop is not None:
-                self._lasts = True
-                self._loop.call_soon(self._end)
-        return self._number
+    def mark(self) -> int:
+        """Return the number of this turn, and have another for the next; outside asyncio each mark is a turn."""
+        number = self.number
+        if self._loop is None:
+            self.number += 1
+        elif not self._marked:
+            self._marked = True
+            self._loop.call_soon(self._end)
+        return number
 
     def _end(self) -> None:
-        self._lasts = False
+        self.number += 1
+        self._marked = False
 
 
 _turn: anyio.lowlevel.RunVar[Turn] = anyio.lowlevel.RunVar("_turn")
@@ -155,15 +163,46 @@ class Unsent(Protocol):
         """Give it up."""
 
 
-def send_now(coroutine: Any) -> Unsent | None:
-    """Run a send for as long as it does not wait; return what is left of it, if anything."""
-    try:
-        waits_for = coroutine.send(None)
-    except StopIteration:
-        return None
-    except BaseException as error:  # noqa: BLE001 - raised in the task that is to await it
-        return Failed(error)
-    return Suspended(coroutine, waits_for)
+class Sender:
+    """Sends what need not wait: one generator runs one send after the other, which needs no task for any.
+
+    A send that has to wait keeps that generator, and ends it; the next one is another's.
+    """
+
+    __slots__ = ("_sends",)
+
+    def __init__(self) -> None:
+        """Be ready."""
+        self._sends = _sends()
+
+    def send(self, send: Send, message: Message) -> Unsent | None:
+        """Send for as long as that does not wait; return what is left of it, if anything."""
+        try:
+            waits_for = self._sends.send((send, message))
+        except BaseException as error:  # noqa: BLE001 - raised in the task that is to await it
+            self._sends = _sends()
+            return Failed(error)
+        if waits_for is DONE:
+            return None
+        unsent = Suspended(self._sends, waits_for)
+        self._sends = _sends()
+        return unsent
+
+
+DONE = object()
+
+
+def _sends() -> Generator[Any, Any, None]:
+    sends = _each()
+    next(sends)
+    return sends
+
+
+@coroutine
+def _each() -> Generator[Any, Any, None]:
+    while True:
+        send, message = yield DONE
+        yield from send(message)
 
 
 class Failed:
@@ -183,29 +222,27 @@ class Failed:
 
 
 class Suspended:
-    """A coroutine that has begun outside any task, for one to go on with."""
+    """A send that has begun outside any task, for one to go on with."""
 
-    __slots__ = ("_coroutine", "_waits_for")
+    __slots__ = ("_sends", "_waits_for")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    def __init__(self, sends: Generator[Any, Any, None], waits_for: Any) -> None:
         """Keep it, and the future that it waits for."""
-        self._coroutine = coroutine
+        self._sends = sends
         self._waits_for = waits_for
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Go on with it as the task that it would have had."""
-        coroutine, waits_for = self._coroutine, self._waits_for
-        try:
-            while True:
-                try:
-                    value = yield waits_for
-                except BaseException as error:  # noqa: BLE001 - it is the coroutine's
-                    waits_for = coroutine.throw(error)
-                else:
-                    waits_for = coroutine.send(value)
-        except StopIteration:
-            return
+        sends, waits_for = self._sends, self._waits_for
+        while waits_for is not DONE:
+            try:
+                value = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - it is the send's
+                waits_for = sends.throw(error)
+            else:
+                waits_for = sends.send(value)
+        sends.close()
 
     def close(self) -> None:
         """Give it up."""
-        self._coroutine.close()
+        self._sends.close()

@@ -81,7 +81,7 @@ class IterableFeed:
         self._size = 0
         self._handed_over = 0.0
         self._sending = False
-        self._last_turn = 0
+        self._last_turn = -1
         self._turn: Turn
         self._writer: Writer  # attached before the first take
         self._room: Wakeup
@@ -119,12 +119,19 @@ class IterableFeed:
     async def run(self) -> None:
         """Iterate, in this one task from first to last, and close the iterator in it."""
         self.hungry = False
-        iterator = self._iterator()
+        iterator, writer, turn = self._iterator(), self._writer, self._turn
         try:
             async for item in iterator:
                 if item is None:
                     await checkpoint()
-                elif self._hand_over(as_frame(item)):
+                    continue
+                frame = as_frame(item)
+                if writer.rests and turn.number != self._last_turn and not self._frames:
+                    self._last_turn = turn.mark()
+                    self._sending = not writer.send_now(frame)
+                else:
+                    self._hold(frame)
+                if self._sending:
                     await self._until_sent()
         finally:
             if isinstance(iterator, AsyncGenerator):
@@ -136,23 +143,17 @@ class IterableFeed:
             return aiter(self._iterable)
         return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
 
-    def _hand_over(self, frame: bytes) -> bool:
-        """Send a frame now, or hold it for the writer; return whether the source must wait for the writer."""
-        turn, writer = self._turn.number(), self._writer
-        if writer.rests and turn != self._last_turn and not self._frames:
-            self._last_turn = turn
-            self._sending = not writer.send_now(frame)
-            return self._sending
+    def _hold(self, frame: bytes) -> None:
+        """Have the writer send a frame; whether the source must wait for that."""
         self._frames.append(frame)
         self._size += len(frame)
-        writer.set()
+        self._writer.set()
         # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
         # without awaiting would otherwise be heard only when it has finished.
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now
-            return True
-        return False
+            self._sending = True
 
     async def _until_sent(self) -> None:
         while self._frames or self._sending:
