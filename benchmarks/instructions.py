@@ -86,7 +86,7 @@ def stream_tokens(count: int) -> None:
     from sse_asgi import EventSourceResponse, _direct
 
     _direct.SERVERS.add(__name__)
-    asyncio.run(_stream(count, lambda tokens: EventSourceResponse(tokens)))
+    asyncio.run(_stream(count, EventSourceResponse))
 
 
 def stream_tokens_raw(count: int) -> None:

@@ -493,14 +493,6 @@ async def test_a_cancelled_alarm_lets_go_of_its_callback() -> None:
     assert gone() is None
 
 
-def test_an_alarm_without_a_callback_rings_silently() -> None:
-    """An alarm that owes nothing can be rung and cancelled."""
-    alarm = Alarm()
-    alarm.ring()
-    alarm.cancel()
-    alarm.ring()
-
-
 async def test_a_nearer_alarm_is_not_held_up_by_a_farther_one() -> None:
     """An alarm that is set later for sooner rings at its time, and again and again."""
     timer, bell = Timer(), Bell()

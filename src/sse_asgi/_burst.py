@@ -57,6 +57,12 @@ class Burst:
         """Have it send what it has when this event, or this burst, has been delivered."""
         self._waiting[carrier] = None
 
+    def join(self, carrier: Carrier) -> None:
+        """Have it send what it has together with others that are told so at about this time."""
+        self._waiting[carrier] = None
+        if not self._lasts:
+            self.end(at_once=False)
+
     def end(self, *, at_once: bool) -> None:
         """End to deliver an event: send it at once, or wait some milliseconds at most for those that follow."""
         self.gathering = False

@@ -99,8 +99,8 @@ class Connection:
         self._burst = current_burst()
         self._direct = may_be_direct(send)
         self._last = time.monotonic()
-        lifetime = math.inf if terms.max_lifetime is None else terms.max_lifetime
-        self._ends = self._last + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        lifetime = terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        self._ends = min(math.inf, self._last + lifetime)  # one infinity for all
         self._timer = shared_timer()
         self._alarm = Alarm(self._watch_clock)
 
@@ -182,7 +182,7 @@ class Connection:
 
     def begin(self, now: float) -> bytes:
         """Take what is to be sent by whoever asks, if the writer rests and need not do it itself."""
-        if self.rests and (body := self._feed.take_plain()):
+        if self.rests and (body := self._feed.take_plain() or (self._feed.ping() if self._ping_due else b"")):
             self._ping_due, self._last = False, now
             return body
         self._wakeup.set()
@@ -270,28 +270,32 @@ class Connection:
 
     def _watch_clock(self) -> None:
         """See what is due, and look again when something can be due next."""
-        terms, now = self._terms, time.monotonic()
-        if self._sending and terms.send_timeout is not None and now >= self._last + terms.send_timeout:
-            self._cut()
-            return
-        if not self._sending and now >= self._terms.silence_ends(self._last, started=self.started):
-            if self.rests:
-                self.send_now(self._feed.take_plain() or self._feed.ping())
-            else:
-                self._ping_due = True
-                self._wakeup.set()
+        now = time.monotonic()
+        if self._sending:
+            if now >= self._last + self._terms.send_timeout:
+                self._cut()
+                return
+        elif now >= self._silence_ends:
+            self._ping_due = True
+            self._burst.join(self)
         if now >= self._ends:
             self._end("lifetime")
             self._ends = math.inf
         self._look_again(now)
 
+    @property
+    def _silence_ends(self) -> float:
+        """When something must be sent, unless something is before."""
+        return self._last + (self._terms.ping_interval if self.started else self._terms.start_timeout)
+
     def _look_again(self, now: float) -> None:
-        looks = self._terms.next_look(
-            now, self._last, started=self.started, sending=self._sending, pinged=self._ping_due
-        )
-        due = min(self._ends, looks)
+        """Look when something can be due: what is sent from now on moves that, and is not waited for."""
+        terms = self._terms
+        silence_ends = math.inf if self._sending or self._ping_due else self._silence_ends
+        stalled = (self._last if self._sending else now) + terms.send_timeout
+        due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
         if due < math.inf:
-            self._timer.owe(self._alarm, due - now)
+            self._timer.owe(self._alarm, due, now)
 
     def _end(self, reason: str) -> None:
         self.reason = self.reason or reason

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import anyio.lowlevel
 from starlette.types import Message, Receive, Send
 
-from ._runtime import Child, on_asyncio, spawn
+from ._runtime import Child, spawn
 
 # The modules of the objects that have `send`, and the functions around it, which only look at the response's head.
 SERVERS = {"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
@@ -112,29 +112,25 @@ class _Watcher:
 
 
 class Turn:
-    """Tells one turn of the event loop from the next.
+    """Tells one turn of the event loop from the next, on asyncio.
 
     Attributes:
-        number: That of this turn, which differs from the one that was marked, unless it is still the same turn.
+        number: That of this turn; another than the one that was marked, unless it is still the same turn.
     """
 
-    __slots__ = ("_loop", "_marked", "number")
+    __slots__ = ("_marked", "number")
 
     def __init__(self) -> None:
         """Begin."""
         self.number = 0
-        self._loop = asyncio.get_running_loop() if on_asyncio() else None
         self._marked = False
 
     def mark(self) -> int:
-        """Return the number of this turn, and have another for the next; outside asyncio each mark is a turn."""
-        number = self.number
-        if self._loop is None:
-            self.number += 1
-        elif not self._marked:
+        """Return the number of this turn, and have another for the next."""
+        if not self._marked:
             self._marked = True
-            self._loop.call_soon(self._end)
-        return number
+            asyncio.get_running_loop().call_soon(self._end)
+        return self.number
 
     def _end(self) -> None:
         self.number += 1
@@ -193,13 +189,13 @@ DONE = object()
 
 
 def _sends() -> Generator[Any, Any, None]:
-    sends = _each()
+    sends = _send_each()
     next(sends)
     return sends
 
 
 @coroutine
-def _each() -> Generator[Any, Any, None]:
+def _send_each() -> Generator[Any, Any, None]:
     while True:
         send, message = yield DONE
         yield from send(message)

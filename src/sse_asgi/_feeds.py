@@ -144,7 +144,7 @@ class IterableFeed:
         return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
 
     def _hold(self, frame: bytes) -> None:
-        """Have the writer send a frame; whether the source must wait for that."""
+        """Have the writer send a frame, which the source need not wait for unless it is time."""
         self._frames.append(frame)
         self._size += len(frame)
         self._writer.set()

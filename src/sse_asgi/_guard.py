@@ -32,8 +32,8 @@ HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 class GuardTerms(NamedTuple):
     """What a middleware was told; see EventSourceMiddleware."""
 
-    ping_interval: float | None
-    max_lifetime: float | None
+    ping_interval: float
+    max_lifetime: float
     limit: ConnectionLimit | None
 
 
@@ -121,9 +121,8 @@ class ForeignStream:
         self._alarm = Alarm()
         self._lock = anyio.Lock()
         self._last = time.monotonic()
-        self._ping_interval = math.inf if terms.ping_interval is None else terms.ping_interval
-        lifetime = math.inf if terms.max_lifetime is None else terms.max_lifetime
-        self._ends = self._last + lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        self._ping_interval = terms.ping_interval
+        self._ends = self._last + terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._encoded = False
         self._at_boundary = True
         self._tail = b"\n\n"

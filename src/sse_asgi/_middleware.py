@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ._guard import Guard, GuardTerms
 from ._hub import Hub
 from ._limits import ConnectionLimit, as_limit
-from ._options import check_seconds
+from ._options import seconds_or_never
 from ._runtime import Child, new_wakeup, spawn
 from ._shutdown import Notice, current_notice
 from .exceptions import HubClosedError
@@ -55,8 +55,8 @@ class EventSourceMiddleware:
         self.app = app
         self.hub = hub
         self._terms = GuardTerms(
-            check_seconds("ping_interval", ping_interval),
-            check_seconds("max_lifetime", max_lifetime),
+            seconds_or_never("ping_interval", ping_interval),
+            seconds_or_never("max_lifetime", max_lifetime),
             as_limit(max_connections),
         )
         self._supervisor: Child | None = None

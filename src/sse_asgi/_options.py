@@ -33,28 +33,15 @@ class Options(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What was agreed for a connection; see EventSourceResponse."""
+    """What was agreed for a connection, where what never comes is infinitely far; see EventSourceResponse."""
 
     greeting: bytes
-    ping_interval: float | None
+    ping_interval: float
     start_timeout: float
-    send_timeout: float | None
-    max_lifetime: float | None
+    send_timeout: float
+    max_lifetime: float
     cleanup_timeout: float
     on_error: Callable[[Exception], Any] | None
-
-    def silence_ends(self, last: float, *, started: bool) -> float:
-        """Return when something must be sent, where the last thing, or nothing yet, was sent at this time."""
-        if not started:
-            return last + self.start_timeout
-        return math.inf if self.ping_interval is None else last + self.ping_interval
-
-    def next_look(self, now: float, last: float, *, started: bool, sending: bool, pinged: bool) -> float:
-        """Return when there may be something to do: what is sent from now on moves that, and is not waited for."""
-        due = math.inf if self.send_timeout is None else (last if sending else now) + self.send_timeout
-        if sending or pinged or not started:
-            due = min(due, now + (self.ping_interval or math.inf))
-        return due if sending or pinged else min(due, self.silence_ends(last, started=started))
 
 
 def check_channels(names: Collection[str]) -> tuple[str, ...]:
@@ -164,6 +151,12 @@ def check_seconds(name: str, value: float | None) -> float | None:
         msg = f"{name}={value} must be above 0 seconds; None turns it off"
         raise ValueError(msg)
     return value
+
+
+def seconds_or_never(name: str, value: float | None) -> float:
+    """Return what check_seconds does, and infinity for None."""
+    seconds = check_seconds(name, value)
+    return math.inf if seconds is None else seconds
 
 
 def check_callable(name: str, value: Any, *arguments: str) -> Any:

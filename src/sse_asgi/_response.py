@@ -15,7 +15,7 @@ from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
 from ._guard import admit
 from ._limits import refusal
-from ._options import Terms, check_seconds
+from ._options import Terms, seconds_or_never
 from ._subscription import Subscription
 from .encoder import encode
 
@@ -88,10 +88,10 @@ class EventSourceResponse(Response):
             ping_interval = content.options.ping_interval
         terms = Terms(
             greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
-            ping_interval=check_seconds("ping_interval", ping_interval),
+            ping_interval=seconds_or_never("ping_interval", ping_interval),
             start_timeout=max(0.0, start_timeout),
-            send_timeout=check_seconds("send_timeout", send_timeout),
-            max_lifetime=check_seconds("max_lifetime", max_lifetime),
+            send_timeout=seconds_or_never("send_timeout", send_timeout),
+            max_lifetime=seconds_or_never("max_lifetime", max_lifetime),
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
         )

@@ -253,27 +253,17 @@ GRID = 0.25
 
 
 class Alarm:
-    """One callback that the timer owes."""
+    """One callback that the timer owes, or None."""
 
-    __slots__ = ("_callback",)
+    __slots__ = ("callback",)
 
     def __init__(self, callback: Callable[[], None] | None = None) -> None:
-        """Owe this callback, or nothing."""
-        self._callback = callback
-
-    @property
-    def owed(self) -> bool:
-        """Whether it is to ring."""
-        return self._callback is not None
+        """Owe this."""
+        self.callback = callback
 
     def cancel(self) -> None:
         """Owe nothing any more, and let go of what the callback holds."""
-        self._callback = None
-
-    def ring(self) -> None:
-        """Call back, unless cancelled."""
-        if self._callback is not None:
-            self._callback()
+        self.callback = None
 
 
 class Timer:
@@ -291,20 +281,20 @@ class Timer:
 
     def after(self, delay: float, callback: Callable[[], None]) -> Alarm:
         """Call back in so many seconds."""
-        alarm = Alarm(callback)
-        self.owe(alarm, delay)
+        alarm, now = Alarm(callback), time.monotonic()
+        self.owe(alarm, now + delay, now)
         return alarm
 
-    def owe(self, alarm: Alarm, delay: float) -> None:
-        """Ring an alarm, one that rang before, perhaps, in so many seconds."""
-        when = time.monotonic() + delay
-        if delay >= COARSE:  # thousands of connections have theirs at as many moments: some at once cost less
+    def owe(self, alarm: Alarm, when: float, now: float) -> None:
+        """Ring an alarm, one that rang before, perhaps, at this time of time.monotonic()."""
+        if when >= now + COARSE:  # thousands of connections have theirs at as many moments: some at once cost less
             when = math.ceil(when / GRID) * GRID
         if self._count >= self._prune_at:
             self._prune()
         self._count += 1
-        if when in self._alarms:
-            self._alarms[when].append(alarm)
+        alarms = self._alarms.get(when)
+        if alarms is not None:
+            alarms.append(alarm)
             return
         self._alarms[when] = [alarm]
         heapq.heappush(self._moments, when)
@@ -313,7 +303,7 @@ class Timer:
 
     def _prune(self) -> None:
         """Let go of what was cancelled, whenever there is twice as much as the last time."""
-        owed = {when: [alarm for alarm in alarms if alarm.owed] for when, alarms in self._alarms.items()}
+        owed = {when: [alarm for alarm in alarms if alarm.callback] for when, alarms in self._alarms.items()}
         self._alarms = {when: alarms for when, alarms in owed.items() if alarms}
         self._moments = sorted(self._alarms)
         self._count = sum(map(len, self._alarms.values()))
@@ -346,8 +336,11 @@ class Timer:
             alarms = self._alarms.pop(heapq.heappop(self._moments))
             self._count -= len(alarms)
             for alarm in alarms:
+                callback = alarm.callback
+                if callback is None:
+                    continue
                 try:
-                    alarm.ring()
+                    callback()
                 except Exception:  # else all that is owed to others would be lost with it
                     logger.exception("a callback of the timer failed")
         if self._moments and self._moments[0] < self._armed:

@@ -281,8 +281,9 @@ class Subscription:
     def ping(self) -> bytes:
         """Return an id-only frame if the position moved since the last id and nothing is pending, else a comment."""
         position = self._source.position()
-        quiet = self._open and not self._ready and not self._buffer.entries
-        if not quiet or position is None or position == self._written or not self.options.position_frames:
+        if position is None or position == self._written or not self.options.position_frames:
+            return PING
+        if not self._open or self._ready or self._buffer.entries:
             return PING
         self._position = self._written = position
         return Entry(None, position).frame
