@@ -13,7 +13,7 @@ import sys
 from suite.answer import Setting
 from suite.contenders import BY_NAME
 from suite.processes import prepare
-from suite.report import write
+from suite.report import save
 
 QUESTIONS = ("fanout", "latency", "idle", "connects", "storm", "channels", "tokens", "encode", "slow", "growth")
 QUESTIONS += ("redis", "compress", "profile", "instructions")
@@ -35,10 +35,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the servers end too
     rounds = asked.rounds or (3 if asked.quick else 15)
     only, points = (tuple(filter(None, map(str.strip, text.split(",")))) for text in (asked.only, asked.points))
-    setting = Setting(rounds, asked.quick, only, points, asked.before)
+    command = shlex.join(["./scripts/bench", *sys.argv[1:]])
+    setting = Setting(command, rounds, asked.quick, only, points, asked.before)
     for question in asked.questions or QUESTIONS:
         answer = importlib.import_module(f"questions.{question}").run(setting)
-        write(answer, setting, shlex.join(["./scripts/bench", *sys.argv[1:]]))
+        print(f"\n{save(answer, setting)}\n", flush=True)
 
 
 main()

@@ -562,6 +562,16 @@ async def test_a_generator_that_waits_sends_its_events_itself() -> None:
     assert sum(body.startswith(b"data") for body in server.bodies) == 10
 
 
+async def test_generators_of_the_same_turn_are_in_nobodys_way() -> None:
+    """What one sends does not count as what another has sent: each sends each of its events itself."""
+    servers = [Server() for _ in range(3)]
+    async with anyio.create_task_group() as tasks:
+        for server in servers:
+            tasks.start_soon(streamed, server, 10, lambda _: asyncio.sleep(0))
+    for server in servers:
+        assert sum(body.startswith(b"data") for body in server.bodies) >= 9
+
+
 async def test_a_generator_that_does_not_wait_is_joined() -> None:
     """A few bodies, not one for each event."""
     server = Server()

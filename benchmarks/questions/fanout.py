@@ -7,6 +7,7 @@ from suite.answer import NOISE, Answer, Setting, against, shown, title_of
 from suite.contenders import ALL
 from suite.duel import Values, duel
 from suite.processes import Server
+from suite.report import save
 
 GENEROUS = 100e-6  # seconds for each delivery, before it is known what it takes
 TARGETS = (("raw", 1.0, NOISE), ("sse_starlette", 0.2, None), ("fastapi", 0.13, None), ("litestar", 0.45, None))
@@ -44,7 +45,7 @@ def turn(server: Server, point: Point) -> Callable[[], Values]:
     pace = [GENEROUS]
 
     def take() -> Values:
-        gap = point.readers * point.burst * pace[0] + 0.002
+        gap = point.readers * point.burst * pace[0] + 0.002 if point.events > point.burst else 0.0
         client = server.load.last["cpu"]
         cost = server.spent(point.events, size=point.size, burst=point.burst, gap=gap)
         deliveries = point.events * point.readers
@@ -57,6 +58,7 @@ def turn(server: Server, point: Point) -> Callable[[], Values]:
 def run(setting: Setting) -> Answer:
     answer = Answer("fanout", "Fan-out")
     with setting.servers(one.name for one in ALL) as servers:
+        titles = {server.name: server.contender.title for server in servers}
         for point in POINTS:
             name = point.title.replace(",", "")
             if point.title != BASE and (setting.quick or setting.points) and name not in (setting.points or QUICK):
@@ -65,13 +67,15 @@ def run(setting: Setting) -> Answer:
                 server.load.open(point.readers - server.load.streams)
             turns = {server.name: turn(server, point) for server in servers}
             answer.rounds[point.title] = duel(f"fanout: {point.title}", setting.rounds, turns)
-        titles = {server.name: server.contender.title for server in servers}
-    _tables(answer, titles)
+            if BASE in answer.rounds:
+                _tables(answer, titles)
+                save(answer, setting)  # all points take an hour
     return answer
 
 
 def _tables(answer: Answer, titles: dict[str, str]) -> None:
     base = answer.rounds[BASE]
+    answer.parts.clear()
     answer.say("CPU of the server process for each delivery to 1,000 readers, 100 bytes, one event at a time:")
     rows = [[*against(base, name, "us", titles), shown(base.of(name, "client"))] for name in base.names]
     answer.table(("contender", "µs", "÷ raw ASGI", "sse_asgi ÷ this", "load client, µs"), rows)

@@ -17,6 +17,7 @@ class Setting:
     """How the questions are asked.
 
     Attributes:
+        command: What was asked, as it was typed.
         rounds: How many rounds count.
         quick: Whether small numbers will do, to see that everything works.
         only: The contenders to compare, or none for all that suit.
@@ -24,6 +25,7 @@ class Setting:
         before: A commit whose library also competes.
     """
 
+    command: str
     rounds: int = 15
     quick: bool = False
     only: tuple[str, ...] = ()

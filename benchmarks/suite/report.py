@@ -35,20 +35,21 @@ def conditions() -> dict[str, str]:
     return {"sse_asgi": commit + changed, "Python": platform.python_version(), **dict(sorted(found.items()))}
 
 
-def write(answer: Answer, setting: Setting, command: str) -> None:
-    """Print the tables; keep them, the rounds and the plots, in .cache/quick where it was quick."""
+def save(answer: Answer, setting: Setting) -> str:
+    """Keep the tables, the rounds and the plots, in .cache/quick where it was quick; return the tables."""
     counted = [f"{len(rounds.rounds)} rounds" for rounds in answer.rounds.values()][:1]
-    answer.say(", ".join([f"`{command}`", *counted, f"sse_asgi {conditions()['sse_asgi']}"]) + ".")
-    print(f"\n{answer.markdown}\n", flush=True)
+    told = ", ".join([f"`{setting.command}`", *counted, f"sse_asgi {conditions()['sse_asgi']}"])
+    tables = f"{answer.markdown}\n\n{told}."
     results = CACHE / "quick" if setting.quick else BENCHMARKS / "results"
     results.mkdir(parents=True, exist_ok=True)
     plotted = plot(answer, results / f"{answer.question}.png")
-    kept = {"command": command, "versions": conditions(), "points": _numbers(answer)}
+    kept = {"command": setting.command, "versions": conditions(), "points": _numbers(answer)}
     (results / f"{answer.question}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
     if not setting.quick:
         picture = f"\n\n![{answer.title}](results/{answer.question}.png)" if plotted else ""
-        _into_readme(answer.question, answer.markdown + picture)
+        _into_readme(answer.question, tables + picture)
         _into_readme("versions", ", ".join(f"{name} {version}" for name, version in conditions().items()) + ".")
+    return tables
 
 
 def _numbers(answer: Answer) -> dict[str, list[dict[str, dict[str, float]]]]:
