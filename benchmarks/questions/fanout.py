@@ -68,9 +68,7 @@ def run(setting: Setting) -> Answer:
             for server in servers:
                 server.load.open(point.readers - server.load.streams)
             turns = {server.name: turn(server, point) for server in servers}
-            answer.rounds[point.title] = duel(
-                f"fanout: {point.title}", min(setting.rounds, point.most_rounds), turns
-            )
+            answer.rounds[point.title] = duel(f"fanout: {point.title}", min(setting.rounds, point.most_rounds), turns)
             if BASE in answer.rounds:
                 _tables(answer, titles)
                 save(answer, setting)  # all points take an hour
