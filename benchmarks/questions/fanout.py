@@ -7,7 +7,6 @@ from suite.answer import NOISE, Answer, Setting, against, shown, title_of
 from suite.contenders import ALL
 from suite.duel import Values, duel
 from suite.processes import Server
-from suite.report import save
 
 GENEROUS = 100e-6  # seconds for each delivery, before it is known what it takes
 TARGETS = (("raw", 1.0, NOISE), ("sse_starlette", 0.2, None), ("fastapi", 0.13, None), ("litestar", 0.45, None))
@@ -58,6 +57,8 @@ def turn(server: Server, point: Point) -> Callable[[], Values]:
 
 
 def run(setting: Setting) -> Answer:
+    from suite.report import save  # draws with matplotlib, which smoke.py does without
+
     answer = Answer("fanout", "Fan-out")
     with setting.servers(one.name for one in ALL) as servers:
         titles = {server.name: server.contender.title for server in servers}
