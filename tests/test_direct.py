@@ -569,6 +569,7 @@ async def test_generators_of_the_same_turn_are_in_nobodys_way() -> None:
         for server in servers:
             tasks.start_soon(streamed, server, 10, lambda _: asyncio.sleep(0))
     for server in servers:
+        assert sum(task is server.serving for task in server.tasks) <= 2
         assert sum(body.startswith(b"data") for body in server.bodies) >= 9
 
 
