@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_asgi import ServerSentEvent
-from sse_asgi._event import Entry
+from sse_asgi._event import Entry, History
 from sse_asgi._position import Position
+from sse_asgi._runtime import checkpoint
 from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.backends.redis._feed import Feed
 from sse_asgi.backends.redis._keys import Keys
 from sse_asgi.backends.redis._link import Link, LinkLostError
 from sse_asgi.backends.redis._message import payload
+from sse_asgi.backends.redis._pages import KEPT_SECONDS, Pages
 from sse_asgi.backends.redis._resp import (
     NOT_ENOUGH,
     Parser,
@@ -29,6 +31,7 @@ from sse_asgi.backends.redis._resp import (
     pack_slowly,
 )
 from sse_asgi.backends.redis._session import is_elsewhere, is_moving
+from sse_asgi.exceptions import BackendError
 
 # RESP
 
@@ -423,6 +426,91 @@ def test_what_cannot_be_held_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert log.feed.release()
     log.arrives("a", 14, 13)
     assert log.tape.told == ["at 10", 14]
+
+
+# What is read once
+
+
+class Shelf:
+    """Pages that are read when the test says so, or fail."""
+
+    def __init__(self) -> None:
+        self.pages = Pages()
+        self.readings: list[asyncio.Future[None]] = []
+
+    async def get(self, wanted: str) -> History:
+        return await self.pages.share(wanted, self._read)
+
+    async def _read(self) -> History:
+        self.readings.append(asyncio.get_running_loop().create_future())
+        await self.readings[-1]
+        return History([], None)
+
+    async def readers(self, *wanted: str) -> list[asyncio.Task[History]]:
+        tasks = [asyncio.create_task(self.get(one)) for one in wanted]
+        await checkpoint()
+        return tasks
+
+
+@pytest.mark.anyio
+async def test_a_page_is_read_once_for_all_who_want_it() -> None:
+    """And for those who come just behind them; others are read beside it."""
+    shelf = Shelf()
+    first, second, other = await shelf.readers("a", "a", "b")
+    assert len(shelf.readings) == 2
+    shelf.readings[0].set_result(None)
+    assert await first is await second
+    assert not other.done()
+    shelf.readings[1].set_result(None)
+    assert await other is not await first
+    (later,) = await shelf.readers("a")
+    assert await later is await first
+    await asyncio.sleep(2 * KEPT_SECONDS)
+    (last,) = await shelf.readers("a")
+    assert len(shelf.readings) == 3
+    shelf.readings[2].set_result(None)
+    assert await last is not await first
+
+
+@pytest.mark.anyio
+async def test_a_page_that_one_reader_wants_is_read_anew_for_the_next() -> None:
+    """So that what is lost between two of them is found."""
+    shelf = Shelf()
+    for number in range(2):
+        (reader,) = await shelf.readers("a")
+        shelf.readings[number].set_result(None)
+        await reader
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["cancelled", "refused"])
+async def test_who_reads_for_others_and_fails_is_followed(how: str) -> None:
+    """By one of them, who reads for the rest."""
+    shelf = Shelf()
+    first, second, third = await shelf.readers("a", "a", "a")
+    if how == "cancelled":
+        first.cancel()
+    else:
+        shelf.readings[0].set_exception(BackendError("refused"))
+    with pytest.raises(asyncio.CancelledError if how == "cancelled" else BackendError):
+        await first
+    await checkpoint()
+    assert len(shelf.readings) == 2
+    shelf.readings[1].set_result(None)
+    assert await second is await third
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_page_may_go() -> None:
+    """The one who reads it, and the others who wait, have it all the same."""
+    shelf = Shelf()
+    first, second, third = await shelf.readers("a", "a", "a")
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    shelf.readings[0].set_result(None)
+    assert await first is await third
+    assert len(shelf.readings) == 1
 
 
 # The backend

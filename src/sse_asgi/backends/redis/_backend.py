@@ -5,6 +5,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from ..._event import History, RenderedEvent, ServerSentEvent
@@ -177,13 +178,18 @@ class RedisBackend(Backend):
         return [(self._keys.topic(name), name) for name in channels]
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page; wait for as long as Redis is away.
+        """Read one page, once for all who want it now; wait for as long as Redis is away.
 
         Raises:
             BackendError: Redis refused.
         """
         worker = self._opened()
+        read = partial(self._read_page, worker, channels, after, upto, limit)
+        return await worker.pages.share((channels, after, upto, limit), read)
 
+    async def _read_page(
+        self, worker: Worker, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
+    ) -> History:
         async def read(session: Session) -> History:
             async with worker.reading:
                 session.check()

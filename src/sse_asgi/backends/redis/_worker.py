@@ -21,6 +21,7 @@ from ._history import CATCH_UP, Page, Recovery, Row, decode
 from ._keys import Keys
 from ._link import LinkLostError
 from ._outage import Outage
+from ._pages import Pages
 from ._resp import ReplyError
 from ._scripts import Scripts
 from ._session import Session
@@ -44,6 +45,7 @@ class Worker:
         feed: The channels that are read.
         session: The one that is on, once its fence is passed.
         tried: Set once the first attempt to connect has ended, well or not.
+        pages: Those that are being read.
         reading: Held while a page of history is read. When all readers read at once, as in another life of the log,
             a publish would wait behind the pages of all of them, for so long that Redis seems to be dead.
     """
@@ -57,6 +59,7 @@ class Worker:
         self._fenced = asyncio.Event()
         self._joined = asyncio.Event()
         self.tried = asyncio.Event()
+        self.pages = Pages()
         self.reading = asyncio.Semaphore(READINGS)
         self._acknowledged: Position | None = None
         self._addresses = addresses
