@@ -322,7 +322,7 @@ async def test_a_foreign_stream_without_ping_and_lifetime_sets_no_alarm() -> Non
     app = application(None, plain, ping_interval=None)
     async with EventStreamClient(app) as client, client.stream("/") as stream:
         await stream.received(b"data: 1\n\n")
-        assert all(when < float("inf") for when in shared_timer()._alarms)
+        assert all(when < float("inf") for when in shared_timer()._owed)
 
 
 async def test_uvicorn_takes_it_for_what_it_is() -> None:

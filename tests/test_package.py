@@ -72,6 +72,7 @@ FLOORS = {
     "_response": 8,
     "backends.redis._history": 8,
     "backends.redis._outage": 8,
+    "backends.redis._pages": 8,
     "backends.redis._session": 8,
     "_publishing": 9,
     "_app": 10,

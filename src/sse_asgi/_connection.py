@@ -21,7 +21,7 @@ from ._ending import last_words, run_background
 from ._feeds import Feed
 from ._guard import cut_off
 from ._options import Terms
-from ._runtime import Alarm, Child, Interrupt, checkpoint, current_task, new_interrupt, new_wakeup, shared_timer, spawn
+from ._runtime import Child, Interrupt, Moment, checkpoint, current_task, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice
 from ._subscription import PING
 
@@ -45,7 +45,6 @@ class Connection:
     """
 
     __slots__ = (
-        "_alarm",
         "_burst",
         "_child",
         "_direct",
@@ -57,6 +56,7 @@ class Connection:
         "_head",
         "_interrupt",
         "_last",
+        "_moment",
         "_notice",
         "_ping_due",
         "_receive",
@@ -101,8 +101,7 @@ class Connection:
         self._last = time.monotonic()
         lifetime = terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._ends = min(math.inf, self._last + lifetime)  # one infinity for all
-        self._timer = shared_timer()
-        self._alarm = Alarm(self._watch_clock)
+        self._timer, self._moment = shared_timer(), Moment()
 
     async def run(self, background: BackgroundTask | None) -> None:
         """Stream until the content, the client, the server or a limit ends it; clean up; then do the background task.
@@ -265,10 +264,10 @@ class Connection:
     def _on_shutdown(self) -> None:
         if not self._stopping:
             self._end("shutdown")
-            self._alarm.cancel()
-            self._alarm = self._timer.after(SHUTDOWN_SECONDS, self._cut)
+            self._moment.pop(self, None)
+            self._timer.after(SHUTDOWN_SECONDS, self._cut)
 
-    def _watch_clock(self) -> None:
+    def ring(self) -> None:
         """See what is due, and look again when something can be due next."""
         now = time.monotonic()
         if self._sending:
@@ -295,7 +294,7 @@ class Connection:
         stalled = (self._last if self._sending else now) + terms.send_timeout
         due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
         if due < math.inf:
-            self._timer.owe(self._alarm, due, now)
+            self._moment = self._timer.owe(self, due, now)
 
     def _end(self, reason: str) -> None:
         self.reason = self.reason or reason
@@ -319,15 +318,16 @@ class Connection:
 
     def _cut(self) -> None:
         """Give up a client that does not read, and close its connection where the server lets us."""
-        self._lose("slow")
-        cut_off(self._scope, self._receive, self._timer)
+        if not self._stopping:
+            self._lose("slow")
+            cut_off(self._scope, self._receive, self._timer)
 
     # The end
 
     async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float | None) -> None:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
         self._stopping, self.rests = True, False
-        self._alarm.cancel()
+        self._moment.pop(self, None)
         try:
             with anyio.CancelScope(shield=True):
                 await self._close()

@@ -247,34 +247,47 @@ def thread_safe_caller() -> Callable[[Callable[[], None]], object]:
 
 logger = logging.getLogger("sse_asgi")
 
-PRUNE_ABOVE = 1000
 COARSE = 1.0
 GRID = 0.25
 
 
+class Bell(Protocol):
+    """Whatever the timer can ring."""
+
+    def ring(self) -> None:
+        """Hear that it is time."""
+
+
+Moment = dict[Bell, None]  # what is due then; to take a bell out is to have it not ring
+
+
+def _nobody() -> None:
+    """Call back nobody."""
+
+
 class Alarm:
-    """One callback that the timer owes, or None."""
+    """A bell that calls back, once it is owed."""
 
-    __slots__ = ("callback",)
+    __slots__ = ("moment", "ring")
 
-    def __init__(self, callback: Callable[[], None] | None = None) -> None:
-        """Owe this."""
-        self.callback = callback
+    def __init__(self, callback: Callable[[], None] = _nobody) -> None:
+        """Call this back."""
+        self.ring = callback
+        self.moment: Moment = {}
 
     def cancel(self) -> None:
-        """Owe nothing any more, and let go of what the callback holds."""
-        self.callback = None
+        """Do not ring, and let go of what the callback holds."""
+        self.moment.pop(self, None)
+        self.ring = _nobody
 
 
 class Timer:
-    """All the alarms of one event loop on one handle, those of the same moment in one list."""
+    """All the alarms of one event loop on one handle, those of the same moment together."""
 
     def __init__(self) -> None:
         """Start with no alarms."""
-        self._alarms: dict[float, list[Alarm]] = {}
-        self._moments: list[float] = []
-        self._count = 0
-        self._prune_at = PRUNE_ABOVE
+        self._owed: dict[float, Moment] = {}
+        self._times: list[float] = []
         self._armed = math.inf
         self._handle: asyncio.TimerHandle | None = None
         self._scope: anyio.CancelScope | None = None
@@ -282,32 +295,21 @@ class Timer:
     def after(self, delay: float, callback: Callable[[], None]) -> Alarm:
         """Call back in so many seconds."""
         alarm, now = Alarm(callback), time.monotonic()
-        self.owe(alarm, now + delay, now)
+        alarm.moment = self.owe(alarm, now + delay, now)
         return alarm
 
-    def owe(self, alarm: Alarm, when: float, now: float) -> None:
-        """Ring an alarm, one that rang before, perhaps, at this time of time.monotonic()."""
-        if when >= now + COARSE:  # thousands of connections have theirs at as many moments: some at once cost less
+    def owe(self, bell: Bell, when: float, now: float) -> Moment:
+        """Ring a bell at this time of time.monotonic(), unless it is taken out of the moment that is returned."""
+        if when >= now + COARSE:  # thousands of connections have theirs at as many times: some at once cost less
             when = math.ceil(when / GRID) * GRID
-        if self._count >= self._prune_at:
-            self._prune()
-        self._count += 1
-        alarms = self._alarms.get(when)
-        if alarms is not None:
-            alarms.append(alarm)
-            return
-        self._alarms[when] = [alarm]
-        heapq.heappush(self._moments, when)
-        if when < self._armed:
-            self._arm(when)
-
-    def _prune(self) -> None:
-        """Let go of what was cancelled, whenever there is twice as much as the last time."""
-        owed = {when: [alarm for alarm in alarms if alarm.callback] for when, alarms in self._alarms.items()}
-        self._alarms = {when: alarms for when, alarms in owed.items() if alarms}
-        self._moments = sorted(self._alarms)
-        self._count = sum(map(len, self._alarms.values()))
-        self._prune_at = max(PRUNE_ABOVE, 2 * self._count)
+        moment = self._owed.get(when)
+        if moment is None:
+            moment = self._owed[when] = {}
+            heapq.heappush(self._times, when)
+            if when < self._armed:
+                self._arm(when)
+        moment[bell] = None
+        return moment
 
     def _arm(self, when: float) -> None:
         self._armed = when
@@ -332,19 +334,18 @@ class Timer:
     def _ring(self) -> None:
         self._armed = math.inf
         now = time.monotonic()
-        while self._moments and self._moments[0] <= now:
-            alarms = self._alarms.pop(heapq.heappop(self._moments))
-            self._count -= len(alarms)
-            for alarm in alarms:
-                callback = alarm.callback
-                if callback is None:
+        while self._times and self._times[0] <= now:
+            moment = self._owed.pop(heapq.heappop(self._times))
+            for bell in list(moment):
+                if bell not in moment:
                     continue
                 try:
-                    callback()
+                    bell.ring()
                 except Exception:  # else all that is owed to others would be lost with it
                     logger.exception("a callback of the timer failed")
-        if self._moments and self._moments[0] < self._armed:
-            self._arm(self._moments[0])
+            moment.clear()  # bells may hold on to it
+        if self._times and self._times[0] < self._armed:
+            self._arm(self._times[0])
 
 
 _timer: anyio.lowlevel.RunVar[Timer] = anyio.lowlevel.RunVar("_timer")
