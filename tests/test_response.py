@@ -1317,6 +1317,21 @@ async def test_shutdown_does_not_wait_for_a_stalled_reader(monkeypatch: pytest.M
         await stream.ended(2)
 
 
+@pytest.mark.usefixtures("notice")
+async def test_shutdown_cuts_off_nobody_who_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then its connection may serve another request."""
+    cut: list[int] = []
+    monkeypatch.setattr(connection_module, "SHUTDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "cut_off", lambda *_: cut.append(1))
+    async with serve(Job().run).stream("/") as stream:
+        await stream.next_event()
+        await shut_down()
+        await stream.read()
+        await stream.ended()
+    await anyio.sleep(0.1)
+    assert cut == []
+
+
 # Sync sources
 
 

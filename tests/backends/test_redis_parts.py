@@ -31,7 +31,7 @@ from sse_asgi.backends.redis._resp import (
     pack_slowly,
 )
 from sse_asgi.backends.redis._session import is_elsewhere, is_moving
-from sse_asgi.exceptions import BackendError
+from sse_asgi.exceptions import BackendError, HubClosedError
 
 # RESP
 
@@ -431,11 +431,15 @@ def test_what_cannot_be_held_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
 # What is read once
 
 
+END = History([], None)
+
+
 class Shelf:
     """Pages that are read when the test says so, or fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: History = END) -> None:
         self.pages = Pages()
+        self.page = page
         self.readings: list[asyncio.Future[None]] = []
 
     async def get(self, wanted: str) -> History:
@@ -444,10 +448,11 @@ class Shelf:
     async def _read(self) -> History:
         self.readings.append(asyncio.get_running_loop().create_future())
         await self.readings[-1]
-        return History([], None)
+        return self.page._replace(reason=str(len(self.readings)))
 
     async def readers(self, *wanted: str) -> list[asyncio.Task[History]]:
         tasks = [asyncio.create_task(self.get(one)) for one in wanted]
+        await checkpoint()
         await checkpoint()
         return tasks
 
@@ -473,44 +478,59 @@ async def test_a_page_is_read_once_for_all_who_want_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_page_that_one_reader_wants_is_read_anew_for_the_next() -> None:
-    """So that what is lost between two of them is found."""
-    shelf = Shelf()
+@pytest.mark.parametrize(
+    ("count", "page"), [(1, END), (2, History([], Position("0badc0de", 1)))], ids=["alone", "nowhere"]
+)
+async def test_a_page_is_read_anew(count: int, page: History) -> None:
+    """If it was for one reader, so that what is lost meanwhile is found, or got nowhere, so that somewhere is got."""
+    shelf = Shelf(page)
     for number in range(2):
-        (reader,) = await shelf.readers("a")
+        readers = await shelf.readers(*"a" * count)
         shelf.readings[number].set_result(None)
-        await reader
+        await asyncio.gather(*readers)
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("how", ["cancelled", "refused"])
-async def test_who_reads_for_others_and_fails_is_followed(how: str) -> None:
-    """By one of them, who reads for the rest."""
+async def test_who_asks_for_a_page_first_may_go() -> None:
+    """It is read for the others all the same."""
     shelf = Shelf()
     first, second, third = await shelf.readers("a", "a", "a")
-    if how == "cancelled":
-        first.cancel()
-    else:
-        shelf.readings[0].set_exception(BackendError("refused"))
-    with pytest.raises(asyncio.CancelledError if how == "cancelled" else BackendError):
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await first
-    await checkpoint()
+    shelf.readings[0].set_result(None)
+    assert await second is await third
+    assert len(shelf.readings) == 1
+
+
+@pytest.mark.anyio
+async def test_a_page_that_nobody_wants_any_more_is_given_up() -> None:
+    """Whoever comes then has another reading, which the end of the first leaves alone."""
+    shelf = Shelf()
+    gone = await shelf.readers("a", "a")
+    for one in gone:
+        one.cancel()
+    await asyncio.wait(gone)
+    (later,) = await shelf.readers("a")
+    assert shelf.readings[0].cancelled()
+    (beside,) = await shelf.readers("a")
     assert len(shelf.readings) == 2
     shelf.readings[1].set_result(None)
-    assert await second is await third
+    assert await later is await beside
 
 
 @pytest.mark.anyio
-async def test_who_waits_for_a_page_may_go() -> None:
-    """The one who reads it, and the others who wait, have it all the same."""
+async def test_a_page_that_cannot_be_read_fails_for_all() -> None:
+    """Who asks again has it read again."""
     shelf = Shelf()
-    first, second, third = await shelf.readers("a", "a", "a")
-    second.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await second
-    shelf.readings[0].set_result(None)
-    assert await first is await third
-    assert len(shelf.readings) == 1
+    tasks = await shelf.readers("a", "a", "a")
+    shelf.readings[0].set_exception(BackendError("refused"))
+    for one in tasks:
+        with pytest.raises(BackendError, match="refused"):
+            await one
+    (again,) = await shelf.readers("a")
+    shelf.readings[1].set_result(None)
+    await again
 
 
 # The backend
@@ -530,3 +550,23 @@ async def test_reaching_goes_on_in_the_next_session() -> None:
     backend._worker = Worker()  # type: ignore[assignment]
     await backend.reach()
     assert answers == []
+
+
+@pytest.mark.anyio
+async def test_a_hub_that_is_closed_says_so_to_all_who_wait_for_a_page() -> None:
+    """Also to those who want the same."""
+
+    class Deaf(Tape):
+        def state(self, *, up: bool) -> None:
+            """Hear that nothing is there."""
+
+    backend = RedisBackend("unix:///nowhere/redis.sock")
+    place = Position("0badc0de", 1)
+    async with backend.connect(Deaf()):
+        assert backend._worker is not None
+        backend._worker.feed.begin(place)
+        tasks = [asyncio.create_task(backend.history(("a",), place, place, 10)) for _ in range(3)]
+        await checkpoint()
+    for task in tasks:
+        with pytest.raises(HubClosedError):
+            await task

@@ -1,8 +1,12 @@
 """What a resuming reader gets from Redis, and when it is told that something is missing."""
 
+import asyncio
+import re
 import secrets
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import pytest
@@ -34,6 +38,34 @@ async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str 
         await hub.publish(channel, end)
         await reader.until(lambda one: one.texts[-1:] == [end])
     return ["end" if len(text or "") == len(end) else text for text in reader.texts[:-1]], reader.gaps
+
+
+def calls(server: RedisServer, command: str) -> int:
+    """Return how often a server was told this."""
+    found = re.search(rf"cmdstat_{command}:calls=(\d+)", server.cli("INFO", "commandstats"))
+    return int(found[1]) if found else 0
+
+
+async def test_readers_that_come_back_together_share_what_is_read(server: RedisServer, new_hub: NewHub) -> None:
+    """Each has everything that it missed, in its order, and the server is asked for it once or twice."""
+    async with new_hub(server) as hub, AsyncExitStack() as stack:
+        given = await ids(hub, "a", 50)
+        before = calls(server, "xrange")
+        options: dict[str, Any] = {"last_event_id": given[9], "wait": False}
+        readers = [await stack.enter_async_context(reading(hub, "a", **options)) for _ in range(100)]
+        for reader in readers:
+            await reader.has(*map(str, range(10, 50)))
+        assert [reader.gaps for reader in readers] == [[]] * 100
+        assert calls(server, "xrange") - before <= 5
+
+
+async def test_history_has_what_was_published_just_before(new_hub: NewHub) -> None:
+    """However many ask for it."""
+    async with new_hub() as hub:
+        for number in range(20):
+            await hub.publish("a", str(number))
+            for kept in await asyncio.gather(hub.history("a"), hub.history("a")):
+                assert [event.data for event in kept] == [str(one) for one in range(number + 1)]
 
 
 @pytest.mark.parametrize(

@@ -178,13 +178,18 @@ class RedisBackend(Backend):
         return [(self._keys.topic(name), name) for name in channels]
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page, once for all who want it now; wait for as long as Redis is away.
+        """Read one page; wait for as long as Redis is away.
+
+        One that ends where this process has seen everything does not change, and is read once for all who want it now.
 
         Raises:
             BackendError: Redis refused.
         """
         worker = self._opened()
         read = partial(self._read_page, worker, channels, after, upto, limit)
+        seen = worker.feed.position
+        if seen is None or seen.epoch != upto.epoch or seen < upto:
+            return await read()
         return await worker.pages.share((channels, after, upto, limit), read)
 
     async def _read_page(
@@ -201,13 +206,14 @@ class RedisBackend(Backend):
                 await worker.reach()
             return page.history(worker.decode)
 
-        return await self._repeat(read, "to read history")
+        return await self._repeat(worker, read, "to read history")
 
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
         """List whom a process has here, in one round trip; wait for as long as Redis is away."""
         return await self._repeat(
+            self._opened(),
             lambda session: self._attendance.attend(
                 session, self._epoch, process, lease=lease, entered=entered, left=left
             ),
@@ -217,7 +223,9 @@ class RedisBackend(Backend):
     async def present(self, channel: str) -> Collection[str]:
         """Return who is listed on a channel; wait for as long as Redis is away."""
         return await self._repeat(
-            lambda session: self._attendance.present(session, self._epoch, channel), "to tell who is here"
+            self._opened(),
+            lambda session: self._attendance.present(session, self._epoch, channel),
+            "to tell who is here",
         )
 
     @property
@@ -225,9 +233,8 @@ class RedisBackend(Backend):
         position = self._opened().feed.position
         return "" if position is None else position.epoch
 
-    async def _repeat(self, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
+    async def _repeat(self, worker: Worker, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
         """Ask one session after another for what may be repeated, until there is an answer."""
-        worker = self._opened()
         while True:
             session = await worker.commands()
             try:
