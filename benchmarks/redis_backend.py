@@ -224,7 +224,8 @@ async def spread_over(publish: Callable[[int], Awaitable[object]], at_once: int)
 
 
 async def publishing(url: str, rounds: int) -> None:
-    text = (Path(_publisher.__file__).parent / "publish.lua").read_text()
+    scripts = Path(_publisher.__file__).parent
+    text = (scripts / "log.lua").read_text() + (scripts / "publish.lua").read_text()
     data = payload(ServerSentEvent("x" * 200), ("channel",), None)
     pool = BlockingConnectionPool.from_url(url, max_connections=AT_ONCE, protocol=2)
     async with redis.asyncio.Redis(connection_pool=pool) as client, Hub(RedisBackend(url)) as hub:
@@ -236,8 +237,8 @@ async def publishing(url: str, rounds: int) -> None:
         def theirs(number: int) -> Awaitable[object]:
             name = f"channel {number % 1000}"
             base = "sse:{default}:"
-            keys = [f"{base}m", f"{base}i", f"{base}k:", f"{base}s:{name}", f"{base}c:{name}"]
-            return script(keys, ["00000000", "", "PUBLISH", 0, data, name, 1000, 3_600_000])
+            keys = [f"{base}m", f"{base}i", f"{base}s:{name}"]
+            return script(keys, ["00000000", "", "PUBLISH", 0, data, name, f"{base}c:{name}", 1000, 3_600_000])
 
         for title, at_once in (("one after the other", 1), (f"{AT_ONCE} at once", AT_ONCE)):
             await Table(f"Publish 200 bytes, {title}: time for each", "µs").measure(
