@@ -143,6 +143,33 @@ async def test_events_that_follow_without_a_pause_are_joined(
         assert server.tasks[-1] is None
 
 
+async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As between the answers of Redis; sending them one by one would take longer than to wait for them."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._burst.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._burst.SEND_SECONDS", 1.0)
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        before = len(server.bodies)
+        for number in range(10):
+            await hub.publish("default", number)
+            await asyncio.sleep(0.002)
+        await server.has(*map(str, range(10)))
+        assert len(server.bodies) == before + 2
+
+
+async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However steadily they come."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._burst.SEND_SECONDS", 0.02)
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        number = 0
+        with anyio.fail_after(5):
+            while len(server.bodies) < 5:
+                await hub.publish("default", number)
+                number += 1
+                await asyncio.sleep(0)
+
+
 async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever publishes without end is read meanwhile."""
     monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)

@@ -1,7 +1,8 @@
 """Events that follow each other without a pause: the first goes out at once, those behind it are joined.
 
-One body with ten events costs a reader little more than a body with one. Whoever is sent an event is noted while it is
-delivered; then it is sent to all of them without a task for each, where that is known to work (_direct.py).
+One body with ten events costs a reader little more than a body with one. Where many wait, so that sending takes long,
+it is worth as long to join what comes meanwhile. Whoever is sent an event is noted while it is delivered; then it is
+sent to all of them without a task for each, where that is known to work (_direct.py).
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from ._runtime import on_asyncio
 
 PAUSE_SECONDS = 0.001
 JOIN_SECONDS = 0.005
+SEND_SECONDS = 15e-6  # what it takes to send to one reader, about
 
 
 class Carrier(Protocol):
@@ -47,7 +49,7 @@ class Burst:
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
         self._waiting: dict[Carrier, None] = {}
         self._lasts = self._goes_on = False
-        self._until = 0.0
+        self._began = 0.0
 
     def begin(self) -> None:
         """Begin to deliver an event."""
@@ -58,31 +60,38 @@ class Burst:
         self._waiting[carrier] = None
 
     def join(self, carrier: Carrier) -> None:
-        """Have it send what it has together with others that are told so at about this time."""
+        """Have it send what it has together with others that are told so in this turn of the event loop."""
         self._waiting[carrier] = None
-        if not self._lasts:
-            self.end(at_once=False)
+        self._wait()
 
     def end(self, *, at_once: bool) -> None:
-        """End to deliver an event: send it at once, or wait some milliseconds at most for those that follow."""
+        """End to deliver an event: send it at once, or wait some milliseconds for those that follow."""
         self.gathering = False
-        if at_once or self._loop is None:
+        if at_once:
             self._send()
-            return
-        self._goes_on = True
-        if not self._lasts:
-            self._lasts = True
-            self._until = time.monotonic() + JOIN_SECONDS
-            self._loop.call_soon(self._look)
-
-    def _look(self) -> None:
-        """Wait for another turn of the event loop where there was an event in the last."""
-        if self._goes_on and self._loop is not None and time.monotonic() < self._until:
-            self._goes_on = False
-            self._loop.call_soon(self._look)
         else:
+            self._goes_on = True
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._loop is None:
+            self._send()
+        elif not self._lasts:
+            self._lasts = True
+            self._began = time.monotonic()
+            self._loop.call_soon(self._look, self._loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for another turn of the event loop, or a moment, where there was an event in the last."""
+        sending = len(self._waiting) * SEND_SECONDS
+        goes_on, self._goes_on = self._goes_on, False
+        if not goes_on or time.monotonic() >= self._began + max(JOIN_SECONDS, sending):
             self._lasts = False
             self._send()
+        elif sending < PAUSE_SECONDS:
+            loop.call_soon(self._look, loop)
+        else:
+            loop.call_later(PAUSE_SECONDS, self._look, loop)
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, {}
