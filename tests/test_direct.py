@@ -145,9 +145,9 @@ async def test_events_that_follow_without_a_pause_are_joined(
 
 async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """As between the answers of Redis; sending them one by one would take longer than to wait for them."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._registry.SEND_SECONDS", 1.0)
     monkeypatch.setattr("sse_asgi._burst.SEND_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._burst.PAUSE_SECONDS", 0.1)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         before = len(server.bodies)
         for number in range(10):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from ._burst import PAUSE_SECONDS, current_burst
+from ._burst import PAUSE_SECONDS, SEND_SECONDS, current_burst
 from ._event import Entry, History
 from ._position import Position
 from ._presence import Presence
@@ -30,6 +30,10 @@ class _Channel:
         self.readers: dict[Subscription, None] = {}
         self.subscribed = False
         self.lock = anyio.Lock(fast_acquire=True)
+
+    def was_quiet(self, now: float) -> bool:
+        """Tell whether its last event was sent longer ago than what follows it is joined."""
+        return now - self.delivered > max(PAUSE_SECONDS, len(self.readers) * SEND_SECONDS)
 
 
 class Registry:
@@ -154,7 +158,7 @@ class Registry:
         began = time.monotonic()
         self._burst.begin()
         full = [reader for reader in _readers(channels) if not reader.offer(entry)]
-        self._burst.end(at_once=all(began - channel.delivered > PAUSE_SECONDS for channel in channels))
+        self._burst.end(at_once=all(channel.was_quiet(began) for channel in channels))
         for reader in full:
             reader.press(entry)
         ended = time.monotonic()
