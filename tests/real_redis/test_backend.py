@@ -253,7 +253,7 @@ def test_trio_is_refused() -> None:
 
 async def test_history_waits_for_redis(new_server: Callable[..., RedisServer], new_hub: NewHub) -> None:
     """Whoever reads history while Redis is away gets it when Redis is back, or hears that the hub was closed."""
-    server = new_server("--appendonly", "yes").start()
+    server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
     async with new_hub(server) as hub:
         await hub.publish("a", "1")
         server.restart()
