@@ -17,9 +17,10 @@ def run(host: str, port: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the demo the same way, with exit code 0
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn, app = _load()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         with _listen(host, port) as listener:
             print(f"The chat is at {_url(listener, host)} (Ctrl-C ends it)", flush=True)  # noqa: T201
-            uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+            server.run(sockets=[listener])
 
 
 def _load() -> tuple[Any, Any]:
