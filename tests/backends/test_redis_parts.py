@@ -486,6 +486,7 @@ async def test_a_page_is_read_anew(count: int, page: History) -> None:
     shelf = Shelf(page)
     for number in range(2):
         readers = await shelf.readers(*"a" * count)
+        assert len(shelf.readings) == number + 1
         shelf.readings[number].set_result(None)
         await asyncio.gather(*readers)
 
