@@ -47,10 +47,11 @@ class Reader(threading.Thread):
         self.client.close()
 
     def run(self) -> None:
-        while content := self.client.recv(1 << 20):
-            content = self.tail + content
-            self.ids += map(int, re.findall(rb"id: \w+-(\d+)\n", content))
-            self.tail = content[content.rfind(b"\n") + 1 :] if b"\n" in content else content
+        with suppress(ConnectionResetError):  # the answer to what is sent after the shutdown
+            while content := self.client.recv(1 << 20):
+                content = self.tail + content
+                self.ids += map(int, re.findall(rb"id: \w+-(\d+)\n", content))
+                self.tail = content[content.rfind(b"\n") + 1 :] if b"\n" in content else content
 
     def has(self, event_id: str) -> bool:
         return bool(self.ids) and self.ids[-1] >= int(event_id.partition("-")[2])
