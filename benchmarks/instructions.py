@@ -5,10 +5,12 @@ lengths of each run are subtracted, so that starting up does not count.
 """
 
 import asyncio
+import itertools
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,11 +58,40 @@ async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
 
 
 def deliver_directly(count: int) -> None:
-    """As to uvicorn, whose `send` may be called in any task; __main__ stands for it."""
+    """As to uvicorn, whose `send` may be called in any task; __main__ stands for it, and nothing is joined."""
+    from sse_asgi import _direct, _registry
+
+    _direct.SERVERS.add(__name__)
+    _registry.PAUSE_SECONDS = _registry.SEND_SECONDS = 0
+    deliver(count)
+
+
+def ping(count: int) -> None:
+    """As under uvicorn, see above; time goes by when it is told to."""
     from sse_asgi import _direct
 
     _direct.SERVERS.add(__name__)
-    deliver(count)
+    asyncio.run(_ping(count))
+
+
+async def _ping(count: int) -> None:
+    from sse_asgi import EventSourceApp, Hub
+    from sse_asgi._runtime import shared_timer
+
+    async with Hub() as hub:
+        app, server = EventSourceApp(hub), _Server()
+        tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
+        await asyncio.sleep(0.1)
+        now = time.monotonic()
+        for _ in range(count):
+            now += 15.25
+            time.monotonic = itertools.repeat(now).__next__
+            shared_timer()._ring()  # noqa: SLF001
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def deliver_same(count: int) -> None:
@@ -178,6 +209,7 @@ WORK = {
     "delivery, raw ASGI": Work(deliver_raw, (30, 90), READERS),
     "delivery": Work(deliver, (30, 90), READERS),
     "delivery, sent by the publisher": Work(deliver_directly, (30, 90), READERS),
+    "ping": Work(ping, (30, 90), READERS),
     "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
     "delivery with a transform that returns the event": Work(deliver_same, (30, 90), READERS),
     "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),

@@ -59,11 +59,6 @@ class Burst:
         """Have it send what it has when this event, or this burst, has been delivered."""
         self._waiting[carrier] = None
 
-    def join(self, carrier: Carrier) -> None:
-        """Have it send what it has together with others that are told so in this turn of the event loop."""
-        self._waiting[carrier] = None
-        self._wait()
-
     def end(self, *, at_once: bool) -> None:
         """End to deliver an event: send it at once, or wait some milliseconds for those that follow."""
         self.gathering = False

@@ -110,7 +110,7 @@ class Connection:
             Exception: What the content raised.
         """
         self._feed.attach(self)
-        self._look_again(self._last)
+        self.ring(self._last)
         self._notice.listen(self._on_shutdown)
         watcher = watch(self._receive, self)
         try:
@@ -267,31 +267,25 @@ class Connection:
             self._moment.pop(self, None)
             self._timer.after(SHUTDOWN_SECONDS, self._cut)
 
-    def ring(self) -> None:
-        """See what is due, and look again when something can be due next."""
-        now = time.monotonic()
+    def ring(self, now: float) -> None:
+        """See what is due, and look again when something can be: what is sent from now on moves that."""
+        terms = self._terms
+        silence_ends = math.inf
+        stalled = now + terms.send_timeout
         if self._sending:
-            if now >= self._last + self._terms.send_timeout:
+            stalled = self._last + terms.send_timeout
+            if now >= stalled:
                 self._cut()
                 return
-        elif now >= self._silence_ends:
-            self._ping_due = True
-            self._burst.join(self)
+        elif not self._ping_due:
+            silence_ends = self._last + (terms.ping_interval if self.started else terms.start_timeout)
+            if now >= silence_ends:
+                silence_ends = math.inf
+                self._ping_due = True
+                self.flush()
         if now >= self._ends:
             self._end("lifetime")
             self._ends = math.inf
-        self._look_again(now)
-
-    @property
-    def _silence_ends(self) -> float:
-        """When something must be sent, unless something is before."""
-        return self._last + (self._terms.ping_interval if self.started else self._terms.start_timeout)
-
-    def _look_again(self, now: float) -> None:
-        """Look when something can be due: what is sent from now on moves that, and is not waited for."""
-        terms = self._terms
-        silence_ends = math.inf if self._sending or self._ping_due else self._silence_ends
-        stalled = (self._last if self._sending else now) + terms.send_timeout
         due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
         if due < math.inf:
             self._moment = self._timer.owe(self, due, now)

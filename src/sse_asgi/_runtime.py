@@ -254,8 +254,8 @@ GRID = 0.25
 class Bell(Protocol):
     """Whatever the timer can ring."""
 
-    def ring(self) -> None:
-        """Hear that it is time."""
+    def ring(self, now: float) -> None:
+        """Hear that it is time, and which."""
 
 
 Moment = dict[Bell, None]  # what is due then; to take a bell out is to have it not ring
@@ -268,17 +268,21 @@ def _nobody() -> None:
 class Alarm:
     """A bell that calls back, once it is owed."""
 
-    __slots__ = ("moment", "ring")
+    __slots__ = ("_callback", "moment")
 
     def __init__(self, callback: Callable[[], None] = _nobody) -> None:
         """Call this back."""
-        self.ring = callback
+        self._callback = callback
         self.moment: Moment = {}
+
+    def ring(self, now: float) -> None:  # noqa: ARG002 - for bells that look at the time
+        """Call back."""
+        self._callback()
 
     def cancel(self) -> None:
         """Do not ring, and let go of what the callback holds."""
         self.moment.pop(self, None)
-        self.ring = _nobody
+        self._callback = _nobody
 
 
 class Timer:
@@ -340,7 +344,7 @@ class Timer:
                 if bell not in moment:
                     continue
                 try:
-                    bell.ring()
+                    bell.ring(now)
                 except Exception:  # else all that is owed to others would be lost with it
                     logger.exception("a callback of the timer failed")
             moment.clear()  # bells may hold on to it
