@@ -20,6 +20,10 @@ from starlette.types import Message, Receive, Scope, Send
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._burst import PAUSE_SECONDS
 from sse_asgi._direct import may_be_direct
+from sse_asgi._event import Entry, History
+from sse_asgi._position import Position
+from sse_asgi.backends.base import Sink
+from sse_asgi.backends.memory import MemoryBackend
 from sse_asgi.decoder import EventDecoder
 
 pytestmark = pytest.mark.anyio
@@ -197,6 +201,18 @@ async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytes
         await two.has("1", "2")
 
 
+async def test_whoever_waits_is_not_sent_a_later_event_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes with what waits, and takes no task either."""
+    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    async with Hub() as hub, Server().serve(EventSourceApp(hub, channels=["a", "b"])) as server:
+        before = len(server.bodies)
+        await hub.publish("a", "1")
+        await hub.publish("a", "2")
+        await hub.publish("b", "3")
+        await server.has("1", "2", "3")
+        assert server.tasks[before:] == [asyncio.current_task(), None]
+
+
 @pytest.mark.parametrize("bound", [{"buffer_size": 1}, {"buffer_bytes": 20}])
 @pytest.mark.parametrize("overflow", ["drop_oldest", "close"])
 @pytest.mark.parametrize("reads", ["plainly", "with a transform", "through another server"])
@@ -268,6 +284,56 @@ async def test_a_send_that_waits_is_gone_on_with_by_the_connection() -> None:
         await pause()
         await hub.publish("default", "4")
         assert server.last(1) == [True]
+
+
+class Cut(MemoryBackend):
+    """Delivers nothing while the line is cut; history takes until it is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+        self.free = asyncio.Event()
+
+    def connect(self, sink: Sink) -> contextlib.AbstractAsyncContextManager[None]:
+        self.sink = sink
+        return super().connect(self)  # type: ignore[arg-type]
+
+    def advance(self, position: Position) -> None:
+        self.sink.advance(position)
+
+    def deliver(self, entry: Entry) -> None:
+        if not self.cut:
+            self.sink.deliver(entry)
+
+    async def mend(self) -> None:
+        self.cut = False
+        position = await self.subscribe(("default",))
+        assert position is not None
+        self.sink.advance(position)
+        self.sink.gap(None, None)
+        await anyio.wait_all_tasks_blocked()
+
+    async def history(self, *arguments: Any) -> History:
+        await self.free.wait()
+        return await super().history(*arguments)
+
+
+@pytest.mark.parametrize("when", ["before history was read", "before the connection has heard of it"])
+async def test_what_was_missed_comes_first(when: str) -> None:
+    """Though the connection rests."""
+    backend = Cut()
+    async with Hub(backend) as hub, Server().serve(EventSourceApp(hub)) as server:
+        await hub.publish("default", "0")
+        await pause()
+        backend.cut = True
+        await hub.publish("default", "missed")
+        await backend.mend()
+        if when == "before history was read":
+            await hub.publish("default", "1")
+        backend.free.set()
+        if when == "before the connection has heard of it":
+            await hub.publish("default", "1")
+        await server.has("0", "missed", "1")
 
 
 async def test_a_send_that_fails_ends_its_connection_alone() -> None:

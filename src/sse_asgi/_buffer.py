@@ -66,7 +66,7 @@ class Buffer:
     def clear(self) -> None:
         """Let go of everything."""
         self.entries.clear()
-        self.size = 0
+        self.size = self.dropped = 0
 
     def _replace(self, entries: list[Entry]) -> None:
         self.entries = entries

@@ -1,8 +1,8 @@
 """Events that follow each other without a pause: the first goes out at once, those behind it are joined.
 
 One body with ten events costs a reader little more than a body with one. Where many wait, so that sending takes long,
-it is worth as long to join what comes meanwhile. Whoever is sent an event is noted while it is delivered; then it is
-sent to all of them without a task for each, where that is known to work (_direct.py).
+it is worth as long to join what comes meanwhile. The first is sent while it is delivered, and for the others whoever is
+to be sent them is noted: neither takes a task for each reader, where that is known to work (_direct.py).
 """
 
 import asyncio
@@ -10,9 +10,9 @@ import time
 from typing import Protocol
 
 import anyio.lowlevel
-from starlette.types import Send
+from starlette.types import Message
 
-from ._direct import Sender, Unsent
+from ._direct import Sender
 from ._runtime import on_asyncio
 
 PAUSE_SECONDS = 0.001
@@ -23,58 +23,55 @@ SEND_SECONDS = 15e-6  # what it takes to send to one reader, about
 class Carrier(Protocol):
     """A connection, for which events wait."""
 
-    @property
-    def send(self) -> Send:
-        """Return what takes its messages."""
+    def take(self) -> bytes:
+        """Take what is to be sent; no bytes if its own task does that, or there is nothing."""
 
-    def begin(self, now: float) -> bytes:
-        """Begin to send what waits, at this time; no bytes if its own task does, or there is nothing."""
-
-    def carry_on(self, unsent: Unsent) -> None:
-        """Go on with a send in its own task."""
+    def pass_on(self, message: Message, now: float) -> bool:
+        """Send that, at this time."""
 
 
 class Burst:
     """Whom events wait for, in one event loop.
 
     Attributes:
-        gathering: Whether an event is being delivered: whoever can send it without a task of its own is noted.
+        message: The event that is being delivered, where whoever rests is to send it at once; else None.
+        gathering: Whether an event is being delivered, and who could send it without a task of its own is noted.
+        now: When its delivery began.
         sender: Sends what need not wait.
     """
 
     def __init__(self) -> None:
         """Wait for the first one."""
+        self.message: Message | None = None
         self.gathering = False
+        self.now = 0.0
         self.sender = Sender()
-        self._loop = asyncio.get_running_loop() if on_asyncio() else None
+        self._on_asyncio = on_asyncio()
         self._waiting: dict[Carrier, None] = {}
         self._lasts = self._goes_on = False
         self._began = 0.0
 
-    def begin(self) -> None:
-        """Begin to deliver an event."""
-        self.gathering = self._loop is not None
+    def begin(self, frame: bytes, now: float, *, at_once: bool) -> None:
+        """Begin to deliver an event, which is sent at once, or some milliseconds later with those that follow."""
+        self.now = now
+        self.gathering = self._on_asyncio
+        if at_once and frame and self.gathering:  # one for all readers: none of these servers changes a message
+            self.message = {"type": "http.response.body", "body": frame, "more_body": True}
 
     def note(self, carrier: Carrier) -> None:
-        """Have it send what it has when this event, or this burst, has been delivered."""
+        """Have it send what it has when this burst ends."""
         self._waiting[carrier] = None
+        self._goes_on = True
 
-    def end(self, *, at_once: bool) -> None:
-        """End to deliver an event: send it at once, or wait some milliseconds for those that follow."""
+    def end(self) -> None:
+        """End to deliver an event."""
+        self.message = None
         self.gathering = False
-        if at_once:
-            self._send()
-        else:
-            self._goes_on = True
-            self._wait()
-
-    def _wait(self) -> None:
-        if self._loop is None:
-            self._send()
-        elif not self._lasts:
+        if self._goes_on and not self._lasts:
             self._lasts = True
-            self._began = time.monotonic()
-            self._loop.call_soon(self._look, self._loop)
+            self._began = self.now
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for another turn of the event loop, or a moment, where there was an event in the last."""
@@ -93,15 +90,13 @@ class Burst:
         now = time.monotonic()
         body, message = b"", {}
         for carrier in waiting:
-            pending = carrier.begin(now)
+            pending = carrier.take()
             if not pending:
                 continue
-            if pending is not body:  # most have the same event, and none of these servers changes a message
+            if pending is not body:  # one event is the same for most
                 body = pending
                 message = {"type": "http.response.body", "body": body, "more_body": True}
-            unsent = self.sender.send(carrier.send, message)
-            if unsent is not None:
-                carrier.carry_on(unsent)
+            carrier.pass_on(message, now)
 
 
 _burst: anyio.lowlevel.RunVar[Burst] = anyio.lowlevel.RunVar("_burst")

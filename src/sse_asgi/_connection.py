@@ -167,6 +167,14 @@ class Connection:
         """Wake the writer."""
         self._wakeup.set()
 
+    def carry(self) -> bool:
+        """Send the event that is being delivered, if it is to be sent at once and the writer rests."""
+        burst = self._burst
+        if burst.message is None or not self.rests:
+            return False
+        self.pass_on(burst.message, burst.now)
+        return True
+
     def note(self) -> None:
         """Hear of an event that others may send, and join with those that follow."""
         if self._direct and self._burst.gathering:
@@ -176,31 +184,29 @@ class Connection:
 
     def flush(self) -> None:
         """Send what waits for others, if that needs no waiting."""
-        if body := self.begin(time.monotonic()):
+        if body := self.take():
             self.send_now(body)
 
-    def begin(self, now: float) -> bytes:
+    def take(self) -> bytes:
         """Take what is to be sent by whoever asks, if the writer rests and need not do it itself."""
         if self.rests and (body := self._feed.take_plain() or (self._feed.ping() if self._ping_due else b"")):
-            self._ping_due, self._last = False, now
             return body
         self._wakeup.set()
         return b""
 
     def send_now(self, body: bytes) -> bool:
         """Send this while the writer rests; False if that takes waiting, which the writer does."""
-        self._ping_due = False
-        self._last = time.monotonic()
-        unsent = self._burst.sender.send(self.send, {"type": "http.response.body", "body": body, "more_body": True})
-        if unsent is not None:
-            self.carry_on(unsent)
-        return unsent is None
+        return self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
 
-    def carry_on(self, unsent: Unsent) -> None:
-        """Have the writer go on with a send."""
-        self._unsent = unsent
+    def pass_on(self, message: Message, now: float) -> bool:
+        """Send a message while the writer rests, which goes on with it if that takes waiting."""
+        self._ping_due, self._last = False, now
+        self._unsent = self._burst.sender.send(self.send, message)
+        if self._unsent is None:
+            return True
         self._sending, self.rests = True, False
         self._wakeup.set()
+        return False
 
     async def _join(self) -> None:
         """Wait, for `start_timeout` at most: whoever has seen the head misses nothing that is published afterwards."""
@@ -269,15 +275,12 @@ class Connection:
 
     def ring(self, now: float) -> None:
         """See what is due, and look again when something can be: what is sent from now on moves that."""
-        terms = self._terms
-        silence_ends = math.inf
-        stalled = now + terms.send_timeout
-        if self._sending:
-            stalled = self._last + terms.send_timeout
-            if now >= stalled:
-                self._cut()
-                return
-        elif not self._ping_due:
+        terms, silence_ends = self._terms, math.inf
+        stalled = (self._last if self._sending else now) + terms.send_timeout
+        if now >= stalled:
+            self._cut()
+            return
+        if not (self._sending or self._ping_due):
             silence_ends = self._last + (terms.ping_interval if self.started else terms.start_timeout)
             if now >= silence_ends:
                 silence_ends = math.inf

@@ -156,9 +156,10 @@ class Registry:
         """Offer one event to every reader of its channels, once, and move the position behind it."""
         channels = self._known(entry.channels)
         began = time.monotonic()
-        self._burst.begin()
+        at_once = all(channel.was_quiet(began) for channel in channels)
+        self._burst.begin(entry.frame, began, at_once=at_once)
         full = [reader for reader in _readers(channels) if not reader.offer(entry)]
-        self._burst.end(at_once=all(channel.was_quiet(began) for channel in channels))
+        self._burst.end()
         for reader in full:
             reader.press(entry)
         ended = time.monotonic()

@@ -51,6 +51,9 @@ class Signal(Protocol):
     def set(self) -> None:
         """Let it know."""
 
+    def carry(self) -> bool:
+        """Have it send what is being delivered now; False if it cannot."""
+
     def note(self) -> None:
         """Let it know of something that may be joined with what follows."""
 
@@ -93,6 +96,9 @@ class _FutureWakeup:
         else:
             future.set_result(None)
 
+    def carry(self) -> bool:
+        return False
+
     def note(self) -> None:
         self.set()
 
@@ -117,6 +123,9 @@ class _EventWakeup:
 
     def set(self) -> None:
         self._event.set()
+
+    def carry(self) -> bool:
+        return False
 
     def note(self) -> None:
         self.set()

@@ -123,8 +123,7 @@ class Subscription:
         self._buffer = Buffer(options.buffer_size, options.buffer_bytes)
         self._position: Position | None = None
         self._written: Position | None = None
-        self._open = False
-        self._missed = False
+        self._open = self._missed = False
         self._lost: str | None = None
         self._told = 0
         self._plain = options.transform is None
@@ -184,12 +183,14 @@ class Subscription:
     # What the hub calls, in the publisher's own turn
 
     def offer(self, entry: Entry) -> bool:
-        """Hold one live event; False if there is no room. It never waits and never fails, whatever the reader does."""
+        """Have one live event sent, or hold it; False if there is no room. It never waits and never fails."""
         if self.ended is not None:  # else one that reads slowly, and is never found empty, would go on for ever
             return True
-        if not self._buffer.append(entry):
+        if self._plain and self._open and not (self._ready or self._buffer.entries) and self._news.carry():
+            self._position = self._written = entry.position
+        elif not self._buffer.append(entry):
             return False
-        if self._plain and entry.frame:
+        elif self._plain and entry.frame:
             self._news.note()
         else:
             self._news.set()
@@ -397,7 +398,6 @@ class Subscription:
         self._open = False
         self._missed = True
         self._buffer.clear()
-        self._buffer.dropped = 0
 
     def _overflow(self, entry: Entry) -> None:
         rule = self.options.overflow
