@@ -18,7 +18,7 @@ from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-from sse_asgi._burst import PAUSE_SECONDS
+from sse_asgi._burst import PAUSE_SECONDS, current_burst
 from sse_asgi._direct import may_be_direct
 from sse_asgi._event import Entry, History
 from sse_asgi._position import Position
@@ -202,15 +202,15 @@ async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytes
 
 
 async def test_whoever_waits_is_not_sent_a_later_event_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes with what waits, and takes no task either."""
+    """It has what waits sent with it, and takes no task either."""
     monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub, channels=["a", "b"])) as server:
         before = len(server.bodies)
         await hub.publish("a", "1")
         await hub.publish("a", "2")
         await hub.publish("b", "3")
-        await server.has("1", "2", "3")
-        assert server.tasks[before:] == [asyncio.current_task(), None]
+        assert server.data() == ["1", "2", "3"]
+        assert server.tasks[before:] == [asyncio.current_task()] * 2
 
 
 @pytest.mark.parametrize("bound", [{"buffer_size": 1}, {"buffer_bytes": 20}])
@@ -334,6 +334,15 @@ async def test_what_was_missed_comes_first(when: str) -> None:
         if when == "before the connection has heard of it":
             await hub.publish("default", "1")
         await server.has("0", "missed", "1")
+
+
+async def test_a_delivery_that_was_broken_off_leaves_nothing_behind() -> None:
+    """No reader of another channel is sent its event."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        await hub.publish("default", "1")
+        current_burst().begin(b"data: secret\n\n", 0.0, at_once=True)
+        await hub.publish("default", "2")
+        await server.has("1", "2")
 
 
 async def test_a_send_that_fails_ends_its_connection_alone() -> None:

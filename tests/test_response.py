@@ -291,6 +291,24 @@ async def test_an_exception_before_the_first_event_is_raised(error: Exception) -
             pass
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
+async def test_what_comes_at_once_needs_no_start_timeout() -> None:
+    """The source has a turn before the head is sent without it."""
+    sent = []
+
+    async def fail() -> AsyncIterator[str]:
+        raise LookupError
+        yield ""
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    response = EventSourceResponse(fail(), start_timeout=0)
+    with pytest.raises(LookupError):
+        await response({"type": "http", "method": "GET", "headers": []}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    assert sent == []
+
+
 async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
     """Also for a subscription, as long as nothing was sent."""
 

@@ -461,6 +461,24 @@ async def test_alarms_of_one_time_ring_in_the_order_they_were_set(monkeypatch: p
     assert await bell.heard(3) == ["a", "b", "c"]
 
 
+async def test_a_bell_that_is_owed_again_for_now_holds_nobody_up() -> None:
+    """As with an interval that is shorter than what the clock can tell: everybody else has a turn before it rings."""
+    timer, turns, rung = Timer(), 0, []
+
+    class Restless:
+        def ring(self, now: float) -> None:
+            rung.append(turns)
+            if len(rung) < 10:
+                timer.owe(self, now, now)
+
+    timer.owe(Restless(), time.monotonic(), time.monotonic())
+    with anyio.fail_after(5):
+        while len(rung) < 10:
+            turns += 1
+            await checkpoint()
+    assert len(set(rung)) > 1
+
+
 async def test_an_alarm_does_not_ring_before_its_time() -> None:
     """At least the delay has passed when the callback comes."""
     timer, bell = Timer(), Bell()

@@ -35,7 +35,7 @@ class Burst:
 
     Attributes:
         message: The event that is being delivered, where whoever rests is to send it at once; else None.
-        gathering: Whether an event is being delivered, and who could send it without a task of its own is noted.
+        gathering: Whether it waits for those that follow: whoever can send it without a task of its own is noted.
         now: When its delivery began.
         sender: Sends what need not wait.
     """
@@ -54,8 +54,9 @@ class Burst:
     def begin(self, frame: bytes, now: float, *, at_once: bool) -> None:
         """Begin to deliver an event, which is sent at once, or some milliseconds later with those that follow."""
         self.now = now
-        self.gathering = self._on_asyncio
-        if at_once and frame and self.gathering:  # one for all readers: none of these servers changes a message
+        self.gathering = self._on_asyncio and not at_once
+        self.message = None
+        if at_once and frame:  # one for all readers: none of these servers changes a message
             self.message = {"type": "http.response.body", "body": frame, "more_body": True}
 
     def note(self, carrier: Carrier) -> None:

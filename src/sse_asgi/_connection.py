@@ -82,22 +82,19 @@ class Connection:
         """Prepare; nothing is sent, and the content is not touched."""
         self.started = self.rests = False
         self.error: Exception | None = None
-        self._feed, self._terms = feed, terms
+        self._feed, self._terms, self._final_id = feed, terms, final_id
         self._head: Message | None = head
-        self._final_id = final_id
         self._scope, self._receive = scope, receive
         self.send = past_guards(send)
         self._wakeup = new_wakeup()
-        self._notice = current_notice()
-        self._task = current_task()
+        self._notice, self._task = current_notice(), current_task()
         self._interrupt: Interrupt | None = None
         self._child: Child | None = None
         self._stopping = self._gone = self._sending = self._ping_due = False
         self._drained = math.inf
         self.reason: str | None = None
         self._unsent: Unsent | None = None
-        self._burst = current_burst()
-        self._direct = may_be_direct(send)
+        self._burst, self._direct = current_burst(), may_be_direct(send)
         self._last = time.monotonic()
         lifetime = terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._ends = min(math.inf, self._last + lifetime)  # one infinity for all
@@ -110,7 +107,7 @@ class Connection:
             Exception: What the content raised.
         """
         self._feed.attach(self)
-        self.ring(self._last)
+        self._look_again(self._last + self._terms.start_timeout, self._last)
         self._notice.listen(self._on_shutdown)
         watcher = watch(self._receive, self)
         try:
@@ -179,6 +176,8 @@ class Connection:
         """Hear of an event that others may send, and join with those that follow."""
         if self._direct and self._burst.gathering:
             self._burst.note(self)
+        elif self.rests:
+            self.flush()
         else:
             self._wakeup.set()
 
@@ -274,21 +273,25 @@ class Connection:
             self._timer.after(SHUTDOWN_SECONDS, self._cut)
 
     def ring(self, now: float) -> None:
-        """See what is due, and look again when something can be: what is sent from now on moves that."""
+        """See what is due, and look again when something can be due next."""
         terms, silence_ends = self._terms, math.inf
-        stalled = (self._last if self._sending else now) + terms.send_timeout
-        if now >= stalled:
-            self._cut()
-            return
-        if not (self._sending or self._ping_due):
-            silence_ends = self._last + (terms.ping_interval if self.started else terms.start_timeout)
-            if now >= silence_ends:
-                silence_ends = math.inf
-                self._ping_due = True
-                self.flush()
+        if self._sending:
+            if now >= self._last + terms.send_timeout:
+                self._cut()
+                return
+        elif now >= (silence_ends := self._last + (terms.ping_interval if self.started else terms.start_timeout)):
+            silence_ends = math.inf
+            self._ping_due = True
+            self.flush()
         if now >= self._ends:
             self._end("lifetime")
             self._ends = math.inf
+        self._look_again(silence_ends, now)
+
+    def _look_again(self, silence_ends: float, now: float) -> None:
+        """Look when something can be due: what is sent from now on moves that, and is not waited for."""
+        terms = self._terms
+        stalled = (self._last if self._sending else now) + terms.send_timeout
         due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
         if due < math.inf:
             self._moment = self._timer.owe(self, due, now)
@@ -302,8 +305,7 @@ class Connection:
         """Write no more to a client that has gone, or will be; a send that waits for it may return by itself."""
         if self._stopping or self._gone:
             return
-        self._gone = True
-        self.rests = False
+        self._gone, self.rests = True, False
         self.reason = reason if reason == "client" else self.reason or reason
         self._wakeup.set()
         if self._sending:

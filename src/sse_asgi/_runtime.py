@@ -347,8 +347,10 @@ class Timer:
     def _ring(self) -> None:
         self._armed = math.inf
         now = time.monotonic()
+        moments = []
         while self._times and self._times[0] <= now:
-            moment = self._owed.pop(heapq.heappop(self._times))
+            moments.append(self._owed.pop(heapq.heappop(self._times)))
+        for moment in moments:  # what they owe for now again is due the next time
             for bell in list(moment):
                 if bell not in moment:
                     continue
