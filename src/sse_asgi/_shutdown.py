@@ -26,6 +26,7 @@ logger = logging.getLogger("sse_asgi")
 POLL_SECONDS = 0.1
 DEATH_SECONDS = 1.0
 QUIET_SECONDS = 10.0
+RETURN_SECONDS = 0.1
 
 Undo = Callable[[], None]
 
@@ -267,8 +268,12 @@ def _follower(number: signal.Signals, previous: Any, notice: Notice) -> Callable
     if previous is signal.SIG_DFL:
         return lambda _: call(lambda: notice.when_quiet(die_soon))  # pragma: no branch - as _die
     if module.startswith("twisted."):
-        # Observed: daphne cancels every response at once, and waits for the first of them only.
-        return lambda _: call(lambda: notice.when_quiet(partial(previous, number, None)))
+        # Observed: daphne cancels every response at once, and waits for the first of them only. Where one that used
+        # anyio's threads is still on its way through middleware, these are never told to end, and hold the process up.
+        def stop_soon() -> None:
+            timer.after(RETURN_SECONDS, partial(previous, number, None))
+
+        return lambda _: call(lambda: notice.when_quiet(stop_soon))
     if module.startswith("trio."):
         # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
         return lambda _: call(lambda: previous(number, inspect.currentframe()))
