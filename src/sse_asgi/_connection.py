@@ -41,7 +41,6 @@ class Connection:
         error: What the content raised, or None.
         reason: Why the stream ends, as EventSourceResponse says it; None while it runs.
         rests: Whether the writer has nothing to do, and others may send what they would make it send.
-        send: What takes its messages.
     """
 
     __slots__ = (
@@ -62,6 +61,7 @@ class Connection:
         "_receive",
         "_rest",
         "_scope",
+        "_send",
         "_sending",
         "_stopping",
         "_task",
@@ -72,7 +72,6 @@ class Connection:
         "error",
         "reason",
         "rests",
-        "send",
         "started",
     )
 
@@ -85,7 +84,7 @@ class Connection:
         self._feed, self._terms, self._final_id = feed, terms, final_id
         self._head: Message | None = head
         self._scope, self._receive = scope, receive
-        self.send = past_guards(send)
+        self._send = past_guards(send)
         self._wakeup = new_wakeup()
         self._notice, self._task = current_notice(), current_task()
         self._interrupt: Interrupt | None = None
@@ -143,7 +142,7 @@ class Connection:
                 body = feed.take()
                 if body and self.started:  # the same as in _emit, without a coroutine for each event
                     self._begin_send()
-                    await self.send({"type": "http.response.body", "body": body, "more_body": True})
+                    await self._send({"type": "http.response.body", "body": body, "more_body": True})
                     self._sending = False
                 elif body or (self._ping_due and not (self.reason or feed.ended or self.error)):
                     await self._emit(body or (feed.ping() if self.started else b""))
@@ -200,7 +199,7 @@ class Connection:
     def pass_on(self, message: Message, now: float) -> bool:
         """Send a message while the writer rests, which goes on with it if that takes waiting."""
         self._ping_due, self._last = False, now
-        self._unsent = self._burst.sender.send(self.send, message)
+        self._unsent = self._burst.sender.send(self._send, message)
         if self._unsent is None:
             return True
         self._sending, self.rests = True, False
@@ -230,10 +229,10 @@ class Connection:
         if not self.started:
             self.started = True
             assert self._head is not None
-            await self.send(self._head)
+            await self._send(self._head)
             self._head = None  # one of these for each idle connection would be a quarter kilobyte
             body = (self._terms.greeting + body) or PING
-        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
 
     @property
@@ -364,7 +363,7 @@ class Connection:
         try:
             if tail or not self.started:
                 await self._emit(tail)
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
             pass
         except Exception:
