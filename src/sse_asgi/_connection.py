@@ -107,7 +107,7 @@ class Connection:
         """
         self._feed.attach(self)
         self._look_again(self._last + self._terms.start_timeout, self._last)
-        self._notice.listen(self._on_shutdown)
+        self._notice.listen(self._on_shutdown, self._scope)
         watcher = watch(self._receive, self)
         try:
             await self._join()

@@ -103,7 +103,7 @@ class Guard:
 
     async def _begin(self, head: Message) -> None:
         cut_off = partial(abort, self._scope, self._receive, shared_timer())
-        self._stream = stream = ForeignStream(self._terms, self._send, cut_off, self._interrupt.cancel)
+        self._stream = stream = ForeignStream(self._terms, self._scope, self._send, cut_off, self._interrupt.cancel)
         await (stream.begin(head) if self._enter() else stream.refuse(head))
 
 
@@ -111,7 +111,12 @@ class ForeignStream:
     """An event stream that is not ours."""
 
     def __init__(
-        self, terms: GuardTerms, send: Send, cut_off: Callable[[], None], stop_application: Callable[[], None]
+        self,
+        terms: GuardTerms,
+        scope: Scope,
+        send: Send,
+        cut_off: Callable[[], None],
+        stop_application: Callable[[], None],
     ) -> None:
         """Be ready for the head."""
         self._send = send
@@ -128,7 +133,7 @@ class ForeignStream:
         self._tail = b"\n\n"
         self._ended = False
         self._notice = current_notice()
-        self._notice.listen(self._end_soon)
+        self._notice.listen(self._end_soon, scope)
 
     async def begin(self, head: Message) -> None:
         """Send the head, with what keeps proxies from holding events back where the application says nothing."""

@@ -13,6 +13,7 @@ from ._hub import Hub
 from ._limits import ConnectionLimit, as_limit
 from ._options import seconds_or_never
 from ._runtime import Child, new_wakeup, spawn
+from ._servers import Server
 from ._shutdown import Notice, current_notice
 from .exceptions import HubClosedError
 
@@ -77,10 +78,11 @@ class EventSourceMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         notice = current_notice()
+        server = notice.watch(scope)
 
         def look_away() -> None:
+            notice.forget(server)
             notice.unwatch()
-            notice.heard = False  # the loop may serve again
 
         async with AsyncExitStack() as stack:
 
@@ -90,7 +92,6 @@ class EventSourceMiddleware:
                     await stack.aclose()
                 await send(message)
 
-            notice.watch()
             stack.callback(look_away)
             if self.hub is not None:
                 try:
@@ -100,7 +101,7 @@ class EventSourceMiddleware:
                     await send({"type": "lifespan.startup.failed", "message": f"the hub cannot be opened: {error}"})
                     raise
                 scope.setdefault("state", {})["hub"] = self.hub
-            await self.app(scope, partial(_receive_when_quiet, receive, notice), close_first)
+            await self.app(scope, partial(_receive_when_quiet, receive, notice, server), close_first)
 
     async def _open_without_lifespan(self, hub: Hub) -> None:
         """Open the hub in a task that lives as long as the event loop, where the server has no lifespan."""
@@ -115,13 +116,13 @@ class EventSourceMiddleware:
         await opened
 
 
-async def _receive_when_quiet(receive: Receive, notice: Notice) -> Message:
+async def _receive_when_quiet(receive: Receive, notice: Notice, server: Server) -> Message:
     """Hold the shutdown back until all streams have ended, for granian ends the event loop while they clean up."""
     message = await receive()
     if message["type"] == "lifespan.shutdown":
-        notice.hear()
+        notice.hear(server)
         quiet = new_wakeup()
-        notice.when_quiet(quiet.set)
+        notice.when_quiet(quiet.set, server)
         await quiet
     return message
 

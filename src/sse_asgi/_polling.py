@@ -193,7 +193,7 @@ class PollResponse:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._timer, notice = shared_timer(), current_notice()
-        notice.listen(self._on_shutdown)
+        notice.listen(self._on_shutdown, scope)
         watcher = spawn(partial(self._watch_client, receive))
         try:
             response = await self._read()

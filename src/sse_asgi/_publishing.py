@@ -112,7 +112,7 @@ async def _read(request: Request, receive: Receive, limit: int) -> bytes:
     if declared.isdecimal() and int(declared[:18]) > limit:
         raise _too_large(limit)
     body = bytearray()
-    with _patience():
+    with _patience(request.scope):
         while (message := await receive())["type"] == "http.request":
             body += message.get("body", b"")
             if len(body) > limit:
@@ -123,25 +123,25 @@ async def _read(request: Request, receive: Receive, limit: int) -> bytes:
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
+def _patience(scope: Scope) -> Iterator[None]:
     """Wait for a client, but not for ever, and hardly at all when the server stops.
 
     Raises:
         HTTPException: 408 or 503, it took longer.
     """
-    notice, timer, scope = current_notice(), shared_timer(), anyio.CancelScope()
-    alarms = [timer.after(BODY_SECONDS, scope.cancel)]
+    notice, timer, limit = current_notice(), shared_timer(), anyio.CancelScope()
+    alarms = [timer.after(BODY_SECONDS, limit.cancel)]
 
     def hurry() -> None:
-        alarms.append(timer.after(SHUTDOWN_SECONDS, scope.cancel))
+        alarms.append(timer.after(SHUTDOWN_SECONDS, limit.cancel))
 
-    notice.listen(hurry)
+    notice.listen(hurry, scope)
     try:
-        with scope:
+        with limit:
             yield
-        if scope.cancelled_caught and notice.heard:
+        if limit.cancelled_caught and notice.heard:
             raise HTTPException(503, "the event was not published, because the server stops: repeat it", RETRY_AFTER)
-        if scope.cancelled_caught:
+        if limit.cancelled_caught:
             raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s")
     finally:
         notice.unlisten(hurry)

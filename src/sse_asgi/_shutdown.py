@@ -10,102 +10,158 @@ import logging
 import os
 import random
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import anyio.lowlevel
 
-from ._runtime import Alarm, coroutines, shared_timer, thread_safe_caller
+from ._runtime import Alarm, shared_timer, thread_safe_caller
+from ._servers import WILDCARDS, Address, AskedServer, Server, UvicornServer, address_of, running_servers
 
 logger = logging.getLogger("sse_asgi")
 
+MAX_ADDRESSES = 64
 POLL_SECONDS = 0.1
 DEATH_SECONDS = 1.0
 QUIET_SECONDS = 10.0
 RETURN_SECONDS = 0.1
 
 Undo = Callable[[], None]
+Scope = Mapping[str, Any]
 
 
-class Notice:
-    """The news that the server of this event loop stops, told once to each stream.
+class Notice(Server):
+    """The news that a server of this event loop stops, told once to each of its streams.
 
-    Attributes:
-        heard: Whether it came; a stream that begins now should end at once.
+    The notice itself stands for any server that cannot be asked or told from others: its streams are told when one of
+    the loop's servers stops, and its `heard` says that one does.
     """
 
     def __init__(self) -> None:
         """Know of no shutdown and look out for none."""
-        self.heard = False
+        super().__init__()
         self._watchers = 0
-        self._listeners: dict[Callable[[], None], None] = {}
-        self._when_quiet: dict[Callable[[], None], Alarm] = {}
+        self._listeners: dict[Callable[[], None], Server] = {}
+        self._when_quiet: dict[Callable[[], None], tuple[Server, Alarm]] = {}
         self._undos: list[Undo] = []
-        self._is_asked = False
+        self._asked: list[AskedServer] = []
+        self._at: dict[Address, Server] = {}
+        self._next_look = Alarm()
 
     @property
     def listeners(self) -> int:
         """How many streams listen."""
         return len(self._listeners)
 
-    def watch(self) -> None:
-        """Look out for a shutdown, whether there are streams or not, until `unwatch`."""
+    def watch(self, scope: Scope | None = None) -> Server:
+        """Look out for a shutdown until `unwatch`, with or without streams; return the server of this scope."""
         if not self._watchers:
             self._timer = shared_timer()
-            uvicorn = _hear_uvicorn(self)
-            asked = uvicorn or [*_hear_hypercorn(self), *_hear_gunicorn(self)]
-            self._is_asked = bool(asked)
-            self._undos = asked if uvicorn else [*asked, *_hear_signals(self)]
+            self._find()
+            if not any(isinstance(one, UvicornServer) for one in self._asked):
+                self._undos = _hear_signals(self)
         self._watchers += 1
+        return self if scope is None else self._server_of(scope)
 
     def unwatch(self) -> None:
         """Look out no more; the last one puts back what was touched."""
         self._watchers -= 1
         if not self._watchers:
+            self._next_look.cancel()
             for undo in self._undos:
                 undo()
-            if self._is_asked:
-                self.heard = False  # whoever watches next asks again, and the loop may serve again
+            self._undos = []
+            self._at.clear()
+            for server in self._asked:  # whoever watches next asks again
+                self.forget(server)
 
-    def listen(self, callback: Callable[[], None]) -> None:
-        """Call back when the shutdown begins; at once when it has begun."""
-        self.watch()
-        self._listeners[callback] = None
-        if self.heard:
+    def listen(self, callback: Callable[[], None], scope: Scope | None = None) -> None:
+        """Call back when the server of this scope stops, without one when any does; at once when it stops already."""
+        server = self.watch(scope)
+        self._listeners[callback] = server
+        server.streams += 1
+        if server.heard:
             callback()
 
     def unlisten(self, callback: Callable[[], None]) -> None:
         """Forget a callback: its stream has ended and was cleaned up."""
-        del self._listeners[callback]
-        if not self._listeners:
-            for one, alarm in list(self._when_quiet.items()):
+        self._listeners.pop(callback).streams -= 1
+        for one, (server, alarm) in list(self._when_quiet.items()):
+            if not server.streams:
                 alarm.cancel()
                 self._settle(one)
         self.unwatch()
 
-    def when_quiet(self, callback: Callable[[], None]) -> None:
-        """Call back when every stream has ended and was cleaned up, which may be now, or after QUIET_SECONDS."""
+    def when_quiet(self, callback: Callable[[], None], server: Server | None = None) -> None:
+        """Call back when every stream of a server was cleaned up, which may be now, or after QUIET_SECONDS."""
         if callback in self._when_quiet:
             return
-        self._when_quiet[callback] = self._timer.after(QUIET_SECONDS, partial(self._settle, callback))
-        if not self._listeners:
-            self._when_quiet[callback].cancel()
+        server = server or self
+        alarm = self._timer.after(QUIET_SECONDS, partial(self._settle, callback))
+        self._when_quiet[callback] = server, alarm
+        if not server.streams:
+            alarm.cancel()
             self._settle(callback)
 
     def _settle(self, callback: Callable[[], None]) -> None:
         del self._when_quiet[callback]
         callback()
 
-    def hear(self) -> None:
-        """Tell every listener; a second time tells nobody."""
-        if not self.heard:
-            self.heard = True
-            for callback in list(self._listeners):
+    def hear(self, server: Server | None = None) -> None:
+        """Tell the streams of a server that it stops, without one all streams; a second time tells none."""
+        news = [one for one in (*(self._asked if server is None else [server]), self) if not one.heard]
+        for one in news:
+            one.heard = True
+        for callback, one in list(self._listeners.items()) if news else ():
+            if one in news:
                 callback()
+
+    def forget(self, server: Server) -> None:
+        """Ask a server no more: it has stopped, and the event loop may serve again, or still serves with others."""
+        self._asked = [one for one in self._asked if one is not server]
+        self._at.clear()
+        self.heard = any(one.heard for one in self._asked)
+
+    # Servers that can be asked
+
+    def _server_of(self, scope: Scope) -> Server:
+        if scope["type"] == "lifespan":
+            self._find()
+            state = scope.get("state")
+            return next((one for one in self._asked if state is not None and one.state is state), self)
+        address = address_of(scope.get("server"))
+        if address not in self._at and len(self._at) < MAX_ADDRESSES:
+            server = self._server_at(address)
+            if server is self:  # it may have started since the last look
+                self._find()
+                server = self._server_at(address)
+            self._at[address] = server
+        return self._at.get(address, self)
+
+    def _server_at(self, address: Address) -> Server:
+        for one in (address, *((host, address[1]) for host in WILDCARDS)):
+            servers = [server for server in self._asked if one in server.addresses()]
+            if servers:
+                return servers[0] if len(servers) == 1 else self
+        return self
+
+    def _find(self) -> None:
+        known = [one.key for one in self._asked]
+        self._asked += [one for one in running_servers() if one.key not in known]
+        self._look()
+
+    def _look(self) -> None:
+        self._next_look.cancel()
+        for server in self._asked:
+            if server.ended or server.stops():
+                self.hear(server)
+            if server.ended:
+                self.forget(server)
+        if self._asked:
+            self._next_look = self._timer.after(POLL_SECONDS, self._look)
 
 
 _notice: anyio.lowlevel.RunVar[Notice] = anyio.lowlevel.RunVar("_notice")
@@ -124,101 +180,6 @@ def farewell(notice: Notice) -> bytes:
     """Write a `retry:` line that spreads the clients of this process over a time that grows with their number."""
     spread = 1000 + 2 * notice.listeners
     return b"retry: %d\n" % random.randint(500, 500 + spread)  # noqa: S311 - a spread, not a secret
-
-
-def _hear_uvicorn(notice: Notice) -> list[Undo]:
-    """Hear uvicorn's own server object call its `shutdown`, whatever the reason.
-
-    Observed: only this sees --limit-max-requests and a server in a thread; signals see neither. The instance is
-    wrapped, never the class.
-    """
-    server = uvicorn_server()
-    if server is None:
-        return []
-    original = server.shutdown
-
-    async def shutdown(*args: Any, **kwargs: Any) -> None:
-        notice.hear()
-        try:
-            await original(*args, **kwargs)
-        finally:
-            notice.heard = False  # the loop may serve again
-
-    def undo() -> None:
-        if vars(server).get("shutdown") is shutdown:
-            del server.shutdown
-
-    server.shutdown = shutdown
-    if server.should_exit or not all(one.is_serving() for one in getattr(server, "servers", ())):
-        notice.hear()
-    return [undo]
-
-
-def uvicorn_server() -> Any | None:
-    """Find the uvicorn.Server that serves this event loop."""
-    module = sys.modules.get("uvicorn.server")
-    return None if module is None else _running(module.Server)
-
-
-def _hear_hypercorn(notice: Notice) -> list[Undo]:
-    """Ask what hypercorn's worker itself asks every 0.1 s.
-
-    Observed: where only the parent process is signalled, nothing else reaches a worker before its streams have ended,
-    and a signal says nothing of --max-requests.
-    """
-    if "hypercorn" not in sys.modules:
-        return []
-    frame = next((one for one in _frames() if one.f_code.co_name == "worker_serve"), None)
-    if frame is None:
-        return []
-    trigger = frame.f_locals.get("shutdown_trigger")
-    # `Event.wait` in the only process, else a partial of a function and the parent's event
-    event = getattr(trigger, "__self__", None) or next(iter(getattr(trigger, "args", ())), None)
-
-    def stops() -> bool:
-        events: list[Any] = [event, getattr(frame.f_locals.get("context"), "terminate", None)]
-        return any(one.is_set() for one in events if hasattr(one, "is_set"))
-
-    return [_poll(notice, stops)]
-
-
-def _hear_gunicorn(notice: Notice) -> list[Undo]:
-    """Ask whether gunicorn's own ASGI worker is to live on; observed: --max-requests is told in no other way."""
-    module = sys.modules.get("gunicorn.workers.gasgi")
-    worker = None if module is None else _running(module.ASGIWorker)
-    return [] if worker is None else [_poll(notice, lambda: not worker.alive)]
-
-
-def _poll(notice: Notice, stops: Callable[[], bool]) -> Undo:
-    timer, looking = shared_timer(), True
-
-    def look() -> None:
-        if stops():
-            notice.hear()
-        elif looking:
-            timer.after(POLL_SECONDS, look)
-
-    def undo() -> None:
-        nonlocal looking
-        looking = False
-
-    look()
-    return undo
-
-
-def _running(kind: type) -> Any | None:
-    """Find the object of a class whose method a task of this event loop is running."""
-    selves = (frame.f_locals.get("self") for frame in _frames())
-    return next((one for one in selves if isinstance(one, kind)), None)
-
-
-def _frames() -> Iterator[FrameType]:
-    """Go through the frames of every task of this event loop, from the task's function to where it awaits."""
-    for coroutine in coroutines():
-        inner = coroutine
-        while (frame := getattr(inner, "cr_frame", None)) is not None:
-            yield frame
-            inner = inner.cr_await
 
 
 def _hear_signals(notice: Notice) -> list[Undo]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
 from .._position import Position, new_epoch
-from .._shutdown import uvicorn_server
+from .._servers import uvicorn_server
 from .base import Backend, Member, Sink, presence_event
 
 logger = logging.getLogger("sse_asgi")
