@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -192,6 +193,33 @@ async def test_the_path_without_slash_is_redirected() -> None:
     """By Starlette, which EventSource follows."""
     async with mounted() as (_, client), client.stream("/events") as stream:
         assert (stream.status_code, stream.headers["location"]) == (307, "http://testserver/events/")
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "root_path"),
+    [
+        ("/events", {}, "/api"),
+        ("/api/events", {"root_path": "/api"}, ""),
+        ("/api/events", {"root_path": "/api"}, "/api"),
+        ("/api/events", {}, "/api"),
+        ("/events", {}, "/events-of-mine"),
+    ],
+    ids=["FastAPI's", "the server's", "both", "FastAPI's, not stripped", "one that begins the same"],
+)
+async def test_it_finds_itself_below_a_root_path(path: str, options: dict[str, Any], root_path: str) -> None:
+    """Whether the path has it, as a server's has, or has not, as where a proxy strips what FastAPI was told."""
+    hub = Hub()
+    app = FastAPI(lifespan=hub.lifespan)
+    app.root_path = root_path  # as the parameter does, of which newer FastAPIs warn
+    app.mount("/events", EventSourceApp(hub, stats=lambda _: None))
+    async with EventStreamClient(app) as client:
+        async with client.stream(f"{path}/", **options) as stream:
+            await hub.publish("default", "x")
+            assert (await stream.next_event()).data == "x"
+        async with client.stream(f"{path}/stats", **options) as stream:
+            assert json.loads(await stream.read())["hub"] == "up"
+        async with client.stream(f"{path}/below", **options) as stream:
+            assert stream.status_code == 404
 
 
 async def test_it_can_be_the_outermost_application() -> None:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Host, Mount, Route, Router
 
 from mounting import mounted, status
 from sse_asgi import EventSourceApp, Hub, Pattern
@@ -134,12 +134,19 @@ async def test_a_route_fills_templates_as_a_mount_does() -> None:
 
 
 async def test_a_route_is_recognised_where_starlette_does_not_name_it() -> None:
-    """By its endpoint."""
+    """By its endpoint, which no Mount has, wherever the routes are."""
     hub = Hub()
     app = EventSourceApp(hub, channels="room:{room}")
+    route = Route("/{room}", app)
+    known: dict[str, Any] = {"endpoint": app, "path_params": {"room": "a"}, "root_path": "/rooms", "app_root_path": ""}
     async with hub:
-        async with EventStreamClient(app).stream("/rooms/a", endpoint=app, path_params={"room": "a"}) as stream:
-            assert stream.status_code == 200
+        for router in (Router([route]), Router([Mount("/rooms", Router([route]))])):
+            async with EventStreamClient(app).stream("/rooms/a", router=router, **known) as stream:
+                assert stream.status_code == 200
+        mount = Mount("/rooms", app)
+        for router in (Router([mount]), Router([Host("example.com", Router([mount]))])):
+            async with EventStreamClient(app).stream("/rooms/a", router=router, **known) as stream:
+                assert stream.status_code == 404
 
 
 async def test_a_converter_gives_the_text_of_its_value() -> None:

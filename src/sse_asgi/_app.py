@@ -9,7 +9,7 @@ from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Host, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._access import Access, Admission, Authorize, verdict
@@ -193,12 +193,18 @@ class EventSourceApp:
 
     def _place(self, scope: Scope) -> str:
         """Return the path below this app: none where a Route leads here, because all of the path is its own."""
-        # Starlettes that do not name the route tell at least that there was no Mount.
-        unmounted = scope.get("endpoint") is self and "app_root_path" not in scope
-        if unmounted or isinstance(scope.get("route"), Route):
+        if isinstance(scope.get("route"), Route) or self._is_routed(scope):
             return ""
         path: str = scope["path"]
-        return path.removeprefix(scope.get("root_path", "")).strip("/")
+        root: str = scope.get("root_path", "")
+        if not path.startswith(root):  # behind a proxy that strips what FastAPI(root_path=...) says
+            root = root.removeprefix(scope.get("app_root_path", ""))
+        return path.removeprefix(root).strip("/")
+
+    def _is_routed(self, scope: Scope) -> bool:
+        """Tell whether a Route leads here, where the Starlette is so old that it does not name the route."""
+        routes = getattr(scope.get("router"), "routes", ())
+        return "route" not in scope and scope.get("endpoint") is self and not _is_mounted(self, routes)
 
     # Streaming
 
@@ -261,6 +267,12 @@ class EventSourceApp:
         await verdict("stats", self._stats(request))
         content = {**self._hub.stats()._asdict(), "hub": self._hub.state}
         return JSONResponse(content, headers={**cors, "Cache-Control": "no-store"})
+
+
+def _is_mounted(app: ASGIApp, routes: Iterable[BaseRoute]) -> bool:
+    """Tell whether an app is mounted somewhere in these routes."""
+    mounts = (one for one in routes if isinstance(one, Mount | Host))
+    return any(one.app is app or _is_mounted(app, one.routes) for one in mounts)
 
 
 def _first(request: Request, names: Iterable[str]) -> str | None:

@@ -1,9 +1,12 @@
-"""An upstream that a test may stop and start again."""
+"""An upstream that a test may stop and start again, and a browser."""
 
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
+from browser.conftest import FLAGS
 from browser.peers import free_port
 from proxies.peers import start_app
 from servers.processes import Server
@@ -29,3 +32,19 @@ def start(port: int) -> Iterator[Start]:
     yield start
     for server in servers:
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium that is gone after this module, and playwright's event loop with it."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser without anything in it, which takes any certificate."""
+    with browser.new_context(ignore_https_errors=True) as context:
+        yield context.new_page()

@@ -1,4 +1,4 @@
-"""What stands before and behind: nginx as a process, the application as one, and a client that reads what comes."""
+"""What stands before and behind: nginx or HAProxy as a process, the application as one, and a client that reads."""
 
 import http.client
 import os
@@ -18,7 +18,7 @@ from servers.processes import PATIENCE, Server
 
 TESTS = Path(__file__).parents[1]
 DOCUMENT = TESTS.parent / "docs" / "proxies.md"
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+NGINX, HAPROXY = (shutil.which(one, path=f"{os.environ['PATH']}:/usr/sbin") or one for one in ("nginx", "haproxy"))
 
 CONFIGURATION = """
 daemon off;
@@ -53,35 +53,45 @@ def documented(upstream: int) -> dict[str, str]:
     return {"options": options, "locations": locations.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")}
 
 
+def documented_haproxy(upstream: int, *, without: str = "#") -> str:
+    """Return what docs/proxies.md says for HAProxy, with the address of a test's upstream, perhaps without a line."""
+    (text,) = re.findall(r"```haproxy\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    kept = "".join(line for line in text.splitlines(keepends=True) if without not in line)
+    return kept.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
+
+
 def location(*options: str) -> str:
     """Pass everything on to the upstream, with these options."""
     return " ".join(("location / {", "proxy_pass http://app;", *options, "}"))
 
 
-class Nginx:
-    """One process of nginx with a configuration of its own."""
+class Proxy:
+    """One process of a proxy with a configuration of its own."""
 
-    def __init__(self, directory: Path, upstream: int, *, locations: str, options: str = "", listen: str = "") -> None:
-        self.port = free_port()
-        self.log = directory / "access.log"
-        self._directory = directory
-        self.configuration = CONFIGURATION.format(
-            port=self.port, upstream=upstream, locations=locations, options=options, listen=listen
-        )
+    port: int
+    configuration: str
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def command(self, file: Path) -> list[str]:
+        raise NotImplementedError
+
+    def start(self, *options: str) -> None:
+        """Start a process, perhaps one more."""
+        self.directory.mkdir(exist_ok=True)
+        file = self.directory / "proxy.conf"
+        file.write_text(self.configuration)
+        command = [*self.command(file), *options]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        until(lambda: process.poll() is not None or self._accepts())
+        assert process.poll() is None, process.communicate()
 
     def __enter__(self) -> Self:
         """Start."""
-        self._directory.mkdir(exist_ok=True)
-        file = self._directory / "nginx.conf"
-        file.write_text(self.configuration)
-        self._process = process = subprocess.Popen(
-            [NGINX, "-p", str(self._directory), "-c", str(file)],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        until(lambda: process.poll() is not None or self._accepts())
-        assert process.poll() is None, process.communicate()
+        self.start()
         return self
 
     def _accepts(self) -> bool:
@@ -93,11 +103,43 @@ class Nginx:
 
     def __exit__(self, *exc_info: object) -> None:
         """Stop."""
-        self._process.kill()
-        self._process.communicate()
+        for process in self.processes:
+            process.kill()
+            process.communicate()
 
     def get(self, path: str, **headers: str) -> "Reader":
         return Reader(self.port, path, headers)
+
+
+class Nginx(Proxy):
+    """One process of nginx."""
+
+    def __init__(self, directory: Path, upstream: int, *, locations: str, options: str = "", listen: str = "") -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.log = directory / "access.log"
+        self.configuration = CONFIGURATION.format(
+            port=self.port, upstream=upstream, locations=locations, options=options, listen=listen
+        )
+
+    def command(self, file: Path) -> list[str]:
+        return [NGINX, "-p", str(self.directory), "-c", str(file)]
+
+
+class Haproxy(Proxy):
+    """A process of HAProxy, and after a reload another one, which listens at the same port."""
+
+    def __init__(self, directory: Path, configuration: str, *, bind: str = "") -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.configuration = re.sub(r"bind .*", f"bind 127.0.0.1:{self.port} {bind}", configuration)
+
+    def command(self, file: Path) -> list[str]:
+        return [HAPROXY, "-db", "-q", "-f", str(file)]
+
+    def reload(self) -> None:
+        """Start a process that takes over, and has the one before finish what it does."""
+        self.start("-sf", str(self.processes[-1].pid))
 
 
 class Reader:
@@ -140,10 +182,18 @@ class Reader:
         return self.content
 
 
-def start_app(*options: str, port: int | None = None, **environment: str) -> Server:
-    """Start uvicorn on the application of this folder."""
+def new_certificate(directory: Path) -> tuple[Path, Path]:
+    """Return the files of a key and a certificate that it signs itself."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*request, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return key, certificate
+
+
+def start_app(*options: str, port: int | None = None, app: str = "proxies.app:app", **environment: str) -> Server:
+    """Start uvicorn on an application of this folder."""
     port = port or free_port()
-    command = (sys.executable, "-m", "uvicorn", "proxies.app:app", "--app-dir", str(TESTS), "--log-level", "warning")
+    command = (sys.executable, "-m", "uvicorn", app, "--app-dir", str(TESTS), "--log-level", "warning")
     server = Server([*command, "--port", str(port), *options], port, environment)
     server.wait_until_it_answers()
     return server

@@ -3,10 +3,8 @@
 import itertools
 import json
 import re
-import shutil
 import signal
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +12,11 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from browser.conftest import FLAGS
 from browser.peers import until
 from proxies.conftest import Start
-from proxies.peers import Nginx, documented, location, publish, start_app
+from proxies.peers import Nginx, documented, location, new_certificate, publish, start_app
 from servers.processes import Server
 
 GZIP = "gzip on; gzip_types text/event-stream;"
@@ -40,25 +37,10 @@ MEASURE = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium that is gone after this module, and playwright's event loop with it."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def upstream() -> Iterator[Server]:
     server = start_app()
     yield server
     server.kill()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with browser.new_context(ignore_https_errors=True) as context:
-        yield context.new_page()
 
 
 # Compression, HTTP/2
@@ -95,9 +77,7 @@ def test_http_1_has_six_connections(upstream: Server, page: Page, tmp_path: Path
 
 def test_http_2_has_room_for_more(upstream: Server, page: Page, tmp_path: Path) -> None:
     """With HTTP/2 between browser and nginx, streams share a connection, and ten are open at once."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
-    subprocess.run([*request, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    key, certificate = new_certificate(tmp_path)
     options = f"ssl_certificate {certificate}; ssl_certificate_key {key};"
     with Nginx(tmp_path, upstream.port, locations=location(), options=options, listen="ssl http2") as nginx:
         page.goto(f"https://127.0.0.1:{nginx.port}/jobs")
