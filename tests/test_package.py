@@ -3,11 +3,13 @@
 import ast
 import inspect
 import io
+import itertools
 import json
 import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -255,6 +257,22 @@ def test_another_attribute_is_an_attribute_error() -> None:
     """What the package has not is refused as in any other module."""
     with pytest.raises(AttributeError, match="module 'sse_asgi' has no attribute 'Broker'"):
         sse_asgi.Broker  # noqa: B018
+
+
+def test_the_lowest_versions_are_tested() -> None:
+    """What scripts/lowest installs is what pyproject.toml allows at the least."""
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    lowest = {re.sub(r"\[.*\]", "", name): version for name, version in (one.split(">=") for one in declared)}
+    tested = (root / "requirements-lowest.txt").read_text().split("\n\n")[0]
+    pins = dict(line.split("==") for line in tested.splitlines() if "==" in line)
+    assert {name: version_of(pins[name]) for name in pins} == {name: version_of(lowest[name]) for name in lowest}
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """Read a version: 0.46 is 0.46.0."""
+    return tuple(int(part) for part in (text + ".0").split("."))[:3]
 
 
 # Importing
