@@ -12,10 +12,12 @@ gate again and is caught up the same way, so there is one recovery path. These h
 
 import math
 from collections.abc import Awaitable
+from functools import partial
 from typing import Literal, NamedTuple, Protocol, Self
 
 from ._buffer import Buffer
 from ._event import Entry, History, ServerSentEvent
+from ._home import Home, elsewhere
 from ._options import Options, Snapshot
 from ._position import Position
 from ._runtime import Signal, Wakeup, new_wakeup
@@ -46,7 +48,13 @@ FRESH = Recovery("fresh")
 
 
 class Source(Protocol):
-    """What a subscription needs of its hub."""
+    """What a subscription needs of its hub.
+
+    Attributes:
+        home: The event loop in which it is entered, read and left.
+    """
+
+    home: Home
 
     @property
     def tally(self) -> Tally:
@@ -131,13 +139,18 @@ class Subscription:
     # What the application uses
 
     async def __aenter__(self) -> Self:
-        """Join the channels, and resume after `last_event_id` where one was given."""
+        """Join the channels, and resume after `last_event_id` where one was given.
+
+        Raises:
+            RuntimeError: It was entered before, or another event loop than the hub's runs here.
+        """
         self._wakeup = new_wakeup()
         self.attach(self._wakeup)
         await self._enter()
         return self
 
     async def _enter(self) -> None:
+        self._check_loop("cannot enter the subscription")
         self._state = "entered"
         try:
             position = await self._source.enter(self)
@@ -150,7 +163,12 @@ class Subscription:
             raise
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Leave the channels."""
+        """Leave the channels.
+
+        Raises:
+            RuntimeError: Another event loop than the hub's runs here.
+        """
+        self._check_loop("cannot leave the subscription")
         self._state = "left"
         await self._source.leave(self)
 
@@ -164,7 +182,9 @@ class Subscription:
         Raises:
             SlowReaderError: The buffer was full and the rule is `overflow="close"`.
             StopAsyncIteration: The hub was drained or closed.
+            RuntimeError: It was not entered, or another event loop than the hub's runs here.
         """
+        self._check_loop("cannot read the subscription")
         if self._state != "entered":
             msg = "a subscription is iterated inside `async with subscription:`"
             raise RuntimeError(msg)
@@ -174,11 +194,19 @@ class Subscription:
                 if event is not None:
                     return entry.for_reader(event, self.channels)
             if self.ended == "slow":
-                msg = f"{self.options.buffer_size} events were waiting: read faster, or choose another overflow rule"
+                msg = (
+                    f"more than buffer_size={self.options.buffer_size} events or "
+                    f"buffer_bytes={self.options.buffer_bytes} bytes were waiting: "
+                    "read faster, or choose another overflow rule"
+                )
                 raise SlowReaderError(msg)
             if self.ended is not None:
                 raise StopAsyncIteration
             await (self.catch_up() if self.behind else self._wakeup)
+
+    def _check_loop(self, what: str) -> None:
+        if not self._source.home.is_here():
+            raise elsewhere(what)
 
     # What the hub calls, in the publisher's own turn
 
@@ -210,7 +238,11 @@ class Subscription:
         self._news.set()
 
     def end(self, reason: str) -> None:
-        """Let the reader have what is pending, then end its stream."""
+        """Let the reader have what is pending, then end its stream; from another thread, soon."""
+        home = self._source.home
+        if not home.is_here():
+            home.soon(partial(self.end, reason))
+            return
         self.ended = self.ended or reason
         if hasattr(self, "_news"):  # else nobody waits yet
             self._news.set()
