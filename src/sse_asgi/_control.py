@@ -68,10 +68,8 @@ class Control:
             return
         # The first thread's stays: orders between its moment and the task's first turn are read from the log.
         self._since.setdefault(None, self._registry.position())
-        if self._registry.home.is_here():
+        if not self._registry.home.takes_over(self._begin):
             self._begin()
-        else:
-            self._registry.home.soon(self._begin)
 
     def _begin(self) -> None:
         if self._task is None:

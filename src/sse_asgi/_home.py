@@ -14,15 +14,6 @@ from .exceptions import HubClosedError
 T = TypeVar("T")
 
 
-def elsewhere(what: str) -> RuntimeError:
-    """Return the error of a call that only works in the hub's own event loop."""
-    return RuntimeError(
-        f"{what}: this hub belongs to the event loop that opened it, and another event loop runs here. "
-        "Do this in the hub's loop. Here `await hub.publish(...)`, `hub.publish_from_thread(...)` and "
-        "`hub.publish_soon(...)` work, and so does a second hub of the same Redis that is opened here."
-    )
-
-
 class Home:
     """The event loop in which a hub was opened."""
 
@@ -40,6 +31,25 @@ class Home:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return running_loop() is self._loop
+
+    def check(self, what: str) -> None:
+        """Accept this event loop only.
+
+        Args:
+            what: What failed, for the error.
+
+        Raises:
+            RuntimeError: It does not run in the calling thread; the message names what works there.
+        """
+        if not self.is_here():
+            raise _elsewhere(what)
+
+    def takes_over(self, function: Callable[[], None]) -> bool:
+        """Return False in this event loop; elsewhere have the function called in it, soon, and return True."""
+        if self.is_here():
+            return False
+        self.soon(function)
+        return True
 
     def check_process(self) -> None:
         """Accept the process of this event loop.
@@ -114,6 +124,15 @@ class Home:
 def _ended() -> HubClosedError:
     what = "the hub cannot be reached"
     return HubClosedError(what, "the event loop that opened it has ended. Open the hub again, in a loop that runs")
+
+
+def _elsewhere(what: str) -> RuntimeError:
+    """Return the error of a call that only works in the hub's own event loop."""
+    return RuntimeError(
+        f"{what}: this hub belongs to the event loop that opened it, and another event loop runs here. "
+        "Do this in the hub's loop. Here `await hub.publish(...)`, `hub.publish_from_thread(...)` and "
+        "`hub.publish_soon(...)` work, and so does a second hub of the same Redis that is opened here."
+    )
 
 
 class _Job(Generic[T]):

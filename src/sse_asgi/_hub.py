@@ -12,7 +12,6 @@ import anyio
 
 from ._control import disconnect_order
 from ._event import RenderedEvent, ServerSentEvent, as_published
-from ._home import elsewhere
 from ._opening import OpenHub
 from ._options import (
     Options,
@@ -391,8 +390,8 @@ class Hub(OpenHub):
     def _subscribable(self) -> Registry:
         what = "cannot subscribe"
         registry = self._opened(what)
-        if not registry.home.is_here() and running_loop() is not None:
-            raise elsewhere(what)
+        if running_loop() is not None:
+            registry.home.check(what)
         return registry
 
     def moment(self) -> float:

@@ -8,7 +8,7 @@ from typing import Self
 import anyio
 
 from ._control import Control
-from ._home import Home, elsewhere
+from ._home import Home
 from ._outbox import Outbox, Outgoing
 from ._presence import Presence
 from ._registry import Registry
@@ -82,9 +82,7 @@ class OpenHub:
             if self._home is None:
                 self._home = Home()
             home = self._home
-        if not home.is_here():
-            what = "cannot open the hub"
-            raise elsewhere(what)
+        home.check("cannot open the hub")
         return home
 
     async def _open(self, home: Home) -> None:
@@ -109,9 +107,8 @@ class OpenHub:
         Raises:
             RuntimeError: Another event loop than the hub's runs here.
         """
-        if self._home is not None and not self._home.is_here():
-            what = "cannot close the hub"
-            raise elsewhere(what)
+        if self._home is not None:
+            self._home.check("cannot close the hub")
         if self._borrowed.gives_back(by_owner=self._owner == _current_task()) or self._registry is None:
             return
         try:

@@ -12,39 +12,21 @@ gate again and is caught up the same way, so there is one recovery path. These h
 
 import math
 from collections.abc import Awaitable
-from functools import partial
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, Protocol, Self
 
 from ._buffer import Buffer
 from ._event import Entry, History, ServerSentEvent
-from ._home import Home, elsewhere
+from ._home import Home
 from ._options import Options, Snapshot
 from ._position import Position
 from ._runtime import Signal, Wakeup, new_wakeup
 from ._stats import Tally
-from ._view import gap, is_after, position_before, seen_event, seen_frame, without_id
+from ._view import FRESH, gap, is_after, position_before, seen_event, seen_frame, without_id
 from .exceptions import SlowReaderError
 
 BODY_LIMIT = 64 * 1024
 PAGE = 256
 PING = b":\n"
-
-
-class Recovery(NamedTuple):
-    """How a subscription began.
-
-    Attributes:
-        outcome: `fresh` (no id was given), `resumed` (nothing is missing), or `gap` (the stream begins with `sse.gap`).
-        replayed: How many events came from history so far.
-        reason: Why there is a gap, or None.
-    """
-
-    outcome: Literal["fresh", "resumed", "gap"]
-    replayed: int = 0
-    reason: str | None = None
-
-
-FRESH = Recovery("fresh")
 
 
 class Source(Protocol):
@@ -150,7 +132,7 @@ class Subscription:
         return self
 
     async def _enter(self) -> None:
-        self._check_loop("cannot enter the subscription")
+        self._source.home.check("cannot enter the subscription")
         self._state = "entered"
         try:
             position = await self._source.enter(self)
@@ -168,7 +150,7 @@ class Subscription:
         Raises:
             RuntimeError: Another event loop than the hub's runs here.
         """
-        self._check_loop("cannot leave the subscription")
+        self._source.home.check("cannot leave the subscription")
         self._state = "left"
         await self._source.leave(self)
 
@@ -184,7 +166,7 @@ class Subscription:
             StopAsyncIteration: The hub was drained or closed.
             RuntimeError: It was not entered, or another event loop than the hub's runs here.
         """
-        self._check_loop("cannot read the subscription")
+        self._source.home.check("cannot read the subscription")
         if self._state != "entered":
             msg = "a subscription is iterated inside `async with subscription:`"
             raise RuntimeError(msg)
@@ -194,19 +176,10 @@ class Subscription:
                 if event is not None:
                     return entry.for_reader(event, self.channels)
             if self.ended == "slow":
-                msg = (
-                    f"more than buffer_size={self.options.buffer_size} events or "
-                    f"buffer_bytes={self.options.buffer_bytes} bytes were waiting: "
-                    "read faster, or choose another overflow rule"
-                )
-                raise SlowReaderError(msg)
+                raise SlowReaderError(self._buffer.bounds)
             if self.ended is not None:
                 raise StopAsyncIteration
             await (self.catch_up() if self.behind else self._wakeup)
-
-    def _check_loop(self, what: str) -> None:
-        if not self._source.home.is_here():
-            raise elsewhere(what)
 
     # What the hub calls, in the publisher's own turn
 
@@ -239,13 +212,10 @@ class Subscription:
 
     def end(self, reason: str) -> None:
         """Let the reader have what is pending, then end its stream; from another thread, soon."""
-        home = self._source.home
-        if not home.is_here():
-            home.soon(partial(self.end, reason))
-            return
-        self.ended = self.ended or reason
-        if hasattr(self, "_news"):  # else nobody waits yet
-            self._news.set()
+        if not self._source.home.takes_over(lambda: self.end(reason)):
+            self.ended = self.ended or reason
+            if hasattr(self, "_news"):  # else nobody waits yet
+                self._news.set()
 
     # What the response calls: the methods of a Feed
 
@@ -352,7 +322,7 @@ class Subscription:
             return
         self._position = Position.parse(self.last_event_id)
         self._lost = None if self._position else "malformed"
-        self.recovery = Recovery("resumed")
+        self.recovery = FRESH._replace(outcome="resumed")
         reason = await self._read_page(upto)
         if reason is not None:
             self.recovery = self.recovery._replace(outcome="gap", reason=reason)
