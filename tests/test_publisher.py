@@ -22,7 +22,7 @@ import anyio.to_thread
 import pytest
 
 from real_redis.launcher import RedisServer
-from servers.processes import Server
+from servers.processes import Server, free_port
 from sse_asgi import Backend, BackendError, Hub, Publisher, ServerSentEvent, Settings, SSEError, create_hub, publisher
 from sse_asgi.backends.base import Sink
 from sse_asgi.publisher import _leave
@@ -660,12 +660,6 @@ def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 UWSGI = (

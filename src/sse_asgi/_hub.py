@@ -83,7 +83,10 @@ class Hub(OpenHub):
             TypeError: `backend` is no Backend.
         """
         if backend is not None and not isinstance(backend, Backend):
-            msg = f"backend must be a Backend, not {type(backend).__name__}: create_hub() makes a hub from a URL"
+            msg = (
+                f"backend must be a Backend (got {type(backend).__name__}): "
+                "create_hub('redis://localhost') makes a hub from a URL"
+            )
             raise TypeError(msg)
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)

@@ -104,7 +104,8 @@ def _check_threads() -> None:
     Raises:
         RuntimeError: They are greenlets, which would all share the one event loop that a thread can have.
     """
-    if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
+    are_threads = isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+    if not are_threads:
         msg = (
             "a Publisher needs threads, and gevent or eventlet has put greenlets in their place: run the application "
             "with threads, as `gunicorn -k gthread` does, or POST the event to the web application, which publishes "
