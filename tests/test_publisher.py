@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ import anyio.to_thread
 import pytest
 
 from real_redis.launcher import RedisServer
-from servers.processes import Server, free_port
+from servers.processes import ENVIRONMENT, Server, free_port
 from sse_asgi import Backend, BackendError, Hub, Publisher, ServerSentEvent, Settings, SSEError, create_hub, publisher
 from sse_asgi.backends.base import Sink
 from sse_asgi.publisher import _leave
@@ -514,9 +514,9 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
-def start(script: str, settings: Settings) -> subprocess.Popen[str]:
+def start(script: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
     """Run a program on the settings' hub; a warning, of what is left open for instance, is an error."""
-    env = {**os.environ, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
+    env = {**environment, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
     # Later Pythons deprecate forking a process that has threads, which is what is tried here.
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -561,14 +561,24 @@ def test_a_child_may_have_the_number_of_a_process_that_has_ended(settings: Setti
     assert texts(settings) == ["parent", "child"]
 
 
-FORK_IN_C = """
+# The interpreter's own locks are copied by a fork in C, so the thread must not be about to run.
+SETTLE = """
+import sys, threading, time
+for thread in threading.enumerate():
+    while thread is not threading.main_thread() and sys._current_frames()[thread.ident].f_code.co_name != "select":
+        time.sleep(0.05)
+time.sleep(0.2)
+"""
+
+FORK_IN_C = f"""
 import ctypes, os, signal
 from sse_asgi import Publisher
 
 publisher = Publisher()
 publisher.publish("a", "parent")
+{SETTLE}
 if not (child := ctypes.PyDLL(None).fork()):  # as uWSGI does: no hook of os.register_at_fork runs
-    signal.alarm(10)
+    signal.alarm(30)
     publisher.publish("a", "child")
     publisher.publish("a", "child again")
     publisher.close()
@@ -580,7 +590,7 @@ publisher.publish("a", "parent again")
 
 def test_a_process_that_is_forked_in_c_publishes_on_its_own(settings: Settings) -> None:
     """Where the server forks without Python's hooks, the child connects anew as well."""
-    with start(FORK_IN_C, settings) as process:
+    with start(FORK_IN_C, settings, ENVIRONMENT) as process:  # coverage has threads and locks of its own
         assert process.communicate(timeout=SCRIPT_SECONDS) == ("", "")
     assert process.returncode == 0
     assert texts(settings) == ["parent", "child", "child again", "parent again"]
@@ -617,6 +627,7 @@ from sse_asgi import Publisher
 publisher = Publisher()
 if {publishes_before_the_fork}:
     publisher.publish("a", "before the fork")
+    exec({settle!r})
 
 def application(environ, start_response):
     try:
@@ -633,9 +644,11 @@ def serving(
     tmp_path: Path, settings: Settings, *command: str, publishes_before_the_fork: bool
 ) -> Iterator[Callable[[], str]]:
     """Run the application above in a server that has forked two workers; yield a function that asks one of them."""
-    (tmp_path / "published.py").write_text(WSGI.format(publishes_before_the_fork=publishes_before_the_fork))
+    (tmp_path / "published.py").write_text(
+        WSGI.format(publishes_before_the_fork=publishes_before_the_fork, settle=SETTLE)
+    )
     port = free_port()
-    env = {**os.environ, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
+    env = {**ENVIRONMENT, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [part.format(port=port) for part in command], cwd=tmp_path, env=env, stdout=log, stderr=log
@@ -654,6 +667,7 @@ def serving(
             process.wait(PATIENCE)
         finally:
             process.kill()
+            process.wait()
 
 
 def answers(port: int) -> bool:

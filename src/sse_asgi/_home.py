@@ -167,5 +167,5 @@ class _Job(Generic[T]):
                 self._home.soon(self._cancel)
 
     def _cancel(self) -> None:
-        if self._child is not None:
-            self._child.cancel()
+        assert self._child is not None  # it was begun, for this is called after that
+        self._child.cancel()
