@@ -174,14 +174,14 @@ class Hub(OpenHub):
             BackendError: The event was not stored.
             PublishUnknownError: It may have been stored; publish again with an idempotency_key.
         """
-        home = self._opened("cannot publish").home
+        home = (self._registry or self._opened("cannot publish")).home  # an open hub spares the call
         if not home.is_here():
             options: dict[str, Any] = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
             return await home.carry(partial(self.publish, channels, data, **options))
         names, message = self._checked(channels, data, event, retry, key)
         check_key("idempotency_key", idempotency_key)
         await checkpoint()  # before it is stored: who is cancelled here has published nothing
-        registry = self._opened("cannot publish")
+        registry = self._registry or self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
         registry.tally.published += 1
         return None if position is None else str(position)
