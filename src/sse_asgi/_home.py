@@ -40,8 +40,10 @@ class Home:
 
         Raises:
             RuntimeError: It does not run in the calling thread; the message names what works there.
+            HubClosedError: It has ended, so that nothing works.
         """
         if not self.is_here():
+            self.soon(_do_nothing)
             raise _elsewhere(what)
 
     def takes_over(self, function: Callable[[], None]) -> bool:
@@ -123,7 +125,12 @@ class Home:
 
 def _ended() -> HubClosedError:
     what = "the hub cannot be reached"
-    return HubClosedError(what, "the event loop that opened it has ended. Open the hub again, in a loop that runs")
+    fix = "the event loop that opened it has ended, or stands still. Close a hub in its own loop; make another one here"
+    return HubClosedError(what, fix)
+
+
+def _do_nothing() -> None:
+    """Be called in an event loop that may have ended."""
 
 
 def _elsewhere(what: str) -> RuntimeError:
