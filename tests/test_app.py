@@ -112,6 +112,34 @@ async def test_unknown_options_are_refused_at_once() -> None:
         EventSourceApp(Hub(), authorize=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("chanels", r"did you mean channels=\?"),
+        ("ping_intervall", r"did you mean ping_interval=\?"),
+        ("xyz", "known: auth"),
+    ],
+)
+async def test_a_misspelt_option_is_named_as_the_apps(option: str, advice: str) -> None:
+    """The error names the app, and the option that is meant, or all that there are."""
+    options: dict[str, Any] = {option: ["a"]}
+    with pytest.raises(TypeError, match=f"^EventSourceApp has no option {option}=: {advice}"):
+        EventSourceApp(Hub(), **options)
+
+
+async def test_a_url_is_not_a_hub() -> None:
+    """It is a TypeError that names what makes one."""
+    with pytest.raises(TypeError, match=r"hub must be a Hub, as create_hub\(\) makes one \(got str\)"):
+        EventSourceApp("redis://localhost")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("initial", ["hello", {"a": 1}, ServerSentEvent("x")])
+async def test_initial_events_are_looked_at_at_once(initial: Any) -> None:
+    """A single one, whose letters would each be an event, is refused when the app is made."""
+    with pytest.raises(TypeError, match=r"initial must be a collection of events, as in initial=\[...\]"):
+        EventSourceApp(Hub(), initial=initial)
+
+
 async def test_a_snapshot_may_be_made_for_its_reader() -> None:
     """If it needs an argument, that is the subscription, which says who reads what."""
 

@@ -447,3 +447,29 @@ def test_a_password_is_not_shown() -> None:
         create_hub(Settings(backend_url="pigeon://user:secret@loft:1/x"))
     assert "secret" not in str(caught.value)
     assert "pigeon://loft:1/x" in str(caught.value)
+
+
+# A URL in place of settings
+
+
+def test_a_url_makes_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment says the rest."""
+    monkeypatch.setenv("SSE_BACKEND_URL", "redis://elsewhere")
+    monkeypatch.setenv("SSE_BUFFER_SIZE", "7")
+    hub = create_hub("memory://?history_size=0")
+    assert isinstance(hub.backend, MemoryBackend)
+    assert (hub.keeps_history, hub._defaults.buffer_size) == (False, 7)
+    assert type(create_hub("redis://localhost").backend).__name__ == "RedisBackend"
+
+
+def test_a_wrong_url_is_named_as_what_it_is() -> None:
+    """Not as a variable that nobody set; its password is not shown."""
+    with pytest.raises(ValueError, match=r"^url='pigeon://loft': no backend is installed for this scheme; known: mem"):
+        create_hub("pigeon://user:secret@loft")
+
+
+@pytest.mark.parametrize("settings", [7, MemoryBackend()])
+def test_what_is_neither_a_url_nor_settings_is_refused(settings: Any) -> None:
+    """The error says what to write."""
+    with pytest.raises(TypeError, match=r"create_hub\('redis://localhost'\), or Hub\(backend\)"):
+        create_hub(settings)

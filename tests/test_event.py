@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import datetime as dt
+import decimal
 import enum
+import json
 import math
 import pickle
 import sys
@@ -11,6 +13,7 @@ import uuid
 from typing import Any
 
 import pydantic
+import pydantic_core
 import pytest
 from hypothesis import given
 
@@ -33,8 +36,17 @@ class Point:
     y: float
 
 
+@dataclasses.dataclass
+class Wrapped:
+    inner: dict[Any, int]
+
+
 class Colour(enum.Enum):
     RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
 
 
 FULL = ServerSentEvent("a\nb", event="chat", id="7", retry=1, comment="why")
@@ -113,6 +125,54 @@ def test_without_pydantic_objects_are_refused(data: Any, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pydantic_core", None)
     with pytest.raises(TypeError, match=r"cannot be written as JSON: install pydantic, or convert it"):
         ServerSentEvent(data)
+
+
+KEYS = [
+    uuid.UUID(int=1),
+    dt.date(2024, 5, 6),
+    dt.datetime(2024, 5, 6, 7, 8, 9, tzinfo=dt.UTC),
+    Colour.RED,
+    decimal.Decimal("1.50"),
+    (1, 2),
+]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_keys_are_written_as_pydantic_writes_them(key: Any) -> None:
+    """A key that json refuses is the text that pydantic gives it, however deep it hides."""
+    expected = json.dumps(pydantic_core.to_jsonable_python({key: 1}), separators=(",", ":"))
+    assert ServerSentEvent({key: 1}).data == expected
+    assert ServerSentEvent([{"a": ({key: 1}, 2)}]).data == f'[{{"a":[{expected},2]}}]'
+    assert ServerSentEvent({"a": {"b": [Wrapped({key: 1})]}}).data == f'{{"a":{{"b":[{{"inner":{expected}}}]}}}}'
+
+
+def test_keys_that_json_knows_are_as_before_beside_others() -> None:
+    """None is null, True is true, and a number is its text, whether another key has to be converted or not."""
+    known = {None: 0, True: 1, 7: 2, 1.5: 3, "x": 4, Level.LOW: 5}
+    expected = json.dumps(known, separators=(",", ":"))
+    assert ServerSentEvent(known).data == expected
+    assert ServerSentEvent({**known, Colour.RED: 6}).data == expected[:-1] + ',"red":6}'
+
+
+def test_a_key_that_nothing_can_write_is_refused() -> None:
+    """It is a TypeError that names the type and passes on what pydantic says."""
+    with pytest.raises(TypeError, match="a key of type object cannot be written as JSON: pydantic says"):
+        ServerSentEvent({object(): 1})
+    with pytest.raises(TypeError, match="a key of type frozenset cannot be written as JSON: pydantic says"):
+        ServerSentEvent({frozenset([1]): 1})
+
+
+def test_without_pydantic_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do."""
+    monkeypatch.setitem(sys.modules, "pydantic_core", None)
+    with pytest.raises(TypeError, match="a key of type UUID cannot be written as JSON: install pydantic, or convert"):
+        ServerSentEvent({uuid.UUID(int=1): 1})
+
+
+def test_a_number_that_json_has_not_names_the_remedy() -> None:
+    """In place of NaN there can be None."""
+    with pytest.raises(ValueError, match="put None in their place"):
+        ServerSentEvent({Colour.RED: math.nan})
 
 
 def test_without_pydantic_plain_data_is_json(monkeypatch: pytest.MonkeyPatch) -> None:

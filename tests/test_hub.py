@@ -180,9 +180,24 @@ async def test_bad_options_are_refused(options: dict[str, Any]) -> None:
 
 
 async def test_a_backend_is_an_object() -> None:
-    """A URL is for create_hub, and the error says so."""
-    with pytest.raises(TypeError, match=r"create_hub\(\)"):
+    """A URL is for create_hub, and the error says so in words that work."""
+    with pytest.raises(TypeError, match=r"\(got str\): create_hub\('redis://localhost'\) makes a hub from a URL"):
         Hub("memory://")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", ["15", True, [1]])
+async def test_seconds_are_a_number(seconds: Any) -> None:
+    """Another type is a TypeError that names the option."""
+    with pytest.raises(TypeError, match="ping_interval must be a number of seconds or None"):
+        Hub(ping_interval=seconds)
+
+
+async def test_events_of_history_are_no_initial_ones() -> None:
+    """They have positions in the log; the error names the option that begins with them."""
+    async with Hub() as hub:
+        await hub.publish("a", "x")
+        with pytest.raises(ValueError, match="give rewind=n instead"):
+            hub.subscribe("a", initial=await hub.history("a"))
 
 
 async def test_unknown_options_are_refused() -> None:

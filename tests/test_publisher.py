@@ -1,15 +1,17 @@
 """Publisher: publishing from where no event loop runs, to a real Redis."""
 
+import contextlib
 import gc
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -20,10 +22,10 @@ import anyio.to_thread
 import pytest
 
 from real_redis.launcher import RedisServer
-from servers.processes import Server
+from servers.processes import ENVIRONMENT, Server, free_port
 from sse_asgi import Backend, BackendError, Hub, Publisher, ServerSentEvent, Settings, SSEError, create_hub, publisher
 from sse_asgi.backends.base import Sink
-from sse_asgi.publisher import _begin_again, _leave
+from sse_asgi.publisher import _leave
 
 REAL_REDIS = Path(__file__).parent / "real_redis"
 PATIENCE = 15.0
@@ -370,7 +372,7 @@ def test_it_can_be_collected_in_its_own_thread(settings: Settings) -> None:
     one = Publisher(settings=settings)
     one.publish("a", "x")
     (thread,) = threads()
-    one._worker()._opened.result().portal.call(_leave, one._workers)
+    one._worker()._opened.result().portal.call(_leave, one._first)
     thread.join(PATIENCE)
     assert not thread.is_alive()
 
@@ -512,9 +514,9 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
-def start(script: str, settings: Settings) -> subprocess.Popen[str]:
+def start(script: str, settings: Settings, environment: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
     """Run a program on the settings' hub; a warning, of what is left open for instance, is an error."""
-    env = {**os.environ, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
+    env = {**environment, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
     # Later Pythons deprecate forking a process that has threads, which is what is tried here.
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -559,13 +561,185 @@ def test_a_child_may_have_the_number_of_a_process_that_has_ended(settings: Setti
     assert texts(settings) == ["parent", "child"]
 
 
-def test_only_what_is_there_begins_again(settings: Settings) -> None:
-    """A Publisher that was collected before the fork does not."""
-    one = Publisher(settings=settings)
-    parents = one._worker()
-    _begin_again(weakref.ref(one))
-    assert one._worker() is not parents
-    _begin_again(lambda: None)
+# The interpreter's own locks are copied by a fork in C, so the thread must not be about to run.
+SETTLE = """
+import sys, threading, time
+for thread in threading.enumerate():
+    while thread is not threading.main_thread() and sys._current_frames()[thread.ident].f_code.co_name != "select":
+        time.sleep(0.05)
+time.sleep(0.2)
+"""
+
+FORK_IN_C = f"""
+import ctypes, os, signal
+from sse_asgi import Publisher
+
+publisher = Publisher()
+publisher.publish("a", "parent")
+{SETTLE}
+if not (child := ctypes.PyDLL(None).fork()):  # as uWSGI does: no hook of os.register_at_fork runs
+    signal.alarm(30)
+    publisher.publish("a", "child")
+    publisher.publish("a", "child again")
+    publisher.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+publisher.publish("a", "parent again")
+"""
+
+
+def test_a_process_that_is_forked_in_c_publishes_on_its_own(settings: Settings) -> None:
+    """Where the server forks without Python's hooks, the child connects anew as well."""
+    with start(FORK_IN_C, settings, ENVIRONMENT) as process:  # coverage has threads and locks of its own
+        assert process.communicate(timeout=SCRIPT_SECONDS) == ("", "")
+    assert process.returncode == 0
+    assert texts(settings) == ["parent", "child", "child again", "parent again"]
+
+
+def test_it_leaves_no_hook_behind(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What os.register_at_fork is given stays as long as the process, so it is given nothing."""
+    hooks: list[Any] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **given: hooks.append(given))
+    with Publisher(settings=settings) as one:
+        one.publish("a", "x")
+    assert hooks == []
+
+
+def test_a_thread_that_broke_off_is_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the thread ended on its own account, the next publish starts another one, instead of waiting for ever."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with Publisher(settings=settings) as one:
+        one.publish("a", "before")
+        (thread,) = threads()
+
+        opened = one._worker()._opened.result()
+        opened.portal.start_task_soon(opened.stop)
+        until(lambda: not thread.is_alive())
+        assert one.publish("a", "after")
+    assert texts(settings) == ["before", "after"]
+
+
+# Servers of WSGI
+
+WSGI = """
+from sse_asgi import Publisher
+
+publisher = Publisher()
+if {publishes_before_the_fork}:
+    publisher.publish("a", "before the fork")
+    exec({settle!r})
+
+def application(environ, start_response):
+    try:
+        answer = publisher.publish("a", "from a worker")
+    except RuntimeError as error:
+        answer = str(error)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answer.encode()]
+"""
+
+
+@contextmanager
+def serving(
+    tmp_path: Path, settings: Settings, *command: str, publishes_before_the_fork: bool
+) -> Iterator[Callable[[], str]]:
+    """Run the application above in a server that has forked two workers; yield a function that asks one of them."""
+    (tmp_path / "published.py").write_text(
+        WSGI.format(publishes_before_the_fork=publishes_before_the_fork, settle=SETTLE)
+    )
+    port = free_port()
+    env = {**ENVIRONMENT, "SSE_BACKEND_URL": settings.backend_url, "SSE_HUB_NAME": settings.hub_name}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command], cwd=tmp_path, env=env, stdout=log, stderr=log
+        )
+
+    def ask() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
+    try:
+        until(lambda: answers(port))
+        yield ask
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+UWSGI = (
+    str(Path(sys.executable).parent / "pyuwsgi"),
+    *("--http-socket", "127.0.0.1:{port}", "--master", "--processes", "2", "--enable-threads", "--die-on-term"),
+    *("--wsgi-file", "published.py", "--virtualenv", sys.prefix),
+)
+
+
+def test_the_workers_of_uwsgi_publish(tmp_path: Path, settings: Settings) -> None:
+    """They were forked in C, from a process that had published."""
+    with serving(tmp_path, settings, *UWSGI, publishes_before_the_fork=True) as ask:
+        ids = [ask() for _ in range(5)]
+    assert [event.id for event in kept(settings)][1:] == ids
+
+
+GUNICORN = (
+    sys.executable,
+    "-m",
+    "gunicorn",
+    "published:application",
+    "-b",
+    "127.0.0.1:{port}",
+    "-w",
+    "2",
+    "--graceful-timeout",
+    "1",
+    "-k",
+)
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_the_threads_of_gunicorn_publish(tmp_path: Path, settings: Settings, *, preload: bool) -> None:
+    """With `-k gthread`, also where the application was loaded, and published, before the fork."""
+    command = (*GUNICORN, "gthread", *(["--preload"] if preload else []))
+    with serving(tmp_path, settings, *command, publishes_before_the_fork=preload) as ask:
+        ids = [ask() for _ in range(5)]
+    assert [event.id for event in kept(settings)][int(preload) :] == ids
+
+
+def test_greenlets_of_gunicorn_are_told_what_to_do(tmp_path: Path, settings: Settings) -> None:
+    """With `-k gevent` the first publish raises at once where the Publisher was made before; it says what works."""
+    command = (*GUNICORN, "gevent", "--preload")
+    with serving(tmp_path, settings, *command, publishes_before_the_fork=False) as ask:
+        assert "gunicorn -k gthread" in ask()
+        assert "gunicorn -k gthread" in ask()
+    assert texts(settings) == []
+
+
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+from sse_asgi import Publisher
+try:
+    Publisher("redis://localhost")
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_with_gevent_it_is_refused_at_once(settings: Settings) -> None:
+    """Where threads are greenlets already, the Publisher is not made; the error says what works."""
+    with start(GEVENT, settings) as process:
+        output, errors = process.communicate(timeout=SCRIPT_SECONDS)
+    assert "a Publisher needs threads" in output, errors
+    assert "EventSourceApp(hub, publish=...)" in output
 
 
 def test_a_web_process_hands_on_what_a_script_published(settings: Settings) -> None:

@@ -433,6 +433,32 @@ async def test_the_scope_can_be_overridden() -> None:
     assert (probe.scope["root_path"], probe.scope["scheme"]) == ("/prefix", "https")
 
 
+async def test_json_is_sent_as_the_body() -> None:
+    """With its type, unless a header says another."""
+    probe = await seen_by(method="POST", json={"a": [1, "é"]})
+    assert probe.received[0]["body"] == '{"a":[1,"é"]}'.encode()
+    assert header(probe, b"content-type") == [b"application/json"]
+    probe = await seen_by(method="POST", json=[], headers={"Content-Type": "application/x-json"})
+    assert (probe.received[0]["body"], header(probe, b"content-type")) == (b"[]", [b"application/x-json"])
+
+
+async def test_a_request_has_one_body() -> None:
+    """Bytes and JSON at once are refused."""
+    with pytest.raises(TypeError, match="a body= or json=, not both"):
+        await seen_by(body=b"x", json={})
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [("data", "known: app, .*"), ("root_pth", r"did you mean root_path=\?"), ("timeout", "known:")],
+)
+async def test_options_that_there_are_not_are_refused(option: str, advice: str) -> None:
+    """They are not put into the scope; the error says which are meant, or which there are."""
+    options: dict[str, Any] = {option: "x"}
+    with pytest.raises(TypeError, match=f"EventStreamClient.stream has no option {option}=: {advice}"):
+        await seen_by(**options)
+
+
 # The lifespan
 
 

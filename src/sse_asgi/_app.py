@@ -16,7 +16,7 @@ from ._access import Access, Admission, Authorize, verdict
 from ._channels import Channels, ServedChannels
 from ._cors import CrossOrigin
 from ._hub import Hub
-from ._options import Overflow, Snapshot, Transform, check_callable, is_personal
+from ._options import Overflow, Snapshot, Transform, check_callable, check_known, initial_events, is_personal
 from ._polling import PollResponse, check_max_wait, requested_poll
 from ._publishing import PublishResponse, check_max_body_bytes, refusal
 from ._response import MAX_PADDING, EventSourceResponse
@@ -118,7 +118,7 @@ class EventSourceApp:
         if presence and authorize is None and tickets is None:
             msg = "presence=True needs authorize= or tickets=, which say who the readers are"
             raise ValueError(msg)
-        self._hub = hub
+        self._hub = _checked_hub(hub)
         self._served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
         self._access = Access(self._served, authorize, revalidate=revalidate, tickets=tickets)
         self._cross_origin = CrossOrigin(cors_origins, cors_headers)
@@ -132,7 +132,7 @@ class EventSourceApp:
         self._max_body_bytes = check_max_body_bytes(max_body_bytes)
         self._max_wait = check_max_wait(max_wait)
         self._subscribe_options: dict[str, Any] = {
-            "initial": tuple(initial),
+            "initial": initial_events(initial),
             "snapshot": snapshot,
             "transform": transform,
             "buffer_size": buffer_size,
@@ -143,7 +143,7 @@ class EventSourceApp:
         self._response_options = response_options
         bounded = max_lifetime is not MAX_LIFETIME or hub.keeps_history or authorize is not None or tickets is not None
         self._max_lifetime = max_lifetime if bounded else None
-        EventSourceResponse((), max_lifetime=max_lifetime, **response_options)
+        _check_response_options({"max_lifetime": max_lifetime, **response_options})
         self._handlers, self.routes = self._table()
 
     def _table(self) -> tuple[dict[str, dict[str, Handler]], list[Route]]:
@@ -306,6 +306,19 @@ def _plain(error: HTTPException) -> Response:
     if error.status_code in BODILESS:
         return Response(status_code=error.status_code, headers=error.headers)
     return PlainTextResponse(str(error.detail), error.status_code, error.headers)
+
+
+def _checked_hub(hub: Any) -> Hub:
+    if not isinstance(hub, Hub):
+        msg = f"hub must be a Hub, as create_hub() makes one (got {type(hub).__name__})"
+        raise TypeError(msg)
+    return hub
+
+
+def _check_response_options(options: dict[str, Any]) -> None:
+    own, of_response = (inspect.signature(one).parameters for one in (EventSourceApp, EventSourceResponse))
+    check_known("EventSourceApp", options, {*own, *of_response} - {"hub", "content", "response_options"})
+    EventSourceResponse((), **options)
 
 
 async def _result(value: Any) -> Any:

@@ -24,6 +24,14 @@ class Buffer:
         self._max_bytes = max_bytes
         self.dropped = 0
 
+    @property
+    def bounds(self) -> str:
+        """Say what was too much, and what to do."""
+        return (
+            f"more than {self._max_events} events or {self._max_bytes} bytes were waiting: "
+            "read faster, raise buffer_size or buffer_bytes, or choose another overflow rule"
+        )
+
     def append(self, entry: Entry) -> bool:
         """Hold one more; False, and nothing is done, when the buffer is full."""
         entries = self.entries

@@ -8,11 +8,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
+from contextvars import Context
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from ._event import ServerSentEvent, to_json
 from ._options import Options, check_identity
+from ._position import Position
 from ._registry import CONTROL, Registry
 from ._runtime import Child, spawn
 from ._subscription import Subscription
@@ -58,14 +60,24 @@ class Control:
         self._recent: deque[tuple[float, _Order]] = deque(maxlen=RECENT)
         registry.recall = self._recall
         self._task: Child | None = None
+        self._since: dict[None, Position | None] = {}
 
     def start(self) -> None:
-        """Listen from now on."""
+        """Listen from now on; it works in every thread, and does not wait."""
+        if self._task is not None:
+            return
+        # The first thread's stays: orders between its moment and the task's first turn are read from the log.
+        self._since.setdefault(None, self._registry.position())
+        if not self._registry.home.takes_over(self._begin):
+            self._begin()
+
+    def _begin(self) -> None:
         if self._task is None:
-            position = self._registry.position()
+            position = self._since.setdefault(None, self._registry.position())
             after = "" if position is None else str(position)
             subscription = Subscription(self._registry, (CONTROL,), after, Options())
-            self._task = spawn(lambda: self._run(subscription))
+            # It lives as long as the hub, so it must not keep the context of the request that comes first.
+            self._task = spawn(lambda: self._run(subscription), context=Context())
 
     async def _run(self, subscription: Subscription) -> None:
         try:
@@ -76,6 +88,7 @@ class Control:
             pass
         except Exception:
             self._task = None
+            self._since.clear()
             logger.exception("hub.disconnect is not heard any more: streams end when their authorisation does")
 
     def _obey(self, order: ServerSentEvent) -> None:

@@ -158,24 +158,58 @@ def as_frame(value: Any) -> bytes:
 
 
 def to_json(value: object) -> str:
-    """Write compact JSON, the one form of every payload that is no text."""
-    return _JSON.encode(value)
+    """Write compact JSON, the one form of every payload that is not text.
+
+    Raises:
+        ValueError: There is a NaN or an infinity in it.
+        TypeError: It cannot be written as JSON.
+    """
+    try:
+        return _JSON.encode(value)
+    except TypeError as error:
+        if not str(error).startswith("keys must be "):
+            raise
+    except ValueError as error:
+        if not str(error).startswith("Out of range float"):
+            raise
+        msg = "NaN and infinities in data are not JSON compliant: put None in their place, which JSON has as null"
+        raise ValueError(msg) from error
+    return to_json(_with_json_keys(value))
+
+
+def _with_json_keys(value: Any) -> Any:
+    """Write the keys of a mapping as pydantic does, where json.dumps would refuse them: UUID, date, Enum, Decimal."""
+    if isinstance(value, dict):
+        return {_json_key(key): _with_json_keys(member) for key, member in value.items()}
+    return [_with_json_keys(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _json_key(key: Any) -> Any:
+    if key is None or isinstance(key, str | int | float):
+        return key
+    return next(iter(_jsonable({key: None}, f"a key of type {type(key).__name__}")))
 
 
 def _serialisable(value: object) -> object:
+    return _jsonable(value, f"data of type {type(value).__name__}")
+
+
+def _jsonable(value: object, what: str) -> Any:
+    """Turn a value into what json.dumps writes.
+
+    Raises:
+        TypeError: pydantic is not installed, or cannot.
+    """
     try:
         from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - optional
     except ImportError:
-        _refuse(value, "install pydantic, or convert it")
+        msg = f"{what} cannot be written as JSON: install pydantic, or convert it, for instance by str()"
+        raise TypeError(msg) from None
     try:
         return to_jsonable_python(value)
-    except PydanticSerializationError as error:
-        _refuse(value, f"pydantic says: {error}", error)
-
-
-def _refuse(value: object, advice: str, cause: Exception | None = None) -> NoReturn:
-    msg = f"data of type {type(value).__name__} cannot be written as JSON: {advice}"
-    raise TypeError(msg) from cause
+    except (PydanticSerializationError, TypeError) as error:
+        msg = f"{what} cannot be written as JSON: pydantic says: {error}; convert it, for instance by str()"
+        raise TypeError(msg) from error
 
 
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_serialisable)

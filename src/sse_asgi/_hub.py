@@ -3,18 +3,16 @@
 import operator
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import anyio
-import anyio.from_thread
-import anyio.lowlevel
-from anyio.lowlevel import EventLoopToken
 
-from ._control import Control, disconnect_order
+from ._control import disconnect_order
 from ._event import RenderedEvent, ServerSentEvent, as_published
+from ._opening import OpenHub
 from ._options import (
     Options,
     Overflow,
@@ -31,40 +29,24 @@ from ._options import (
     is_personal,
     listed_channels,
 )
+from ._outbox import Outgoing
 from ._patterns import Pattern, Patterns
 from ._position import MAX_SEQUENCE
-from ._presence import Presence
 from ._registry import CONTROL, Registry
-from ._runtime import checkpoint, in_event_loop
+from ._runtime import checkpoint, running_loop
 from ._stats import Stats
 from ._subscription import PAGE, Subscription
 from .backends.base import NO_PRESENCE, Backend
 from .backends.memory import MemoryBackend
-from .exceptions import BackendError, HubClosedError
+from .exceptions import BackendError
 
 DRAIN_SECONDS = 1.0
 READ_SECONDS = 5.0
 
-
-class _Borrowed:
-    """How often an open hub was entered again; an exit may come in another task than its enter."""
-
-    def __init__(self) -> None:
-        self.by_owner = 0
-        self.by_others = 0
-
-    def gives_back(self, *, by_owner: bool) -> bool:
-        """Count one exit, unless it is the one that closes."""
-        if by_owner and self.by_owner:
-            self.by_owner -= 1
-        elif not by_owner and self.by_others:
-            self.by_others -= 1
-        else:
-            return False
-        return True
+T = TypeVar("T")
 
 
-class Hub:
+class Hub(OpenHub):
     """Publishes events to channels, and lets any number of readers in this process subscribe to them."""
 
     def __init__(
@@ -101,9 +83,11 @@ class Hub:
             TypeError: `backend` is no Backend.
         """
         if backend is not None and not isinstance(backend, Backend):
-            msg = f"backend must be a Backend, not {type(backend).__name__}: create_hub() makes a hub from a URL"
+            msg = (
+                f"backend must be a Backend (got {type(backend).__name__}): "
+                "create_hub('redis://localhost') makes a hub from a URL"
+            )
             raise TypeError(msg)
-        self.backend = MemoryBackend() if backend is None else backend
         self._defaults = check_options(
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
@@ -112,14 +96,7 @@ class Hub:
         if not presence_grace >= 0:
             msg = f"presence_grace={presence_grace} must be 0 seconds or more"
             raise ValueError(msg)
-        self._presence_seconds = presence_ttl, presence_grace
-        self._registry: Registry | None = None
-        self._control: Control
-        self._connection = AsyncExitStack()
-        self._loop: EventLoopToken | None = None
-        self._opening: anyio.Event | None = None
-        self._owner = 0
-        self._borrowed = _Borrowed()
+        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace)
 
     # Opening and closing
 
@@ -140,46 +117,6 @@ class Hub:
         """Whether readers can resume: the backend is made to keep history, be it there now or not."""
         return self.backend.keeps_history
 
-    async def __aenter__(self) -> Self:
-        """Open the hub; where it is open already, only borrow it.
-
-        Raises:
-            RuntimeError: It is open in another event loop.
-        """
-        if self._registry is not None and self._loop != anyio.lowlevel.current_token():
-            msg = "this hub is open in another event loop: close it there first, or make one hub for each loop"
-            raise RuntimeError(msg)
-        while self._opening is not None:
-            await self._opening.wait()
-        if self._registry is None:
-            await self._open()
-        elif self._owner == _current_task():
-            self._borrowed.by_owner += 1
-        else:
-            self._borrowed.by_others += 1
-        return self
-
-    async def _open(self) -> None:
-        opening = self._opening = anyio.Event()
-        registry = Registry(self.backend, Presence(self.backend, *self._presence_seconds))
-        try:
-            await self._connection.enter_async_context(self.backend.connect(registry))
-            self._control = Control(registry)
-            self._registry, self._loop, self._owner = registry, anyio.lowlevel.current_token(), _current_task()
-        finally:
-            self._opening = None
-            opening.set()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        """Close the hub if this is the exit of whoever opened it: every subscription ends."""
-        if self._borrowed.gives_back(by_owner=self._owner == _current_task()):
-            return
-        registry, self._registry = self._registry, None
-        if registry is not None:
-            await registry.close()
-            await registry.presence.close()
-        await self._connection.aclose()
-
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG002 - Starlette passes it
         """Open the hub for an application's life: `FastAPI(lifespan=hub.lifespan)`, where `get_hub` finds it too."""
@@ -194,12 +131,11 @@ class Hub:
         Raises:
             HubClosedError: The hub is not open.
         """
-        await self._opened("cannot drain").drain(DRAIN_SECONDS)
-
-    def _opened(self, what: str) -> Registry:
-        if self._registry is None:
-            raise HubClosedError(what)
-        return self._registry
+        registry = self._opened("cannot drain")
+        if registry.home.is_here():
+            await registry.drain(DRAIN_SECONDS)
+        else:
+            await registry.home.carry(self.drain)
 
     # Publishing
 
@@ -238,21 +174,30 @@ class Hub:
             BackendError: The event was not stored.
             PublishUnknownError: It may have been stored; publish again with an idempotency_key.
         """
-        self._opened("cannot publish")
-        names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
-        names = self._patterns.gather(names)
-        check_key("key", key)
+        home = (self._registry or self._opened("cannot publish")).home  # an open hub spares the call
+        if not home.is_here():
+            options: dict[str, Any] = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
+            return await home.carry(partial(self.publish, channels, data, **options))
+        names, message = self._checked(channels, data, event, retry, key)
         check_key("idempotency_key", idempotency_key)
+        await checkpoint()  # before it is stored: who is cancelled here has published nothing
+        registry = self._registry or self._opened("cannot publish")
+        position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
+        registry.tally.published += 1
+        return None if position is None else str(position)
+
+    def _checked(
+        self, channels: str | Collection[str], data: Any, event: str | None, retry: int | None, key: str | None
+    ) -> tuple[tuple[str, ...], ServerSentEvent | RenderedEvent]:
+        """Return where to publish and what, or raise for what publish refuses."""
+        names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
+        check_key("key", key)
         message = as_published(data, event, retry)
         if isinstance(message, RenderedEvent) and not self.backend.in_process:
             msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
             raise TypeError(msg)
         check_type(message.event)
-        await checkpoint()  # before it is stored: who is cancelled here has published nothing
-        registry = self._opened("cannot publish")
-        position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
-        registry.tally.published += 1
-        return None if position is None else str(position)
+        return self._patterns.gather(names), message
 
     def publish_from_thread(
         self,
@@ -266,6 +211,8 @@ class Hub:
     ) -> str | None:
         """Publish from another thread of this process, as from a `def` endpoint; wait until the event is stored.
 
+        An event loop that runs in the calling thread waits too; there, `await hub.publish(...)` does not hold it up.
+
         Args:
             channels: See publish, like all that follow.
             data: See publish.
@@ -278,20 +225,50 @@ class Hub:
             What publish returns.
 
         Raises:
-            RuntimeError: It was called in an event loop, which it would hold up: await publish there.
+            RuntimeError: It was called in the hub's own event loop, and would wait for ever: await publish there.
             SSEError: What publish raises, like ValueError and TypeError.
         """
-        self._opened("cannot publish")
-        if in_event_loop():
-            msg = "publish_from_thread would hold up this event loop: await hub.publish(...) here"
+        home = self._opened("cannot publish").home
+        if home.is_here():
+            msg = (
+                "publish_from_thread would hold up the event loop that it waits for: "
+                "await hub.publish(...) here, or call hub.publish_soon(...) in a function that is not async"
+            )
             raise RuntimeError(msg)
         options: dict[str, Any] = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
-        publish = partial(self.publish, channels, data, **options)
-        try:
-            return anyio.from_thread.run(publish, token=self._loop)
-        except anyio.RunFinishedError as error:
-            what = "cannot publish"
-            raise HubClosedError(what) from error
+        return home.wait(partial(self.publish, channels, data, **options))
+
+    def publish_soon(
+        self,
+        channels: str | Collection[str],
+        data: Any,
+        *,
+        event: str | None = None,
+        retry: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Have an event published, without waiting; it works in every thread, and in functions that are not async.
+
+        These events are published one after another, in the order of the calls; a later `publish` may overtake them.
+        Up to 10,000 events or 16 MiB wait, also while the backend is away. An event that finds no room, or that the
+        backend refuses, is lost: `stats().unpublished` counts it, and one warning is logged until all is well again.
+        Closing the hub publishes those that wait, for a second at most.
+
+        Args:
+            channels: See publish, like all that follow.
+            data: See publish.
+            event: See publish.
+            retry: See publish.
+            key: See publish.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            ValueError: What publish raises for wrong arguments, like TypeError.
+            RuntimeError: The process was forked from the hub's.
+        """
+        self._opened("cannot publish")
+        names, message = self._checked(channels, data, event, retry, key)
+        self._outbox.add(Outgoing(names, message, key))
 
     async def history(self, *channels: str, limit: int = 100) -> list[ServerSentEvent]:
         """Return the newest events that the backend keeps of these channels, the oldest of them first.
@@ -305,6 +282,8 @@ class Hub:
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
+        if not registry.home.is_here():
+            return await registry.home.carry(partial(self.history, *channels, limit=limit))
         names = self._patterns.readable(check_channels(channels))
         with _patience("its history cannot be read"):
             return await self._read_history(registry, names, limit)
@@ -379,8 +358,10 @@ class Hub:
                 or a bad option.
             TypeError: A channel that is no str, or `initial` that is no collection of events.
             NotImplementedError: `presence` on a backend that does not keep who is here.
+            RuntimeError: Another event loop than the hub's runs here. A thread without one may call this, as a `def`
+                endpoint does.
         """
-        registry = self._opened("cannot subscribe")
+        registry = self._subscribable()
         defaults = self._defaults
         options = defaults._replace(
             properties=properties,
@@ -409,6 +390,13 @@ class Hub:
             self._control.start()
         return subscription
 
+    def _subscribable(self) -> Registry:
+        what = "cannot subscribe"
+        registry = self._opened(what)
+        if running_loop() is not None:
+            registry.home.check(what)
+        return registry
+
     def moment(self) -> float:
         """Return the time, for `subscribe(since=...)`, and listen for orders to disconnect from now on.
 
@@ -420,7 +408,7 @@ class Hub:
         return time.monotonic()
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:
-        """Return the open subscriptions of this process.
+        """Return the open subscriptions of this process; another thread waits for the hub's event loop.
 
         Args:
             channel: Only those that read it; None for all.
@@ -428,15 +416,28 @@ class Hub:
         Raises:
             HubClosedError: The hub is not open.
         """
-        return self._opened("there are no subscriptions").subscriptions(channel)
+        return self._ask("there are no subscriptions", lambda registry: registry.subscriptions(channel))
 
     def stats(self) -> Stats:
         """Return what there is in this process now, and what was counted since the hub was opened.
 
+        Another thread waits for the hub's event loop.
+
         Raises:
             HubClosedError: The hub is not open.
         """
-        return self._opened("nothing was counted").stats()
+        return self._ask("nothing was counted", Registry.stats)
+
+    def _ask(self, what: str, question: Callable[[Registry], T]) -> T:
+        """Look at what changes in the hub's event loop."""
+        registry = self._opened(what)
+        if registry.home.is_here():
+            return question(registry)
+
+        async def answer() -> T:
+            return question(registry)
+
+        return registry.home.wait(answer)
 
     async def disconnect(
         self, properties: Any = None, *, identity: str | None = None, channels: str | Collection[str] | None = None
@@ -455,7 +456,10 @@ class Hub:
             TypeError: Properties that cannot be written as JSON.
             BackendError: The order was not stored.
         """
-        self._opened("cannot disconnect")
+        home = self._opened("cannot disconnect").home
+        if not home.is_here():
+            await home.carry(partial(self.disconnect, properties, identity=identity, channels=channels))
+            return
         names = (check_channel(channels),) if isinstance(channels, str) else channels and check_channels(channels)
         order = disconnect_order(properties, identity, names)
         await self.backend.publish((CONTROL,), order, key=None, idempotency_key=None)
@@ -473,6 +477,8 @@ class Hub:
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot tell who is here")
+        if not registry.home.is_here():
+            return await registry.home.carry(partial(self.presence, channel))
         (name,) = self._patterns.readable((check_channel(channel),))
         with _patience("who is here cannot be told"):
             return await registry.presence.present(name)
@@ -486,7 +492,3 @@ def _patience(what: str) -> Iterator[None]:
     except TimeoutError as error:
         msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
         raise BackendError(msg) from error
-
-
-def _current_task() -> int:
-    return anyio.get_current_task().id

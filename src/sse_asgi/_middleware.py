@@ -1,6 +1,7 @@
 """EventSourceMiddleware: opens the hub with the application, and guards its event streams."""
 
 from contextlib import AsyncExitStack
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,11 @@ from ._runtime import Child, new_wakeup, spawn
 from ._servers import Server
 from ._shutdown import Notice, current_notice
 from .exceptions import HubClosedError
+
+NO_HUB = (
+    "this application gives its requests none. Add one with `app.add_middleware(EventSourceMiddleware, hub=hub)`, or "
+    "with `FastAPI(lifespan=hub.lifespan)`. A test client must run the application's lifespan: `with TestClient(app):`."
+)
 
 
 class EventSourceMiddleware:
@@ -112,7 +118,7 @@ class EventSourceMiddleware:
                 opened.set()
                 await anyio.sleep_forever()
 
-        self._supervisor = spawn(supervise, opened.set)
+        self._supervisor = spawn(supervise, opened.set, context=Context())  # not in this request's, which ends
         await opened
 
 
@@ -136,6 +142,6 @@ def get_hub(connection: HTTPConnection) -> Hub:
     """
     hub: Any = connection.scope.get("state", {}).get("hub")
     if not isinstance(hub, Hub):
-        what = "this application has no hub"
-        raise HubClosedError(what)
+        what = "get_hub found no hub"
+        raise HubClosedError(what, NO_HUB)
     return hub

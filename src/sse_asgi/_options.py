@@ -1,5 +1,6 @@
 """What a reader or a response can ask for, checked where it is asked for."""
 
+import difflib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -145,8 +146,30 @@ def check_options(options: Options) -> Options:
     return options
 
 
+def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Accept the names of options that there are.
+
+    Args:
+        what: What has the options.
+        given: The names to look at.
+        known: Those that there are.
+
+    Raises:
+        TypeError: There is another one; the message names the nearest, or else all.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]}=?" if near else f"known: {', '.join(sorted(known))}"
+            msg = f"{what} has no option {name}=: {advice}"
+            raise TypeError(msg)
+
+
 def check_seconds(name: str, value: float | None) -> float | None:
-    """Return a number of seconds or None, or raise ValueError for one that is not above 0."""
+    """Return a number of seconds or None, or raise for another type, and for a number that is not above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        msg = f"{name} must be a number of seconds or None (got {value!r})"
+        raise TypeError(msg)
     if value is not None and not value > 0:  # NaN is neither
         msg = f"{name}={value} must be above 0 seconds; None turns it off"
         raise ValueError(msg)
@@ -218,6 +241,9 @@ def initial_events(values: Iterable[Any]) -> tuple[ServerSentEvent, ...]:
         raise TypeError(msg)
     events = tuple(as_event(value) for value in values)
     if any(event.id is not None for event in events):
-        msg = "an initial event must not have an id: the ids of a stream are positions in the hub's log"
+        msg = (
+            "initial must be events without an id, because the ids of a stream are positions in the hub's log: "
+            "to begin with the newest events of the log, as hub.history(...) returns them, give rewind=n instead"
+        )
         raise ValueError(msg)
     return events

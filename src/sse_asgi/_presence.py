@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from itertools import islice
 
@@ -54,7 +55,7 @@ class Presence:
         self._wanted.update(self._readers[reader])
         if self._task is None:
             self._changed, self._timer = new_wakeup(), shared_timer()
-            self._task = spawn(self._run)
+            self._task = spawn(self._run, context=Context())  # it outlives the request that comes first
         self._changed.set()
 
     def beat(self) -> None:

@@ -8,6 +8,7 @@ import anyio
 
 from ._burst import PAUSE_SECONDS, SEND_SECONDS, current_burst
 from ._event import Entry, History
+from ._home import Home
 from ._position import Position
 from ._presence import Presence
 from ._runtime import Wakeup, new_wakeup
@@ -40,14 +41,16 @@ class Registry:
     """The Source of every subscription and the Sink of the backend, while a hub is open.
 
     Attributes:
+        home: The event loop that it belongs to.
         up: Whether the backend is reachable.
         presence: Who is here, by way of this process.
         tally: What is counted for all readers.
         recall: Called with each reader that enters, in the moment from which orders to disconnect reach it.
     """
 
-    def __init__(self, backend: Backend, presence: Presence) -> None:
+    def __init__(self, backend: Backend, presence: Presence, home: Home) -> None:
         """Know of no readers."""
+        self.home = home
         self.up = True
         self.presence = presence
         self.tally = Tally()
@@ -224,6 +227,7 @@ class Registry:
             drops=self.tally.drops,
             gaps=self.tally.gaps,
             published=self.tally.published,
+            unpublished=self.tally.unpublished,
         )
 
     def _known(self, names: Iterable[str] | None) -> list[_Channel]:

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -34,6 +34,14 @@ def in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def running_loop() -> object | None:
+    """Return the event loop that runs in this thread: asyncio's loop, trio's token, or None."""
+    try:
+        return anyio.lowlevel.current_token().native_token
+    except RuntimeError:
+        return None
 
 
 async def checkpoint() -> None:
@@ -145,27 +153,40 @@ class Child(Protocol):
         """Cancel it: on asyncio once, so that it can await while it cleans up; on trio until it ends."""
 
 
-def spawn(function: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], None] | None = None) -> Child:
-    """Run a function in a task of its own, in a copy of this context, and call back when it has ended or not begun.
+def spawn(
+    function: Callable[[], Coroutine[Any, Any, None]],
+    done: Callable[[], None] | None = None,
+    *,
+    context: Context | None = None,
+) -> Child:
+    """Run a function in a task of its own, and call back when it has ended or not begun.
 
-    The function must handle its own exceptions.
+    The function must handle its own exceptions. A task that may outlive the request that starts it gets an empty
+    `context`: the variables of that request, and all that they hold, would live as long as the task.
+
+    Args:
+        function: What the task runs.
+        done: Called back.
+        context: Where the task runs; None is a copy of this context.
     """
     if not on_asyncio():
-        return _TrioChild(function, done)
-    task = asyncio.get_running_loop().create_task(function())
+        return _TrioChild(function, done, copy_context() if context is None else context)
+    task = asyncio.get_running_loop().create_task(function(), context=context)
     if done is not None:
         task.add_done_callback(lambda _: done())
     return task
 
 
 class _TrioChild:
-    def __init__(self, function: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], None] | None) -> None:
+    def __init__(
+        self, function: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], None] | None, context: Context
+    ) -> None:
         import trio  # noqa: PLC0415 - only where trio runs, so it is there
 
         self._function = function
         self._done = done
         self._scope = anyio.CancelScope()
-        trio.lowlevel.spawn_system_task(self._run, context=copy_context())
+        trio.lowlevel.spawn_system_task(self._run, context=context)
 
     async def _run(self) -> None:
         try:
@@ -330,10 +351,11 @@ class Timer:
         if on_asyncio():
             if self._handle is not None:
                 self._handle.cancel()
-            self._handle = asyncio.get_running_loop().call_later(delay, self._ring)
+            # Not in this context, that of the request that comes first: the timer arms itself again and again.
+            self._handle = asyncio.get_running_loop().call_later(delay, self._ring, context=Context())
         elif self._scope is None:
             self._scope = anyio.CancelScope(deadline=anyio.current_time() + delay)
-            spawn(self._sleep)
+            spawn(self._sleep, context=Context())
         else:
             self._scope.deadline = anyio.current_time() + delay
 

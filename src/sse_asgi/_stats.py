@@ -14,6 +14,7 @@ class Stats(NamedTuple):
         drops: Events that were dropped for slow readers, since the hub was opened.
         gaps: Gaps that were announced to readers, since the hub was opened.
         published: Events that this process published, since the hub was opened.
+        unpublished: Events of `publish_soon` that were lost: too many waited, or the backend refused them.
     """
 
     connections: int
@@ -23,13 +24,14 @@ class Stats(NamedTuple):
     drops: int
     gaps: int
     published: int
+    unpublished: int
 
 
 class Tally:
     """What is counted as it happens."""
 
-    __slots__ = ("drops", "gaps", "published")
+    __slots__ = ("drops", "gaps", "published", "unpublished")
 
     def __init__(self) -> None:
         """Begin at nothing."""
-        self.drops = self.gaps = self.published = 0
+        self.drops = self.gaps = self.published = self.unpublished = 0

@@ -12,15 +12,16 @@ gate again and is caught up the same way, so there is one recovery path. These h
 
 import math
 from collections.abc import Awaitable
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, Protocol, Self
 
 from ._buffer import Buffer
 from ._event import Entry, History, ServerSentEvent
+from ._home import Home
 from ._options import Options, Snapshot
 from ._position import Position
 from ._runtime import Signal, Wakeup, new_wakeup
 from ._stats import Tally
-from ._view import gap, is_after, position_before, seen_event, seen_frame, without_id
+from ._view import FRESH, gap, is_after, position_before, seen_event, seen_frame, without_id
 from .exceptions import SlowReaderError
 
 BODY_LIMIT = 64 * 1024
@@ -28,25 +29,14 @@ PAGE = 256
 PING = b":\n"
 
 
-class Recovery(NamedTuple):
-    """How a subscription began.
+class Source(Protocol):
+    """What a subscription needs of its hub.
 
     Attributes:
-        outcome: `fresh` (no id was given), `resumed` (nothing is missing), or `gap` (the stream begins with `sse.gap`).
-        replayed: How many events came from history so far.
-        reason: Why there is a gap, or None.
+        home: The event loop in which it is entered, read and left.
     """
 
-    outcome: Literal["fresh", "resumed", "gap"]
-    replayed: int = 0
-    reason: str | None = None
-
-
-FRESH = Recovery("fresh")
-
-
-class Source(Protocol):
-    """What a subscription needs of its hub."""
+    home: Home
 
     @property
     def tally(self) -> Tally:
@@ -131,13 +121,18 @@ class Subscription:
     # What the application uses
 
     async def __aenter__(self) -> Self:
-        """Join the channels, and resume after `last_event_id` where one was given."""
+        """Join the channels, and resume after `last_event_id` where one was given.
+
+        Raises:
+            RuntimeError: It was entered before, or another event loop than the hub's runs here.
+        """
         self._wakeup = new_wakeup()
         self.attach(self._wakeup)
         await self._enter()
         return self
 
     async def _enter(self) -> None:
+        self._source.home.check("cannot enter the subscription")
         self._state = "entered"
         try:
             position = await self._source.enter(self)
@@ -150,7 +145,12 @@ class Subscription:
             raise
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Leave the channels."""
+        """Leave the channels.
+
+        Raises:
+            RuntimeError: Another event loop than the hub's runs here.
+        """
+        self._source.home.check("cannot leave the subscription")
         self._state = "left"
         await self._source.leave(self)
 
@@ -164,7 +164,9 @@ class Subscription:
         Raises:
             SlowReaderError: The buffer was full and the rule is `overflow="close"`.
             StopAsyncIteration: The hub was drained or closed.
+            RuntimeError: It was not entered, or another event loop than the hub's runs here.
         """
+        self._source.home.check("cannot read the subscription")
         if self._state != "entered":
             msg = "a subscription is iterated inside `async with subscription:`"
             raise RuntimeError(msg)
@@ -174,8 +176,7 @@ class Subscription:
                 if event is not None:
                     return entry.for_reader(event, self.channels)
             if self.ended == "slow":
-                msg = f"{self.options.buffer_size} events were waiting: read faster, or choose another overflow rule"
-                raise SlowReaderError(msg)
+                raise SlowReaderError(self._buffer.bounds)
             if self.ended is not None:
                 raise StopAsyncIteration
             await (self.catch_up() if self.behind else self._wakeup)
@@ -210,10 +211,11 @@ class Subscription:
         self._news.set()
 
     def end(self, reason: str) -> None:
-        """Let the reader have what is pending, then end its stream."""
-        self.ended = self.ended or reason
-        if hasattr(self, "_news"):  # else nobody waits yet
-            self._news.set()
+        """Let the reader have what is pending, then end its stream; from another thread, soon."""
+        if not self._source.home.takes_over(lambda: self.end(reason)):
+            self.ended = self.ended or reason
+            if hasattr(self, "_news"):  # else nobody waits yet
+                self._news.set()
 
     # What the response calls: the methods of a Feed
 
@@ -320,7 +322,7 @@ class Subscription:
             return
         self._position = Position.parse(self.last_event_id)
         self._lost = None if self._position else "malformed"
-        self.recovery = Recovery("resumed")
+        self.recovery = FRESH._replace(outcome="resumed")
         reason = await self._read_page(upto)
         if reason is not None:
             self.recovery = self.recovery._replace(outcome="gap", reason=reason)

@@ -1,12 +1,30 @@
 """What one reader sees of a log entry: its event, rendered and transformed, or a gap in its place."""
 
 import logging
+from typing import Literal, NamedTuple
 
 from ._event import Entry, RenderedEvent, ServerSentEvent, as_event
 from ._options import Options
 from ._position import Position
 
 logger = logging.getLogger("sse_asgi")
+
+
+class Recovery(NamedTuple):
+    """How a subscription began.
+
+    Attributes:
+        outcome: `fresh` (no id was given), `resumed` (nothing is missing), or `gap` (the stream begins with `sse.gap`).
+        replayed: How many events came from history so far.
+        reason: Why there is a gap, or None.
+    """
+
+    outcome: Literal["fresh", "resumed", "gap"]
+    replayed: int = 0
+    reason: str | None = None
+
+
+FRESH = Recovery("fresh")
 
 
 def gap(reason: str, position: Position | None) -> Entry:

@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -135,16 +135,27 @@ def _patterns(text: str) -> tuple[str, ...]:
     return Patterns([name.strip() for name in text.split(",")]).names
 
 
-def create_hub(settings: Settings | None = None) -> Hub:
+def create_hub(settings: Settings | str | None = None) -> Hub:
     """Make the hub that the settings describe; opening it is up to the caller.
 
     Args:
-        settings: None reads the environment.
+        settings: None reads the environment. A URL, like `redis://localhost`, is where events are kept; the
+            environment says the rest.
 
     Raises:
         ValueError: An unknown scheme or option, or a value that is not allowed; the message lists what is known.
+        TypeError: It is neither of these.
     """
-    settings = settings or Settings.from_environment()
+    if isinstance(settings, str):
+        settings = replace(Settings.from_environment(), backend_url=settings, url_variable="url")
+    elif settings is None:
+        settings = Settings.from_environment()
+    elif not isinstance(settings, Settings):
+        msg = (
+            f"settings must be Settings or a URL (got {type(settings).__name__}): write create_hub('redis://localhost'),"
+            " or Hub(backend) for a Backend"
+        )
+        raise TypeError(msg)
     return Hub(
         _create_backend(settings),
         buffer_size=settings.buffer_size,

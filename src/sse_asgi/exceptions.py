@@ -9,6 +9,12 @@
 Wrong arguments are plain ValueError and TypeError.
 """
 
+NOT_OPEN = (
+    "the hub is not open. Open it with `async with hub:`, with `app.add_middleware(EventSourceMiddleware, hub=hub)`, "
+    "or with `FastAPI(lifespan=hub.lifespan)`. A test client must run the application's lifespan: "
+    "`with TestClient(app):`."
+)
+
 
 class SSEError(Exception):
     """Root of every error that is this library's own."""
@@ -17,13 +23,9 @@ class SSEError(Exception):
 class HubClosedError(SSEError, RuntimeError):
     """A hub was used before it was opened or after it was closed."""
 
-    def __init__(self, what: str) -> None:
-        """Say what failed and how a hub is opened."""
-        super().__init__(
-            f"{what}: the hub is not open. Open it with `async with hub:`, with "
-            "`app.add_middleware(EventSourceMiddleware, hub=hub)`, or with `FastAPI(lifespan=hub.lifespan)`. "
-            "A test client must run the application's lifespan: `with TestClient(app):`."
-        )
+    def __init__(self, what: str, fix: str = NOT_OPEN) -> None:
+        """Say what failed, and how a hub is opened."""
+        super().__init__(f"{what}: {fix}")
 
 
 class SlowReaderError(SSEError):

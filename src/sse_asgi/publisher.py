@@ -1,8 +1,10 @@
 """Publishing from where no event loop runs: scripts, Celery tasks, Django views."""
 
+import _thread
 import contextlib
 import os
 import threading
+import types
 import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -38,7 +40,9 @@ class Publisher:
 
         Raises:
             ValueError: An address that is not known, or one in memory, where no other process would see the events.
+            RuntimeError: gevent or eventlet has put greenlets in the place of threads.
         """
+        _check_threads()
         settings = settings or Settings.from_environment()
         self._settings = settings if url is None else replace(settings, backend_url=url, url_variable="SSE_BACKEND_URL")
         if create_hub(self._settings).backend.in_process:
@@ -47,11 +51,8 @@ class Publisher:
                 "web application has, such as redis://localhost, or set SSE_BACKEND_URL"
             )
             raise ValueError(msg)
-        # The last one is this process's. Those of its parents stay: their connections are the parents' as well.
-        self._workers = [_Worker(self._settings)]
-        with contextlib.suppress(AttributeError):  # there is no fork on Windows
-            os.register_at_fork(after_in_child=partial(_begin_again, weakref.ref(self)))
-        weakref.finalize(self, _leave, self._workers).atexit = False
+        self._first = _Worker(self._settings)
+        weakref.finalize(self, _leave, self._first).atexit = False
 
     def publish(
         self,
@@ -86,7 +87,7 @@ class Publisher:
         worker.join(timeout)
 
     def _worker(self) -> "_Worker":
-        return self._workers[-1]
+        return self._first.of_this_process()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -97,20 +98,30 @@ class Publisher:
         self.close()
 
 
-def _begin_again(forked: Callable[[], Publisher | None]) -> None:
-    """Give a process that has just been forked a part of its own; its number may be that of a parent that has ended."""
-    publisher = forked()
-    if publisher is not None:
-        publisher._workers.append(_Worker(publisher._settings))  # noqa: SLF001 - its own class's
+def _check_threads() -> None:
+    """Accept real threads.
+
+    Raises:
+        RuntimeError: They are greenlets, which would all share the one event loop that a thread can have.
+    """
+    are_threads = isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+    if not are_threads:
+        msg = (
+            "a Publisher needs threads, and gevent or eventlet has put greenlets in their place: run the application "
+            "with threads, as `gunicorn -k gthread` does, or POST the event to the web application, which publishes "
+            "it with EventSourceApp(hub, publish=...)"
+        )
+        raise RuntimeError(msg)
 
 
-def _leave(workers: "list[_Worker]") -> None:
+def _leave(first: "_Worker") -> None:
     """End what this process has of a Publisher that is collected.
 
     It waits a little, because a script may end right after, and its last threads are best not in the middle of things.
     """
-    workers[-1].stop()
-    workers[-1].join(LEAVE_SECONDS)
+    worker = first.of_this_process()
+    worker.stop()
+    worker.join(LEAVE_SECONDS)
 
 
 class _Opened(NamedTuple):
@@ -126,10 +137,33 @@ class _Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._process = os.getpid()
+        self._heirs: dict[int, _Worker] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._started = False
         self._opened: Future[_Opened] = Future()
         self._closed = False
+
+    def of_this_process(self) -> "_Worker":
+        """Return this, or in a fork of its process another one: a fork has its parent's locks, and none of its threads.
+
+        Numbers are compared, because no hook of Python's runs where a server forks in C, as uWSGI does. The parent's
+        stays where it is: its connections are the parent's as well.
+        """
+        process, worker = os.getpid(), self
+        while not worker._lives_in(process):
+            heirs = worker._heirs
+            worker = heirs.get(process) or heirs.setdefault(process, _Worker(self._settings))
+        return worker
+
+    def _lives_in(self, process: int) -> bool:
+        """Return False in another process, also in one that has the number of a parent that ended."""
+        if self._process != process:
+            return False
+        if self._closed or not self._started or self._thread is None or self._thread.is_alive():
+            return True
+        return self._opened.done() and self._opened.exception() is not None
 
     def publish(self, channels: str | Collection[str], data: Any, options: dict[str, Any]) -> str | None:
         opened = self._open()
@@ -153,6 +187,7 @@ class _Worker:
             raise RuntimeError(CLOSED) from None
 
     def _start(self) -> None:
+        _check_threads()  # they may have been replaced since the Publisher was made
         # Noted before it starts, so that an interrupt meanwhile does not make it two.
         self._thread = threading.Thread(target=self._run, name="sse_asgi publisher", daemon=True)
         try:
@@ -160,6 +195,7 @@ class _Worker:
         except RuntimeError:  # the system has no more threads
             self._thread = None
             raise
+        self._started = True
 
     def _check(self) -> None:
         if self._closed:

@@ -14,11 +14,20 @@ import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
+from ._event import to_json
+from ._options import check_known
 from ._runtime import spawn
 from .decoder import DecodedEvent, EventDecoder
 
 GRACE_SECONDS = 5.0
 UNREAD_LIMIT = 64 * 1024
+
+
+# What the standard and Starlette put into a scope, besides what a request gives here.
+SCOPE_KEYS = (
+    *("type", "asgi", "http_version", "scheme", "path", "raw_path", "root_path", "query_string", "client", "server"),
+    *("extensions", "state", "app", "auth", "endpoint", "path_params", "route", "router", "session", "user"),
+)
 
 
 class EventStream:
@@ -233,6 +242,7 @@ class EventStreamClient:
         params: Mapping[str, str | list[str]] | None = None,
         last_event_id: str | None = None,
         body: bytes = b"",
+        json: Any = None,
         **scope: Any,
     ) -> AsyncIterator[EventStream]:
         """Make a request, and hand over the response once its head is there; leaving disconnects.
@@ -244,14 +254,19 @@ class EventStreamClient:
             params: Added to the query.
             last_event_id: Sent as Last-Event-ID, as a reconnecting browser does.
             body: The request's body.
-            **scope: Put over the ASGI scope.
+            json: Written as the body, as the data of an event is, with its Content-Type; None is no body.
+            **scope: Put over the ASGI scope: `path_params`, `client` or `user`, for instance.
 
         Raises:
+            TypeError: An option that there is not, or both a `body` and `json`.
             Exception: What the application raised before the head, or while nobody read to the end.
         """
         given = {**self._headers, **(headers or {})}
+        check_known("EventStreamClient.stream", scope, SCOPE_KEYS)
         if last_event_id is not None:
             given["last-event-id"] = last_event_id
+        if json is not None:
+            body = _json_body(json, body, given)
         stream = EventStream({**self._scope(url, method, given, params), **scope}, body)
         child = spawn(lambda: stream.run(self._app))
         try:
@@ -317,3 +332,12 @@ class EventStreamClient:
                 await tell("shutdown")
             finally:
                 child.cancel()
+
+
+def _json_body(data: Any, body: bytes, headers: dict[str, str]) -> bytes:
+    if body:
+        msg = "give the request a body= or json=, not both"
+        raise TypeError(msg)
+    if "content-type" not in map(str.lower, headers):
+        headers["content-type"] = "application/json"
+    return to_json(data).encode()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
 from .._position import Position, new_epoch
+from .._runtime import running_loop
 from .._servers import uvicorn_server
 from .base import Backend, Member, Sink, presence_event
 
@@ -105,12 +106,21 @@ class MemoryBackend(Backend):
         self._emptied_before = _Loss(0, "evicted")
         self._published: OrderedDict[str, tuple[float, Position | None]] = OrderedDict()
         self._sinks: list[Sink] = []
+        self._loop: object | None = None
         self._attending: dict[str, set[Member]] = {}
         self._leases: dict[str, float] = {}
         self._present: dict[str, Counter[str]] = {}
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
-        """Deliver every event to this sink."""
+        """Deliver every event to this sink.
+
+        Raises:
+            RuntimeError: It is open in another event loop.
+        """
+        if self._sinks and self._loop is not running_loop():
+            msg = "this MemoryBackend is open in another event loop: make one for each"
+            raise RuntimeError(msg)
+        self._loop = running_loop()
         return self._connected(sink)
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ a broken protocol nobody knows which reply is whose, so that the connection is n
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any, cast
 
@@ -69,7 +70,8 @@ class Link(asyncio.Protocol):
         self._waiting.append((self._loop.time() + self._timeout, on_reply))
         self.post(*arguments)
         if self._alarm is None:
-            self._alarm = self._loop.call_later(self._timeout, self._watch)
+            # Not in this context, that of one request: under load it arms itself again and again.
+            self._alarm = self._loop.call_later(self._timeout, self._watch, context=Context())
 
     def post(self, *arguments: Argument) -> None:
         """Send a command that is answered by pushes."""
@@ -90,7 +92,7 @@ class Link(asyncio.Protocol):
             if delay <= 0:
                 self.close(f"no answer within {self._timeout:g} s")
             else:
-                self._alarm = self._loop.call_later(delay, self._watch)
+                self._alarm = self._loop.call_later(delay, self._watch, context=Context())
 
     # The end
 

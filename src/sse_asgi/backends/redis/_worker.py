@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from contextvars import Context
 
 from ..._event import Entry
 from ..._position import Position
@@ -73,7 +74,7 @@ class Worker:
         self._outage = Outage(addresses.shown)
         self._closed = False
         self._was_joined = False
-        self._task = self.loop.create_task(self._run())
+        self._task = self.loop.create_task(self._run(), context=Context())  # not in that of the request that opens it
 
     @property
     def up(self) -> bool:
