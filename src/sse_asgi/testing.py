@@ -14,6 +14,7 @@ import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
+from ._event import POSITION_EVENT
 from ._runtime import spawn
 from .decoder import DecodedEvent, EventDecoder
 
@@ -22,7 +23,10 @@ UNREAD_LIMIT = 64 * 1024
 
 
 class EventStream:
-    """One response as the client sees it.
+    """One response as a page sees it.
+
+    Iteration skips `sse.position`, which pages do not listen for; it moves `last_event_id`, and `content` has it. Every
+    other event is returned, `sse.gap`, `sse.error` and `sse.end` among them.
 
     Attributes:
         status_code: The status.
@@ -174,7 +178,7 @@ class EventStream:
             body = message.get("body", b"")
             self.content += body
             self._unread += len(body)
-            self._events += self._decoder.feed(body)
+            self._events += (one for one in self._decoder.feed(body) if one.event != POSITION_EVENT)
             self.complete = not message.get("more_body", False)
         self._notify()
 
