@@ -1,12 +1,14 @@
 """A finished job under htmx, by the recipe of the guide, which has its snippets here."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse
+from starlette.types import ASGIApp
 
 from browser.peers import Wire
 from sse_asgi import EventSourceResponse
@@ -40,11 +42,15 @@ def page(browser: Browser) -> Iterator[Page]:
         assert errors == []
 
 
+def file(path: Path) -> Callable[[Request], ASGIApp]:
+    return lambda _: FileResponse(path)
+
+
 def serve(wire: Wire, version: int, body: str) -> None:
     """Answer the root with a page that has this body and htmx."""
     tags = []
     for script in SCRIPTS[version]:
-        wire.answers[f"/{script}"] = lambda _, script=script: FileResponse(MODULES / script)
+        wire.answers[f"/{script}"] = file(MODULES / script)
         tags.append(f'<script src="/{script}"></script>')
     page = f"<!doctype html><title>.</title>{''.join(tags)}<body>{body}"
     wire.answers["/"] = lambda _: HTMLResponse(page)
