@@ -1,5 +1,8 @@
 """The guide's function `read`, and the pages of the examples: what is the page's own part of reading a stream."""
 
+import re
+from typing import Any
+
 import pytest
 from playwright.sync_api import Browser
 from starlette.applications import Starlette
@@ -10,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from browser.engines import Tab
 from browser.peers import Example, Wire, until
-from examples.conftest import NAMES, load_example, read_function
+from examples.conftest import EXAMPLES, NAMES, load_example, read_function
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 
 READ = f"""url => {{
@@ -97,3 +100,28 @@ def test_a_page_that_was_left_holds_no_stream(browser: Browser, wire: Wire, name
         page.evaluate("setTimeout(() => history.back())")
         until(lambda: server.open == 1)
         page.wait_for_function("window.kept")
+
+
+def test_the_readmes_page_works(browser: Browser, wire: Wire) -> None:
+    """It shows what is said, holds no stream when it was left, and misses nothing when it is gone back to."""
+    python, script = re.findall(r"```(?:python|js)\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)[
+        :2
+    ]
+    names: dict[str, Any] = {"__name__": "block"}
+    exec(python, names)
+    with Counting(names["app"]) as server, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{server.url}/openapi.json")
+        page.evaluate("window.got = []; window.show = text => got.push(text); window.reload = () => got.push('gap')")
+        page.add_script_tag(content=script)
+        until(lambda: server.open == 1)
+        context.request.post(f"{server.url}/rooms/lobby?text=one")
+        page.wait_for_function("got.length === 1")
+        page.goto(wire.url)
+        until(lambda: server.open == 0)
+        context.request.post(f"{server.url}/rooms/lobby?text=two")
+        page.evaluate("setTimeout(() => history.back())")
+        until(lambda: server.open == 1)
+        context.request.post(f"{server.url}/rooms/lobby?text=three")
+        page.wait_for_function("window.got?.at(-1) === 'three'")
+        assert page.evaluate("got") == ["one", "two", "three"]
