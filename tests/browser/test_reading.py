@@ -114,7 +114,7 @@ def test_the_readmes_page_works(browser: Browser, wire: Wire) -> None:
         page.goto(f"{server.url}/openapi.json")
         page.evaluate("window.got = []; window.show = text => got.push(text); window.reload = () => got.push('gap')")
         page.add_script_tag(content=script)
-        until(lambda: server.open == 1)
+        page.wait_for_function("last")  # it has its position
         context.request.post(f"{server.url}/rooms/lobby?text=one")
         page.wait_for_function("got.length === 1")
         page.goto(wire.url)
