@@ -112,7 +112,7 @@ def test_the_readmes_page_works(browser: Browser, wire: Wire) -> None:
     with Counting(names["app"]) as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{server.url}/openapi.json")
-        page.evaluate("window.got = []; window.show = text => got.push(text); window.reload = () => got.push('gap')")
+        page.add_script_tag(content="got = []; show = text => got.push(text); reload = () => got.push('gap');")
         page.add_script_tag(content=script)
         page.wait_for_function("last")  # it has its position
         context.request.post(f"{server.url}/rooms/lobby?text=one")
