@@ -280,7 +280,8 @@ class Reader(asyncio.Protocol):
         if not self.head.done() and b"id: " in data:
             self.head.set_result(None)
         for part in data.split(b"data: ")[1:]:
-            self.delays.append((now - int(part[:20])) / 1e6)
+            if not part.startswith(b"{"):  # a position
+                self.delays.append((now - int(part[:20])) / 1e6)
 
 
 @contextlib.asynccontextmanager

@@ -41,15 +41,48 @@ PAGE = """<!doctype html>
 <p role="status">connecting</p>
 <ul></ul>
 <script>
+  // Reads a stream while its page is shown, and returns a function that stops.
+  function read(url, listeners, options) {
+    let source, timer, stopped = false, failures = 0, last = "";
+
+    function open() {
+      const address = new URL(url, location);
+      if (last) address.searchParams.set("last_event_id", last);
+      source = new EventSource(address, options);
+      source.addEventListener("open", () => { failures = 0; });
+      source.addEventListener("error", () => {  // the browser tries again by itself, unless it was refused
+        if (source.readyState !== EventSource.CLOSED) return;
+        timer = setTimeout(open, Math.min(60, 2 ** failures++) * (500 + 500 * Math.random()));
+      });
+      for (const type of new Set(["sse.position", "sse.end", ...Object.keys(listeners)])) {
+        source.addEventListener(type, event => {
+          last = event.lastEventId || last;
+          if (type === "sse.end") stop();
+          listeners[type]?.(event);
+        });
+      }
+    }
+
+    function close() { clearTimeout(timer); source.close(); }
+    function stop() { stopped = true; close(); }
+
+    // A page that was left is kept, to go back to: it holds none of the six connections to a server.
+    addEventListener("pagehide", close);
+    addEventListener("pageshow", event => { if (event.persisted && !stopped) open(); });
+    open();
+    return stop;
+  }
+
   const {stream, hello} = document.body.dataset;
-  const source = new EventSource(stream);
   const status = text => { document.querySelector("[role=status]").textContent = text; };
-  source.onopen = () => status("reading");
-  source.onerror = () => status(source.readyState === EventSource.CLOSED ? "refused" : "reconnecting");
-  source.addEventListener("greeting", event => {
-    const item = document.createElement("li");
-    item.textContent = JSON.parse(event.data).message;
-    document.querySelector("ul").append(item);
+  read(stream, {
+    open() { status("reading"); },
+    error({target}) { status(target.readyState === EventSource.CLOSED ? "refused" : "reconnecting"); },
+    greeting(event) {
+      const item = document.createElement("li");
+      item.textContent = JSON.parse(event.data).message;
+      document.querySelector("ul").append(item);
+    },
   });
   document.getElementById("hello").onclick = () => fetch(hello, {method: "POST"});
 </script>

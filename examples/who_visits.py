@@ -33,25 +33,59 @@ PAGE = """<!doctype html>
 </form>
 <ul id="chat"></ul>
 <script>
+  // Reads a stream while its page is shown, and returns a function that stops.
+  function read(url, listeners, options) {
+    let source, timer, stopped = false, failures = 0, last = "";
+
+    function open() {
+      const address = new URL(url, location);
+      if (last) address.searchParams.set("last_event_id", last);
+      source = new EventSource(address, options);
+      source.addEventListener("open", () => { failures = 0; });
+      source.addEventListener("error", () => {  // the browser tries again by itself, unless it was refused
+        if (source.readyState !== EventSource.CLOSED) return;
+        timer = setTimeout(open, Math.min(60, 2 ** failures++) * (500 + 500 * Math.random()));
+      });
+      for (const type of new Set(["sse.position", "sse.end", ...Object.keys(listeners)])) {
+        source.addEventListener(type, event => {
+          last = event.lastEventId || last;
+          if (type === "sse.end") stop();
+          listeners[type]?.(event);
+        });
+      }
+    }
+
+    function close() { clearTimeout(timer); source.close(); }
+    function stop() { stopped = true; close(); }
+
+    // A page that was left is kept, to go back to: it holds none of the six connections to a server.
+    addEventListener("pagehide", close);
+    addEventListener("pageshow", event => { if (event.persisted && !stopped) open(); });
+    open();
+    return stop;
+  }
+
   const show = (list, text) => {
     const item = document.createElement("li");
     item.textContent = text;
     document.getElementById(list).append(item);
   };
   const time = text => new Date(text).toLocaleTimeString();
-  new EventSource("visits").onmessage = event => {
-    const {who, time: when} = JSON.parse(event.data);
-    show("visits", `${time(when)} ${who}`);
-  };
+  read("visits", {
+    message(event) {
+      const {who, time: when} = JSON.parse(event.data);
+      show("visits", `${time(when)} ${who}`);
+    },
+  });
   const form = document.querySelector("form");
-  let source;
+  let entered = false;
   form.onsubmit = event => {
     event.preventDefault();
     const name = form.elements.name.value, text = form.elements.text.value;
     const query = new URLSearchParams({name});
-    if (!source) {
-      source = new EventSource(`chat?${query}`);
-      source.onmessage = event => show("chat", event.data);
+    if (!entered) {
+      entered = true;
+      read(`chat?${query}`, {message(event) { show("chat", event.data); }});
       form.elements.name.readOnly = true;
     }
     if (text) {
@@ -102,7 +136,7 @@ async def announcements() -> EventSourceResponse:
 
 @app.get("/chat")
 async def listen(name: str, channels: Channels = [DEFAULT]) -> Response:  # noqa: B006 - FastAPI's way to say a default
-    """Stream one channel or several, unless the reader was shown the door: 204 keeps a browser from coming back."""
+    """Stream one channel or several, unless the reader was shown the door: 204 ends an EventSource."""
     if name in dismissed:
         return Response(status_code=204)
     return EventSourceResponse(chat.subscribe(*channels, properties={"name": name}, initial=[f"Welcome, {name}!"]))

@@ -96,7 +96,8 @@ class Server:
         assert not self.overlapped
 
     def data(self) -> list[str | None]:
-        return [event.data for event in EventDecoder().feed(b"".join(self.bodies))]
+        events = EventDecoder().feed(b"".join(self.bodies))
+        return [event.data for event in events if event.event != "sse.position"]
 
     async def has(self, *data: str) -> None:
         with anyio.fail_after(5):

@@ -351,9 +351,11 @@ def test_an_entry_without_a_position_is_written_as_its_event() -> None:
     assert Entry(ServerSentEvent("x")).frame == b"data: x\n\n"
 
 
-def test_a_bare_position_is_an_id_only_frame() -> None:
-    """An entry without an event moves the last event id and dispatches nothing."""
-    assert interpret(Entry(None, POSITION).frame) == ([], "0123abcd-42", None)
+def test_a_position_is_a_named_event_with_data() -> None:
+    """An entry without an event is an event of its own type, because many clients take an id from nothing less."""
+    frame = Entry(None, POSITION).frame
+    assert frame == b"id: 0123abcd-42\nevent: sse.position\ndata: {}\n\n"
+    assert interpret(frame) == ([("sse.position", "{}", "0123abcd-42")], "0123abcd-42", None)
 
 
 def test_an_entry_keeps_what_it_was_given() -> None:

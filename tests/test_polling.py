@@ -327,6 +327,22 @@ async def as_stream(client: EventStreamClient, after: str | None, query: str = "
         return answer
 
 
+def position_stream(position: str | None) -> bytes:
+    return f"retry: 2000\nid: {position}\nevent: sse.position\ndata: {{}}\n\n".encode()
+
+
+async def test_a_position_is_not_an_event_of_a_poll() -> None:
+    """JSON has it as `last_event_id` alone, and waiting goes on behind it."""
+    async with mounted() as (hub, client):
+        before = await hub.publish("default", "before")
+        first = await poll(client)
+        await hub.publish("other", "elsewhere")
+        async with waiting(client, hub) as answers:
+            last = await hub.publish("default", "x")
+    assert (first["events"], first["last_event_id"]) == ([], before)
+    assert (data(answers[0]), answers[0]["last_event_id"]) == (["x"], last)
+
+
 async def test_an_event_source_gets_a_stream_that_has_ended() -> None:
     """The interval, the frames, and a known length."""
     async with mounted() as (hub, client):
@@ -334,7 +350,7 @@ async def test_an_event_source_gets_a_stream_that_has_ended() -> None:
         second = await hub.publish("default", "2")
         answer = await as_stream(client, first)
         assert answer.content == f"retry: 2000\nid: {second}\ndata: 2\n\n".encode()
-        assert (await as_stream(client, second)).content == f"retry: 2000\nid: {second}\n\n".encode()
+        assert (await as_stream(client, second)).content == position_stream(second)
 
 
 async def test_the_middleware_leaves_it_as_it_is() -> None:

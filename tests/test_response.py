@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, MemoryBackend, ServerSentEvent
 from sse_asgi import _connection as connection_module
 from sse_asgi._shutdown import current_notice
-from sse_asgi.testing import EventStreamClient
+from sse_asgi.testing import EventStream, EventStreamClient
+
+FINAL = b'id: sse.end\nevent: sse.end\ndata: {"state":"finished"}\n\n'
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +29,11 @@ def serve(content: Callable[[], Any], **options: Any) -> EventStreamClient:
         await EventSourceResponse(content(), **options)(scope, receive, send)
 
     return EventStreamClient(app)
+
+
+async def contents(stream: EventStream) -> list[str]:
+    """Return the data of every event but the end."""
+    return [event.data async for event in stream if event.event != "sse.end"]
 
 
 async def numbers(count: int = 3) -> AsyncIterator[str]:
@@ -112,7 +119,8 @@ async def test_items_follow_the_data_rule() -> None:
 
     async with serve(items).stream("/") as stream:
         events = [(event.data, event.id) async for event in stream]
-    assert events == [("a", ""), ("b", ""), ('{"c":1}', ""), ("d", "1"), ("[null]", "1")]
+    assert events[:-1] == [("a", ""), ("b", ""), ('{"c":1}', ""), ("d", "1"), ("[null]", "1")]
+    assert events[-1] == ('{"state":"finished"}', "sse.end")
 
 
 class Countdown:
@@ -136,7 +144,7 @@ class Countdown:
 async def test_any_iterable_works(make: Callable[[], Any]) -> None:
     """Lists, sync iterators and async generators."""
     async with serve(make).stream("/") as stream:
-        assert [event.data async for event in stream] == ["0", "1"]
+        assert await contents(stream) == ["0", "1"]
 
 
 async def test_an_item_that_cannot_be_written_is_the_sources_error() -> None:
@@ -324,7 +332,7 @@ async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
 async def test_an_empty_iterable_is_an_empty_stream() -> None:
     """200 with the final id."""
     async with serve(list).stream("/") as stream:
-        assert await stream.read() == b"id: sse.end\n\n"
+        assert await stream.read() == FINAL
         assert stream.status_code == 200
 
 
@@ -433,7 +441,7 @@ async def test_a_finished_iterable_ends_with_the_final_id() -> None:
 
     client = serve(content)
     async with client.stream("/") as stream:
-        assert (await stream.read()).endswith(b"data: 2\n\nid: sse.end\n\n")
+        assert (await stream.read()).endswith(b"data: 2\n\n" + FINAL)
         assert stream.complete
     async with client.stream("/", last_event_id=stream.last_event_id) as again:
         assert again.status_code == 204
@@ -589,7 +597,7 @@ async def test_bodies_are_joined_up_to_64_kib() -> None:
         await EventSourceResponse(items)(scope, receive, note)
 
     async with EventStreamClient(app).stream("/") as stream:
-        events = [event.data async for event in stream]
+        events = await contents(stream)
     assert len(events) == 202
     assert len(bodies) < 60
     assert [size for size in bodies if size > 64 * 1024] == [100_008]
@@ -961,7 +969,7 @@ async def test_a_subscriptions_ping_interval_is_its_hubs() -> None:
     """Unless the response is given one; a ping shows a position that moved."""
     async with Hub(ping_interval=0.02) as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
         moved = await hub.publish("b", "elsewhere")
-        await stream.received(f"id: {moved}\n\n".encode())
+        await stream.received(f"id: {moved}\nevent: sse.position\ndata: {{}}\n\n".encode())
         assert stream.last_event_id == moved
 
 
@@ -1363,7 +1371,7 @@ async def test_a_sync_generator_runs_in_a_thread_of_its_own() -> None:
             yield str(number)
 
     async with serve(content).stream("/") as stream:
-        assert [event.data async for event in stream] == ["0", "1", "2"]
+        assert await contents(stream) == ["0", "1", "2"]
     assert len(threads) == 1
     assert threads.isdisjoint({threading.main_thread()})
 

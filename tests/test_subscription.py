@@ -39,6 +39,10 @@ def data(events: list[ServerSentEvent]) -> list[str | None]:
     return [event.data for event in events]
 
 
+def position_frame(position: object) -> bytes:
+    return f"id: {position}\nevent: sse.position\ndata: {{}}\n\n".encode()
+
+
 def reason(event: ServerSentEvent) -> str:
     assert event.event == "sse.gap"
     assert event.data is not None
@@ -912,7 +916,7 @@ async def test_a_fresh_stream_begins_with_the_position() -> None:
     async with Hub() as hub:
         position = await hub.publish("a", "before")
         async with framed(hub) as subscription:
-            assert subscription.take() == f"id: {position}\n\n".encode()
+            assert subscription.take() == position_frame(position)
             assert subscription.take() == b""
 
 
@@ -984,7 +988,7 @@ async def test_a_ping_shows_a_position_that_moved() -> None:
         subscription.take()
         assert subscription.ping() == b":\n"
         moved = await hub.publish("b", "elsewhere")
-        assert subscription.ping() == f"id: {moved}\n\n".encode()
+        assert subscription.ping() == position_frame(moved)
         assert subscription.ping() == b":\n"
         await hub.publish("a", "pending")
         assert subscription.ping() == b":\n"
@@ -1007,7 +1011,7 @@ async def test_a_filtered_event_moves_the_position_at_the_next_ping() -> None:
         subscription.take()
         moved = await hub.publish("a", "filtered")
         assert subscription.take() == b""
-        assert subscription.ping() == f"id: {moved}\n\n".encode()
+        assert subscription.ping() == position_frame(moved)
 
 
 async def test_a_ping_during_a_replay_shows_no_position() -> None:
@@ -1025,7 +1029,7 @@ async def test_a_ping_during_a_replay_shows_no_position() -> None:
 
 
 async def test_position_frames_can_be_turned_off() -> None:
-    """No id-only frame, neither at the start nor as a ping."""
+    """No `sse.position`, neither at the start nor as a ping."""
     async with Hub() as hub, framed(hub, position_frames=False) as subscription:
         assert subscription.take() == b""
         await hub.publish("b", "elsewhere")

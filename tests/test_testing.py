@@ -200,6 +200,22 @@ async def test_a_stream_knows_what_a_browser_would_keep() -> None:
         assert (stream.last_event_id, stream.retry) == ("2", 50)
 
 
+async def test_a_position_is_kept_and_not_returned() -> None:
+    """No page listens for `sse.position`, so a test is not given one; its id counts, and the content has it."""
+    frame = b"id: 7\nevent: sse.position\ndata: {}\n\n"
+    async with EventStreamClient(streaming(frame, b"data: a\n\n")).stream("/") as stream:
+        assert await stream.next_event() == ("message", "a", "7")
+        assert stream.content.startswith(frame)
+
+
+async def test_every_other_event_is_returned() -> None:
+    """The library's own as well: gaps, errors and the end."""
+    names = ["sse.gap", "sse.error", "sse.end"]
+    frames = [f"event: {name}\ndata: {{}}\n\n".encode() for name in names]
+    async with EventStreamClient(streaming(*frames)).stream("/") as stream:
+        assert [event.event async for event in stream] == names
+
+
 async def test_an_exception_after_the_head_is_raised_when_everything_is_read() -> None:
     """The reader gets what was sent before, then what the application raised, once."""
 

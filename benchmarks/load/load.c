@@ -16,7 +16,8 @@
  *   ends COUNT               wait until so many streams have ended
  *
  * An event is a data line with its number in the stream and the time of publishing, CLOCK_MONOTONIC in ns:
- * "data: 00000012 00000123456789012345 ...". A number that is not the next one ends the program.
+ * "data: 00000012 00000123456789012345 ...". A number that is not the next one ends the program. Data that are an object
+ * are a position, or the end.
  */
 
 #define _GNU_SOURCE
@@ -152,8 +153,8 @@ static void head_line(struct stream *s, const char *p, size_t n) {
 }
 
 static void body_line(struct stream *s, const char *p, size_t n, uint64_t now) {
-    if (n > 5 && !memcmp(p, "data:", 5)) {
-        event(s, p + 5, p + n, now);
+    if (n > 6 && !memcmp(p, "data:", 5)) {
+        if (p[6] != '{') event(s, p + 5, p + n, now);
     } else if (keeps_ids && n > 3 && !memcmp(p, "id:", 3)) {
         p += 3, n -= 3;
         if (*p == ' ') p++, n--;

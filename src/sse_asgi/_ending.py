@@ -15,7 +15,8 @@ logger = logging.getLogger("sse_asgi")
 OnError = Callable[[Exception], Any]
 
 END_ID = "sse.end"
-FINAL = encode(id=END_ID)
+# A named event with data: Firefox, WebKit and most packages of npm take an id from nothing else.
+FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
 ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 

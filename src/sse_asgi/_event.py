@@ -259,11 +259,16 @@ def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> S
     return data
 
 
+POSITION_EVENT = "sse.position"
+# Clients that matter take an id only from a block with data, and browsers dispatch none whose data is empty.
+_POSITION_BODY = encode("{}", event=POSITION_EVENT)
+
+
 class Entry:
     """One line of a log: an event at a position.
 
     Attributes:
-        event: What was published; None for a bare position that is shown to a reader.
+        event: What was published; None for a position that is shown to a reader, whose frame is an `sse.position`.
         position: Its place in the log; None where no history is kept.
         channels: The channels that it was published to.
         key: What it is the newest value of, for subscriptions with `overflow="latest"`.
@@ -295,7 +300,7 @@ class Entry:
 
     def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
         """Return the frame that an event has at this entry's position; none if the event has none yet."""
-        body = b"\n" if event is None else event.encode()
+        body = _POSITION_BODY if event is None else event.encode()
         return b"id: %b\n%b" % (str(self.position).encode(), body) if body and self.position is not None else body
 
     def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:

@@ -343,8 +343,8 @@ class Hub(OpenHub):
             buffer_size: How many live events may wait; None is the hub's.
             buffer_bytes: How many bytes of them; None is the hub's.
             overflow: What happens when they are too many; None is the hub's.
-            position_frames: Whether id-only frames keep a quiet reader's position current; without them it may fall
-                out of history.
+            position_frames: Whether `sse.position` events keep a quiet reader's position current. Without them it may
+                fall out of history.
             identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
                 these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ._event import to_json
+from ._event import POSITION_EVENT, to_json
 from ._guard import admit, cut_off
 from ._limits import refusal
 from ._problem import problem
@@ -119,7 +119,7 @@ class Answer:
                 self.full = self._is_too_much(frame)
             if not self.full:
                 self.body += frame
-                self._events += self._decoder.feed(frame)
+                self._events += (one for one in self._decoder.feed(frame) if one.event != POSITION_EVENT)
 
     def _is_too_much(self, frame: bytes) -> bool:
         # Not before there is an id from which the next poll goes on.

@@ -282,7 +282,7 @@ class Subscription:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def ping(self) -> bytes:
-        """Return an id-only frame if the position moved since the last id and nothing is pending, else a comment."""
+        """Return `sse.position` if the position moved since the last id and nothing is pending, else a comment."""
         position = self._source.position()
         if position is None or position == self._written or not self.options.position_frames:
             return PING

@@ -14,7 +14,7 @@ import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
-from ._event import to_json
+from ._event import POSITION_EVENT, to_json
 from ._options import check_known
 from ._runtime import spawn
 from .decoder import DecodedEvent, EventDecoder
@@ -31,7 +31,10 @@ SCOPE_KEYS = (
 
 
 class EventStream:
-    """One response as the client sees it.
+    """One response as a page sees it.
+
+    Iteration skips `sse.position`, which pages do not listen for; it moves `last_event_id`, and `content` has it. Every
+    other event is returned, `sse.gap`, `sse.error` and `sse.end` among them.
 
     Attributes:
         status_code: The status.
@@ -183,7 +186,7 @@ class EventStream:
             body = message.get("body", b"")
             self.content += body
             self._unread += len(body)
-            self._events += self._decoder.feed(body)
+            self._events += (one for one in self._decoder.feed(body) if one.event != POSITION_EVENT)
             self.complete = not message.get("more_body", False)
         self._notify()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from browser.engines import Chromium, Firefox, Tab, WebKit
 from browser.peers import Demo, Line, Wire
 from browser.visitor import Visitor
 
@@ -31,9 +32,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=10_000)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=FLAGS,
+            ignore_default_args=["--disable-back-forward-cache"],  # pages that were left live on, as they do for people
+        )
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def firefox() -> Iterator[Tab]:
+    with Firefox() as tab:
+        yield tab
+
+
+@pytest.fixture(scope="session")
+def webkit() -> Iterator[Tab]:
+    with WebKit() as tab:
+        yield tab
+
+
+@pytest.fixture
+def chromium(browser: Browser) -> Iterator[Tab]:
+    with browser.new_context() as context:
+        yield Chromium(context.new_page())
+
+
+@pytest.fixture(params=["chromium", "firefox", "webkit"])
+def tab(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Tab]:
+    """A tab of each engine in turn, at the wire's page."""
+    tab: Tab = request.getfixturevalue(request.param)
+    tab.goto(wire.url)
+    yield tab
+    tab.goto("about:blank")
 
 
 @pytest.fixture(scope="session")

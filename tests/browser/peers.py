@@ -1,5 +1,6 @@
 """What the browser talks to: the demo as a process, and a server in a thread whose answers a test decides."""
 
+import asyncio
 import contextlib
 import json
 import random
@@ -20,9 +21,10 @@ from urllib.parse import urlencode
 
 import uvicorn
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sse_asgi import EventSourceMiddleware, Hub
 from sse_asgi.decoder import DecodedEvent, EventDecoder
 
 T = TypeVar("T")
@@ -30,11 +32,11 @@ PATIENCE = 15.0
 DEMO = (sys.executable, "-m", "sse_asgi", "demo")
 
 
-def until(fact: Callable[[], T]) -> T:
+def until(fact: Callable[[], T | None], patience: float = PATIENCE) -> T:
     """Ask until the answer is truthy."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (value := fact()):
-        assert time.monotonic() < deadline, f"it did not happen in {PATIENCE} s"
+        assert time.monotonic() < deadline, f"it did not happen in {patience} s"
         time.sleep(0.02)
     return value
 
@@ -251,17 +253,20 @@ class Example:
 
 
 class Wire:
-    """A server in a thread: a test says what each path answers, and sees what was asked."""
+    """A server in a thread: a test says what each path answers, and sees what was asked; its hub is open with it."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Callable[[Request], Response]] = {}
+        self.hub = Hub(ping_interval=0.1)
+        self.answers: dict[str, Callable[[Request], ASGIApp]] = {}
         self.requests: list[tuple[str, float, str | None]] = []
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._server = uvicorn.Server(uvicorn.Config(self, port=port, log_level="error", ws="none", lifespan="off"))
+        app = EventSourceMiddleware(self, hub=self.hub)
+        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._loop = asyncio.get_running_loop()
         request = Request(scope, receive)
         path = request.url.path
         self.requests.append((path, time.monotonic(), request.headers.get("last-event-id")))
@@ -269,6 +274,10 @@ class Wire:
             self.answers[path](request) if path in self.answers else HTMLResponse("<!doctype html><title>.</title>")
         )
         await answer(scope, receive, send)
+
+    def call(self, function: Callable[..., object], *values: object) -> None:
+        """Call a function in the server's event loop."""
+        self._loop.call_soon_threadsafe(function, *values)
 
     def asked(self, path: str) -> list[tuple[float, str | None]]:
         """Return when a path was asked for, and with which Last-Event-ID."""

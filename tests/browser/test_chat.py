@@ -1,6 +1,7 @@
 """What a person expects of the chat."""
 
 import signal
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Route, expect
@@ -288,6 +289,33 @@ def test_what_is_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -
     held[0].continue_()
     ada.reads("first")
     expect(ada.box).to_have_value("second")
+
+
+def test_pages_that_were_left_hold_no_connection(chat: Demo, enter: Enter, room: str) -> None:
+    """A browser keeps them, and opens six connections to a server: the eighth page is live as the first is."""
+    ada = enter("Ada", chat)
+    for number in range(7):
+        another = f"{number} {room[-20:]}"
+        ada.page.goto(f"{chat.url}?{urlencode({'room': another})}")
+        ada.is_live()
+    assert chat.post(another, "Hello") == 204
+    ada.reads("Hello")
+
+
+def test_a_page_that_is_gone_back_to_is_live_again(chat: Demo, enter: Enter, room: str) -> None:
+    """The browser shows it as it was left; it gets what was said since, without beginning afresh."""
+    ada = enter("Ada", chat)
+    ada.say("before")
+    ada.reads("before")
+    ada.page.evaluate("window.kept = true")
+    ada.page.goto(f"{chat.url}?room=elsewhere")
+    ada.is_live()
+    assert chat.post(room, "meanwhile") == 204
+    ada.page.evaluate("setTimeout(() => history.back())")
+    ada.reads("before", "meanwhile")
+    ada.page.wait_for_function("window.kept")
+    assert chat.post(room, "after") == 204
+    ada.reads("before", "meanwhile", "after")
 
 
 # The page

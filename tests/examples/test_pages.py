@@ -5,6 +5,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import textwrap
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -15,7 +16,7 @@ import pytest
 import uvicorn
 
 from browser.peers import PATIENCE, free_port, until
-from examples.conftest import EXAMPLES, NAMES
+from examples.conftest import EXAMPLES, NAMES, read_function
 
 PAGES = [*(EXAMPLES / f"{name}.py" for name in NAMES), *(EXAMPLES / "dashboard" / "page").iterdir()]
 
@@ -58,6 +59,14 @@ def test_python_runs_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_page_shows_text_as_text(path: Path) -> None:
     """What comes from a server is never read as HTML."""
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", path.read_text())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name])
+def test_a_page_reads_by_the_function_of_the_guide(name: str) -> None:
+    """It is there as the guide has it, and makes the only EventSource."""
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert textwrap.indent(read_function(), "  ") in text
+    assert text.count("new EventSource(") == 1
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -85,7 +85,7 @@ class Hopper:
 
     Attributes:
         seen: The ids and data of all messages, as they came.
-        others: The data of all other events.
+        others: The data of all other events but positions.
         workers: Who has served it.
     """
 
@@ -116,7 +116,7 @@ class Hopper:
             for event in decoder.feed(await connection.chunk()):
                 if event.event == "message":
                     self.seen.append((event.id, event.data))
-                else:
+                elif event.event != "sse.position":
                     self.others.append(event.data)
             self._last_id = decoder.last_event_id
             if self._last_id:

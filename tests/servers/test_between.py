@@ -13,7 +13,8 @@ from servers.processes import PATIENCE, Server
 STACKS = ("none", "one", "two", "five", "gzip", "session", "cors", "https", "all")
 HTTP2 = ("uvicorn --http zttp --http2", "hypercorn", "hypercorn -k trio", "granian")
 NOTICE_SECONDS = 1.0
-FINISHED = b"data: 1\n\ndata: 2\n\nid: sse.end\n\n"
+END = b'id: sse.end\nevent: sse.end\ndata: {"state":"finished"}\n\n'
+FINISHED = b"data: 1\n\ndata: 2\n\n" + END
 
 HEADERS = {
     "Accept": "text/event-stream",
@@ -61,7 +62,7 @@ def test_no_middleware_holds_events_back(server: Server, name: str, stack: str) 
     stream = server.open(f"/{stack}/turns/{name}", **HEADERS)
     stream.until(b"data: first\n\n")
     server.get(f"/none/go/{name}")
-    assert stream.rest() == b"data: first\n\ndata: second\n\nid: sse.end\n\n"
+    assert stream.rest() == b"data: first\n\ndata: second\n\n" + END
     headers = {name.lower(): value for name, value in stream.response.getheaders()}
     assert headers["content-type"] == "text/event-stream"
     assert headers["cache-control"] == "no-cache, no-transform"
@@ -163,7 +164,7 @@ def test_a_connection_is_kept_after_a_stream(connection: http.client.HTTPConnect
     assert ask(connection, f"/{stack}/answer") == (200, b'"answer"')
 
 
-CHUNKED = b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\nd\r\nid: sse.end\n\n\r\n0\r\n\r\n"
+CHUNKED = b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(END), END)
 HTTP_1_0 = {
     "uvicorn": (b"HTTP/1.1 200", CHUNKED),  # which is no answer for a client of HTTP/1.0
     "uvicorn --http h11 --loop asyncio": (b"HTTP/1.1 200", FINISHED),

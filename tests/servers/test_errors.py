@@ -11,6 +11,7 @@ from servers.processes import PATIENCE, Server, wait_until
 
 ERROR = r"event: sse\.error\ndata: \{\}\n\n"
 RETRY = r"retry: \d+\n"
+END = 'id: sse.end\nevent: sse.end\ndata: {"state":"finished"}\n\n'
 STACKS = ("none", "five")
 HTTP2 = ("uvicorn --http zttp --http2", "hypercorn", "hypercorn -k trio", "granian")
 
@@ -154,7 +155,7 @@ def test_an_error_of_the_cleanup_is_recorded_when_the_client_has_left(server: Se
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_background_task_that_fails_is_recorded_once(server: Server, name: str, stack: str) -> None:
     """The stream was complete before."""
-    assert ask(server, f"/{stack}/failing-background/{name}") == (200, "data: x\n\nid: sse.end\n\n")
+    assert ask(server, f"/{stack}/failing-background/{name}") == (200, "data: x\n\n" + END)
     assert_recorded_once(
         server,
         f"the background task of the stream GET /{stack}/failing-background/{name}",
@@ -166,7 +167,7 @@ def test_a_background_task_that_fails_is_recorded_once(server: Server, name: str
 def test_a_finished_stream_is_not_run_again(server: Server, name: str, stack: str) -> None:
     """It ends with an id, and whoever comes back with that is told that there is nothing more."""
     path = f"/{stack}/job/{name}"
-    assert ask(server, path) == (200, "data: 1\n\ndata: 2\n\nid: sse.end\n\n")
+    assert ask(server, path) == (200, "data: 1\n\ndata: 2\n\n" + END)
     assert ask(server, path, **{"Last-Event-ID": "sse.end"}) == (204, "")
     assert server.log().count(f"{name}: began") == 1
 
@@ -182,4 +183,4 @@ def test_errors_over_http2(server: Server, name: str) -> None:
     status, body = ask_with_http2(server, f"/five/fail/{name}?after=3")
     assert status == 200
     assert re.fullmatch(re.escape(events(3)) + ERROR + RETRY, body), body
-    assert ask_with_http2(server, f"/five/job/{name}") == (200, "data: 1\n\ndata: 2\n\nid: sse.end\n\n")
+    assert ask_with_http2(server, f"/five/job/{name}") == (200, "data: 1\n\ndata: 2\n\n" + END)

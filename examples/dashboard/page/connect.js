@@ -12,7 +12,8 @@ const TRIES = 2;         // that a stream which was open may fail in a row, befo
 const LATER = [408, 425, 429];  // refusals that pass
 
 export function connect({url, on, debug = false}) {
-  let source, last = "", retry = 2000, state;
+  let source, last = "", retry = 2000, state, restart = () => {};
+  const listening = new AbortController();
 
   const log = (...what) => debug && console.debug("connect:", ...what);
 
@@ -42,6 +43,7 @@ export function connect({url, on, debug = false}) {
   }
 
   // Streams for as long as it works. A stream that was open is the browser's to mend, at the time the server told it.
+  // Tells whether to stream again at once, because the page is shown again.
   function stream() {
     return new Promise(resolve => {
       let failures = TRIES;
@@ -52,15 +54,18 @@ export function connect({url, on, debug = false}) {
         if (source.readyState === EventSource.CLOSED || ++failures >= TRIES) giveUp();
         else enter("connecting");
       };
-      for (const type of Object.keys(on)) {
+      for (const type of new Set(["sse.position", ...Object.keys(on)])) {  // which has only an id: where to go on
         source.addEventListener(type, ({data, lastEventId}) => data === undefined || dispatch(type, data, lastEventId));
       }
 
-      function giveUp() {
+      function end(again) {
         clearTimeout(timer);
         source.close();
-        resolve();
+        resolve(again);
       }
+
+      function giveUp() { end(false); }
+      restart = () => end(true);
     });
   }
 
@@ -89,16 +94,21 @@ export function connect({url, on, debug = false}) {
   async function run() {
     enter("connecting");
     while (state !== "closed") {
-      await stream();
+      if (await stream()) continue;
       const until = Date.now() + POLLING;
       while (state !== "closed" && Date.now() < until && await poll());
     }
   }
 
+  // A page that was left is kept, to go back to: it holds none of the six connections to a server.
+  addEventListener("pagehide", () => source.close(), {signal: listening.signal});
+  addEventListener("pageshow", event => { if (event.persisted) restart(); }, {signal: listening.signal});
+
   run();
   return {
     close() {
       enter("closed");
+      listening.abort();
       source.close();
     },
   };

@@ -1,0 +1,172 @@
+"""A tab in each engine that people read streams with. All are asked in the same way, by a function of JavaScript."""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from playwright.sync_api import Page
+
+from browser.peers import PATIENCE, free_port, until
+
+# What playwright calls evaluate: the page's own global scope, whatever scope a driver has.
+CALL = """
+const done = arguments[arguments.length - 1];
+window.eval(arguments[0]).then(text => done([text, null]), error => done([null, String(error)]));
+"""
+PREFERENCES = {
+    "app.update.disabledForTesting": True,
+    "browser.shell.checkDefaultBrowser": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "toolkit.telemetry.server": "",
+}
+
+
+class Tab(Protocol):
+    """One tab of a browser."""
+
+    def goto(self, url: str) -> None:
+        """Open a page, and leave the one before."""
+
+    def call(self, function: str, *values: Any) -> Any:
+        """Call a function in the page, wait if it is async, and return what it returns."""
+
+
+class Chromium:
+    """A page of playwright."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def goto(self, url: str) -> None:
+        self._page.goto(url)
+
+    def call(self, function: str, *values: Any) -> Any:
+        return self._page.evaluate(f"values => ({function})(...values)", list(values))
+
+
+class Driven:
+    """A browser that takes WebDriver's commands, in whatever way."""
+
+    def _command(self, name: str, values: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def goto(self, url: str) -> None:
+        self._command("url", {"url": url})
+
+    def call(self, function: str, *values: Any) -> Any:
+        expression = f"({function})(...{json.dumps(values)})"
+        code = f"Promise.resolve({expression}).then(value => JSON.stringify(value ?? null))"
+        text, error = self._command("execute/async", {"script": CALL, "args": [code]})
+        assert error is None, error
+        return json.loads(text)
+
+
+class Firefox(Driven):
+    """Debian's Firefox ESR, asked by Marionette, a protocol of JSON over TCP: it needs no driver."""
+
+    COMMANDS = {"url": "WebDriver:Navigate", "execute/async": "WebDriver:ExecuteAsyncScript"}  # noqa: RUF012
+
+    def __enter__(self) -> Self:
+        """Start it with a profile of its own."""
+        self._profile = tempfile.TemporaryDirectory()
+        port = free_port()
+        preferences = {**PREFERENCES, "marionette.port": port}
+        lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in preferences.items()]
+        (Path(self._profile.name) / "user.js").write_text("".join(lines))
+        self._process = subprocess.Popen(
+            ["firefox-esr", "--headless", "--marionette", "--no-remote", "--profile", self._profile.name],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._socket = until(lambda: connected(port), 4 * PATIENCE)
+        self._socket.settimeout(4 * PATIENCE)
+        self._reader = self._socket.makefile("rb")
+        self._read()  # its greeting
+        self._number = 0
+        self._send("WebDriver:NewSession", {})
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop it."""
+        self._reader.close()
+        self._socket.close()
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+        self._profile.cleanup()
+
+    def _read(self) -> Any:
+        digits = b""
+        while (one := self._reader.read(1)) != b":":
+            digits += one
+        return json.loads(self._reader.read(int(digits)))
+
+    def _send(self, name: str, values: dict[str, Any]) -> Any:
+        self._number += 1
+        text = json.dumps([0, self._number, name, values]).encode()
+        self._socket.sendall(b"%d:%b" % (len(text), text))
+        _, _, error, result = self._read()
+        assert error is None, error
+        return result
+
+    def _command(self, name: str, values: dict[str, Any]) -> Any:
+        return self._send(self.COMMANDS[name], values)["value"]
+
+
+class WebKit(Driven):
+    """WebKitGTK's small browser, asked by its driver over HTTP, on a display of its own."""
+
+    def __enter__(self) -> Self:
+        """Start the display, the driver and the browser."""
+        display = ["Xvfb", "-displayfd", "1", "-nolisten", "tcp"]
+        self._display = subprocess.Popen(display, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._display.stdout is not None
+        number = self._display.stdout.readline().strip()
+        port = free_port()
+        self._driver = subprocess.Popen(
+            ["WebKitWebDriver", f"--port={port}"],
+            env={**os.environ, "DISPLAY": f":{number}", "LIBGL_ALWAYS_SOFTWARE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until(lambda: connected(port)).close()
+        self._session = f"http://127.0.0.1:{port}/session"
+        answer = self._ask("POST", "", {"capabilities": {"alwaysMatch": {}}})
+        self._session += f"/{answer['sessionId']}"
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop them."""
+        self._ask("DELETE", "")
+        for process in (self._driver, self._display):
+            process.terminate()
+            process.communicate(timeout=PATIENCE)
+
+    def _ask(self, method: str, path: str, values: dict[str, Any] | None = None) -> Any:
+        body = None if values is None else json.dumps(values).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._session}{path}", body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=4 * PATIENCE) as response:
+                return json.load(response)["value"]
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AssertionError(error.read()) from error
+
+    def _command(self, name: str, values: dict[str, Any]) -> Any:
+        return self._ask("POST", f"/{name}", values)
+
+
+def connected(port: int) -> socket.socket | None:
+    """Return a connection to a server that listens already."""
+    try:
+        return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    except OSError:
+        return None

@@ -1,0 +1,136 @@
+"""What the library's own events do in each engine: Chromium, Firefox and WebKit read ids by different rules."""
+
+from collections.abc import Callable, Iterator
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Router
+from starlette.types import ASGIApp
+
+from browser.engines import Tab
+from browser.peers import Wire, until
+from sse_asgi import EventSourceApp, EventSourceResponse, Subscription
+
+# Reads a stream as a page does that knows nothing of the library's own events, and notes what it was told.
+READ = """(url, ...types) => {
+  window.got = [];
+  window.source = new EventSource(url);
+  source.onmessage = event => got.push(event.data);
+  for (const type of types) source.addEventListener(type, event => got.push([event.type, event.data]));
+}"""
+GOT = "() => got"
+CLOSED = "() => source.readyState === EventSource.CLOSED"
+
+
+def mounted(wire: Wire) -> Callable[[Request], ASGIApp]:
+    app = Router([Mount("/events", EventSourceApp(wire.hub, retry=50))])
+    return lambda _: app
+
+
+def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
+    """The browser asks once more, is answered 204, and gives up; the page is told nothing but what the job said."""
+    runs: list[int] = []
+
+    def job() -> Iterator[str]:
+        runs.append(1)
+        yield "one"
+        yield "two"
+
+    wire.answers["/job"] = lambda _: EventSourceResponse(job(), retry=50)
+    tab.call(READ, "/job")
+    until(lambda: tab.call(CLOSED))
+    assert tab.call(GOT) == ["one", "two"]
+    assert [last for _, last in wire.asked("/job")] == [None, "sse.end"]
+    assert len(runs) == 1
+
+
+def test_a_page_can_hear_the_end(tab: Tab, wire: Wire) -> None:
+    """It is an event like others to a page that listens for it."""
+    wire.answers["/job"] = lambda _: EventSourceResponse(["one"], retry=50)
+    tab.call(READ, "/job", "sse.end")
+    until(lambda: tab.call(CLOSED))
+    assert tab.call(GOT) == ["one", ["sse.end", '{"state":"finished"}']]
+
+
+class Reader:
+    """Answers each request by a subscription, and can end the one that is open."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.open: list[Subscription] = []
+
+    def __call__(self, _: Request) -> ASGIApp:
+        self.open.append(self._wire.hub.subscribe("news"))
+        return EventSourceResponse(self.open[-1], retry=50)
+
+    def end(self) -> None:
+        """End it as a deploy does, in its own event loop; the browser comes back."""
+        subscription = self.open[-1]
+        until(lambda: subscription.joined)
+        self._wire.call(subscription.end, "shutdown")
+
+
+def test_a_reader_that_was_told_nothing_yet_misses_nothing(tab: Tab, wire: Wire) -> None:
+    """Its stream ends before its first event; it comes back with the position that the stream began with."""
+    wire.answers["/news"] = reader = Reader(wire)
+    before = wire.hub.publish_from_thread("news", "before")
+    tab.call(READ, "/news", "sse.gap")
+    until(lambda: reader.open)
+    reader.end()
+    wire.hub.publish_from_thread("news", "meanwhile")
+    until(lambda: tab.call(GOT))
+    wire.hub.publish_from_thread("news", "after")
+    until(lambda: len(tab.call(GOT)) > 1)
+    assert tab.call(GOT) == ["meanwhile", "after"]
+    assert [last for _, last in wire.asked("/news")] == [None, before]
+
+
+def test_a_quiet_reader_comes_back_from_where_the_hub_was(tab: Tab, wire: Wire) -> None:
+    """A ping moves its position past events of other channels, and calls no listener."""
+    wire.answers["/news"] = reader = Reader(wire)
+    tab.call(READ, "/news", "sse.gap")
+    until(lambda: reader.open and reader.open[-1].joined)
+    elsewhere = wire.hub.publish_from_thread("other", "elsewhere")
+    until(lambda: str(reader.open[-1]._written) == elsewhere)
+    reader.end()
+    until(lambda: len(wire.asked("/news")) > 1)
+    wire.hub.publish_from_thread("news", "after")
+    until(lambda: tab.call(GOT))
+    assert tab.call(GOT) == ["after"]
+    assert [last for _, last in wire.asked("/news")] == [None, elsewhere]
+
+
+def test_a_gap_is_announced(tab: Tab, wire: Wire) -> None:
+    """To a page that listens for it, before what can still be had, and not again."""
+    wire.hub.publish_from_thread("default", "kept")
+    wire.answers["/events/"] = mounted(wire)
+    tab.call(READ, "/events/?last_event_id=nonsense", "sse.gap")
+    until(lambda: len(tab.call(GOT)) > 1)
+    assert tab.call(GOT) == [["sse.gap", '{"reason":"malformed"}'], "kept"]
+
+
+def two_polls_later(wire: Wire) -> None:
+    polls = len(wire.asked("/events/"))
+    until(lambda: len(wire.asked("/events/")) > polls + 1)
+
+
+def test_polls_miss_nothing(tab: Tab, wire: Wire) -> None:
+    """An EventSource that polls goes on where the last answer was, also where that had no event."""
+    wire.answers["/events/"] = mounted(wire)
+    tab.call(READ, "/events/?poll=1", "sse.gap")
+    for number in range(10):
+        two_polls_later(wire)
+        wire.hub.publish_from_thread("default", str(number))
+    until(lambda: len(tab.call(GOT)) >= 10)
+    assert tab.call(GOT) == [str(number) for number in range(10)]
+
+
+def test_a_retry_line_needs_no_blank_line(tab: Tab, wire: Wire) -> None:
+    """The reconnection time counts as soon as its line has ended, though no block has."""
+    wire.answers["/retry"] = lambda _: Response("retry: 200\n", media_type="text/event-stream")
+    tab.call(READ, "/retry")
+    until(lambda: len(wire.asked("/retry")) > 2)
+    tab.call("() => source.close()")
+    times = [when for when, _ in wire.asked("/retry")]
+    # The engines' own defaults are 3 and 5 seconds.
+    assert 0.15 < times[1] - times[0] < 2
