@@ -38,11 +38,14 @@ class Publisher:
         while True:
             try:
                 session = worker.session or await _wait(worker, deadline)
+                if session.doubtful:
+                    await session.prove()
                 return await send(worker, session, channels, payload, idempotency_key)
             except TimeoutError:
                 stops = current_notice().heard
                 why = "Redis is away, and this server stops" if stops else f"Redis was away for {self._timeout:g} s"
-                raise _failure(unknown, why) from unknown
+                trouble = f": {worker.trouble}" if worker.trouble else ""
+                raise _failure(unknown, why + trouble) from unknown
             except ReplyError as error:
                 if is_moving(error) and worker.loop.time() < deadline:
                     await asyncio.sleep(MOVING_SECONDS)
@@ -51,6 +54,8 @@ class Publisher:
                 else:
                     session.fail(str(error))
             except LinkLostError as error:
+                if not error.sent:
+                    continue
                 if idempotency_key is None or unknown is not None:
                     msg = f"the connection to Redis was lost while publishing ({error}): it may have been stored"
                     raise PublishUnknownError(msg) from error
