@@ -93,6 +93,11 @@ class RedisBackend(Backend):
         """How many messages and entries on this hub's keys were not this library's, since it was opened."""
         return 0 if self._worker is None else self._worker.feed.ignored
 
+    @property
+    def trouble(self) -> str:
+        """What the last attempt to reach Redis failed of; empty while Redis is there."""
+        return "" if self._worker is None else self._worker.trouble
+
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
         """Connect with the first hub of this process; wait until the first attempt has ended, well or not.
 

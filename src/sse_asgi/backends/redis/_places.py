@@ -70,14 +70,27 @@ def _by_turns(places: list[Place]) -> list[Place]:
     return list(dict.fromkeys(place for place in turns if place is not None))
 
 
-async def reach(places: Sequence[Place]) -> tuple[socket.socket, Place]:
-    """Connect to whichever answers first; each has a head start before the next, or fails earlier.
+class _Failure(NamedTuple):
+    """Why a place was not reached."""
+
+    place: Place
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+Reached = tuple[socket.socket, Place]
+
+
+async def reach(places: Sequence[Place]) -> Reached:
+    """Connect to the place that answers first; each has a head start before the next, unless it fails earlier.
 
     Raises:
         UnusableError: All of them failed.
     """
-    waiting, errors = list(places), list[str]()
-    trying: set[asyncio.Task[tuple[socket.socket, Place]]] = set()
+    waiting, failures = list(places), list[_Failure]()
+    trying: set[asyncio.Task[Reached | _Failure]] = set()
     try:
         while waiting or trying:
             if waiting:
@@ -86,31 +99,35 @@ async def reach(places: Sequence[Place]) -> tuple[socket.socket, Place]:
             done, _ = await asyncio.wait(trying, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 trying.remove(task)
-                if task.exception() is None:
-                    return task.result()
-                errors.append(str(task.exception()))
+                result = task.result()
+                if not isinstance(result, _Failure):
+                    return result
+                failures.append(result)
     finally:
         for task in trying:
             task.cancel()
             task.add_done_callback(_discard)
-    raise UnusableError("; ".join(errors))
+    reasons = {one.reason for one in failures}
+    raise UnusableError(reasons.pop() if len(reasons) == 1 else "; ".join(map(str, failures)))
 
 
-async def _connect(place: Place) -> tuple[socket.socket, Place]:
-    connection = socket.socket(place.family, socket.SOCK_STREAM)
+async def _connect(place: Place) -> Reached | _Failure:
+    try:
+        connection = socket.socket(place.family, socket.SOCK_STREAM)
+    except OSError as error:  # a system without IPv6
+        return _Failure(place, str(error))
     try:
         connection.setblocking(False)  # noqa: FBT003 - the socket module has it so
         await asyncio.get_running_loop().sock_connect(connection, place.address)
-    except BaseException as error:
+    except OSError as error:
         connection.close()
-        if isinstance(error, OSError):
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            msg = f"{place}: {reason}"
-            raise UnusableError(msg) from error
+        return _Failure(place, os.strerror(error.errno) if error.errno else str(error))
+    except BaseException:
+        connection.close()
         raise
     return connection, place
 
 
-def _discard(task: "asyncio.Task[tuple[socket.socket, Place]]") -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result()[0].close()
+def _discard(task: "asyncio.Task[Reached | _Failure]") -> None:
+    if not task.cancelled() and not isinstance(result := task.result(), _Failure):
+        result[0].close()

@@ -42,10 +42,10 @@ class Publisher:
                     await session.prove()
                 return await send(worker, session, channels, payload, idempotency_key)
             except TimeoutError:
-                stops = current_notice().heard
-                why = "Redis is away, and this server stops" if stops else f"Redis was away for {self._timeout:g} s"
-                trouble = f": {worker.trouble}" if worker.trouble else ""
-                raise _failure(unknown, why + trouble) from unknown
+                why = f"Redis was away for {self._timeout:g} s" + (worker.trouble and f": {worker.trouble}")
+                if current_notice().heard:
+                    why = "Redis is away, and this server stops"
+                raise _failure(unknown, why) from unknown
             except ReplyError as error:
                 if is_moving(error) and worker.loop.time() < deadline:
                     await asyncio.sleep(MOVING_SECONDS)
