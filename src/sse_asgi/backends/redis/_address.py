@@ -13,7 +13,7 @@ from ._endpoint import Address
 from ._inquiries import Inquiries
 from ._link import Link, LinkLostError
 from ._places import Names
-from ._reasons import UnusableError, explain
+from ._reasons import SENTINEL_ADVICE, UnusableError, explain
 from ._resp import ReplyError
 from ._url import Where, read_options, read_url
 
@@ -110,9 +110,8 @@ class _Sentinels(Addresses):
             late = f"{address.shown}: no answer within {self._seconds:g} s"
             return UnusableError(f"{late}: {reason}" if reason else late)
         except ReplyError as error:
-            known = explain(str(error))
-            text = str(known).replace("in the URL", "as sentinel_password, and sentinel_username, in the URL")
-            return UnusableError(f"{address.shown}: {text}", advice=known.advice)
+            known = explain(str(error), SENTINEL_ADVICE)
+            return UnusableError(f"{address.shown}: {known}", advice=known.advice)
         except UnusableError as error:
             return UnusableError(f"{address.shown}: {error}", advice=error.advice)
         except (OSError, LinkLostError) as error:
@@ -131,11 +130,12 @@ class _Master(NamedTuple):
     port: int
 
 
-def _read_master(reply: Any) -> "_Master | UnusableError":
+def _read_master(reply: Any) -> _Master:
     fields = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
     flags = fields[b"flags"].decode().split(",")
     if down := {"s_down", "o_down"}.intersection(flags):
-        return UnusableError(f"it says that the master is down ({', '.join(sorted(down))})")
+        msg = f"it says that the master is down ({', '.join(sorted(down))})"
+        raise UnusableError(msg)
     return _Master(int(fields[b"config-epoch"]), fields[b"ip"].decode(), int(fields[b"port"]))
 
 
