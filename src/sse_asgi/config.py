@@ -196,19 +196,24 @@ def _said(settings: Settings) -> str:
 
 def _without_secrets(url: str) -> str:
     """Return a URL without its user and password, and without values of its query that may be secrets as well."""
-    scheme, slashes, rest = url.partition("://")
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     rest, question, query = rest.partition("?")
     authority, slash, path = rest.rpartition("@")[2].partition("/")
     if "@" in query or not all(_HOST.fullmatch(host) for host in authority.split(",")):
         return f"{scheme}{slashes}..."  # a password with a ? in it, perhaps
-    shown = "&".join(map(_without_secret, query.split("&")))
-    return scheme + slashes + authority + slash + path + question + shown
+    return scheme + slashes + authority + slash + path + question + _without_values(query)
 
 
-def _without_secret(item: str) -> str:
+def _without_values(query: str) -> str:
+    return "&".join(map(_without_value, query.split("&")))
+
+
+def _without_value(item: str) -> str:
     name, equals, value = item.partition("=")
+    if not equals:
+        return "..." if item else ""
     harmless = _NUMBER.fullmatch(value) and not any(part in name.lower() for part in _SECRETS)
-    return item if harmless else f"{name}{equals}..." if equals else "..." if item else ""
+    return item if harmless else f"{name}=..."
 
 
 def _memory(settings: Settings) -> MemoryBackend:
@@ -273,7 +278,8 @@ class _Rule(NamedTuple):
 
 def _without_login(text: str) -> str:
     """Return what was given for a setting that is not a URL, where somebody gave a URL all the same."""
-    return _LOGIN.sub("...@", _without_secrets(text) if "?" in text else text)
+    start, question, query = _LOGIN.sub("...@", text).partition("?")
+    return start + question + _without_values(query)
 
 
 _SECONDS = _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf)

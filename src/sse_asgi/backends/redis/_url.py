@@ -109,6 +109,8 @@ def read_url(url: str) -> Where:
 def _with_nodes(
     make: Callable[..., AbstractConnection], options: dict[str, Any], hosts: str, path: str, kind: str
 ) -> Where:
+    several = hosts.split(",") if kind else [hosts]
+    nodes = [_node(host, SENTINEL_PORT if kind == "sentinel" else REDIS_PORT) for host in several]
     service, _, db = path.partition("/") if kind == "sentinel" else ("", "", path)
     if db and not db.isdecimal():
         msg = f"the database in a Redis URL is a number, not {db!r}"
@@ -118,8 +120,6 @@ def _with_nodes(
         raise ValueError(msg)
     if db:
         options.setdefault("db", int(db))
-    several = hosts.split(",") if kind else [hosts]
-    nodes = [_node(host, SENTINEL_PORT if kind == "sentinel" else REDIS_PORT) for host in several]
     # Options that begin with sentinel_ are for the connections to Sentinel; those of TLS are shared.
     own = {name: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
