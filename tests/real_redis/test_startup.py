@@ -313,7 +313,7 @@ def test_what_is_written_in_a_url_is_decoded_once() -> None:
     }
     assert read_url("unix://").options == {}
     sentinel = read_url("valkeys+sentinel://h/a%20b/2?sentinel_socket_timeout=0.5&ssl_cert_reqs=CERT_NONE&client_name=")
-    assert sentinel.sentinel == {"socket_timeout": 0.5, "ssl_cert_reqs": "none"}
+    assert sentinel.sentinel == {"socket_timeout": 0.5, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
     assert (sentinel.service, sentinel.options["db"]) == ("a b", 2)
 
 

@@ -1,5 +1,6 @@
 """Reading where Redis is: a URL, or redis-py's connection options."""
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -74,9 +75,10 @@ def read_options(given: Mapping[str, Any]) -> Where:
         ValueError: One of them cannot be used.
     """
     options = {name: value for name, value in given.items() if name not in IGNORED}
-    if isinstance(options.get("ssl_cert_reqs"), str):
-        options["ssl_cert_reqs"] = _requirement(options["ssl_cert_reqs"])
-    return Where(options.pop("connection_class", Connection), options, [{}])
+    requirement = options.get("ssl_cert_reqs")
+    if isinstance(requirement, str):
+        options["ssl_cert_reqs"] = _requirement(requirement)
+    return Where(options.pop("connection_class", Connection), _with_checks(options), [{}])
 
 
 def read_url(url: str) -> Where:
@@ -124,7 +126,7 @@ def _with_nodes(
     own = {name: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     sentinel = shared | {name.removeprefix("sentinel_"): value for name, value in own.items()}
-    return Where(make, options, nodes, kind, unquote(service), sentinel)
+    return Where(make, _with_checks(options), nodes, kind, unquote(service), _with_checks(sentinel))
 
 
 def _node(text: str, port: int) -> dict[str, Any]:
@@ -173,6 +175,12 @@ def _read_value(name: str, plain: str, text: str) -> Any:
 
 # Redis-py knows these as numbers only in its later versions.
 _NUMBERS: Mapping[str, Callable[[str], Any]] = {"protocol": int, "socket_read_size": int, "ssl_min_version": int}
+
+
+def _with_checks(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the check that is not possible where nothing is checked, as later versions of redis-py do."""
+    unchecked = options.get("ssl_cert_reqs") in ("none", ssl.CERT_NONE)
+    return options | ({"ssl_check_hostname": False} if unchecked else {})
 
 
 def _requirement(text: str) -> str:
