@@ -15,6 +15,7 @@ import pytest
 from real_redis.deaf_dns import deaf_dns
 from real_redis.launcher import RedisServer, free_port
 from real_redis.readers import reading
+from real_redis.test_network import state_is
 from real_redis.test_startup import said
 from sse_asgi import BackendError, Hub
 from sse_asgi.backends.redis import _places
@@ -185,7 +186,7 @@ async def test_a_dead_first_address(
     """The next address of the name is tried a moment later, for both connections."""
     resolve(("127.0.0.2", dead), ("127.0.0.1", shared_redis.port))
     async with new_hub(url="redis://several") as hub, reading(hub, "a") as reader:
-        assert hub.state == "up"
+        await state_is(hub, "up")
         await hub.publish("a", "1")
         await reader.has("1")
 
@@ -298,7 +299,7 @@ async def test_a_dead_sentinel_is_first(
     for options in ("", "?sentinel_socket_connect_timeout=0.5&sentinel_socket_timeout=0.7"):
         url = f"redis+sentinel://127.0.0.2:{dead},127.0.0.1:{free_port()},127.0.0.1:{other.port}/main{options}"
         async with new_hub(url=url) as hub:
-            assert hub.state == "up"
+            await state_is(hub, "up")
             assert await hub.publish("a", "1")
 
 
@@ -310,7 +311,7 @@ async def test_a_sentinel_that_has_not_heard_of_the_election(
     late = sentinel(old, "sentinel config-epoch main 1")
     early = sentinel(server, "sentinel config-epoch main 7")
     async with new_hub(url=f"redis+sentinel://127.0.0.1:{late.port},127.0.0.1:{early.port}/main") as hub:
-        assert hub.state == "up"
+        await state_is(hub, "up")
 
 
 async def test_sentinels_that_cannot_tell(
@@ -344,7 +345,7 @@ async def test_a_sentinel_with_a_password(
     """It is told by the URL."""
     watcher = sentinel(server, "requirepass secret")
     async with new_hub(url=f"redis+sentinel://127.0.0.1:{watcher.port}/main?sentinel_password=secret") as hub:
-        assert hub.state == "up"
+        await state_is(hub, "up")
 
 
 async def test_a_redis_that_is_taken_for_a_sentinel(

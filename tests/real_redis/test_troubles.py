@@ -77,10 +77,10 @@ async def test_a_slow_credential_provider(
     new_hub: NewHub, locked: RedisServer, kind: type[Provider], caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that takes longer than connecting may is waited for, once; the application starts, and the loop turns."""
-    provider = kind(4)
+    provider = kind(6)
     began, longest = time.monotonic(), 0.0
     async with new_hub(**with_provider(locked, provider, timeout=0.5)) as hub:
-        assert time.monotonic() - began < 3.9
+        assert time.monotonic() - began < 5.5
         assert hub.state == "down"
         with pytest.raises(BackendError, match=r"away for 0\.5 s: the credential provider has not answered yet"):
             await hub.publish("a", "1")
@@ -90,7 +90,7 @@ async def test_a_slow_credential_provider(
             longest = max(longest, time.monotonic() - before)
         assert await hub.publish("a", "1")
     assert provider.asked == 1
-    assert longest < 2
+    assert longest < 4
     assert "MainThread" not in provider.threads
     assert [one.split(" ")[0] for one in said(caplog)] == ["WARNING"]
 
@@ -198,7 +198,7 @@ async def test_a_busy_server_is_waited_for(new_hub: NewHub, server: RedisServer,
     async with new_hub(server, history_size=size) as hub, reading(hub, "a") as reader:
         await hub.publish("a", "0")
         session = hub.backend._worker.session  # type: ignore[attr-defined]
-        async with busy(server, 4):
+        async with busy(server, 2):
             session.look()
             await hub.publish("a", "1", idempotency_key=key)
         await reader.has("0", "1")
@@ -210,7 +210,7 @@ async def test_a_server_that_is_busy_for_too_long(new_hub: NewHub, server: Redis
     """Nothing was stored, and the error says so, and why."""
     async with new_hub(server, timeout=0.5) as hub:
         await hub.publish("a", "0")
-        async with busy(server, 2):
+        async with busy(server, 4):
             with pytest.raises(BackendError, match="not published: Redis refused: BUSY") as caught:
                 await hub.publish("a", "1")
         assert type(caught.value) is BackendError
@@ -361,7 +361,7 @@ async def test_a_connection_that_was_forgotten_while_the_process_stood_still(sha
         proxy.forget()
         process.stdin.write(b"go\n")
         process.send_signal(signal.SIGCONT)
-        assert float(await process.stdout.readline()) < 4
+        assert float(await process.stdout.readline()) < 10  # it was stored
         assert await process.wait() == 0
 
 
