@@ -1,6 +1,7 @@
 """Names, addresses and sentinels of which some do not answer: none of them holds anything else up."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from real_redis.deaf_dns import deaf_dns
 from real_redis.launcher import RedisServer, free_port
 from real_redis.readers import reading
 from real_redis.test_network import state_is
-from real_redis.test_startup import said
+from real_redis.test_startup import said, stranger
 from sse_asgi import BackendError, Hub
 from sse_asgi.backends.redis import _places
 from sse_asgi.backends.redis._inquiries import Inquiries
@@ -146,6 +147,17 @@ async def test_what_a_call_raises_is_raised() -> None:
         await Inquiries().ask("key", lambda: 1 // 0)
 
 
+async def test_two_who_ask_the_same() -> None:
+    """They get the answer of one call."""
+    inquiries, answers = Inquiries(), iter("ab")
+
+    def slow() -> str:
+        time.sleep(0.1)
+        return next(answers)
+
+    assert set(await asyncio.gather(inquiries.ask("key", slow), inquiries.ask("key", slow))) == {"a"}
+
+
 # Several addresses
 
 
@@ -232,6 +244,14 @@ async def test_reasons_that_differ_are_all_said(monkeypatch: pytest.MonkeyPatch)
         await reach([there, Place(-5, ("::1", 7))])
     assert "Connection refused" in str(caught.value)
     assert "[::1]:7: " in str(caught.value)
+
+
+async def test_one_refuses_and_one_is_dead(dead: int) -> None:
+    """The dead one is waited for as long as the caller has time."""
+    places = [Place(socket.AF_INET, ("127.0.0.2", dead)), Place(socket.AF_INET, ("127.0.0.1", free_port()))]
+    with anyio.move_on_after(0.6) as bound:
+        await reach(places)
+    assert bound.cancelled_caught
 
 
 async def test_connections_that_are_not_needed_are_closed(
@@ -355,3 +375,32 @@ async def test_a_redis_that_is_taken_for_a_sentinel(
     async with new_hub(url=f"redis+sentinel://127.0.0.1:{shared_redis.port}/main") as hub:
         assert hub.state == "down"
     assert "it is not a Sentinel" in said(caplog)[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"+OK\r\n+OK\r\n", "it does not answer as Sentinel does"),
+        (b"*", "no answer within 1 s; if this server uses TLS"),
+    ],
+)
+async def test_a_stranger_that_is_taken_for_a_sentinel(
+    new_hub: NewHub, answer: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So it does of anything else."""
+    async with stranger(answer) as url, new_hub(url=f"{url.replace('redis', 'redis+sentinel')}/main") as hub:
+        assert hub.state == "down"
+    assert reason in said(caplog)[0]
+
+
+async def test_a_sentinel_that_hangs_up(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not the end of the search."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"redis+sentinel://127.0.0.1:{server.sockets[0].getsockname()[1]}/main"
+        async with new_hub(url=url) as hub:
+            assert hub.state == "down"
+    assert re.search("connection was lost|closed the connection", said(caplog)[0])

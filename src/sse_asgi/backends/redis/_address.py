@@ -106,9 +106,8 @@ class _Sentinels(Addresses):
                 _, reply = await asyncio.gather(*(link.call(*one) for one in (address.hello(), self._question)))
             return _read_master(reply)
         except TimeoutError:
-            reason = address.doing or address.hint
             late = f"{address.shown}: no answer within {self._seconds:g} s"
-            return UnusableError(f"{late}: {reason}" if reason else late)
+            return UnusableError(f"{late}: {address.doing}" if address.doing else address.hinted(late))
         except ReplyError as error:
             known = explain(str(error), SENTINEL_ADVICE)
             return UnusableError(f"{address.shown}: {known}", advice=known.advice)

@@ -41,6 +41,7 @@ class _MovedError(Exception):
 
 
 Opener = Callable[[], Link]
+FAILURES = (UnusableError, OSError, LinkLostError, ReplyError, _MovedError, KeyError, TypeError, ValueError)
 
 
 async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Server | None = None) -> Server:
@@ -67,7 +68,7 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
             host = host or address.shown.rpartition(":")[0]
             address = addresses.at(host, int(port)).with_login_of(address)
             return await _greet(addresses, address, probe, new_link(), clock)
-    except Exception as error:
+    except FAILURES as error:
         if address is not None and same is None:
             address.avoid()
         raise _why(error, address) from error
@@ -104,9 +105,8 @@ def _why(error: Exception, address: Address | None) -> UnusableError:
             return explain(str(error))
         case _MovedError():
             return UnusableError(f"the cluster moves the hub's slot: {error}")
-        case KeyError() | TypeError() | ValueError():
+        case _:
             return UnusableError(hinted(f"it does not answer as Redis does: {error!r}"))
-    raise error
 
 
 async def learn_nodes(server: Server, addresses: Addresses) -> None:

@@ -222,14 +222,14 @@ class Session:
         Raises:
             LinkLostError: They are not; nothing was sent.
         """
-        if not self._is_proving():
+        proof = self._proof
+        if proof is None or proof.done():
             loop = asyncio.get_running_loop()
-            self._proof = loop.create_future()
+            proof = self._proof = loop.create_future()
             loop.call_later(min(PROOF_SECONDS, self._timeout), self._judge, loop.time())
             self.look()
             self.server.link.request(self._settle_proof, "ROLE")
-        if self._proof is not None:
-            await asyncio.shield(self._proof)
+        await asyncio.shield(proof)
         if self.reason is not None:
             raise LinkLostError(self.reason, sent=False)
 
