@@ -414,8 +414,11 @@ async def test_an_unsent_event_is_sent_to_the_next_session(new_hub: NewHub) -> N
     async with new_hub() as hub:
         await hub.publish("a", "0")
         link = hub.backend._worker.session.server.link  # type: ignore[attr-defined]
+        link._flush = lambda: None
         publishing = asyncio.create_task(hub.publish("a", "1"))
-        await asyncio.sleep(0)
+        with anyio.fail_after(20):
+            while not any(b"EVALSHA" in command for command in link._unsent):
+                await asyncio.sleep(0)
         link.close("for a test")
         assert await publishing
         assert [event.data for event in await hub.history("a")] == ["0", "1"]
