@@ -258,9 +258,22 @@ async def test_connections_that_are_not_needed_are_closed(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two that answer at once one is used, and when nobody waits any more, none."""
-    monkeypatch.setattr(_places, "HEAD_START", 0)
+    monkeypatch.setattr(_places, "HEAD_START", 0.01)
     place = Place(socket.AF_INET, ("127.0.0.1", shared_redis.port))
-    connection, _ = await reach([place] * 20)
+    connect, gate, started = _places._connect, asyncio.Event(), list[Place]()
+
+    async def wait_and_connect(place: Place) -> object:
+        started.append(place)
+        await gate.wait()
+        return await connect(place)
+
+    monkeypatch.setattr(_places, "_connect", wait_and_connect)
+    reaching = asyncio.create_task(reach([place] * 3))
+    with anyio.fail_after(PATIENCE):
+        while len(started) < 3:
+            await asyncio.sleep(0.01)
+    gate.set()
+    connection, _ = await reaching
     connection.close()
     with anyio.move_on_after(0):
         await reach([place])

@@ -245,6 +245,17 @@ async def test_a_plain_url_to_a_tls_port(new_hub: NewHub, secure: tuple[RedisSer
         assert "if this server uses TLS, begin the URL with rediss://" in await reason(hub)
 
 
+async def test_a_server_that_has_answered_is_not_suspected_of_tls(new_hub: NewHub, server: RedisServer) -> None:
+    """The hint is for a URL that never worked."""
+    async with new_hub(server) as hub:
+        server.stop()
+        hub.backend._worker.session.fail("for a test")  # type: ignore[attr-defined]
+        with anyio.fail_after(20):
+            while "no answer within 2 s" not in hub.backend.trouble:
+                await anyio.sleep(0.01)
+        assert "TLS" not in hub.backend.trouble
+
+
 async def test_a_tls_url_to_a_plain_port(new_hub: NewHub, shared_redis: RedisServer) -> None:
     """The other way round."""
     async with new_hub(url=f"rediss://localhost:{shared_redis.port}", timeout=0.5) as hub:

@@ -28,6 +28,7 @@ class Addresses:
     Attributes:
         shown: What to call it in a log, without credentials.
         inquiries: What asks DNS and a credential provider.
+        answered: Whether a server answered as Redis does, so that the kind of URL is right.
         waits_for: What takes long and is not the server's fault, for errors; empty while there is no such thing.
     """
 
@@ -41,6 +42,7 @@ class Addresses:
         self._first: Sequence[Mapping[str, Any]] = where.nodes
         self._nodes: Iterator[Mapping[str, Any]] = itertools.cycle(where.nodes)
         self.inquiries = Inquiries()
+        self.answered = False
         self.waits_for = ""
         self._names = Names(self.inquiries)
         self.shown = ", ".join(self._address(**node).shown for node in where.nodes)

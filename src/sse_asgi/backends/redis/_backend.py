@@ -60,6 +60,7 @@ class RedisBackend(Backend):
         Args:
             url: `redis://`, `rediss://` or `unix://` as in redis-py, with its options as the query;
                 `redis+sentinel://host,host/service/db`; `redis+cluster://host,host`; the last two also with `rediss`.
+                `valkey` and `valkeys` stand for `redis` and `rediss`.
                 Or a mapping of redis-py's connection options.
             name: Which hub of this Redis it is.
             prefix: What the names of all its keys begin with.

@@ -71,6 +71,8 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
     except FAILURES as error:
         if address is not None and same is None:
             address.avoid()
+        if address is not None and addresses.answered:
+            address.hint = ""
         raise _why(error, address) from error
 
 

@@ -100,6 +100,7 @@ class Session:
             LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
+        addresses.answered = True
         await learn_nodes(self.server, addresses)
         listen = partial(Link, self._timeout, self._feed.receive)
         other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
