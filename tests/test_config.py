@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,53 @@ def test_a_wrong_url_names_the_variable_that_gave_it(url: str, message: str) -> 
     with pytest.raises(ValueError, match="SSE_REDIS_URL") as caught:
         create_hub(settings(SSE_REDIS_URL=url))
     assert str(caught.value).startswith(message)
+
+
+SECRETS = [
+    "redis://me:hidden@host/x",
+    "redis://me:hid/hidden@host",
+    "redis://me:hid#hidden@host",
+    "redis://me:hid?hidden@host",
+    "redis://me:hid[hidden@host",
+    "redis://me:hid[hidden]@host",
+    "redis://me:hid\u2100hidden@host",
+    "redis://:hidden",
+    "redis://host/x?password=hidden",
+    "redis://host/x?password=hid@hidden",
+    "redis://host/x?pasword=hidden",
+    "redis://host/x?username=hidden&sentinel_password=hidden",
+    "rediss://host/x?ssl_password=hidden",
+    "redis://host?colour=blue&password=hidden&hidden",
+    "redis+sentinel://me:hidden@one,two?sentinel_password=hidden",
+    "nats://host?token=hidden",
+    "memory://?password=hidden",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_secret_of_a_url_is_not_shown(url: str) -> None:
+    """Neither in the error, nor in the traceback, nor in a repr."""
+    given = settings(SSE_REDIS_URL=url)
+    with pytest.raises(ValueError, match="SSE_REDIS_URL") as caught:
+        create_hub(given)
+    assert "hidden" not in "".join(traceback.format_exception(caught.value)).replace("given", "")
+    assert "hidden" not in repr(given)
+
+
+def test_the_repr_of_settings_shows_the_rest() -> None:
+    """Where the hub is, and everything else."""
+    text = repr(Settings(backend_url="redis://me:pw@[::1]:7/1?timeout=2&password=x&client_name=me&", hub_name="chat"))
+    assert text.startswith(
+        "Settings(backend_url='redis://[::1]:7/1?timeout=2&password=...&client_name=...&', hub_name='chat'"
+    )
+
+
+def test_a_url_that_is_given_as_a_host_is_not_repeated() -> None:
+    """What somebody took for a host may hold a password."""
+    for text in ("redis://me:hidden@cache", "cache?password=hidden", "me:hidden@cache"):
+        with pytest.raises(ValueError, match="must be a host") as caught:
+            settings(SSE_REDIS_HOST=text)
+        assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -174,4 +174,4 @@ def test_a_real_process_says_why_it_failed() -> None:
     command = (sys.executable, "-m", "sse_asgi", "publish", NOWHERE, "a", "x")
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert done.stderr.startswith("the event was not published: Redis was away for 0.5 s. Redis at 127.0.0.1:1: ")
+    assert done.stderr.startswith("the event was not published: Redis was away for 0.5 s: Connection refused. ")

@@ -285,14 +285,14 @@ class Hub(OpenHub):
         if not registry.home.is_here():
             return await registry.home.carry(partial(self.history, *channels, limit=limit))
         names = self._patterns.readable(check_channels(channels))
-        with _patience("its history cannot be read"):
+        with self._patience("its history cannot be read"):
             return await self._read_history(registry, names, limit)
 
     async def _read_history(self, registry: Registry, names: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
         kept: deque[ServerSentEvent] = deque(maxlen=limit)
         after = None
         if registry.position() is None and not registry.up:
-            msg = "the backend has not been there yet: its history cannot be read"
+            msg = f"the backend has not been there yet: its history cannot be read{self._trouble()}"
             raise BackendError(msg)
         while (position := registry.position()) is not None:
             # Up to what is kept now, which this process need not have heard of yet.
@@ -480,15 +480,17 @@ class Hub(OpenHub):
         if not registry.home.is_here():
             return await registry.home.carry(partial(self.presence, channel))
         (name,) = self._patterns.readable((check_channel(channel),))
-        with _patience("who is here cannot be told"):
+        with self._patience("who is here cannot be told"):
             return await registry.presence.present(name)
 
+    @contextmanager
+    def _patience(self, what: str) -> Iterator[None]:
+        try:
+            with anyio.fail_after(READ_SECONDS):
+                yield
+        except TimeoutError as error:
+            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
+            raise BackendError(msg) from error
 
-@contextmanager
-def _patience(what: str) -> Iterator[None]:
-    try:
-        with anyio.fail_after(READ_SECONDS):
-            yield
-    except TimeoutError as error:
-        msg = f"the backend was away for {READ_SECONDS:g} s: {what}"
-        raise BackendError(msg) from error
+    def _trouble(self) -> str:
+        return f" ({self.backend.trouble})" if self.backend.trouble else ""

@@ -3,8 +3,9 @@
 import difflib
 import logging
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -24,6 +25,14 @@ logger = logging.getLogger("sse_asgi")
 ENTRY_POINTS = "sse_asgi.backends"
 ENV_FILE = ".env"
 LIKENESS = 0.8
+UNREADABLE = (
+    "this URL cannot be read: write an IPv6 address in brackets, and / ? # @ [ ] in a user name or password as "
+    "%2F %3F %23 %40 %5B %5D"
+)
+_HOST = re.compile(r"\[?[0-9a-fA-F:.]*\]?(:\d*)?|[^:@\[\]]*(:\d*)?")
+_LOGIN = re.compile(r"[^/@]*:[^@]*@")
+_NUMBER = re.compile(r"[\d.]*|true|false|yes|no", re.IGNORECASE)
+_SECRETS = ("pas", "pw", "word", "user", "secret", "token", "cred", "auth", "key")
 MAX_SIZE = (1 << 63) - 1  # these two are what every backend can keep
 MAX_TTL = 10_000_000_000
 
@@ -33,11 +42,11 @@ class Settings:
     """Everything that the environment can say about a hub.
 
     Attributes:
-        backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`,
-            `redis+cluster://`, or a scheme of an installed backend; its query overrides the history's options, as in
-            `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long publishing waits. Where it is
-            not set, `SSE_REDIS_URL`, or else `SSE_REDIS_HOST`, `SSE_REDIS_PORT` and `SSE_REDIS_DB`, one of which is
-            enough.
+        backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://`,
+            `redis+sentinel://`, `redis+cluster://`, or a scheme of an installed backend; its query overrides the
+            history's options, as in `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long
+            publishing waits. Where it is not set, `SSE_REDIS_URL`, or else `SSE_REDIS_HOST`, `SSE_REDIS_PORT` and
+            `SSE_REDIS_DB`, one of which is enough.
         hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
@@ -63,6 +72,12 @@ class Settings:
     presence_ttl: float = 15.0
     presence_grace: float = 5.0
     url_variable: str = field(default="SSE_BACKEND_URL", repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Write every setting, without the secrets of the URL."""
+        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        shown["backend_url"] = _without_secrets(self.backend_url)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod
     def from_environment(cls, config: Config | None = None) -> Self:
@@ -171,9 +186,9 @@ def create_hub(settings: Settings | str | None = None) -> Hub:
 def _create_backend(settings: Settings) -> Backend:
     try:
         scheme = urlsplit(settings.backend_url).scheme
-    except ValueError as error:
-        msg = f"{_said(settings)}: {error}"
-        raise ValueError(msg) from error
+    except ValueError:  # whose text may repeat a password
+        msg = f"{_said(settings)}: {UNREADABLE}"
+        raise ValueError(msg) from None
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     factory: Callable[[Settings], Backend] | None = _BACKENDS.get(scheme)
     if factory is None and scheme in installed:
@@ -186,9 +201,30 @@ def _create_backend(settings: Settings) -> Backend:
 
 
 def _said(settings: Settings) -> str:
-    """Write what was said, without the user and password of the URL, which would end up in a log."""
-    scheme, slashes, rest = settings.backend_url.partition("://")
-    return f"{settings.url_variable}={scheme + slashes + rest.rpartition('@')[2]!r}"
+    """Write what was said, without what may be a secret, which would end up in a log."""
+    return f"{settings.url_variable}={_without_secrets(settings.backend_url)!r}"
+
+
+def _without_secrets(url: str) -> str:
+    """Return a URL without its user and password, and without values of its query that may be secrets as well."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    rest, question, query = rest.partition("?")
+    authority, slash, path = rest.rpartition("@")[2].partition("/")
+    if "@" in query or not all(_HOST.fullmatch(host) for host in authority.split(",")):
+        return f"{scheme}{slashes}..."  # a password with a ? in it, perhaps
+    return scheme + slashes + authority + slash + path + question + _without_values(query)
+
+
+def _without_values(query: str) -> str:
+    return "&".join(map(_without_value, query.split("&")))
+
+
+def _without_value(item: str) -> str:
+    name, equals, value = item.partition("=")
+    if not equals:
+        return "..." if item else ""
+    harmless = _NUMBER.fullmatch(value) and not any(part in name.lower() for part in _SECRETS)
+    return item if harmless else f"{name}=..."
 
 
 def _memory(settings: Settings) -> MemoryBackend:
@@ -215,7 +251,8 @@ def _redis(settings: Settings) -> Backend:
         raise ValueError(msg) from error
 
 
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_SERVERS = ("redis", "rediss", "valkey", "valkeys")
+_REDIS_SCHEMES = (*_SERVERS, "unix", *(f"{server}+{kind}" for server in _SERVERS for kind in ("sentinel", "cluster")))
 _BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
 
 
@@ -245,9 +282,15 @@ class _Rule(NamedTuple):
         except ValueError:
             value = None
         if value is None or not self.accepts(value):
-            msg = f"{name}={text!r}: must be {self.allowed}"
+            msg = f"{name}={_without_login(text)!r}: must be {self.allowed}"
             raise ValueError(msg)
         return value
+
+
+def _without_login(text: str) -> str:
+    """Return what was given for a setting that is not a URL, where somebody gave a URL all the same."""
+    start, question, query = _LOGIN.sub("...@", text).partition("?")
+    return start + question + _without_values(query)
 
 
 _SECONDS = _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf)

@@ -212,6 +212,20 @@ async def test_what_is_sent_last_is_not_written_to_a_lost_link() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_link_knows_what_was_sent() -> None:
+    """Nothing is unknown of a command that was not written, nor of one that comes too late."""
+    link, _, _ = linked()
+    written = link.call("A")
+    await asyncio.sleep(0)
+    waiting = link.call("B")
+    link.close("for a test")
+    for asked, sent in ((written, True), (waiting, False), (link.call("C"), False)):
+        with pytest.raises(LinkLostError, match="for a test") as caught:
+            await asked
+        assert caught.value.sent is sent
+
+
+@pytest.mark.anyio
 async def test_a_retired_link_ends_with_its_last_answer() -> None:
     """What is on its way is still answered."""
     link, wire, lost = linked()
@@ -237,6 +251,8 @@ WRAPPED = "ERR Error running script (call to f_1): @user_script:1: @user_script:
         ("MOVED 1 host:1", True, False),
         ("ASK 1 host:1", False, True),
         ("TRYAGAIN Multiple keys request during rehashing of slot", False, True),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", False, True),
+        ("BUSYGROUP Consumer Group name already exists", False, False),
         ("ERR unknown command 'READONLY '", False, False),
     ],
 )

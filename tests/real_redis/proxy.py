@@ -23,6 +23,7 @@ class Proxy:
         self.url = ""
         self.flows = asyncio.Event()
         self.flows.set()
+        self._forgotten: set[int] = set()
         self._writers: list[asyncio.StreamWriter] = []
         self._count = 0
 
@@ -34,18 +35,29 @@ class Proxy:
         self._count += 1
         there, back = await asyncio.open_connection("127.0.0.1", target.port)
         self._writers += [writer, back]
-        await asyncio.gather(self._copy(reader, back), self._copy(there, writer, self.flows))
+        number = self._count
+        await asyncio.gather(self._copy(reader, back, number), self._copy(there, writer, number, self.flows))
 
     async def _copy(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None = None
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        number: int,
+        flows: asyncio.Event | None = None,
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
                 if flows is not None:
                     await flows.wait()
+                if number in self._forgotten:
+                    continue
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+    def forget(self) -> None:
+        """Hand nothing on any more of the connections that there are, without ending them, as a firewall may."""
+        self._forgotten.update(range(self._count + 1))
 
     def cut(self) -> None:
         """Lose every connection, and accept none."""

@@ -79,7 +79,21 @@ def test_an_option_that_nobody_knows_is_named() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://a", "rediss://a", "unix:///a", "redis+sentinel://a,b/c", "rediss+sentinel://a/c", "redis+cluster://a"],
+    [
+        "redis://a",
+        "rediss://a",
+        "unix:///a",
+        "redis+sentinel://a,b/c",
+        "rediss+sentinel://a/c",
+        "redis+cluster://a",
+        "valkey://a",
+        "valkeys://a",
+        "valkey+sentinel://a/c",
+        "valkeys+sentinel://a/c",
+        "valkey+cluster://a",
+        "valkeys+cluster://a",
+        "REDIS://a",
+    ],
 )
 def test_each_form_of_address_is_a_redis_backend(url: str) -> None:
     """All the schemes lead to the same backend."""

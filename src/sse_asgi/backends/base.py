@@ -120,6 +120,11 @@ class Backend(ABC):
             limit: The most entries to return.
         """
 
+    @property
+    def trouble(self) -> str:
+        """Why the backend is away now, for errors; empty if that is not known, or it is there."""
+        return ""
+
     # Who is here; a backend need not know, and then `presence=True` is refused.
 
     async def attend(

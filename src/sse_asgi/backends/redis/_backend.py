@@ -60,6 +60,7 @@ class RedisBackend(Backend):
         Args:
             url: `redis://`, `rediss://` or `unix://` as in redis-py, with its options as the query;
                 `redis+sentinel://host,host/service/db`; `redis+cluster://host,host`; the last two also with `rediss`.
+                `valkey` and `valkeys` stand for `redis` and `rediss`.
                 Or a mapping of redis-py's connection options.
             name: Which hub of this Redis it is.
             prefix: What the names of all its keys begin with.
@@ -92,6 +93,11 @@ class RedisBackend(Backend):
     def ignored(self) -> int:
         """How many messages and entries on this hub's keys were not this library's, since it was opened."""
         return 0 if self._worker is None else self._worker.feed.ignored
+
+    @property
+    def trouble(self) -> str:
+        """What the last attempt to reach Redis failed of; empty while Redis is there."""
+        return "" if self._worker is None else self._worker.trouble
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
         """Connect with the first hub of this process; wait until the first attempt has ended, well or not.

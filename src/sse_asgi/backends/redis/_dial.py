@@ -2,40 +2,18 @@
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
-
-from ._address import DIAL_SECONDS, Address, Addresses
+from ._address import DIAL_SECONDS, Addresses
+from ._endpoint import PROVIDER, Address
 from ._link import Link, LinkLostError
+from ._reasons import UnusableError, explain
 from ._resp import ReplyError
 
-logger = logging.getLogger("sse_asgi")
-
 OLDEST = (6, 2)
-
-# How an error reply begins, and what to do about it.
-ADVICE = {
-    "WRONGPASS": "it refuses the user or password: set them in the URL, as in redis://user:password@host",
-    "NOAUTH": "it wants a password: set it in the URL, as in redis://:password@host or redis://user:password@host",
-    "ERR AUTH": "it has no password for this user: leave it out of the URL",
-    "ERR DB index": "it has no such database: choose another number at the end of the URL, or raise `databases`",
-    "ERR SELECT": "a cluster has database 0 only: leave the number out of the URL",
-    "ERR unknown command": "it is too old: 6.2 is the oldest Redis that works",
-    "NOPERM": "the ACL rules of this user are not enough: see docs/redis.md for those that are needed",
-}
-
-
-class UnusableError(Exception):
-    """A connection could not be had; the message says why, and `advice` whether somebody must do something."""
-
-    def __init__(self, reason: str, *, advice: bool = False) -> None:
-        """Say why."""
-        super().__init__(reason)
-        self.advice = advice
+NO_CREDENTIALS = f"{PROVIDER} has not answered yet"
 
 
 class Server(NamedTuple):
@@ -63,6 +41,7 @@ class _MovedError(Exception):
 
 
 Opener = Callable[[], Link]
+FAILURES = (UnusableError, OSError, LinkLostError, ReplyError, _MovedError, KeyError, TypeError, ValueError)
 
 
 async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Server | None = None) -> Server:
@@ -77,29 +56,59 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
     Raises:
         UnusableError: There is none that answers and suits.
     """
+    address = same.address if same is not None else None
+    clock = _Clock()
     try:
-        async with asyncio.timeout(DIAL_SECONDS):
-            address = same.address if same is not None else await addresses.find()
-            try:
-                return await _greet(address, probe, new_link())
-            except _MovedError as moved:
-                host, _, port = str(moved).rpartition(":")
-                return await _greet(
-                    addresses.at(host or address.shown.rpartition(":")[0], int(port)), probe, new_link()
-                )
-    except TimeoutError:
-        msg = f"no answer within {DIAL_SECONDS:g} s"
-        raise UnusableError(msg) from None
-    except (OSError, LinkLostError, RedisError) as error:
-        raise UnusableError(str(error) or type(error).__name__) from error
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"it does not answer as Redis does: {error!r}"
-        raise UnusableError(msg) from error
-    except ReplyError as error:
-        raise explain(str(error)) from error
-    except _MovedError as error:
-        msg = f"the cluster moves the hub's slot: {error}"
-        raise UnusableError(msg) from error
+        async with clock.limit():
+            address = address or await addresses.find()
+        try:
+            return await _greet(addresses, address, probe, new_link(), clock)
+        except _MovedError as moved:
+            host, _, port = str(moved).rpartition(":")
+            host = host or address.shown.rpartition(":")[0]
+            address = addresses.at(host, int(port)).with_login_of(address)
+            return await _greet(addresses, address, probe, new_link(), clock)
+    except FAILURES as error:
+        if address is not None and same is None:
+            address.avoid()
+        if address is not None and addresses.answered:
+            address.hint = ""
+        raise _why(error, address) from error
+
+
+class _Clock:
+    """The time that a server has, without that of a credential provider."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + DIAL_SECONDS
+
+    def limit(self) -> asyncio.Timeout:
+        return asyncio.timeout_at(self._end)
+
+    async def without(self, waiting: Awaitable[None]) -> None:
+        began = self._loop.time()
+        await waiting
+        self._end += self._loop.time() - began
+
+
+def _why(error: Exception, address: Address | None) -> UnusableError:
+    """Say it so that somebody who reads the log knows what to do."""
+    doing, hinted = (address.doing, address.hinted) if address is not None else ("", str)
+    match error:
+        case UnusableError():
+            return error
+        case TimeoutError() if not error.errno:
+            late = f"no answer within {DIAL_SECONDS:g} s"
+            return UnusableError(f"{late}: {doing}" if doing else hinted(late))
+        case OSError() | LinkLostError():
+            return UnusableError(hinted(str(error) or type(error).__name__))
+        case ReplyError():
+            return explain(str(error))
+        case _MovedError():
+            return UnusableError(f"the cluster moves the hub's slot: {error}")
+        case _:
+            return UnusableError(hinted(f"it does not answer as Redis does: {error!r}"))
 
 
 async def learn_nodes(server: Server, addresses: Addresses) -> None:
@@ -115,28 +124,14 @@ async def learn_nodes(server: Server, addresses: Addresses) -> None:
             addresses.learn([(host.decode(), port) for host, port in nodes])
 
 
-def explain(text: str) -> UnusableError:
-    """Add to an error reply what to do about it."""
-    advice = next((advice for start, advice in ADVICE.items() if text.startswith(start)), None)
-    return UnusableError(f"{advice} ({text})" if advice else text, advice=advice is not None)
-
-
-async def _greet(address: Address, probe: bytes, link: Link) -> Server:
+async def _greet(addresses: Addresses, address: Address, probe: bytes, link: Link, timer: _Clock) -> Server:
     try:
-        await address.connect(link)
-        clock = -time.monotonic()
-        hello, role, info, memory, now, *_ = await asyncio.gather(
-            link.call(*await address.hello()),
-            link.call("ROLE"),
-            link.call("INFO", "server"),
-            link.call("INFO", "memory"),
-            link.call("TIME"),
-            *([link.call("SELECT", address.db)] if address.db else []),  # after HELLO, which says who we are
-            link.call("EXISTS", probe),
-        )
-        clock += int(now[0]) + int(now[1]) / 1_000_000
-        _check_role(role)
-        return _read_server(address, link, hello, _fields(info) | _fields(memory), clock)
+        async with timer.limit():
+            await address.connect(link)
+        addresses.waits_for = NO_CREDENTIALS
+        await timer.without(address.ask_login(addresses.inquiries))
+        async with timer.limit():
+            return await _introduce(address, probe, link)
     except ReplyError as error:
         link.close("it cannot be used")
         if str(error).startswith("MOVED"):
@@ -145,6 +140,24 @@ async def _greet(address: Address, probe: bytes, link: Link) -> Server:
     except BaseException:
         link.close("it cannot be used")
         raise
+    finally:
+        addresses.waits_for = ""
+
+
+async def _introduce(address: Address, probe: bytes, link: Link) -> Server:
+    clock = -time.monotonic()
+    hello, role, info, memory, now, *_ = await asyncio.gather(
+        link.call(*address.hello()),
+        link.call("ROLE"),
+        link.call("INFO", "server"),
+        link.call("INFO", "memory"),
+        link.call("TIME"),
+        *([link.call("SELECT", address.db)] if address.db else []),  # after HELLO, which says who we are
+        link.call("EXISTS", probe),
+    )
+    clock += int(now[0]) + int(now[1]) / 1_000_000
+    _check_role(role)
+    return _read_server(address, link, hello, _fields(info) | _fields(memory), clock)
 
 
 def _check_role(role: list[bytes]) -> None:

@@ -17,7 +17,12 @@ OnReply = Callable[[Any], None]
 
 
 class LinkLostError(Exception):
-    """The connection ended before the reply came."""
+    """The connection ended before the reply came; `sent` says whether the server may have the command."""
+
+    def __init__(self, reason: str, *, sent: bool = True) -> None:
+        """Say why."""
+        super().__init__(reason)
+        self.sent = sent
 
 
 def _ignore(what: object) -> None:
@@ -29,6 +34,7 @@ class Link(asyncio.Protocol):
 
     Attributes:
         lost: Why it ended, or None.
+        heard: When something arrived last, on the clock of the event loop.
         closed: Done when the socket is closed.
         on_lost: Called once, with the reason, when the connection ends.
     """
@@ -49,8 +55,9 @@ class Link(asyncio.Protocol):
         self._reader = new_reader()
         self._waiting: deque[tuple[float, OnReply]] = deque()
         self._unsent: list[bytes] = []
+        self._fresh = 0  # how many of those that wait have a command that is not sent
         self._alarm: asyncio.TimerHandle | None = None
-        self._heard = 0.0
+        self.heard = 0.0
         self._retired = False
         self._transport: asyncio.Transport | None = None
 
@@ -65,9 +72,10 @@ class Link(asyncio.Protocol):
     def request(self, on_reply: OnReply, *arguments: Argument) -> None:
         """Send a command, and call back at its reply's place in what arrives; the reply may be an exception."""
         if self.lost is not None:
-            on_reply(LinkLostError(self.lost))
+            on_reply(LinkLostError(self.lost, sent=False))
             return
         self._waiting.append((self._loop.time() + self._timeout, on_reply))
+        self._fresh += 1
         self.post(*arguments)
         if self._alarm is None:
             # Not in this context, that of one request: under load it arms itself again and again.
@@ -83,12 +91,13 @@ class Link(asyncio.Protocol):
         if self.lost is None and self._transport is not None:
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
+        self._fresh = 0
 
     def _watch(self) -> None:
         """Look at the oldest question: its reply is the next one, or is arriving."""
         self._alarm = None
         if self._waiting:
-            delay = max(self._waiting[0][0], self._heard + self._timeout) - self._loop.time()
+            delay = max(self._waiting[0][0], self.heard + self._timeout) - self._loop.time()
             if delay <= 0:
                 self.close(f"no answer within {self._timeout:g} s")
             else:
@@ -111,8 +120,9 @@ class Link(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for _, on_reply in waiting:
-            on_reply(LinkLostError(reason))
+        sent = len(waiting) - self._fresh
+        for number, (_, on_reply) in enumerate(waiting):
+            on_reply(LinkLostError(reason, sent=number < sent))
         if self._transport is None:
             self.closed.set_result(None)
         else:
@@ -127,7 +137,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand out everything that is complete."""
-        self._heard = self._loop.time()
+        self.heard = self._loop.time()
         reader = self._reader
         try:
             for start in range(0, len(data), PIECE):

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from ._dial import UnusableError
+from ._reasons import UnusableError
 
 logger = logging.getLogger("sse_asgi")
 
@@ -13,20 +13,21 @@ class Outage:
 
     Attributes:
         began: When; None while there is none.
+        reason: What the last attempt failed of; empty while there is none.
     """
 
     def __init__(self, shown: str) -> None:
         """Call the server this."""
         self.began: float | None = None
+        self.reason = ""
         self._shown = shown
-        self._advice: set[str] = set()
+        self._seen: set[str] = set()
         self._warned = False
 
     def begin(self, error: UnusableError) -> bool:
         """Note a failure; tell whether it is the first since Redis was there."""
-        text = str(error)
-        if error.advice and text not in self._advice:
-            self._advice.add(text)
+        self.reason = text = str(error)
+        if error.advice and self.is_new(text):
             logger.error("Redis at %s cannot be used: %s", self._shown, text)
         if self.began is not None:
             return False
@@ -34,6 +35,12 @@ class Outage:
         if not error.advice:
             logger.warning("Redis at %s: %s. Reconnecting; readers wait, and publishing fails", self._shown, text)
         return True
+
+    def is_new(self, text: str) -> bool:
+        """Tell whether this was not noted before in this outage, and note it."""
+        new = text not in self._seen
+        self._seen.add(text)
+        return new
 
     def end(self, evicts: str | None) -> bool:
         """Note that it is there; tell whether it was not before."""
@@ -45,8 +52,8 @@ class Outage:
                 self._shown,
                 evicts,
             )
-        self._advice.clear()
-        began, self.began = self.began, None
+        self._seen.clear()
+        began, self.began, self.reason = self.began, None, ""
         if began is None:
             return False
         logger.info("Redis at %s is back after %.1f s", self._shown, time.monotonic() - began)

@@ -37,12 +37,10 @@ class Publisher:
         deadline = worker.loop.time() + self._timeout
         while True:
             try:
-                session = worker.session or await _wait(worker, deadline)
+                session = await _usable(worker, deadline)
                 return await send(worker, session, channels, payload, idempotency_key)
             except TimeoutError:
-                stops = current_notice().heard
-                why = "Redis is away, and this server stops" if stops else f"Redis was away for {self._timeout:g} s"
-                raise _failure(unknown, why) from unknown
+                raise _failure(unknown, self._why_away(worker)) from unknown
             except ReplyError as error:
                 if is_moving(error) and worker.loop.time() < deadline:
                     await asyncio.sleep(MOVING_SECONDS)
@@ -51,11 +49,18 @@ class Publisher:
                 else:
                     session.fail(str(error))
             except LinkLostError as error:
+                if not error.sent:
+                    continue
                 if idempotency_key is None or unknown is not None:
                     msg = f"the connection to Redis was lost while publishing ({error}): it may have been stored"
                     raise PublishUnknownError(msg) from error
                 unknown = error
                 deadline = worker.loop.time() + self._timeout
+
+    def _why_away(self, worker: Worker) -> str:
+        if current_notice().heard:
+            return "Redis is away, and this server stops"
+        return f"Redis was away for {self._timeout:g} s" + (worker.trouble and f": {worker.trouble}")
 
     async def _store(
         self,
@@ -101,6 +106,13 @@ class Publisher:
             keys = [self._log.keys.memory(idempotency_key), *topics]
             problem = await self._log.scripts.announce.run(link, keys, [session.verbs[0], seconds, message])
             _check((problem or b"").decode(errors="replace"))
+
+
+async def _usable(worker: Worker, deadline: float) -> Session:
+    session = worker.session or await _wait(worker, deadline)
+    if session.doubtful:
+        await session.prove()
+    return session
 
 
 async def _wait(worker: Worker, deadline: float) -> Session:

@@ -6,6 +6,7 @@ the same process of the same server, so that what is published on the one can be
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -13,10 +14,11 @@ from typing import Any
 
 from ..._position import Position, new_epoch
 from ._address import Addresses
-from ._dial import Server, UnusableError, dial, learn_nodes
+from ._dial import Server, dial, learn_nodes
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._keys import Keys
 from ._link import Link, LinkLostError
+from ._reasons import UnusableError
 from ._resp import Argument, ReplyError
 from ._scripts import Scripts
 
@@ -24,11 +26,15 @@ BATCH = 512
 PLAIN_VERBS = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
 SHARDED_VERBS = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 CLOSED = "the hub was closed"
+LATE_SECONDS = 4.0  # after a look: the next one is due after 3
+PROOF_SECONDS = 1.0
 
 # Error replies that say that nothing was done, and that another server must be looked for.
 ELSEWHERE = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN", "NOAUTH")
-# Those of a cluster while it moves the slot, about keys that are not here: not yet, or not any more.
-MOVING = ("TRYAGAIN", "ASK")
+# Error replies that say that nothing was done, and that the same may be asked again: a cluster moves the slot, so that
+# keys are not here yet, or not any more; or a script of another client runs for long.
+BUSY = ("BUSY",)
+MOVING = ("TRYAGAIN", "ASK", *BUSY)
 MOVING_SECONDS = 0.1
 
 
@@ -42,10 +48,15 @@ def is_moving(error: ReplyError) -> bool:
     return _says(error, MOVING)
 
 
+def _is_busy(reply: Any) -> bool:
+    """Tell whether a server answers only that the script of another client runs for long."""
+    return isinstance(reply, ReplyError) and _says(reply, BUSY)
+
+
 def _says(error: ReplyError, words: tuple[str, ...]) -> bool:
     text = str(error)
     # Redis 6.2 wraps the errors of a script's commands.
-    return text.startswith(words) or any(f"-{word} " in text for word in words)
+    return text.partition(" ")[0] in words or any(f"-{word} " in text for word in words)
 
 
 class Session:
@@ -78,6 +89,8 @@ class Session:
         self._messages: Link
         self._links: list[Link] = []
         self._began = time.monotonic()
+        self._due = math.inf  # on the clock of the day, which goes on while a laptop sleeps
+        self._proof: asyncio.Future[None] | None = None
 
     async def open(self, addresses: Addresses) -> None:
         """Connect.
@@ -87,6 +100,7 @@ class Session:
             LinkLostError: It was lost again.
         """
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
+        addresses.answered = True
         await learn_nodes(self.server, addresses)
         listen = partial(Link, self._timeout, self._feed.receive)
         other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
@@ -119,6 +133,7 @@ class Session:
         self.reason = reason
         self._on_end()
         self.ended.set()
+        self._settle_proof()
         for link in self._links[:1]:
             link.retire()
         for link in self._links[1:]:
@@ -171,9 +186,11 @@ class Session:
         def on_mark(mark: Position | None) -> None:
             if self.reason is None:
                 self._feed.join(expected, mark, hold=hold)
-            if not joined.done() and self.reason is None:
+            if joined.done():
+                return
+            if self.reason is None:
                 joined.set_result(mark)
-            elif not joined.done():
+            else:
                 joined.set_exception(LinkLostError(self.reason))
 
         self._mark(on_mark, any_epoch=hold)
@@ -188,8 +205,50 @@ class Session:
 
     def look(self) -> None:
         """See whether both connections are alive, this is still the master, and the log still the same."""
-        self._mark(self._advance)
+        self._due = time.time() + LATE_SECONDS
+        self._mark(self._advance, patient=True)
         self.server.link.request(self._look_at_role, "ROLE")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the last look was so long ago that this process did not run meanwhile, and nothing was proven since.
+
+        It was stopped, or the machine slept: a firewall or the server may have forgotten the connections.
+        """
+        return time.time() > self._due or self._is_proving()
+
+    async def prove(self) -> None:
+        """Find out soon whether both connections are alive.
+
+        Raises:
+            LinkLostError: They are not; nothing was sent.
+        """
+        proof = self._proof
+        if proof is None or proof.done():
+            loop = asyncio.get_running_loop()
+            proof = self._proof = loop.create_future()
+            loop.call_later(min(PROOF_SECONDS, self._timeout), self._judge, loop.time())
+            self.look()
+            self.server.link.request(self._settle_proof, "ROLE")
+        await asyncio.shield(proof)
+        if self.reason is not None:
+            raise LinkLostError(self.reason, sent=False)
+
+    def _judge(self, asked: float) -> None:
+        """End unless the look was answered on the one connection, and something came on the other."""
+        reason = "no answer soon after this process had stood still"
+        if self._is_proving():
+            self.fail(reason)
+            self.server.link.close(reason)
+        elif self._messages.heard < asked:
+            self.fail(reason)
+
+    def _is_proving(self) -> bool:
+        return self._proof is not None and not self._proof.done()
+
+    def _settle_proof(self, _reply: object = None) -> None:
+        if self._proof is not None and not self._proof.done():
+            self._proof.set_result(None)
 
     def _advance(self, mark: Position | None) -> None:
         if self.reason is None:
@@ -197,15 +256,20 @@ class Session:
 
     def _look_at_role(self, role: Any) -> None:
         if isinstance(role, Exception):
-            self.fail(str(role))
+            if not _is_busy(role):
+                self.fail(str(role))
         elif not isinstance(role, list) or role[0] != b"master":
             self.fail("it is no master any more")
 
-    def _mark(self, on_mark: Callable[[Position | None], None], *, any_epoch: bool = False) -> None:
+    def _mark(
+        self, on_mark: Callable[[Position | None], None], *, any_epoch: bool = False, patient: bool = False
+    ) -> None:
         """Read the epoch and last sequence in the stream of messages, after every event up to them."""
 
         def on_reply(reply: Any) -> None:
             mark = None
+            if patient and _is_busy(reply):
+                return
             if isinstance(reply, Exception):
                 self.fail(str(reply))
             elif self._feed.keeps:

@@ -16,13 +16,13 @@ from ..._position import Position
 from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
-from ._dial import UnusableError, explain
 from ._feed import ANOTHER_LIFE, Channel, Feed
 from ._history import CATCH_UP, Page, Recovery, Row, decode
 from ._keys import Keys
 from ._link import LinkLostError
 from ._outage import Outage
 from ._pages import Pages
+from ._reasons import UnusableError, explain
 from ._resp import ReplyError
 from ._scripts import Scripts
 from ._session import Session
@@ -33,6 +33,7 @@ LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
 READINGS = 8
 AT_ONCE = 200
+START_SECONDS = 2.5
 SHORTEST_PAUSE = 0.02
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
@@ -75,15 +76,22 @@ class Worker:
         self._closed = False
         self._was_joined = False
         self._task = self.loop.create_task(self._run(), context=Context())  # not in that of the request that opens it
+        self._late = self.loop.call_later(START_SECONDS, self._start_without, context=Context())
 
     @property
     def up(self) -> bool:
         """Whether there is no outage."""
         return self._outage.began is None
 
+    @property
+    def trouble(self) -> str:
+        """Why there is no session, as far as it is known."""
+        return self._outage.reason or self._addresses.waits_for
+
     async def close(self) -> None:
         """End the task and the connections."""
         self._closed = True
+        self._late.cancel()
         self._fenced.set()
         self._joined.set()
         self._task.cancel()
@@ -105,12 +113,19 @@ class Worker:
             except (ReplyError, LinkLostError) as error:
                 self._tell(explain(str(error)))
             except Exception as error:
-                logger.exception("a session with Redis at %s failed", self._addresses.shown)
+                if self._outage.is_new(repr(error)):  # not at each attempt
+                    logger.exception("a session with Redis at %s failed", self._addresses.shown)
                 self._tell(UnusableError(repr(error)))
             session.fail("it could not be used")
             self.tried.set()
             await asyncio.sleep(random.uniform(SHORTEST_PAUSE, pause))  # noqa: S311 - a spread, not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _start_without(self) -> None:
+        """Hold up the start of an application no longer than a server that does not answer would."""
+        if not self.tried.is_set() and self._addresses.waits_for:
+            self._tell(UnusableError(self._addresses.waits_for))
+            self.tried.set()
 
     async def _begin(self, session: Session) -> None:
         await session.open(self._addresses)
@@ -130,7 +145,11 @@ class Worker:
     async def _look_after(self, session: Session) -> str:
         """Look at it from time to time; return why it ended."""
         while session.reason is None:
-            session.look()
+            if session.doubtful:
+                with contextlib.suppress(LinkLostError):
+                    await session.prove()
+            else:
+                session.look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - a spread
                     await session.ended.wait()
