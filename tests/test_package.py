@@ -28,6 +28,7 @@ FLOORS = {
     "exceptions": 1,
     "_position": 1,
     "_demo": 1,
+    "_logged": 1,
     "_runtime": 1,
     "backends": 1,  # holds nothing but its docstring
     "_shutdown": 2,
@@ -37,6 +38,7 @@ FLOORS = {
     "_bodies": 2,
     "_cors": 2,
     "_problem": 2,
+    "_last_event_id": 1,
     "_limits": 2,
     "_event": 2,
     "_threads": 2,
@@ -102,6 +104,7 @@ STRANGERS: dict[str, set[str]] = {
         "_connection",
         "_direct",
         "_ending",
+        "_last_event_id",
         "_polling",
         "_problem",
         "_publishing",

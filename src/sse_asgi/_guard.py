@@ -74,8 +74,15 @@ class Guard:
 
     def admit(self) -> bool:
         """Leave this response to one of ours; False if it is one too many."""
+        admitted = (self._outer is None or self._outer.admit()) and self._enter()
         self._watching = False
-        return (self._outer is None or self._outer.admit()) and self._enter()
+        return admitted
+
+    def watch_again(self) -> None:
+        """Expect another response: one of ours failed before its head, and an exception handler may answer."""
+        self._watching = True
+        if self._outer is not None:
+            self._outer.watch_again()
 
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, where the server lets us."""
@@ -85,7 +92,8 @@ class Guard:
             self._outer.cut_off(timer)
 
     def _enter(self) -> bool:
-        if self._terms.limit is None:
+        """Count this request, once, whatever is sent in answer to it; False if it is one too many."""
+        if self._terms.limit is None or self._leave is not None:
             return True
         self._leave = self._terms.limit.enter(self._scope)
         return self._leave is not None
@@ -243,6 +251,13 @@ def admit(scope: Scope) -> bool:
     """Begin one of our streams; False if it is one too many."""
     guard: Guard | None = scope.get(KEY)
     return guard is None or guard.admit()
+
+
+def watch_again(scope: Scope) -> None:
+    """Expect another response in the place of one of ours that failed before its head."""
+    guard: Guard | None = scope.get(KEY)
+    if guard is not None:
+        guard.watch_again()
 
 
 def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:

@@ -8,6 +8,7 @@ import anyio
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ._ending import END_HEADERS, has_seen_the_end
 from ._guard import Guard, GuardTerms
 from ._hub import Hub
 from ._limits import ConnectionLimit, as_limit
@@ -66,6 +67,9 @@ class EventSourceMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
+        if scope["type"] == "http" and has_seen_the_end(scope):
+            await _stop_client(scope, send)
+            return
         if self.hub is not None:
             if self.hub.state == "closed":
                 await self._open_without_lifespan(self.hub)
@@ -113,6 +117,19 @@ class EventSourceMiddleware:
 
         self._supervisor = spawn(supervise, opened.set)
         await opened
+
+
+async def _stop_client(scope: Scope, send: Send) -> None:
+    """Answer a client that has seen the end of its stream, in place of the application, which would begin it again.
+
+    The answer tells nothing, so a page of any origin may read it: one that may not would go on asking.
+    """
+    headers = [*END_HEADERS]
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            headers += [(b"access-control-allow-origin", value), (b"access-control-allow-credentials", b"true")]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body"})
 
 
 async def _receive_when_quiet(receive: Receive, notice: Notice) -> Message:
