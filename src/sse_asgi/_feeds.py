@@ -36,6 +36,10 @@ class Feed(Protocol):
     """Frames for one connection; all but `run` and `close` are called by its one writer."""
 
     @property
+    def may_read_body(self) -> bool:
+        """Whether it may be about to read the request's body: code of the application, before its first event."""
+
+    @property
     def immediate(self) -> bool:
         """Whether the response starts before there is anything to send."""
 
@@ -98,6 +102,11 @@ class IterableFeed:
         self._room: Wakeup
         self.hungry = True
         self.ended: str | None = None
+
+    @property
+    def may_read_body(self) -> bool:
+        """Whether no event has come yet."""
+        return self._last_turn < 0 and not self._handed_over
 
     def attach(self, news: Writer) -> None:
         """Tell the writer when a frame is there."""

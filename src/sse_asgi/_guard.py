@@ -21,6 +21,7 @@ from ._abort import RETURN_SECONDS, abort
 from ._limits import ConnectionLimit, refusal
 from ._runtime import Alarm, Timer, current_task, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
+from ._upload import own_receive
 
 logger = logging.getLogger("sse_asgi")
 
@@ -64,7 +65,7 @@ class Guard:
         self._interrupt = new_interrupt(current_task())
         try:
             with self._interrupt:
-                await app(self._scope, self._receive, self.send)
+                await app(self._scope, own_receive(self._scope, self._receive), self.send)
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:

@@ -82,6 +82,7 @@ class Subscription:
     """
 
     immediate = True
+    may_read_body = False
 
     __slots__ = (
         "_buffer",

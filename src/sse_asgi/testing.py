@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
 from ._runtime import spawn
+from ._upload import own_receive
 from .decoder import DecodedEvent, EventDecoder
 
 GRACE_SECONDS = 5.0
@@ -138,7 +139,7 @@ class EventStream:
     async def run(self, app: ASGIApp) -> None:
         """Run the application for this request."""
         try:
-            await app(self._scope, self._receive, self._send)
+            await app(self._scope, own_receive(self._scope, self._receive), self._send)
         except Exception as error:  # noqa: BLE001 - raised again to the reader
             self._error = error
         finally:

@@ -1,0 +1,200 @@
+"""The body of a request whose response is a stream: the stream watches for the client to go, and the content may read.
+
+Both need `receive()`, which gives each message once. So:
+
+- A request without a body (a GET, in practice) is watched at once: there is nothing to read.
+- Below EventSourceMiddleware, and in EventStreamClient, an Upload is the one that calls `receive()`. It gives the
+  content every byte that came, and tells the watcher that the client has gone. It reads ahead at most 64 KiB: a client
+  that goes while more than that waits to be read is noticed when it is read, or when a send fails.
+- Without the middleware, nothing is taken from `receive()` before the body has been read. uvicorn's own request tells
+  when it has; the queue of hypercorn on asyncio and of daphne can be looked through. Elsewhere the client is watched
+  from the content's first event on, unless the body is larger than 64 KiB, or of unknown length: then it is not.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+from starlette.types import Message, Receive, Scope
+
+from ._direct import Watched, watch
+from ._runtime import Alarm, Child, shared_timer, spawn
+
+KEY = "sse_asgi.upload"
+AHEAD_BYTES = 64 * 1024
+LOOK_SECONDS = 0.25
+
+
+class Content(Protocol):
+    """What is streamed; see Feed."""
+
+    @property
+    def may_read_body(self) -> bool:
+        """Whether it may be about to read the body: code of the application, before its first event."""
+
+
+def own_receive(scope: Scope, receive: Receive) -> Receive:
+    """Return what the application is to call as `receive`: the same, unless the request may have a body."""
+    if KEY in scope or not _may_have_body(scope):
+        return receive
+    upload = scope[KEY] = Upload(receive)
+    return upload.receive
+
+
+def watch_client(scope: Scope, receive: Receive, watched: Watched, content: Content) -> Child:
+    """Tell when the client of a stream has gone, and leave the body of its request to the content.
+
+    Args:
+        scope: That of the request.
+        receive: As the response was given it.
+        watched: Told when the client has gone.
+        content: What is streamed.
+    """
+    upload: Upload | None = scope.get(KEY)
+    if upload is not None:
+        return upload.watch(watched, keeps=content.may_read_body)
+    if not content.may_read_body or not _may_have_body(scope):
+        return watch(receive, watched)
+    return _Patient(receive, watched, _look(scope, receive, content))
+
+
+def _may_have_body(scope: Scope) -> bool:
+    """Tell whether the request has a body, or is one whose application may wait for the end of an empty one."""
+    return scope["method"] not in ("GET", "HEAD") or _length(scope) != 0
+
+
+def _length(scope: Scope) -> int | None:
+    """Return the number of bytes that the body will have; None if the request does not say it."""
+    length: int | None = 0
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            length = int(value) if value.isdigit() else None
+    return length
+
+
+class Upload:
+    """Calls `receive()` for everybody, and hands on each byte once."""
+
+    def __init__(self, receive: Receive) -> None:
+        """Pass on what comes, until somebody watches."""
+        self._receive = receive
+        self._body = bytearray()
+        self._unread = False  # whether a message waits to be read, which may be an empty one
+        self._complete = False
+        self._keeps = True
+        self._gone = False
+        self._receiving = False
+        self._changed = anyio.Event()
+
+    async def receive(self) -> Message:
+        """Return what the server has sent and nobody has read yet."""
+        while not (self._unread or self._gone):
+            await self._next()
+        if not self._unread:
+            return {"type": "http.disconnect"}
+        body, self._body = bytes(self._body), bytearray()
+        self._unread = False
+        self._notify()
+        return {"type": "http.request", "body": body, "more_body": not self._complete}
+
+    def watch(self, watched: Watched, *, keeps: bool) -> Child:
+        """Read ahead, to hear when the client goes; unless the body is kept for its reader, it is thrown away."""
+        self._keeps = keeps
+        return spawn(partial(self._read_ahead, watched))
+
+    async def _read_ahead(self, watched: Watched) -> None:
+        error = None
+        try:
+            while not self._gone:
+                if self._keeps and len(self._body) >= AHEAD_BYTES:
+                    await self._changed.wait()
+                else:
+                    await self._next()
+        except Exception as caught:  # noqa: BLE001 - handed on
+            error = caught
+            self._gone = True
+            self._notify()
+        watched.gone(error)
+
+    async def _next(self) -> None:
+        """Take one message, or wait for the other one that is about to: a server need not bear two at a time."""
+        if self._receiving:
+            await self._changed.wait()
+            return
+        self._receiving = True
+        try:
+            self._take(await self._receive())
+        finally:
+            self._receiving = False
+            self._notify()
+
+    def _take(self, message: Message) -> None:
+        if message["type"] == "http.disconnect":
+            self._gone = True
+        elif self._keeps:
+            self._body += message.get("body", b"")
+            self._complete = not message.get("more_body", False)
+            self._unread = True
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+Look = Callable[[], bool | None]
+
+
+def _look(scope: Scope, receive: Receive, content: Content) -> Look:
+    """Return a function that takes nothing: True if the client has gone, False if `receive()` is free to be called."""
+    owner: Any = getattr(receive, "__self__", None)
+    if hasattr(owner, "message_event"):
+        return partial(_look_at_uvicorn, owner)
+    if isinstance(owner, asyncio.Queue):
+        return partial(_look_through, owner)
+    length = _length(scope)
+    small = length is not None and length <= AHEAD_BYTES
+    return lambda: None if content.may_read_body or not small else False
+
+
+def _look_at_uvicorn(request: Any) -> bool | None:
+    if request.disconnected:
+        return True
+    return None if request.more_body or request.body or request.message_event.is_set() else False
+
+
+def _look_through(queue: "asyncio.Queue[Message]") -> bool | None:
+    messages = [queue.get_nowait() for _ in range(queue.qsize())]
+    for message in messages:
+        queue.put_nowait(message)
+    return any(message["type"] == "http.disconnect" for message in messages) or None
+
+
+class _Patient:
+    """Looks now and then, and watches as soon as nobody else needs `receive()`."""
+
+    def __init__(self, receive: Receive, watched: Watched, look: Look) -> None:
+        self._receive = receive
+        self._watched = watched
+        self._look = look
+        self._timer = shared_timer()
+        self._alarm = Alarm()
+        self._watcher: Child | None = None
+        self._again()
+
+    def _again(self) -> None:
+        gone = self._look()
+        if gone:
+            self._watched.gone(None)
+        elif gone is None:
+            self._alarm = self._timer.after(LOOK_SECONDS, self._again)
+        else:
+            self._watcher = watch(self._receive, self._watched)
+
+    def cancel(self) -> None:
+        self._alarm.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
