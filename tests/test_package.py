@@ -105,6 +105,7 @@ STRANGERS: dict[str, set[str]] = {
         "_connection",
         "_direct",
         "_ending",
+        "_feeds",
         "_last_event_id",
         "_polling",
         "_problem",

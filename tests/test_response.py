@@ -1687,3 +1687,37 @@ async def test_a_closed_hub_is_an_error_response() -> None:
     with pytest.raises(HubClosedError):
         async with serve(lambda: subscription).stream("/"):
             pass
+
+
+# The log
+
+FORGED = "/x%0A2026-01-01 ERROR forged%1B%5B2J%E2%80%A8end"
+SHOWN = r"/x\n2026-01-01 ERROR forged\x1b[2J\u2028end"
+
+
+async def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Of whatever failed: the content after its first event, its clean-up, `on_error`, a background task."""
+
+    async def content() -> AsyncIterator[str]:
+        yield "x"
+        msg = "a\nforged error"
+        raise Odd(msg)
+
+    class Odd(Exception):  # noqa: N818 - it is one for this test alone
+        def __repr__(self) -> str:
+            return f"Odd({self.args[0]})"
+
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    client = serve(content, on_error=fail, background=BackgroundTask(fail))
+    with contextlib.suppress(Odd):
+        async with client.stream(FORGED) as stream:
+            await stream.read()
+    client = serve(lambda: ["x"], background=BackgroundTask(fail))
+    async with client.stream(FORGED, method="HEAD") as stream:
+        await stream.ended()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4
+    assert [line for line in lines if f"GET {SHOWN}" not in line and f"HEAD {SHOWN}" not in line] == []
+    assert [line for line in lines if "\n" in line] == []

@@ -411,6 +411,18 @@ async def test_elsewhere_the_client_is_watched_from_the_first_event_on(path: str
             await seen.cleaned.wait()
 
 
+async def test_elsewhere_a_silent_content_has_its_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the client is watched all the same."""
+    monkeypatch.setattr("sse_asgi._upload.READ_SECONDS", 0.01)
+    transport, seen = Transport(b"body"), Contents()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: transport.serve(seen.app, "/idle?silent", content_length="4"))
+        await transport.has(b":")
+        transport.gone.set()
+        with anyio.fail_after(5):
+            await seen.cleaned.wait()
+
+
 async def test_elsewhere_a_large_body_is_left_to_the_content() -> None:
     """Every byte of it, with events in between and pauses that a watcher would use."""
     transport = Transport(*[CHUNK] * 70)

@@ -12,14 +12,13 @@ import time
 
 import anyio
 from starlette.background import BackgroundTask
-from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
 from ._burst import current_burst
 from ._direct import Unsent, may_be_direct, past_guards
 from ._ending import last_words, run_background
-from ._feeds import Feed
+from ._feeds import Feed, IterableFeed
 from ._guard import cut_off, watch_again
 from ._logged import named, one_line
 from ._options import Terms
@@ -111,7 +110,8 @@ class Connection:
         self._feed.attach(self)
         self._look_again(self._last + self._terms.start_timeout, self._last)
         self._notice.listen(self._on_shutdown)
-        watcher = watch_client(self._scope, self._receive, self, self._feed)
+        reader = self._feed if isinstance(self._feed, IterableFeed) else None
+        watcher = watch_client(self._scope, self._receive, self, reader)
         try:
             await self._join()
             while await self._write():  # which leaves no frame of its own to an idle connection
@@ -250,8 +250,6 @@ class Connection:
     async def _run_feed(self) -> None:
         try:
             await self._feed.run()
-        except ClientDisconnect:  # it was reading the body of the request
-            self._lose("client")
         except Exception as error:
             if self._stopping:
                 logger.exception("the content of the stream %s failed while it was cleaned up", named(self._scope))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, Protocol
 
 import anyio
+from starlette.requests import ClientDisconnect
 
 from ._direct import Turn, current_turn
 from ._event import as_frame
@@ -31,13 +32,12 @@ class Writer(Signal, Protocol):
     def send_now(self, body: bytes) -> bool:
         """Send this; False if that takes waiting, after which it takes what there is then."""
 
+    def gone(self, error: Exception | None) -> None:
+        """Hear that the client has gone, with what told so, if it is worth a line of the log."""
+
 
 class Feed(Protocol):
     """Frames for one connection; all but `run` and `close` are called by its one writer."""
-
-    @property
-    def may_read_body(self) -> bool:
-        """Whether it may be about to read the request's body: code of the application, before its first event."""
 
     @property
     def immediate(self) -> bool:
@@ -104,9 +104,9 @@ class IterableFeed:
         self.ended: str | None = None
 
     @property
-    def may_read_body(self) -> bool:
-        """Whether no event has come yet."""
-        return self._last_turn < 0 and not self._handed_over
+    def begun(self) -> bool:
+        """Whether its first event has come."""
+        return self._last_turn >= 0 or self._handed_over > 0
 
     def attach(self, news: Writer) -> None:
         """Tell the writer when a frame is there."""
@@ -153,6 +153,9 @@ class IterableFeed:
                     self._hold(frame)
                 if self._sending:
                     await self._until_sent()
+        except ClientDisconnect:  # it was reading the body of the request
+            writer.gone(None)
+            return
         finally:
             await _close_async(iterator)
         self.ended = "finished"

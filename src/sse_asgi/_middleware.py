@@ -23,6 +23,10 @@ class EventSourceMiddleware:
 
     Add it last, so that it is the outermost: `app.add_middleware(EventSourceMiddleware, hub=hub)`. It is plain ASGI,
     so that it sees the application's lifespan, and nothing but event streams is touched.
+
+    A GET whose Last-Event-ID is `sse.end` does not reach the application: the client was told that its stream is over,
+    and 204 makes it stop asking. The application's `receive` is the server's own, unless the request may have a body:
+    then a stream's content can read from it while the client is watched.
     """
 
     def __init__(

@@ -62,7 +62,8 @@ class EventSourceResponse(Response):
         Args:
             content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of what one takes as
                 data; None items are skipped. A generator runs in one task and one context from first to last, and is
-                closed in it; a sync one runs in a thread of its own.
+                closed in it; a sync one runs in a thread of its own. So does any iterator with `aclose()` or `close()`,
+                which is closed even if nothing of it is streamed. An async one may read the body of the request.
             status_code: The status of a stream that starts.
             headers: They win over the defaults, which keep caches and proxies from holding events back.
             background: Runs after the stream was cleaned up, also if the request was answered without the content:

@@ -82,7 +82,6 @@ class Subscription:
     """
 
     immediate = True
-    may_read_body = False
 
     __slots__ = (
         "_buffer",

@@ -3,17 +3,20 @@
 Both need `receive()`, which gives each message once. So:
 
 - A request without a body (a GET, in practice) is watched at once: there is nothing to read.
-- Below EventSourceMiddleware, and in EventStreamClient, an Upload is the one that calls `receive()`. It gives the
-  content every byte that came, and tells the watcher that the client has gone. It reads ahead at most 64 KiB: a client
-  that goes while more than that waits to be read is noticed when it is read, or when a send fails.
-- Without the middleware, nothing is taken from `receive()` before the body has been read. uvicorn's own request tells
-  when it has; the queue of hypercorn on asyncio and of daphne can be looked through. Elsewhere the client is watched
-  from the content's first event on, unless the body is larger than 64 KiB, or of unknown length: then it is not.
+- Below EventSourceMiddleware, an Upload is the one that calls `receive()`. It gives the content every byte that came,
+  and tells the watcher that the client has gone. It reads ahead at most 64 KiB: a client that goes while more than that
+  waits to be read is noticed when it is read, or when a send fails.
+- Without the middleware, nothing is taken from `receive()` before the body has been read. The requests of uvicorn, of
+  BaseHTTPMiddleware and of EventStreamClient tell when it has; the queue of hypercorn on asyncio and of daphne can be
+  looked through. Elsewhere the client is watched from the content's first event on, or after five seconds without one,
+  unless the body is larger than 64 KiB, or of unknown length: then the content or a send has to notice.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any, Protocol
 
 import anyio
@@ -24,15 +27,20 @@ from ._runtime import Alarm, Child, shared_timer, spawn
 
 KEY = "sse_asgi.upload"
 AHEAD_BYTES = 64 * 1024
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.05
+READ_SECONDS = 5.0
+BASE_HTTP_MIDDLEWARE = (
+    "starlette.middleware.base",
+    "BaseHTTPMiddleware.__call__.<locals>.call_next.<locals>.receive_or_disconnect",
+)
 
 
 class Content(Protocol):
-    """What is streamed; see Feed."""
+    """What is streamed, and may read the body."""
 
     @property
-    def may_read_body(self) -> bool:
-        """Whether it may be about to read the body: code of the application, before its first event."""
+    def begun(self) -> bool:
+        """Whether its first event has come."""
 
 
 def own_receive(scope: Scope, receive: Receive) -> Receive:
@@ -43,21 +51,23 @@ def own_receive(scope: Scope, receive: Receive) -> Receive:
     return upload.receive
 
 
-def watch_client(scope: Scope, receive: Receive, watched: Watched, content: Content) -> Child:
+def watch_client(scope: Scope, receive: Receive, watched: Watched, content: Content | None) -> Child:
     """Tell when the client of a stream has gone, and leave the body of its request to the content.
 
     Args:
         scope: That of the request.
         receive: As the response was given it.
         watched: Told when the client has gone.
-        content: What is streamed.
+        content: What may read the body; None if nothing does, so that the body is thrown away.
     """
-    upload: Upload | None = scope.get(KEY)
-    if upload is not None:
-        return upload.watch(watched, keeps=content.may_read_body)
-    if not content.may_read_body or not _may_have_body(scope):
+    if content is None or not _may_have_body(scope):
         return watch(receive, watched)
-    return _Patient(receive, watched, _look(scope, receive, content))
+    upload: Upload | None = scope.get(KEY)
+    if upload is None:
+        return _Patient(receive, watched, _look(scope, receive, content))
+    if upload.was_read:  # then what stands between may have a word of its own
+        return watch(receive, watched)
+    return spawn(partial(upload.read_ahead, watched))
 
 
 def _may_have_body(scope: Scope) -> bool:
@@ -85,10 +95,14 @@ class Upload:
         self._body = bytearray()
         self._unread = False  # whether a message waits to be read, which may be an empty one
         self._complete = False
-        self._keeps = True
         self._gone = False
         self._receiving = False
         self._changed = anyio.Event()
+
+    @property
+    def was_read(self) -> bool:
+        """Whether the application has the whole body."""
+        return self._complete and not self._unread
 
     async def receive(self) -> Message:
         """Return what the server has sent and nobody has read yet."""
@@ -101,16 +115,12 @@ class Upload:
         self._notify()
         return {"type": "http.request", "body": body, "more_body": not self._complete}
 
-    def watch(self, watched: Watched, *, keeps: bool) -> Child:
-        """Read ahead, to hear when the client goes; unless the body is kept for its reader, it is thrown away."""
-        self._keeps = keeps
-        return spawn(partial(self._read_ahead, watched))
-
-    async def _read_ahead(self, watched: Watched) -> None:
+    async def read_ahead(self, watched: Watched) -> None:
+        """Keep what comes for its reader, to hear when the client goes."""
         error = None
         try:
             while not self._gone:
-                if self._keeps and len(self._body) >= AHEAD_BYTES:
+                if len(self._body) >= AHEAD_BYTES:
                     await self._changed.wait()
                 else:
                     await self._next()
@@ -135,7 +145,7 @@ class Upload:
     def _take(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
             self._gone = True
-        elif self._keeps:
+        else:
             self._body += message.get("body", b"")
             self._complete = not message.get("more_body", False)
             self._unread = True
@@ -150,14 +160,28 @@ Look = Callable[[], bool | None]
 
 def _look(scope: Scope, receive: Receive, content: Content) -> Look:
     """Return a function that takes nothing: True if the client has gone, False if `receive()` is free to be called."""
+    known = _known(receive)
+    if known is not None:
+        return known
+    length = _length(scope)
+    small = length is not None and length <= AHEAD_BYTES
+    latest = time.monotonic() + READ_SECONDS
+    return lambda: False if small and (content.begun or time.monotonic() > latest) else None
+
+
+def _known(receive: Receive) -> Look | None:
     owner: Any = getattr(receive, "__self__", None)
     if hasattr(owner, "message_event"):
         return partial(_look_at_uvicorn, owner)
+    if hasattr(owner, "body_taken"):
+        return partial(_look_at_test_client, owner)
     if isinstance(owner, asyncio.Queue):
         return partial(_look_through, owner)
-    length = _length(scope)
-    small = length is not None and length <= AHEAD_BYTES
-    return lambda: None if content.may_read_body or not small else False
+    if isinstance(receive, FunctionType) and (receive.__module__, receive.__qualname__) == BASE_HTTP_MIDDLEWARE:
+        cells = dict(zip(receive.__code__.co_freevars, receive.__closure__ or (), strict=True))
+        request = cells["wrapped_receive"].cell_contents.__self__
+        return partial(_look_behind, request, _known(request.receive))
+    return None
 
 
 def _look_at_uvicorn(request: Any) -> bool | None:
@@ -166,11 +190,24 @@ def _look_at_uvicorn(request: Any) -> bool | None:
     return None if request.more_body or request.body or request.message_event.is_set() else False
 
 
+def _look_at_test_client(stream: Any) -> bool | None:
+    if stream.disconnected:
+        return True
+    return False if stream.body_taken else None
+
+
 def _look_through(queue: "asyncio.Queue[Message]") -> bool | None:
     messages = [queue.get_nowait() for _ in range(queue.qsize())]
     for message in messages:
         queue.put_nowait(message)
     return any(message["type"] == "http.disconnect" for message in messages) or None
+
+
+def _look_behind(request: Any, below: Look | None) -> bool | None:
+    """Look at the request of a BaseHTTPMiddleware, which may keep the body for the application."""
+    if getattr(request, "_wrapped_rcv_consumed", False):
+        return False
+    return (below is not None and below()) or None
 
 
 class _Patient:
