@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-from sse_asgi._upload import AHEAD_BYTES
+from sse_asgi._upload import AHEAD_BYTES, UNREAD_BYTES
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -248,29 +248,37 @@ async def test_fastapi_reads_the_body_before_the_endpoint(stack: str) -> None:
             await cleaned.wait()
 
 
-async def test_no_more_is_read_ahead_than_a_bound() -> None:
-    """The rest waits with the server, which makes the client wait; the client is watched again when it is read."""
-    transport = Transport(*[CHUNK] * 100, more=True)
-    read = anyio.Event()
+@pytest.mark.parametrize(("reads", "limit"), [(True, AHEAD_BYTES), (False, UNREAD_BYTES)])
+async def test_no_more_is_read_ahead_than_a_bound(*, reads: bool, limit: int) -> None:
+    """The rest waits with the server, which makes the client wait; every byte comes when it is read."""
+    chunk = b"x" * 10_000
+    transport = Transport(*[chunk] * 500, more=True)
+    go_on = anyio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def events() -> AsyncIterator[int]:
-            yield 0
-            await read.wait()
-            async for chunk in Request(scope, receive).stream():
-                yield len(chunk)
+            size = 0
+            if reads:
+                size += len((await receive())["body"])
+            yield size
+            await go_on.wait()
+            async for part in Request(scope, receive).stream():
+                size += len(part)
+                yield size
 
         await EventSourceResponse(events())(scope, receive, send)
 
+    left = 500 - limit // len(chunk) - 1 - reads
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: transport.serve(EventSourceMiddleware(app), "/", transfer_encoding="chunked"))
-        with anyio.fail_after(5):
-            while len(transport.messages) > 100 - AHEAD_BYTES // len(CHUNK) - 1:
+        with anyio.fail_after(10):
+            while len(transport.messages) > left:
                 await anyio.sleep(0.001)
         await anyio.wait_all_tasks_blocked()
-        assert len(transport.messages) == 100 - AHEAD_BYTES // len(CHUNK) - 1
+        assert len(transport.messages) == left
+        go_on.set()
+        await transport.has(b"data: 5000000")
         transport.gone.set()
-        read.set()
 
 
 async def test_a_subscription_needs_no_body() -> None:

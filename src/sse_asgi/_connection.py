@@ -18,7 +18,7 @@ from ._abort import RETURN_SECONDS
 from ._burst import current_burst
 from ._direct import Unsent, may_be_direct, past_guards
 from ._ending import last_words, run_background
-from ._feeds import Feed, IterableFeed
+from ._feeds import Feed, reader_of_body
 from ._guard import cut_off, watch_again
 from ._logged import named, one_line
 from ._options import Terms
@@ -110,8 +110,7 @@ class Connection:
         self._feed.attach(self)
         self._look_again(self._last + self._terms.start_timeout, self._last)
         self._notice.listen(self._on_shutdown)
-        reader = self._feed if isinstance(self._feed, IterableFeed) else None
-        watcher = watch_client(self._scope, self._receive, self, reader)
+        watcher = watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
         try:
             await self._join()
             while await self._write():  # which leaves no frame of its own to an idle connection

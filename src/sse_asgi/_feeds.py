@@ -197,6 +197,11 @@ class IterableFeed:
                 logger.warning(told, type(self._iterable).__name__, self._cleanup_timeout)
 
 
+def reader_of_body(feed: Feed) -> IterableFeed | None:
+    """Return the feed if it runs code of the application, which may read the body of the request."""
+    return feed if isinstance(feed, IterableFeed) else None
+
+
 async def _close_async(iterator: AsyncIterator[Any]) -> None:
     close = getattr(iterator, "aclose", None)  # generators, streams of objects, cursors of databases
     if close is not None:

@@ -4,8 +4,9 @@ Both need `receive()`, which gives each message once. So:
 
 - A request without a body (a GET, in practice) is watched at once: there is nothing to read.
 - Below EventSourceMiddleware, an Upload is the one that calls `receive()`. It gives the content every byte that came,
-  and tells the watcher that the client has gone. It reads ahead at most 64 KiB: a client that goes while more than that
-  waits to be read is noticed when it is read, or when a send fails.
+  and tells the watcher that the client has gone. To hear of that, it reads ahead: at most 64 KiB for a content that has
+  begun to read, at most 4 MiB for one that has not and may never. A client that goes while more than that waits to be
+  read is noticed when it is read, or when a send fails.
 - Without the middleware, nothing is taken from `receive()` before the body has been read. The requests of uvicorn, of
   BaseHTTPMiddleware and of EventStreamClient tell when it has; the queue of hypercorn on asyncio and of daphne can be
   looked through. Elsewhere the client is watched from the content's first event on, or after five seconds without one,
@@ -27,6 +28,7 @@ from ._runtime import Alarm, Child, shared_timer, spawn
 
 KEY = "sse_asgi.upload"
 AHEAD_BYTES = 64 * 1024
+UNREAD_BYTES = 4 * 1024 * 1024
 LOOK_SECONDS = 0.05
 READ_SECONDS = 5.0
 BASE_HTTP_MIDDLEWARE = (
@@ -95,6 +97,7 @@ class Upload:
         self._body = bytearray()
         self._unread = False  # whether a message waits to be read, which may be an empty one
         self._complete = False
+        self._limit = UNREAD_BYTES
         self._gone = False
         self._receiving = False
         self._changed = anyio.Event()
@@ -106,6 +109,7 @@ class Upload:
 
     async def receive(self) -> Message:
         """Return what the server has sent and nobody has read yet."""
+        self._limit = AHEAD_BYTES
         while not (self._unread or self._gone):
             await self._next()
         if not self._unread:
@@ -120,7 +124,7 @@ class Upload:
         error = None
         try:
             while not self._gone:
-                if len(self._body) >= AHEAD_BYTES:
+                if len(self._body) >= self._limit:
                     await self._changed.wait()
                 else:
                     await self._next()
