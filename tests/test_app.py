@@ -291,13 +291,23 @@ async def test_polyfills_give_the_id_by_names_of_their_own(name: str) -> None:
             assert (await stream.next_event()).data == "2"
 
 
-async def test_the_first_of_several_ids_counts() -> None:
-    """Of names in their order, and of one name in the query's."""
+@pytest.mark.parametrize(
+    "query",
+    [
+        "last_event_id=x&lastEventId={}",
+        "lastEventId={}&last_event_id=x",
+        "lastEventId=x&lastEventId={}",
+        "lastEventId=x&evs_last_event_id={}",
+        "last_event_id=x&last_event_id={}",
+        "last_event_id={}&lastEventId=",
+    ],
+)
+async def test_the_newest_of_several_ids_counts(query: str) -> None:
+    """A polyfill's is newer than that of the page's URL, and the last of several is newer than those before it."""
     async with mounted() as (hub, client):
         first = await hub.publish("default", "1")
         await hub.publish("default", "2")
-        query = f"lastEventId=x&last_event_id={first}&last_event_id=y"
-        async with client.stream(f"/events/?{query}") as stream:
+        async with client.stream(f"/events/?{query.format(first)}") as stream:
             assert (await stream.next_event()).data == "2"
 
 

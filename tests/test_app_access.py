@@ -328,6 +328,24 @@ async def test_a_failure_to_ask_is_logged_and_the_stream_goes_on(
     assert "secret" not in caplog.text
 
 
+async def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the app is mounted below a path that has parameters."""
+    answers = [None, RuntimeError()]
+
+    def authorize(*_: Any) -> None:
+        if answers and (answer := answers.pop(0)) is not None:
+            raise answer
+
+    async with Hub() as hub:
+        app = EventSourceApp(hub, authorize=authorize, revalidate=0.01)
+        client = EventStreamClient(Starlette(routes=[Mount("/{room}", app)]))
+        async with client.stream("/a%0Aforged/"):
+            with anyio.fail_after(5):
+                while not caplog.records:
+                    await anyio.sleep(0.001)
+    assert r"the stream /a\nforged/ could not be authorised again" in caplog.records[0].getMessage()
+
+
 async def test_a_question_without_an_answer_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,9 +8,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
-from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse
+from sse_asgi import ConnectionLimit, EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +140,63 @@ async def test_two_middlewares_both_limit() -> None:
                 await stream.received(b"data: x\n\n")
                 await assert_refused(client, "/ours")
             assert (inner.open, outer.open) == (0, 0)
+
+
+async def fails(_: Request) -> Response:
+    async def events() -> AsyncIterator[str]:
+        raise KeyError
+        yield
+
+    return EventSourceResponse(events())
+
+
+async def answer_ours(request: Request, _: Exception) -> Response:
+    return await ours(request)
+
+
+async def answer_theirs(request: Request, _: Exception) -> Response:
+    return await theirs(request)
+
+
+@pytest.mark.parametrize("answer", [answer_ours, answer_theirs])
+async def test_a_stream_in_the_place_of_one_that_failed_has_its_place(answer: Any) -> None:
+    """The request is counted once, and counted out once."""
+    limit = ConnectionLimit(2)
+    app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer})
+    app.add_middleware(EventSourceMiddleware, max_connections=limit)
+    client = EventStreamClient(app)
+    for _ in range(4):
+        async with client.stream("/fails") as stream:
+            await stream.received(b"data: x\n\n")
+            assert limit.open == 1
+        assert limit.open == 0
+
+
+async def test_a_foreign_stream_in_the_place_of_one_that_failed_is_guarded() -> None:
+    """It is pinged, ended, and has the headers that it lacks, below two middlewares as well."""
+    app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer_theirs})
+    guarded = EventSourceMiddleware(EventSourceMiddleware(app, max_lifetime=0.02))
+    async with EventStreamClient(guarded).stream("/fails") as stream:
+        assert stream.headers["x-accel-buffering"] == "no"
+        await stream.ended()
+
+
+async def test_a_foreign_stream_in_the_place_of_a_poll_that_failed_is_guarded() -> None:
+    """As one in the place of a stream."""
+
+    async def snapshot() -> str:
+        raise KeyError
+
+    async with Hub() as hub:
+        routes = [Mount("/events", EventSourceApp(hub, snapshot=snapshot))]
+        app = Starlette(routes=routes, exception_handlers={KeyError: answer_theirs})
+        limit = ConnectionLimit(2)
+        guarded = EventSourceMiddleware(app, max_lifetime=0.02, max_connections=limit)
+        async with EventStreamClient(guarded).stream("/events/?poll=1") as stream:
+            assert stream.headers["x-accel-buffering"] == "no"
+            assert limit.open == 1
+            await stream.ended()
+        assert limit.open == 0
 
 
 @pytest.mark.parametrize(

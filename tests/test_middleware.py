@@ -592,3 +592,26 @@ async def test_headers_may_be_any_iterable(media_type: bytes) -> None:
     async with EventStreamClient(EventSourceMiddleware(app)).stream("/") as stream:
         assert await stream.read() == b"data: x\n\n"
         assert stream.headers["x-one"] == "1"
+
+
+# Clients that have seen the end
+
+
+@pytest.mark.parametrize("query", ["", "?lastEventId=sse.end"])
+@pytest.mark.parametrize("origin", [None, "https://other.example"])
+async def test_a_client_that_has_seen_the_end_does_not_reach_the_application(query: str, origin: str | None) -> None:
+    """Its endpoint would begin the job again. A page of another origin may read the answer, or it would ask again."""
+    reached: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(scope["method"])
+        await EventSourceResponse(["x"])(scope, receive, send)
+
+    client = EventStreamClient(EventSourceMiddleware(app), headers={"origin": origin} if origin else {})
+    async with client.stream(f"/{query}", last_event_id=None if query else "sse.end") as stream:
+        assert (stream.status_code, await stream.read()) == (204, b"")
+        assert stream.headers["cache-control"] == "no-store"
+        assert stream.headers.get("access-control-allow-origin") == origin
+    assert reached == []
+    async with client.stream("/", method="POST", last_event_id="sse.end") as stream:
+        assert (stream.status_code, reached) == (200, ["POST"])

@@ -1,18 +1,28 @@
 """EventSourceResponse: one connection's life, in process; each sentence of its contract with what would break it."""
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, HubClosedError, MemoryBackend, ServerSentEvent
+from sse_asgi import (
+    ConnectionLimit,
+    EventSourceMiddleware,
+    EventSourceResponse,
+    Hub,
+    HubClosedError,
+    MemoryBackend,
+    ServerSentEvent,
+)
 from sse_asgi import _connection as connection_module
 from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStream, EventStreamClient
@@ -191,15 +201,14 @@ async def test_the_callers_headers_win() -> None:
         assert "seen=yes" in stream.headers["set-cookie"]
 
 
-async def test_head_leaves_the_source_untouched() -> None:
-    """Headers and an empty body; no background task."""
-    job, ran = Job(), list[int]()
-    client = serve(job.run, background=BackgroundTask(ran.append, 1))
-    async with client.stream("/", method="HEAD") as stream:
+async def test_head_does_not_run_the_source() -> None:
+    """Headers and an empty body."""
+    job = Job()
+    async with serve(job.run).stream("/", method="HEAD") as stream:
         assert await stream.read() == b""
         assert stream.headers["content-type"] == "text/event-stream"
         assert stream.complete
-    assert (job.log, ran) == ([], [])
+    assert job.log == []
 
 
 # The start
@@ -462,6 +471,249 @@ async def test_others_get_no_final_id(method: str, headers: dict[str, str], opti
     if options:
         async with client.stream("/", last_event_id="sse.end") as again:
             assert b"data: 2" in await again.read()
+
+
+@pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID"])
+async def test_the_query_may_say_that_the_end_was_seen(name: str) -> None:
+    """For polyfills, which cannot set the header."""
+    async with serve(numbers).stream(f"/?{name}=sse.end") as stream:
+        assert (stream.status_code, await stream.read()) == (204, b"")
+        assert stream.headers["cache-control"] == "no-store"
+
+
+async def test_the_header_wins_over_the_query() -> None:
+    """It is the newer one: a browser keeps the URL."""
+    async with serve(numbers).stream("/?last_event_id=sse.end", last_event_id="x") as stream:
+        assert b"data: 2" in await stream.read()
+
+
+@pytest.mark.parametrize("name", ["last_event_id", "lastEventId"])
+async def test_a_subscription_resumes_from_the_query(name: str) -> None:
+    """In an endpoint of one's own as in the app."""
+    async with Hub() as hub:
+        first = await hub.publish("a", "1")
+        await hub.publish("a", "2")
+        client = serve(lambda: hub.subscribe("a"))
+        async with client.stream(f"/?{name}={first}") as stream:
+            assert (await stream.next_event()).data == "2"
+        client = serve(lambda: hub.subscribe("a", last_event_id=""))
+        async with client.stream(f"/?{name}={first}") as stream:
+            await stream.received(b"id: ")
+            await hub.publish("a", "3")
+            await stream.received(b"data: 3")
+            assert b"data: 2" not in stream.content
+
+
+# Answers without the content
+
+
+class Rows:
+    """An iterator that holds something until it is closed, as a cursor of a database does."""
+
+    def __init__(self, *, fails: bool = False, hangs: bool = False) -> None:
+        self.closed = 0
+        self.thread: int | None = None
+        self.rows = iter("ab")
+        self.fails = fails
+        self.hangs = hangs
+
+    def _close(self) -> None:
+        self.closed += 1
+        self.thread = threading.get_ident()
+        if self.fails:
+            msg = "it cannot be closed"
+            raise ValueError(msg)
+
+
+class AsyncRows(Rows):
+    def __aiter__(self) -> "AsyncRows":
+        return self
+
+    async def __anext__(self) -> str:
+        for row in self.rows:
+            return row
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._close()
+        if self.hangs:
+            await anyio.sleep_forever()
+        await anyio.lowlevel.checkpoint()
+
+
+class SyncRows(Rows):
+    def __iter__(self) -> "SyncRows":
+        return self
+
+    def __next__(self) -> str:
+        return next(self.rows)
+
+    def close(self) -> None:
+        self._close()
+
+
+UNSTREAMED: dict[str, dict[str, Any]] = {
+    "HEAD": {"method": "HEAD"},
+    "204": {"last_event_id": "sse.end"},
+    "refused": {},
+}
+
+
+async def answer_without_the_content(case: str, content: Any, **options: Any) -> tuple[EventSourceResponse, list[str]]:
+    """Have a response answer a request so, and return what its background task did."""
+    ran: list[str] = []
+    response = EventSourceResponse(content, background=BackgroundTask(ran.append, "background"), **options)
+    limit = ConnectionLimit(1)
+    if case == "refused":
+        assert limit.enter({"type": "http", "headers": []}) is not None
+    app: ASGIApp = EventSourceMiddleware(response, max_connections=limit) if case == "refused" else response
+    async with EventStreamClient(app).stream("/", **UNSTREAMED[case]) as stream:
+        await stream.ended()
+        assert stream.status_code == (204 if case == "204" else 200)
+        assert stream.complete
+    return response, ran
+
+
+@pytest.mark.parametrize("case", UNSTREAMED)
+@pytest.mark.parametrize("kind", [AsyncRows, SyncRows])
+async def test_what_is_not_streamed_is_closed(case: str, kind: type[Rows]) -> None:
+    """The endpoint has made it; a sync one is closed in a thread, because that may block."""
+    rows = kind()
+    response, ran = await answer_without_the_content(case, rows)
+    assert (rows.closed, list(rows.rows)) == (1, ["a", "b"])
+    assert (rows.thread == threading.get_ident()) == (kind is AsyncRows)
+    assert ran == ["background"]
+    assert response.reason == ("refused" if case == "refused" else "finished")
+
+
+@pytest.mark.parametrize("case", UNSTREAMED)
+async def test_a_generator_that_is_not_streamed_is_closed(case: str) -> None:
+    """It cannot be iterated afterwards, and nothing of it runs; a sync one neither."""
+    job, ran = Job(), list[str]()
+    generator = job.run()
+    await answer_without_the_content(case, generator)
+    with pytest.raises(StopAsyncIteration):
+        await anext(generator)
+    assert job.log == []
+
+    def sync() -> Iterator[str]:
+        ran.append("ran")
+        yield "x"
+
+    plain = sync()
+    await answer_without_the_content(case, plain)
+    assert (list(plain), ran) == ([], [])
+
+
+@pytest.mark.parametrize("case", UNSTREAMED)
+async def test_what_cannot_be_closed_is_left_alone(case: str) -> None:
+    """A list; an iterable that makes iterators, which other streams may need; a subscription that was not entered."""
+
+    class Shared:
+        closed = False
+
+        def __aiter__(self) -> AsyncIterator[str]:
+            return numbers()
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    shared = Shared()
+    for content in (["x"], shared):
+        assert (await answer_without_the_content(case, content))[1] == ["background"]
+    assert not shared.closed
+    if case != "204":
+        async with Hub() as hub:
+            assert (await answer_without_the_content(case, hub.subscribe("a")))[1] == ["background"]
+
+
+@pytest.mark.parametrize("kind", [AsyncRows, SyncRows])
+async def test_a_failing_close_is_logged_and_hides_nothing(kind: type[Rows], caplog: pytest.LogCaptureFixture) -> None:
+    """The answer is complete, and the background task runs."""
+    rows = kind(fails=True)
+    assert (await answer_without_the_content("HEAD", rows))[1] == ["background"]
+    assert f"a {kind.__name__} that was not streamed could not be closed" in caplog.text
+
+
+async def test_a_close_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    """After `cleanup_timeout`."""
+    rows = AsyncRows(hangs=True)
+    assert (await answer_without_the_content("HEAD", rows, cleanup_timeout=0.01))[1] == ["background"]
+    assert "took more than 0.01 s to close" in caplog.text
+
+
+async def test_a_stream_that_ends_before_it_begins_is_closed() -> None:
+    """A stream that is refused because the server stops has not begun its content."""
+    rows = AsyncRows()
+    response = EventSourceResponse(rows)
+    notice = current_notice()
+    notice.heard = True
+    try:
+        async with EventStreamClient(response).stream("/") as stream:
+            await stream.read()
+    finally:
+        notice.heard = False
+    assert (response.reason, rows.closed, list(rows.rows)) == ("shutdown", 1, ["a", "b"])
+
+
+async def test_a_client_that_has_gone_leaves_nothing_open() -> None:
+    """Servers whose `send` raises say so by an OSError, which is no error of the application."""
+    rows, ran = AsyncRows(), list[str]()
+    response = EventSourceResponse(rows, background=BackgroundTask(ran.append, "background"))
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise OSError
+
+    await response({"type": "http", "method": "HEAD", "path": "/", "headers": []}, receive, send)
+    assert (rows.closed, ran) == (1, ["background"])
+
+
+@pytest.mark.parametrize("end", ["finished", "client", "error"])
+async def test_an_async_iterator_is_closed_however_its_stream_ends(end: str) -> None:
+    """One with `aclose()` that is not a generator, in the task that iterated it."""
+    tasks: list[int] = []
+
+    class Cursor(AsyncRows):
+        async def __anext__(self) -> str:
+            tasks.append(anyio.get_current_task().id)
+            try:
+                return await super().__anext__()
+            except StopAsyncIteration:
+                if end == "error":
+                    msg = "it failed"
+                    raise ValueError(msg) from None
+                if end == "client":
+                    await anyio.sleep_forever()
+                raise
+
+        async def aclose(self) -> None:
+            tasks.append(anyio.get_current_task().id)
+            self._close()
+
+    cursor = Cursor()
+    with contextlib.suppress(ValueError):
+        async with serve(lambda: cursor).stream("/") as stream:
+            await stream.received(b"data: b")
+            if end == "client":
+                stream.disconnect()
+            await stream.ended()
+    assert cursor.closed == 1
+    assert len({*tasks}) == 1
+
+
+async def test_a_stream_of_objects_is_closed() -> None:
+    """So that a producer which sends to it hears that the client has gone."""
+    sending, receiving = anyio.create_memory_object_stream[str](1)
+    async with sending, serve(lambda: receiving).stream("/") as stream:
+        await sending.send("x")
+        await stream.received(b"data: x")
+        stream.disconnect()
+        await stream.ended()
+        with pytest.raises(anyio.BrokenResourceError):
+            await sending.send("y")
 
 
 async def test_a_subscription_never_ends_for_good() -> None:
@@ -1444,3 +1696,37 @@ async def test_a_closed_hub_is_an_error_response() -> None:
     with pytest.raises(HubClosedError):
         async with serve(lambda: subscription).stream("/"):
             pass
+
+
+# The log
+
+FORGED = "/x%0A2026-01-01 ERROR forged%1B%5B2J%E2%80%A8end"
+SHOWN = r"/x\n2026-01-01 ERROR forged\x1b[2J\u2028end"
+
+
+async def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Of whatever failed: the content after its first event, its clean-up, `on_error`, a background task."""
+
+    async def content() -> AsyncIterator[str]:
+        yield "x"
+        msg = "a\nforged error"
+        raise Odd(msg)
+
+    class Odd(Exception):  # noqa: N818 - it is one for this test alone
+        def __repr__(self) -> str:
+            return f"Odd({self.args[0]})"
+
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    client = serve(content, on_error=fail, background=BackgroundTask(fail))
+    with contextlib.suppress(Odd):
+        async with client.stream(FORGED) as stream:
+            await stream.read()
+    client = serve(lambda: ["x"], background=BackgroundTask(fail))
+    async with client.stream(FORGED, method="HEAD") as stream:
+        await stream.ended()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4
+    assert [line for line in lines if f"GET {SHOWN}" not in line and f"HEAD {SHOWN}" not in line] == []
+    assert [line for line in lines if "\n" in line] == []

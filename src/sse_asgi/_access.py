@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._channels import ServedChannels
 from ._grant import Grant, as_grant
+from ._logged import one_line
 from ._options import check_callable, check_seconds
 from ._runtime import Alarm, Child, shared_timer, spawn
 from ._subscription import Subscription
@@ -164,7 +165,7 @@ class WatchedResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request, and watch for as long as it takes."""
-        self._path = scope["path"]
+        self._path = one_line(scope["path"])
         self._timer = shared_timer()
         self._context = copy_context()  # an alarm rings in that of whoever set the timer, which is another request's
         self._look()

@@ -16,6 +16,7 @@ from ._access import Access, Admission, Authorize, verdict
 from ._channels import Channels, ServedChannels
 from ._cors import CrossOrigin
 from ._hub import Hub
+from ._last_event_id import last_event_id
 from ._options import Overflow, Snapshot, Transform, check_callable, check_known, initial_events, is_personal
 from ._polling import PollResponse, check_max_wait, requested_poll
 from ._publishing import PublishResponse, check_max_body_bytes, refusal
@@ -26,8 +27,6 @@ from .tickets import ChannelSigner
 MAX_LIFETIME = 1800.0
 BODILESS = (204, 304)
 PADDING = {"true": 2048, "1": 2048, "false": 0, "": 0}
-# Of clients that cannot set the header: pages that make a new EventSource, and polyfills.
-ID_PARAMETERS = ("last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID")
 PADDING_PARAMETERS = ("padding", "evs_preamble")
 
 Handler = Callable[[Request, dict[str, str]], Awaitable[ASGIApp]]
@@ -92,7 +91,7 @@ class EventSourceApp:
                 `X-Api-Key`.
             presence: Whether readers are listed by their identity, see `Hub.presence`.
             on_disconnect: A function of the request, its subscription and the reason, sync or async, called when the
-                stream has ended; for the reasons see `EventSourceResponse.reason`.
+                stream has ended, also one that a limit refused; for the reasons see `EventSourceResponse.reason`.
             stats: A function of the request, sync or async, that raises HTTPException to refuse; with it the hub's
                 statistics are served at `stats` below this app.
             publish: A function of the request and the channels, sync or async, called before anything is published by a
@@ -222,14 +221,14 @@ class EventSourceApp:
         subscription = self._subscribe(request, admission, since=since)
         own = {"headers": headers} if padding is None else {"headers": headers, "padding": padding}
         response = EventSourceResponse(subscription, max_lifetime=self._max_lifetime, **{**options, **own})
-        if self._on_disconnect is not None:
+        if self._on_disconnect is not None and request.method != "HEAD":
             response.background = BackgroundTask(self._left, request, subscription, response)
         return self._access.watch(response, subscription, admission)
 
     def _subscribe(self, request: Request, admission: Admission, **options: Any) -> Subscription:
         return self._hub.subscribe(
             *admission.channels,
-            last_event_id=_queried_id(request),
+            last_event_id=last_event_id(request.scope),
             properties=admission.grant.properties,
             identity=admission.grant.identity,
             presence=self._presence and admission.grant.identity is not None,
@@ -278,11 +277,6 @@ def _is_mounted(app: ASGIApp, routes: Iterable[BaseRoute]) -> bool:
 def _first(request: Request, names: Iterable[str]) -> str | None:
     """Return the first value of the first parameter that is there."""
     return next((value for name in names for value in request.query_params.getlist(name)), None)
-
-
-def _queried_id(request: Request) -> str | None:
-    """Return the id that the query gives, unless there is the header, which the response reads itself."""
-    return None if "last-event-id" in request.headers else _first(request, ID_PARAMETERS)
 
 
 def _padding(request: Request) -> int | None:

@@ -16,14 +16,16 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ._abort import RETURN_SECONDS
 from ._burst import current_burst
-from ._direct import Unsent, may_be_direct, past_guards, watch
+from ._direct import Unsent, may_be_direct, past_guards
 from ._ending import last_words, run_background
-from ._feeds import Feed
-from ._guard import cut_off
+from ._feeds import Feed, reader_of_body
+from ._guard import cut_off, watch_again
+from ._logged import named, one_line
 from ._options import Terms
 from ._runtime import Child, Interrupt, Moment, checkpoint, current_task, new_interrupt, new_wakeup, shared_timer, spawn
 from ._shutdown import current_notice
 from ._subscription import PING
+from ._upload import watch_client
 
 logger = logging.getLogger("sse_asgi")
 
@@ -108,7 +110,7 @@ class Connection:
         self._feed.attach(self)
         self._look_again(self._last + self._terms.start_timeout, self._last)
         self._notice.listen(self._on_shutdown, self._scope)
-        watcher = watch(self._receive, self)
+        watcher = watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
         try:
             await self._join()
             while await self._write():  # which leaves no frame of its own to an idle connection
@@ -126,7 +128,7 @@ class Connection:
             await self._leave(watcher, background, None)
         if self.error is not None:
             if self.started:  # else it becomes an error response, as any endpoint's
-                logger.error("the content of the stream %s failed: %r", self._route, self.error)
+                logger.error("the content of the stream %s failed: %s", named(self._scope), one_line(repr(self.error)))
             raise self.error
 
     # Writing
@@ -235,17 +237,13 @@ class Connection:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
 
-    @property
-    def _route(self) -> str:
-        return f"{self._scope['method']} {self._scope.get('path')}"
-
     # What can happen meanwhile
 
     def gone(self, error: Exception | None) -> None:
         """Hear that the client has gone, or that receive() has failed."""
         if error is not None and not isinstance(error, OSError):
             told = "receive() failed: the client of the stream %s is taken to have gone"
-            logger.error(told, self._route, exc_info=error)
+            logger.error(told, named(self._scope), exc_info=error)
         self._lose("client")
 
     async def _run_feed(self) -> None:
@@ -253,7 +251,7 @@ class Connection:
             await self._feed.run()
         except Exception as error:
             if self._stopping:
-                logger.exception("the content of the stream %s failed while it was cleaned up", self._route)
+                logger.exception("the content of the stream %s failed while it was cleaned up", named(self._scope))
             else:
                 self.error = error
         except BaseException:
@@ -338,12 +336,13 @@ class Connection:
         try:
             if background is not None and (self.started or self.error is None):  # else it becomes an error response
                 with anyio.move_on_after(patience, shield=patience is not None):
-                    await run_background(background, self._route)
+                    await run_background(background, named(self._scope))
         finally:
             self._forget()
 
     def _forget(self) -> None:
         self._notice.unlisten(self._on_shutdown)
+        watch_again(self._scope)  # for what an exception handler answers
 
     async def _close(self) -> None:
         if self._unsent is not None:
@@ -359,7 +358,7 @@ class Connection:
 
     async def _part(self) -> None:
         ended = self.reason, self.error, self._notice, self._terms.on_error
-        tail = b"" if self._sending else last_words(*ended, final_id=self._final_id, route=self._route)
+        tail = b"" if self._sending else last_words(*ended, final_id=self._final_id, route=named(self._scope))
         try:
             if tail or not self.started:
                 await self._emit(tail)
@@ -367,7 +366,7 @@ class Connection:
         except OSError:
             pass
         except Exception:
-            logger.exception("the end of the stream %s could not be sent", self._route)
+            logger.exception("the end of the stream %s could not be sent", named(self._scope))
 
     async def _clean_up(self) -> None:
         with anyio.move_on_after(self._terms.cleanup_timeout):
@@ -375,6 +374,6 @@ class Connection:
                 await self._wakeup
         if self._child is not None:
             seconds = self._terms.cleanup_timeout
-            logger.warning("the content of the stream %s took more than %s s to clean up", self._route, seconds)
+            logger.warning("the content of the stream %s took more than %s s to clean up", named(self._scope), seconds)
             self._child.cancel()
         await self._feed.close()

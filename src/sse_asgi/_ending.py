@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.background import BackgroundTask
+from starlette.types import Scope
 
 from ._event import ServerSentEvent, as_frame
+from ._last_event_id import last_event_id
 from ._shutdown import Notice, farewell
 from .encoder import encode
 
@@ -17,6 +19,8 @@ OnError = Callable[[Exception], Any]
 END_ID = "sse.end"
 # A named event with data: Firefox, WebKit and most packages of npm take an id from nothing else.
 FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
+# Without this header, a cache may keep the 204 that answers a client which has seen the end, and give it to others.
+END_HEADERS = [(b"cache-control", b"no-store")]
 ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 
@@ -57,3 +61,8 @@ async def run_background(background: BackgroundTask, route: str) -> None:
         await background()
     except Exception:
         logger.exception("the background task of the stream %s failed", route)
+
+
+def has_seen_the_end(scope: Scope) -> bool:
+    """Tell whether an EventSource asks again although it was told that its stream is over; 204 makes it stop."""
+    return scope["method"] == "GET" and last_event_id(scope) == END_ID

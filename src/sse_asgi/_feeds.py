@@ -3,15 +3,21 @@
 The other implementation is Subscription.
 """
 
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, Protocol
+
+import anyio
+from starlette.requests import ClientDisconnect
 
 from ._direct import Turn, current_turn
 from ._event import as_frame
 from ._runtime import Signal, Wakeup, checkpoint, new_wakeup
 from ._subscription import BODY_LIMIT, PING
-from ._threads import iterate_in_thread
+from ._threads import close_in_thread, iterate_in_thread
+
+logger = logging.getLogger("sse_asgi")
 
 JOIN_SECONDS = 0.005
 
@@ -25,6 +31,9 @@ class Writer(Signal, Protocol):
 
     def send_now(self, body: bytes) -> bool:
         """Send this; False if that takes waiting, after which it takes what there is then."""
+
+    def gone(self, error: Exception | None) -> None:
+        """Hear that the client has gone, with what told so, if it is worth a line of the log."""
 
 
 class Feed(Protocol):
@@ -74,9 +83,15 @@ class IterableFeed:
     immediate = False
     joined = True
 
-    def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
-        """Touch nothing yet."""
+    def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float) -> None:
+        """Touch nothing yet.
+
+        Args:
+            iterable: Iterated by `run`.
+            cleanup_timeout: Seconds that an iterable has to be closed which `run` never began.
+        """
         self._iterable = iterable
+        self._cleanup_timeout = cleanup_timeout
         self._frames: list[bytes] = []
         self._size = 0
         self._handed_over = 0.0
@@ -87,6 +102,11 @@ class IterableFeed:
         self._room: Wakeup
         self.hungry = True
         self.ended: str | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first event has come."""
+        return self._last_turn >= 0 or self._handed_over > 0
 
     def attach(self, news: Writer) -> None:
         """Tell the writer when a frame is there."""
@@ -133,9 +153,11 @@ class IterableFeed:
                     self._hold(frame)
                 if self._sending:
                     await self._until_sent()
+        except ClientDisconnect:  # it was reading the body of the request
+            writer.gone(None)
+            return
         finally:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()
+            await _close_async(iterator)
         self.ended = "finished"
 
     def _iterator(self) -> AsyncIterator[Any]:
@@ -160,7 +182,38 @@ class IterableFeed:
             await self._room
 
     async def close(self) -> None:
-        """Have nothing left to do."""
+        """Close an iterator that `run` never began, which would otherwise keep what the endpoint acquired for it."""
+        if not self.hungry:
+            return
+        self.hungry = False
+        try:
+            with anyio.move_on_after(self._cleanup_timeout, shield=True) as limit:
+                await _close_unused(self._iterable)
+        except Exception:
+            logger.exception("a %s that was not streamed could not be closed", type(self._iterable).__name__)
+        else:
+            if limit.cancelled_caught:
+                told = "a %s that was not streamed took more than %s s to close"
+                logger.warning(told, type(self._iterable).__name__, self._cleanup_timeout)
+
+
+def reader_of_body(feed: Feed) -> IterableFeed | None:
+    """Return the feed if it runs code of the application, which may read the body of the request."""
+    return feed if isinstance(feed, IterableFeed) else None
+
+
+async def _close_async(iterator: AsyncIterator[Any]) -> None:
+    close = getattr(iterator, "aclose", None)  # generators, streams of objects, cursors of databases
+    if close is not None:
+        await close()
+
+
+async def _close_unused(iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
+    """Close an iterator; an iterable that makes iterators is left alone, because it may serve others as well."""
+    if isinstance(iterable, AsyncIterator):
+        await _close_async(iterable)
+    elif isinstance(iterable, Iterator) and hasattr(iterable, "close"):
+        await close_in_thread(iterable)
 
 
 async def _each(items: list[Any] | tuple[Any, ...]) -> AsyncIterator[Any]:

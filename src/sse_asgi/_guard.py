@@ -21,6 +21,7 @@ from ._abort import RETURN_SECONDS, abort
 from ._limits import ConnectionLimit, refusal
 from ._runtime import Alarm, Timer, current_task, new_interrupt, shared_timer, spawn
 from ._shutdown import current_notice, farewell
+from ._upload import own_receive
 
 logger = logging.getLogger("sse_asgi")
 
@@ -64,7 +65,7 @@ class Guard:
         self._interrupt = new_interrupt(current_task())
         try:
             with self._interrupt:
-                await app(self._scope, self._receive, self.send)
+                await app(self._scope, own_receive(self._scope, self._receive), self.send)
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
@@ -74,8 +75,15 @@ class Guard:
 
     def admit(self) -> bool:
         """Leave this response to one of ours; False if it is one too many."""
+        admitted = (self._outer is None or self._outer.admit()) and self._enter()
         self._watching = False
-        return (self._outer is None or self._outer.admit()) and self._enter()
+        return admitted
+
+    def watch_again(self) -> None:
+        """Expect another response: one of ours failed before its head, and an exception handler may answer."""
+        self._watching = True
+        if self._outer is not None:
+            self._outer.watch_again()
 
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, where the server lets us."""
@@ -85,7 +93,8 @@ class Guard:
             self._outer.cut_off(timer)
 
     def _enter(self) -> bool:
-        if self._terms.limit is None:
+        """Count this request, once, whatever is sent in answer to it; False if it is one too many."""
+        if self._terms.limit is None or self._leave is not None:
             return True
         self._leave = self._terms.limit.enter(self._scope)
         return self._leave is not None
@@ -248,6 +257,13 @@ def admit(scope: Scope) -> bool:
     """Begin one of our streams; False if it is one too many."""
     guard: Guard | None = scope.get(KEY)
     return guard is None or guard.admit()
+
+
+def watch_again(scope: Scope) -> None:
+    """Expect another response in the place of one of ours that failed before its head."""
+    guard: Guard | None = scope.get(KEY)
+    if guard is not None:
+        guard.watch_again()
 
 
 def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:

@@ -9,6 +9,7 @@ import anyio
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ._ending import END_HEADERS, has_seen_the_end
 from ._guard import Guard, GuardTerms
 from ._hub import Hub
 from ._limits import ConnectionLimit, as_limit
@@ -29,6 +30,10 @@ class EventSourceMiddleware:
 
     Add it last, so that it is the outermost: `app.add_middleware(EventSourceMiddleware, hub=hub)`. It is plain ASGI,
     so that it sees the application's lifespan, and nothing but event streams is touched.
+
+    A GET whose Last-Event-ID is `sse.end` does not reach the application: the client was told that its stream is over,
+    and 204 makes it stop asking. The application's `receive` is the server's own, unless the request may have a body:
+    then a stream's content can read from it while the client is watched.
     """
 
     def __init__(
@@ -72,6 +77,9 @@ class EventSourceMiddleware:
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
+            return
+        if scope["type"] == "http" and has_seen_the_end(scope):
+            await _stop_client(scope, send)
             return
         if self.hub is not None:
             if self.hub.state == "closed":
@@ -120,6 +128,19 @@ class EventSourceMiddleware:
 
         self._supervisor = spawn(supervise, opened.set, context=Context())  # not in this request's, which ends
         await opened
+
+
+async def _stop_client(scope: Scope, send: Send) -> None:
+    """Answer a client that has seen the end of its stream, in place of the application, which would begin it again.
+
+    The answer tells nothing, so a page of any origin may read it: one that may not would go on asking.
+    """
+    headers = [*END_HEADERS]
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            headers += [(b"access-control-allow-origin", value), (b"access-control-allow-credentials", b"true")]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body"})
 
 
 async def _receive_when_quiet(receive: Receive, notice: Notice, server: Server) -> Message:

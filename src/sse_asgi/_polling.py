@@ -11,14 +11,14 @@ from functools import partial
 from typing import NamedTuple
 
 import anyio
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ._event import POSITION_EVENT, to_json
-from ._guard import admit, cut_off
+from ._guard import admit, cut_off, watch_again
+from ._last_event_id import last_event_id
 from ._limits import refusal
 from ._problem import problem
 from ._runtime import Alarm, Timer, checkpoint, new_wakeup, shared_timer, spawn
@@ -180,7 +180,7 @@ class PollResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if self._subscription.last_event_id is None:
-            self._subscription.last_event_id = Headers(scope=scope).get("last-event-id")
+            self._subscription.last_event_id = last_event_id(scope)
         if scope["method"] == "HEAD":
             head = Response(headers=self._headers)
             del head.headers["content-length"]  # which is known to those who read
@@ -208,6 +208,7 @@ class PollResponse:
             watcher.cancel()
             self._alarm.cancel()
             notice.unlisten(self._on_shutdown)
+            watch_again(scope)  # for what answers if this failed
 
     # What can happen meanwhile
 

@@ -5,16 +5,19 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mappin
 from functools import lru_cache
 from typing import Any
 
+import anyio
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ._connection import Connection
-from ._ending import END_ID
+from ._ending import END_HEADERS, has_seen_the_end, run_background
 from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
 from ._guard import admit
+from ._last_event_id import last_event_id
 from ._limits import refusal
+from ._logged import named
 from ._options import Terms, seconds_or_never
 from ._subscription import Subscription
 from .encoder import encode
@@ -35,6 +38,7 @@ class EventSourceResponse(Response):
     """Streams a subscription or an iterable, until the content, the client, the server or a limit ends it."""
 
     media_type = "text/event-stream"
+    _reason: str | None = None  # of an answer without a connection; here, because idle streams need not have it
 
     def __init__(
         self,
@@ -58,10 +62,12 @@ class EventSourceResponse(Response):
         Args:
             content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of what one takes as
                 data; None items are skipped. A generator runs in one task and one context from first to last, and is
-                closed in it; a sync one runs in a thread of its own.
+                closed in it; a sync one runs in a thread of its own. So does any iterator with `aclose()` or `close()`,
+                which is closed even if nothing of it is streamed. An async one may read the body of the request.
             status_code: The status of a stream that starts.
             headers: They win over the defaults, which keep caches and proxies from holding events back.
-            background: Runs after the stream was cleaned up, if it had started.
+            background: Runs after the stream was cleaned up, also if the request was answered without the content:
+                HEAD, 204 or refused by a limit. It does not run if the content failed before the head was sent.
             ping_interval: Seconds of silence after which a comment is sent; None sends none. A subscription's default
                 is its hub's.
             retry: Milliseconds that the browser waits before it reconnects, sent at the start.
@@ -83,7 +89,7 @@ class EventSourceResponse(Response):
         self.status_code = status_code
         self.background = background
         self.raw_headers = _merged(headers)
-        self._feed = _feed(content)
+        self._feed = _feed(content, cleanup_timeout)
         if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
             ping_interval = content.options.ping_interval
         terms = Terms(
@@ -101,16 +107,15 @@ class EventSourceResponse(Response):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one request: the coroutine that is returned is the connection's own, with none around it."""
-        last_event_id = _header(scope, b"last-event-id")
         if scope["method"] == "HEAD":
-            return self._answer(send, self.status_code, self.raw_headers)
+            return self._answer(scope, send, self.status_code, self.raw_headers, "finished")
         if isinstance(self.content, Subscription):
             if self.content.last_event_id is None:
-                self.content.last_event_id = last_event_id
-        elif scope["method"] == "GET" and last_event_id == END_ID and not self._reconnect_after_end:
-            return self._answer(send, 204, [])
+                self.content.last_event_id = last_event_id(scope)
+        elif not self._reconnect_after_end and has_seen_the_end(scope):
+            return self._answer(scope, send, 204, END_HEADERS, "finished")
         if not admit(scope):
-            return self._answer(send, 200, self.raw_headers, refusal())
+            return self._answer(scope, send, 200, self.raw_headers, "refused")
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
@@ -121,18 +126,34 @@ class EventSourceResponse(Response):
         """Why the stream ended or is about to; None before.
 
         `client` (it has gone), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
-        `revoked` (`subscription.end("revoked")`), `error` (in the content) or `finished`.
+        `revoked` (`subscription.end("revoked")`), `error` (in the content), `refused` (by a limit) or `finished`, also
+        where there was nothing to stream: for HEAD, and for a client that has seen the end.
         """
-        return None if self._connection is None else self._connection.reason
+        return self._reason if self._connection is None else self._connection.reason
 
     @property
     def disconnected(self) -> bool:
         """Whether the client has gone, or was cut off: what is yielded from now on reaches nobody."""
         return self.reason in ("client", "slow")
 
-    async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+    async def _answer(
+        self, scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], reason: str
+    ) -> None:
+        """Answer without the content, which the endpoint has made: close it, and run the background task."""
+        self._reason = reason
+        body = refusal() if reason == "refused" else b""
+        patience: float | None = self._terms.cleanup_timeout
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            patience = None
+        except OSError:  # the client has gone
+            patience = None
+        finally:
+            await self._feed.close()
+            if self.background is not None:  # in spite of a cancellation it has so many seconds
+                with anyio.move_on_after(patience, shield=patience is not None):
+                    await run_background(self.background, named(scope))
 
 
 @lru_cache(maxsize=64)
@@ -164,12 +185,12 @@ def _is_event_source(scope: Scope) -> bool:
     return scope["method"] == "GET" and "text/event-stream" in (_header(scope, b"accept") or "")
 
 
-def _feed(content: Any) -> Feed:
+def _feed(content: Any, cleanup_timeout: float) -> Feed:
     if isinstance(content, Subscription):
         return content
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
-        return IterableFeed(content)
+        return IterableFeed(content, cleanup_timeout)
     if inspect.iscoroutine(content):
         content.close()
     msg = f"EventSourceResponse cannot stream {type(content).__name__}: {_advice(content)}"

@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 import threading
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
 import anyio
@@ -23,6 +23,20 @@ async def iterate_in_thread(iterable: Iterable[Any]) -> AsyncGenerator[Any, None
     At most 256 threads run in one event loop, and further iterables wait for one to end. Closing stops the iterable
     when it next yields; a thread that is blocked inside it cannot be interrupted.
     """
+    thread = await _started(iterable)
+    try:
+        while (item := await thread.pull()) is not _END:
+            yield item
+    finally:
+        await thread.stop()
+
+
+async def close_in_thread(iterator: Iterator[Any]) -> None:
+    """Close an iterator that is not to be iterated, in a thread like those that iterate: it may block."""
+    await (await _started(iterator)).stop()
+
+
+async def _started(iterable: Iterable[Any]) -> "_Thread":
     limiter = _shared_limiter()
     thread = _Thread(iterable, limiter)
     await limiter.acquire_on_behalf_of(thread)
@@ -31,11 +45,7 @@ async def iterate_in_thread(iterable: Iterable[Any]) -> AsyncGenerator[Any, None
     except RuntimeError:  # the system has no more threads
         limiter.release_on_behalf_of(thread)
         raise
-    try:
-        while (item := await thread.pull()) is not _END:
-            yield item
-    finally:
-        await thread.stop()
+    return thread
 
 
 def _shared_limiter() -> anyio.CapacityLimiter:

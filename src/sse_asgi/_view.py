@@ -4,6 +4,7 @@ import logging
 from typing import Literal, NamedTuple
 
 from ._event import Entry, RenderedEvent, ServerSentEvent, as_event
+from ._logged import one_line
 from ._options import Options
 from ._position import Position
 
@@ -75,7 +76,7 @@ def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> Ser
             return event
         return None if result is None else without_id(as_event(result))
     except Exception:
-        logger.exception("a transform or callable data failed for an event on %s", ", ".join(entry.channels))
+        logger.exception("a transform or callable data failed for an event on %s", one_line(", ".join(entry.channels)))
         return _FAILED
 
 

@@ -43,6 +43,8 @@ class EventStream:
         complete: Whether the final body message was sent: a server would have ended the response properly.
         last_event_id: What a browser would send when it reconnects now.
         retry: The last reconnection time received, in milliseconds, or None.
+        body_taken: Whether the application has taken the request's body.
+        disconnected: Whether this client has gone.
     """
 
     def __init__(self, scope: Scope, body: bytes) -> None:
@@ -52,12 +54,13 @@ class EventStream:
         self.content = b""
         self.complete = False
         self._scope = scope
-        self._requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        self._request: Message = {"type": "http.request", "body": body, "more_body": False}
+        self.body_taken = False
         self._decoder = EventDecoder()
         self._events: list[DecodedEvent] = []
         self._unread = 0
         self._reading = True
-        self._disconnected = False
+        self.disconnected = False
         self._error: Exception | None = None
         self._ended = anyio.Event()
         self._changed = anyio.Event()
@@ -133,7 +136,7 @@ class EventStream:
 
     def disconnect(self) -> None:
         """Go away, as a closed tab does."""
-        self._disconnected = True
+        self.disconnected = True
         self._notify()
 
     async def ended(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a test's own patience
@@ -168,16 +171,17 @@ class EventStream:
 
     async def _receive(self) -> Message:
         await anyio.lowlevel.checkpoint()
-        if self._requests:
-            return self._requests.pop()
-        while not (self._disconnected or self.complete):
+        if not self.body_taken:
+            self.body_taken = True
+            return self._request
+        while not (self.disconnected or self.complete):
             await self._change()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        while (not self._reading or self._unread > UNREAD_LIMIT) and not self._disconnected:
+        while (not self._reading or self._unread > UNREAD_LIMIT) and not self.disconnected:
             await self._change()
-        if self._disconnected:
+        if self.disconnected:
             return
         if message["type"] == "http.response.start":
             self.headers = Headers(raw=list(message.get("headers", ())))

@@ -1,0 +1,28 @@
+"""The id of the last event that a client has seen, as its request says it."""
+
+from urllib.parse import parse_qsl
+
+from starlette.types import Scope
+
+HEADER = b"last-event-id"
+PARAMETER = "last_event_id"  # of pages, which put it into the URL of a new EventSource
+# Of polyfills, which cannot set the header and put the id into the URL again at each reconnect.
+CLIENTS_PARAMETERS = frozenset({"lastEventId", "evs_last_event_id", "Last-Event-ID"})
+
+
+def last_event_id(scope: Scope) -> str | None:
+    """Return the header, or else the newest id of the query; None if the request has neither.
+
+    A polyfill keeps the query of the page's URL and adds its own parameter behind it. So a polyfill's parameter is
+    newer than the page's, and the last of several values is newer than the others.
+    """
+    for name, value in scope["headers"]:
+        if name == HEADER:
+            return str(value.decode(errors="replace"))
+    query: bytes = scope.get("query_string", b"")
+    if not query:
+        return None
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    of_client = [value for name, value in pairs if name in CLIENTS_PARAMETERS and value]
+    of_page = [value for name, value in pairs if name == PARAMETER]
+    return next(reversed(of_client or of_page), None)

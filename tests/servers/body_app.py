@@ -1,0 +1,65 @@
+"""The application for the tests of request bodies, with the middleware, or without it where BARE is set."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from anyio import CancelScope, sleep, sleep_forever
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from sse_asgi import EventSourceMiddleware, EventSourceResponse
+
+app = FastAPI()
+if not os.environ.get("BARE"):
+    app.add_middleware(EventSourceMiddleware)
+
+
+def log(line: str) -> None:
+    """Write a line that the test can read in the order of things."""
+    os.write(sys.stderr.fileno(), f"{line}\n".encode())
+
+
+@app.post("/json")
+async def read_json(request: Request) -> Response:
+    """Read the body inside the generator."""
+
+    async def events() -> AsyncIterator[Any]:
+        yield await request.json()
+
+    return EventSourceResponse(events())
+
+
+@app.post("/count/{name}")
+async def count(name: str, request: Request) -> Response:
+    """Count the body inside the generator, with an event for each chunk and some time in between."""
+
+    async def events() -> AsyncIterator[int]:
+        size = 0
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                yield size
+                await sleep(0.002)
+            yield size
+        finally:
+            log(f"{name}: cleaned")
+
+    return EventSourceResponse(events())
+
+
+@app.post("/idle/{name}")
+async def idle(name: str, body: dict[str, int]) -> Response:
+    """Stream what FastAPI has read, then nothing."""
+
+    async def events() -> AsyncIterator[Any]:
+        try:
+            yield body
+            await sleep_forever()
+        finally:
+            with CancelScope(shield=True):
+                await sleep(0.01)
+            log(f"{name}: cleaned")
+
+    return EventSourceResponse(events())
