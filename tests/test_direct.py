@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -17,11 +18,14 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
+from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
 from sse_asgi._burst import PAUSE_SECONDS, current_burst
+from sse_asgi._connection import Connection
+from sse_asgi._control import disconnect_order
 from sse_asgi._direct import may_be_direct
 from sse_asgi._event import Entry, History
 from sse_asgi._position import Position
+from sse_asgi._shutdown import current_notice
 from sse_asgi.backends.base import Sink
 from sse_asgi.backends.memory import MemoryBackend
 from sse_asgi.decoder import EventDecoder
@@ -439,6 +443,62 @@ async def test_a_ping_is_sent_without_waking_the_connection() -> None:
                     while len(server.bodies) < before + 3:
                         await anyio.sleep(0.001)
                 assert server.tasks[before:] == [None] * (len(server.tasks) - before)
+
+
+async def disconnect(hub: Hub, _: Connection) -> None:
+    hub._control._obey(disconnect_order(None, "ada", None))
+
+
+async def drain(hub: Hub, _: Connection) -> None:
+    await hub.drain()
+
+
+async def revoke(hub: Hub, _: Connection) -> None:
+    """As an app does when it has authorised a stream again, and the answer was no."""
+    hub.subscriptions()[0].end("revoked")
+
+
+async def close(hub: Hub, _: Connection) -> None:
+    assert hub._registry is not None
+    await hub._registry.close()
+
+
+async def shut_down(_: Hub, __: Connection) -> None:
+    notice = current_notice()
+    notice.hear()
+    notice.heard = False
+
+
+async def expire(_: Hub, connection: Connection) -> None:
+    connection._end("lifetime")
+
+
+@pytest.mark.parametrize("end", [disconnect, revoke, drain, close, shut_down, expire])
+async def test_a_reader_that_was_ended_is_not_pinged_past_an_event(
+    end: Callable[[Hub, Connection], Coroutine[Any, Any, None]],
+) -> None:
+    """An event is published, and a ping is due, in the turn in which a reader is ended: it misses nothing."""
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("default", identity="ada", last_event_id=""))
+        async with Server().serve(response) as server:
+            await hub.publish("default", "seen")
+            connection = response._connection
+            assert connection is not None
+
+            async def publish_and_ping() -> None:
+                await hub.backend.publish(("default",), ServerSentEvent("next"), key=None, idempotency_key=None)
+                connection.ring(time.monotonic() + 20)
+
+            async with asyncio.TaskGroup() as tasks:  # which take their first steps one after the other
+                tasks.create_task(end(hub, connection))
+                tasks.create_task(publish_and_ping())
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+        decoder = EventDecoder()
+        seen = [event.data for event in decoder.feed(b"".join(server.bodies)) if event.event == "message"]
+        missed = [event.data for event in await hub.history("default") if (event.id or "") > decoder.last_event_id]
+        assert [*seen, *missed] == ["seen", "next"]
 
 
 async def test_a_ping_that_fails_ends_its_stream() -> None:

@@ -296,7 +296,7 @@ class Connection:
             self._moment = self._timer.owe(self, due, now)
 
     def _end(self, reason: str) -> None:
-        self.reason = self.reason or reason
+        self.reason, self.rests = self.reason or reason, False
         self._drained = time.monotonic() + DRAIN_SECONDS
         self._wakeup.set()
 

@@ -280,18 +280,24 @@ class Subscription:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def ping(self) -> bytes:
-        """Return an id-only frame if the position moved since the last id and nothing is pending, else a comment."""
+        """Return an id-only frame if the position moved since the last id and nothing is pending, else a comment.
+
+        A reader that was ended is offered nothing more, so the position may be ahead of an event that it never gets.
+        """
         position = self._source.position()
         if position is None or position == self._written or not self.options.position_frames:
             return PING
-        if not self._open or self._ready or self._buffer.entries:
+        if not self._open or self.ended is not None or self._ready or self._buffer.entries:
             return PING
         self._position = self._written = position
         return Entry(None, position).frame
 
     async def run(self) -> None:
-        """Enter, or read one page of history."""
-        await (self._enter() if self._state == "new" else self.catch_up())
+        """Enter, or read one page of history, unless the reader was ended before this began."""
+        if self._state == "new":
+            await self._enter()
+        elif self.ended is None:
+            await self.catch_up()
 
     async def reach(self) -> None:
         """Be offered everything that was published so far, in whatever process."""
