@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
@@ -24,6 +24,7 @@ from sse_asgi._connection import Connection
 from sse_asgi._control import disconnect_order
 from sse_asgi._direct import may_be_direct
 from sse_asgi._event import Entry, History
+from sse_asgi._feeds import JOIN_SECONDS
 from sse_asgi._position import Position
 from sse_asgi._shutdown import current_notice
 from sse_asgi.backends.base import Sink
@@ -501,6 +502,24 @@ async def test_a_reader_that_was_ended_is_not_pinged_past_an_event(
         assert [*seen, *missed] == ["seen", "next"]
 
 
+async def test_a_reader_that_was_ended_reads_no_history() -> None:
+    """It is ended after the reading was decided on, and before it begins: it gets nothing that is published later."""
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("default"))
+        async with Server().serve(response) as server:
+            assert hub._registry is not None
+            hub._registry.gap(None, None)
+            await asyncio.sleep(0)
+            assert response._connection is not None
+            assert response._connection._child is not None
+            hub.subscriptions()[0].end("revoked")
+            await hub.backend.publish(("default",), ServerSentEvent("later"), key=None, idempotency_key=None)
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+        assert "later" not in server.data()
+
+
 async def test_a_ping_that_fails_ends_its_stream() -> None:
     """In the connection's own task."""
 
@@ -774,3 +793,109 @@ async def test_generators_and_servers_that_wait_now_and_then(seed: int) -> None:
         return asyncio.sleep(chance.choice((0, 0, 0.001))) if chance.random() < 0.5 else None
 
     await streamed(Server(sometimes), 200, sometimes)
+
+
+# Ending
+
+
+async def yields_in_finally(log: list[str]) -> AsyncIterator[str]:
+    try:
+        while True:
+            await asyncio.sleep(0.001)
+            yield "x"
+    finally:
+        try:
+            for _ in range(3):
+                yield "goodbye"
+        finally:
+            log.append("closed")
+
+
+async def yields_when_cancelled(log: list[str]) -> AsyncIterator[str]:
+    try:
+        while True:
+            try:
+                await asyncio.sleep(0.001)
+            except asyncio.CancelledError:
+                for _ in range(3):
+                    yield "goodbye"
+            yield "x"
+    finally:
+        log.append("closed")
+
+
+def yields_in_a_thread(log: list[str]) -> Iterator[str]:
+    try:
+        while True:
+            time.sleep(0.001)
+            yield "x"
+    finally:
+        try:
+            yield "goodbye"
+        finally:
+            log.append("closed")
+
+
+class Stubborn:
+    """An async iterator that is not a generator, and takes no notice of a cancellation."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def __aiter__(self) -> "Stubborn":
+        return self
+
+    async def __anext__(self) -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.001)
+        return "x"
+
+    async def aclose(self) -> None:
+        self.log.append("closed")
+
+
+@pytest.mark.parametrize("content", [yields_in_finally, yields_when_cancelled, yields_in_a_thread, Stubborn])
+@pytest.mark.parametrize("how", ["the client has gone", "the server stops"])
+async def test_what_yields_after_the_end_is_broken_off(
+    content: Callable[[list[str]], Any], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At its next yield, not after `cleanup_timeout`; its own `finally` is run."""
+    log: list[str] = []
+    async with Server().serve(EventSourceResponse(content(log))) as server:
+        await asyncio.sleep(2 * JOIN_SECONDS)
+        if how == "the client has gone":
+            server.gone.set()
+        else:
+            current_notice().hear()
+            current_notice().heard = False
+    assert log == ["closed"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("goodbyes", [1, 2])
+async def test_what_yields_while_it_is_closed_is_broken_off(goodbyes: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it was suspended at a yield, because its client did not read: once, and what goes on then is logged."""
+    log: list[str] = []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 70_000
+        finally:
+            try:
+                yield "goodbye"
+            finally:
+                if goodbyes == 2:
+                    yield "goodbye again"
+                await asyncio.sleep(0.001)
+                log.append("closed")
+
+    async def until_it_has_gone() -> None:
+        await server.gone.wait()
+
+    server = Server(lambda: until_it_has_gone() if server.bodies else None)
+    async with server.serve(EventSourceResponse(endless())):
+        pass
+    assert log == ["closed"] * (goodbyes == 1)
+    assert ("async generator ignored GeneratorExit" in caplog.text) == (goodbyes == 2)
+    assert "clean up" not in caplog.text

@@ -632,6 +632,38 @@ async def test_cancelled_alarms_are_let_go() -> None:
         alarm.cancel()
 
 
+async def test_an_alarm_rings_in_the_context_of_no_request() -> None:
+    """Else the context variables of whoever set the timer would live as long as it rings, and be seen by others."""
+    timer, bell, seen = Timer(), Bell(), []
+    colour.set("red")
+
+    def look() -> None:
+        seen.append(colour.get())
+        bell.ring("looked")()
+        if len(seen) == 1:
+            timer.after(0.01, look)
+
+    timer.after(0.01, look)
+    await bell.heard(2)
+    assert seen == ["none", "none"]
+
+
+async def test_what_is_to_be_done_together_is_done_once() -> None:
+    """With everything that was given within the time, and again for what is given later."""
+    timer, bell, done = Timer(), Bell(), []
+
+    def do(items: set[str]) -> None:
+        done.append(items)
+        bell.ring("done")()
+
+    for item in ("a", "b", "a"):
+        timer.together(0.01, do, item)
+    await bell.heard(1)
+    timer.together(0.01, do, "c")
+    await bell.heard(2)
+    assert done == [{"a", "b"}, {"c"}]
+
+
 async def test_an_alarm_that_has_rung_holds_no_other() -> None:
     """Whoever keeps one keeps nobody else who was told at the same time."""
     timer, bell = Timer(), Bell()

@@ -41,6 +41,7 @@ class Connection:
         error: What the content raised, or None.
         reason: Why the stream ends, as EventSourceResponse says it; None while it runs.
         rests: Whether the writer has nothing to do, and others may send what they would make it send.
+        stopping: Whether the stream is over, and its content is being cleaned up.
     """
 
     __slots__ = (
@@ -63,7 +64,6 @@ class Connection:
         "_scope",
         "_send",
         "_sending",
-        "_stopping",
         "_task",
         "_terms",
         "_timer",
@@ -73,6 +73,7 @@ class Connection:
         "reason",
         "rests",
         "started",
+        "stopping",
     )
 
     def __init__(
@@ -89,7 +90,7 @@ class Connection:
         self._notice, self._task = current_notice(), current_task()
         self._interrupt: Interrupt | None = None
         self._child: Child | None = None
-        self._stopping = self._gone = self._sending = self._ping_due = False
+        self.stopping = self._gone = self._sending = self._ping_due = False
         self._drained = math.inf
         self.reason: str | None = None
         self._unsent: Unsent | None = None
@@ -250,14 +251,15 @@ class Connection:
 
     async def _run_feed(self) -> None:
         try:
-            await self._feed.run()
+            if self._feed.hungry:  # else it was ended before this task began
+                await self._feed.run()
         except Exception as error:
-            if self._stopping:
+            if self.stopping:
                 logger.exception("the content of the stream %s failed while it was cleaned up", self._route)
             else:
                 self.error = error
         except BaseException:
-            if not self._stopping:
+            if not self.stopping:
                 self.error = RuntimeError("it was cancelled from within")
             raise
 
@@ -266,7 +268,7 @@ class Connection:
         self._wakeup.set()
 
     def _on_shutdown(self) -> None:
-        if not self._stopping:
+        if not self.stopping:
             self._end("shutdown")
             self._moment.pop(self, None)
             self._timer.after(SHUTDOWN_SECONDS, self._cut)
@@ -302,7 +304,7 @@ class Connection:
 
     def _lose(self, reason: str) -> None:
         """Write no more to a client that has gone, or will be; a send that waits for it may return by itself."""
-        if self._stopping or self._gone:
+        if self.stopping or self._gone:
             return
         self._gone, self.rests = True, False
         self.reason = reason if reason == "client" else self.reason or reason
@@ -316,7 +318,7 @@ class Connection:
 
     def _cut(self) -> None:
         """Give up a client that does not read, and close its connection where the server lets us."""
-        if not self._stopping:
+        if not self.stopping:
             self._lose("slow")
             cut_off(self._scope, self._receive, self._timer)
 
@@ -324,7 +326,7 @@ class Connection:
 
     async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float | None) -> None:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
-        self._stopping, self.rests = True, False
+        self.stopping, self.rests = True, False
         self._moment.pop(self, None)
         try:
             with anyio.CancelScope(shield=True):

@@ -5,6 +5,7 @@ The other implementation is Subscription.
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ._direct import Turn, current_turn
@@ -22,6 +23,10 @@ class Writer(Signal, Protocol):
     @property
     def rests(self) -> bool:
         """Whether it has nothing to do, and can be told to send something now."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it sends nothing more."""
 
     def send_now(self, body: bytes) -> bool:
         """Send this; False if that takes waiting, after which it takes what there is then."""
@@ -122,6 +127,8 @@ class IterableFeed:
         iterator, writer, turn = self._iterator(), self._writer, self._turn
         try:
             async for item in iterator:
+                if writer.stopping:  # yielded while it is cleaned up: to go on would wait for a send that never comes
+                    return
                 if item is None:
                     await checkpoint()
                     continue
@@ -134,8 +141,7 @@ class IterableFeed:
                 if self._sending:
                     await self._until_sent()
         finally:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()
+            await _close_async(iterator)
         self.ended = "finished"
 
     def _iterator(self) -> AsyncIterator[Any]:
@@ -161,6 +167,16 @@ class IterableFeed:
 
     async def close(self) -> None:
         """Have nothing left to do."""
+
+
+async def _close_async(iterator: AsyncIterator[Any]) -> None:
+    """Close an iterator where that can be done; a generator may yield once in its `finally`, which is broken off."""
+    if isinstance(iterator, AsyncGenerator):
+        with suppress(GeneratorExit, StopAsyncIteration):
+            await iterator.athrow(GeneratorExit)
+    close = getattr(iterator, "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def _each(items: list[Any] | tuple[Any, ...]) -> AsyncIterator[Any]:

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from starlette.background import BackgroundTask
@@ -15,7 +14,7 @@ from ._event import ServerSentEvent
 from ._feeds import Feed, IterableFeed
 from ._guard import admit
 from ._limits import refusal
-from ._options import Terms, seconds_or_never
+from ._options import Terms, seconds_or_never, shared_terms
 from ._subscription import Subscription
 from .encoder import encode
 
@@ -86,7 +85,7 @@ class EventSourceResponse(Response):
         self._feed = _feed(content)
         if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
             ping_interval = content.options.ping_interval
-        terms = Terms(
+        self._terms = Terms(
             greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
             ping_interval=seconds_or_never("ping_interval", ping_interval),
             start_timeout=max(0.0, start_timeout),
@@ -95,7 +94,6 @@ class EventSourceResponse(Response):
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
         )
-        self._terms = terms if on_error else _shared(terms)
         self._reconnect_after_end = reconnect_after_end
         self._connection: Connection | None = None
 
@@ -111,6 +109,7 @@ class EventSourceResponse(Response):
             return self._answer(send, 204, [])
         if not admit(scope):
             return self._answer(send, 200, self.raw_headers, refusal())
+        self._terms = shared_terms(self._terms)
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
@@ -133,12 +132,6 @@ class EventSourceResponse(Response):
     async def _answer(self, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-@lru_cache(maxsize=64)
-def _shared(terms: Terms) -> Terms:
-    """Return the first that were equal: an application has few different ones, and thousands of connections."""
-    return terms
 
 
 def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -295,10 +296,17 @@ class Alarm:
 
 
 class Timer:
-    """All the alarms of one event loop on one handle, those of the same moment together."""
+    """All the alarms of one event loop on one handle, those of the same moment together.
+
+    Attributes:
+        context: An empty one, for callbacks of this event loop that belong to no request: those of a request would live
+            on in the handle, and two event loops cannot be in one context at a time.
+    """
 
     def __init__(self) -> None:
         """Start with no alarms."""
+        self.context = Context()
+        self._together: dict[Callable[[set[Any]], None], set[Any]] = {}
         self._owed: dict[float, Moment] = {}
         self._times: list[float] = []
         self._armed = math.inf
@@ -310,6 +318,17 @@ class Timer:
         alarm, now = Alarm(callback), time.monotonic()
         alarm.moment = self.owe(alarm, now + delay, now)
         return alarm
+
+    def together(self, delay: float, callback: Callable[[set[Any]], None], item: Any) -> None:
+        """Call back once with all items that were given for this callback within so many seconds of the first."""
+        items = self._together.get(callback)
+        if items is None:
+            items = self._together[callback] = set()
+            self.after(delay, partial(self._hand_over, callback))
+        items.add(item)
+
+    def _hand_over(self, callback: Callable[[set[Any]], None]) -> None:
+        callback(self._together.pop(callback))
 
     def owe(self, bell: Bell, when: float, now: float) -> Moment:
         """Ring a bell at this time of time.monotonic(), unless it is taken out of the moment that is returned."""
@@ -330,10 +349,10 @@ class Timer:
         if on_asyncio():
             if self._handle is not None:
                 self._handle.cancel()
-            self._handle = asyncio.get_running_loop().call_later(delay, self._ring)
+            self._handle = asyncio.get_running_loop().call_later(delay, self._ring, context=self.context)
         elif self._scope is None:
             self._scope = anyio.CancelScope(deadline=anyio.current_time() + delay)
-            spawn(self._sleep)
+            self.context.run(spawn, self._sleep)
         else:
             self._scope.deadline = anyio.current_time() + delay
 

@@ -293,11 +293,8 @@ class Subscription:
         return Entry(None, position).frame
 
     async def run(self) -> None:
-        """Enter, or read one page of history, unless the reader was ended before this began."""
-        if self._state == "new":
-            await self._enter()
-        elif self.ended is None:
-            await self.catch_up()
+        """Enter, or read one page of history."""
+        await (self._enter() if self._state == "new" else self.catch_up())
 
     async def reach(self) -> None:
         """Be offered everything that was published so far, in whatever process."""
