@@ -130,10 +130,10 @@ def _patience() -> Iterator[None]:
         HTTPException: 408 or 503, it took longer.
     """
     notice, timer, scope = current_notice(), shared_timer(), anyio.CancelScope()
-    alarms = [timer.after(BODY_SECONDS, scope.cancel)]
+    alarms = [timer.limit(BODY_SECONDS, scope.cancel)]
 
     def hurry() -> None:
-        alarms.append(timer.after(SHUTDOWN_SECONDS, scope.cancel))
+        alarms.append(timer.limit(SHUTDOWN_SECONDS, scope.cancel))
 
     notice.listen(hurry)
     try:
