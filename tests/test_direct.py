@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -410,6 +412,105 @@ async def test_a_stalled_client_is_cut_off() -> None:
         with anyio.fail_after(5):
             await server.serving
         assert hub.subscriptions() == []
+
+
+def block(seconds: float, *then: Callable[[], object]) -> None:
+    """Block the event loop; another thread does something meanwhile, of which the loop hears when it goes on."""
+    loop = asyncio.get_running_loop()
+
+    def meanwhile() -> None:
+        for one in then:
+            loop.call_soon_threadsafe(one)
+
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    thread.join()
+    time.sleep(seconds)
+
+
+async def test_a_client_that_read_while_the_event_loop_was_blocked_is_not_cut_off() -> None:
+    """The alarm is late as well: what came in has its turn first."""
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub, send_timeout=0.2)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        await asyncio.sleep(0.01)
+        block(0.5, free.set)
+        await server.has("x")
+        await asyncio.sleep(0.2)
+        assert len(hub.subscriptions()) == 1
+        free.clear()
+        await hub.publish("default", "y")
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == ["x"]
+
+
+async def test_content_that_failed_while_the_event_loop_was_blocked_is_an_error_response() -> None:
+    """Its time to start is not over before what it waits for has had its turn."""
+    gone = asyncio.Event()
+
+    async def missing() -> AsyncIterator[str]:
+        await gone.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        raise HTTPException(404)
+        yield ""
+
+    server = Server()
+    response = EventSourceResponse(missing(), start_timeout=0.2)
+    serving = asyncio.create_task(response({**SCOPE}, server.receive, server.send))
+    await asyncio.sleep(0.01)
+    block(0.5, gone.set)
+    with pytest.raises(HTTPException), anyio.fail_after(5):
+        await serving
+    assert not server.started
+
+
+async def test_content_that_was_cleaned_up_while_the_event_loop_was_blocked_is_not_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is not cancelled a second time."""
+    committed, log = asyncio.Event(), []
+
+    async def job() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await asyncio.sleep(3600)
+        finally:
+            log.append("cleaning")
+            await committed.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            log.append("cleaned")
+
+    async with Server().serve(EventSourceResponse(job(), cleanup_timeout=0.2)) as server:
+        server.gone.set()
+        while not log:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        block(0.5, committed.set)
+    assert log == ["cleaning", "cleaned"]
+    assert caplog.text == ""
+
+
+async def test_a_shutdown_gives_a_blocked_client_its_turn() -> None:
+    """It has read before the stream is ended, of which it is told."""
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        await asyncio.sleep(0.01)
+        current_notice().hear()
+        current_notice().heard = False
+        block(0.8, free.set)
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == ["x"]
+    assert server.bodies[-1] == b""
+    assert b"retry: " in server.bodies[-2]
 
 
 async def test_work_for_a_reader_is_done_in_its_own_task() -> None:

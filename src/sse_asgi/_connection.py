@@ -91,8 +91,8 @@ class Connection:
         self._notice, self._task = current_notice(), current_task()
         self._interrupt: Interrupt | None = None
         self._child: Child | None = None
-        self.stopping = self._gone = self._sending = self._ping_due = self._looked = False
-        self._drained = math.inf
+        self.stopping = self._gone = self._sending = self._ping_due = False
+        self._drained = self._looked = math.inf
         self.reason: str | None = None
         self._unsent: Unsent | None = None
         self._burst, self._direct = current_burst(), may_be_direct(send)
@@ -279,12 +279,12 @@ class Connection:
         terms, sending = self._terms, self._sending
         patience = terms.send_timeout if sending else terms.ping_interval if self.started else terms.start_timeout
         over = self._last + patience
-        # If the event loop was blocked, the client has read, or the content is there, and it was not seen yet.
-        self._looked = now >= over and not self._looked and (sending or not self.started)
-        if self._looked:
-            self._moment = self._timer.owe_again(self, patience, now)
-        elif now < over:
+        if now < over:
             self._look_again(over, now)
+        elif (sending or not self.started) and self._looked != self._last:
+            # If the event loop was blocked, the client has read, or the content is there, and it was not seen yet.
+            self._looked = self._last
+            self._moment = self._timer.owe_again(self, patience, now)
         elif sending:
             self._cut()
         else:

@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-import uvicorn
 
-from servers.processes import free_port
+from servers.in_loop import serving
 from sse_asgi import EventSourceApp, EventSourceMiddleware, Grant, Hub
 from sse_asgi.decoder import EventDecoder
 
@@ -24,19 +22,6 @@ SECONDS = 4.0
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Run on the loop of uvicorn."""
     return request.param
-
-
-@contextlib.asynccontextmanager
-async def serving(app: object, http: str) -> AsyncIterator[int]:
-    """Serve in the event loop of the test, so that it can see to it that the loop is busy."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, http=http, log_level="warning"))  # type: ignore[arg-type]
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield port
-    server.should_exit = True
-    await task
 
 
 class Browser:
