@@ -918,6 +918,7 @@ async def yields_when_cancelled(log: list[str]) -> AsyncIterator[str]:
             try:
                 await asyncio.sleep(0.001)
             except asyncio.CancelledError:
+                await asyncio.sleep(0)
                 for _ in range(3):
                     yield "goodbye"
             yield "x"
