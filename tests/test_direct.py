@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -17,11 +20,15 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
+from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
 from sse_asgi._burst import PAUSE_SECONDS, current_burst
+from sse_asgi._connection import Connection
+from sse_asgi._control import disconnect_order
 from sse_asgi._direct import may_be_direct
 from sse_asgi._event import Entry, History
+from sse_asgi._feeds import JOIN_SECONDS
 from sse_asgi._position import Position
+from sse_asgi._shutdown import current_notice
 from sse_asgi.backends.base import Sink
 from sse_asgi.backends.memory import MemoryBackend
 from sse_asgi.decoder import EventDecoder
@@ -408,6 +415,105 @@ async def test_a_stalled_client_is_cut_off() -> None:
         assert hub.subscriptions() == []
 
 
+def block(seconds: float, *then: Callable[[], object]) -> None:
+    """Block the event loop; another thread does something meanwhile, of which the loop hears when it goes on."""
+    loop = asyncio.get_running_loop()
+
+    def meanwhile() -> None:
+        for one in then:
+            loop.call_soon_threadsafe(one)
+
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    thread.join()
+    time.sleep(seconds)
+
+
+async def test_a_client_that_read_while_the_event_loop_was_blocked_is_not_cut_off() -> None:
+    """The alarm is late as well: what came in has its turn first."""
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub, send_timeout=0.2)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        await asyncio.sleep(0.01)
+        block(0.5, free.set)
+        await server.has("x")
+        await asyncio.sleep(0.2)
+        assert len(hub.subscriptions()) == 1
+        free.clear()
+        await hub.publish("default", "y")
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == ["x"]
+
+
+async def test_content_that_failed_while_the_event_loop_was_blocked_is_an_error_response() -> None:
+    """Its time to start is not over before what it waits for has had its turn."""
+    gone = asyncio.Event()
+
+    async def missing() -> AsyncIterator[str]:
+        await gone.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        raise HTTPException(404)
+        yield ""
+
+    server = Server()
+    response = EventSourceResponse(missing(), start_timeout=0.2)
+    serving = asyncio.create_task(response({**SCOPE}, server.receive, server.send))
+    await asyncio.sleep(0.01)
+    block(0.5, gone.set)
+    with pytest.raises(HTTPException), anyio.fail_after(5):
+        await serving
+    assert not server.started
+
+
+async def test_content_that_was_cleaned_up_while_the_event_loop_was_blocked_is_not_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is not cancelled a second time."""
+    committed, log = asyncio.Event(), []
+
+    async def job() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await asyncio.sleep(3600)
+        finally:
+            log.append("cleaning")
+            await committed.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            log.append("cleaned")
+
+    async with Server().serve(EventSourceResponse(job(), cleanup_timeout=0.2)) as server:
+        server.gone.set()
+        while not log:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        block(0.5, committed.set)
+    assert log == ["cleaning", "cleaned"]
+    assert caplog.text == ""
+
+
+async def test_a_shutdown_gives_a_blocked_client_its_turn() -> None:
+    """It has read before the stream is ended, of which it is told."""
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        await asyncio.sleep(0.01)
+        current_notice().hear()
+        current_notice().heard = False
+        block(0.8, free.set)
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == ["x"]
+    assert server.bodies[-1] == b""
+    assert b"retry: " in server.bodies[-2]
+
+
 async def test_work_for_a_reader_is_done_in_its_own_task() -> None:
     """A transform, or data that is a function, may be slow: the publisher does not run it."""
     async with (
@@ -440,6 +546,80 @@ async def test_a_ping_is_sent_without_waking_the_connection() -> None:
                     while len(server.bodies) < before + 3:
                         await anyio.sleep(0.001)
                 assert server.tasks[before:] == [None] * (len(server.tasks) - before)
+
+
+async def disconnect(hub: Hub, _: Connection) -> None:
+    hub._control._obey(disconnect_order(None, "ada", None))
+
+
+async def drain(hub: Hub, _: Connection) -> None:
+    await hub.drain()
+
+
+async def revoke(hub: Hub, _: Connection) -> None:
+    """As an app does when it has authorised a stream again, and the answer was no."""
+    hub.subscriptions()[0].end("revoked")
+
+
+async def close(hub: Hub, _: Connection) -> None:
+    assert hub._registry is not None
+    await hub._registry.close()
+
+
+async def shut_down(_: Hub, __: Connection) -> None:
+    notice = current_notice()
+    notice.hear()
+    notice.heard = False
+
+
+async def expire(_: Hub, connection: Connection) -> None:
+    connection._end("lifetime")
+
+
+@pytest.mark.parametrize("end", [disconnect, revoke, drain, close, shut_down, expire])
+async def test_a_reader_that_was_ended_is_not_pinged_past_an_event(
+    end: Callable[[Hub, Connection], Coroutine[Any, Any, None]],
+) -> None:
+    """An event is published, and a ping is due, in the turn in which a reader is ended: it misses nothing."""
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("default", identity="ada", last_event_id=""))
+        async with Server().serve(response) as server:
+            await hub.publish("default", "seen")
+            connection = response._connection
+            assert connection is not None
+
+            async def publish_and_ping() -> None:
+                await hub.backend.publish(("default",), ServerSentEvent("next"), key=None, idempotency_key=None)
+                connection.ring(time.monotonic() + 20)
+
+            async with asyncio.TaskGroup() as tasks:  # which take their first steps one after the other
+                tasks.create_task(end(hub, connection))
+                tasks.create_task(publish_and_ping())
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+        decoder = EventDecoder()
+        seen = [event.data for event in decoder.feed(b"".join(server.bodies)) if event.event == "message"]
+        missed = [event.data for event in await hub.history("default") if (event.id or "") > decoder.last_event_id]
+        assert [*seen, *missed] == ["seen", "next"]
+
+
+async def test_a_reader_that_was_ended_reads_no_history() -> None:
+    """It is ended after the reading was decided on, and before it begins: it gets nothing that is published later."""
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("default"))
+        async with Server().serve(response) as server:
+            assert hub._registry is not None
+            hub._registry.gap(None, None)
+            await asyncio.sleep(0)
+            assert response._connection is not None
+            assert response._connection._child is not None
+            hub.subscriptions()[0].end("revoked")
+            await hub.backend.publish(("default",), ServerSentEvent("later"), key=None, idempotency_key=None)
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+        assert "later" not in server.data()
 
 
 async def test_a_ping_that_fails_ends_its_stream() -> None:
@@ -715,3 +895,110 @@ async def test_generators_and_servers_that_wait_now_and_then(seed: int) -> None:
         return asyncio.sleep(chance.choice((0, 0, 0.001))) if chance.random() < 0.5 else None
 
     await streamed(Server(sometimes), 200, sometimes)
+
+
+# Ending
+
+
+async def yields_in_finally(log: list[str]) -> AsyncIterator[str]:
+    try:
+        while True:
+            await asyncio.sleep(0.001)
+            yield "x"
+    finally:
+        try:
+            for _ in range(3):
+                yield "goodbye"
+        finally:
+            log.append("closed")
+
+
+async def yields_when_cancelled(log: list[str]) -> AsyncIterator[str]:
+    try:
+        while True:
+            try:
+                await asyncio.sleep(0.001)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+                for _ in range(3):
+                    yield "goodbye"
+            yield "x"
+    finally:
+        log.append("closed")
+
+
+def yields_in_a_thread(log: list[str]) -> Iterator[str]:
+    try:
+        while True:
+            time.sleep(0.001)
+            yield "x"
+    finally:
+        try:
+            yield "goodbye"
+        finally:
+            log.append("closed")
+
+
+class Stubborn:
+    """An async iterator that is not a generator, and takes no notice of a cancellation."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def __aiter__(self) -> "Stubborn":
+        return self
+
+    async def __anext__(self) -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.001)
+        return "x"
+
+    async def aclose(self) -> None:
+        self.log.append("closed")
+
+
+@pytest.mark.parametrize("content", [yields_in_finally, yields_when_cancelled, yields_in_a_thread, Stubborn])
+@pytest.mark.parametrize("how", ["the client has gone", "the server stops"])
+async def test_what_yields_after_the_end_is_broken_off(
+    content: Callable[[list[str]], Any], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At its next yield, not after `cleanup_timeout`; its own `finally` is run."""
+    log: list[str] = []
+    async with Server().serve(EventSourceResponse(content(log))) as server:
+        await asyncio.sleep(2 * JOIN_SECONDS)
+        if how == "the client has gone":
+            server.gone.set()
+        else:
+            current_notice().hear()
+            current_notice().heard = False
+    assert log == ["closed"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("goodbyes", [1, 2])
+async def test_what_yields_while_it_is_closed_is_broken_off(goodbyes: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it was suspended at a yield, because its client did not read: once, and what goes on then is logged."""
+    log: list[str] = []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 70_000
+        finally:
+            try:
+                yield "goodbye"
+            finally:
+                if goodbyes == 2:
+                    yield "goodbye again"
+                await asyncio.sleep(0.001)
+                log.append("closed")
+
+    async def until_it_has_gone() -> None:
+        await server.gone.wait()
+
+    server = Server(lambda: until_it_has_gone() if server.bodies else None)
+    async with server.serve(EventSourceResponse(endless())):
+        pass
+    assert log == ["closed"] * (goodbyes == 1)
+    assert ("async generator ignored GeneratorExit" in caplog.text) == (goodbyes == 2)
+    assert "clean up" not in caplog.text

@@ -8,9 +8,14 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import tokenize
 import tomllib
+from collections import deque
 from collections.abc import Iterator
+from contextvars import Context
+from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -231,6 +236,48 @@ def test_what_may_be_missing_is_imported_when_it_is_needed(stranger: str) -> Non
     found = [one for module in PATHS for one in imports(module) if one.target.partition(".")[0] == stranger]
     assert found
     assert all(one.in_function for one in found)
+
+
+# State
+
+# What cannot be a constant.
+CHANGEABLE: tuple[Any, ...] = (Context, deque, type(lru_cache(len)), type(threading.Lock()), threading.local)
+CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
+
+
+def assigned(module: str) -> set[str]:
+    """Name what a module assigns, or defines as a function, on its own first level."""
+    tree = ast.parse(PATHS[module].read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.AnnAssign | ast.For)]
+    functions = {node.name for node in tree.body if isinstance(node, FunctionNode)}
+    targets = [target for node in nodes for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
+    return functions | {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+def changed(module: str) -> Iterator[str]:
+    """Name what a module changes in place."""
+    for node in ast.walk(ast.parse(PATHS[module].read_text())):
+        stored = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+        if isinstance(node, ast.Subscript | ast.Attribute) and (stored or getattr(node, "attr", "") in CHANGES):
+            yield ast.unparse(node.value)
+        elif isinstance(node, ast.AugAssign):
+            yield ast.unparse(node.target)
+
+
+CHANGED = {name.rpartition(".")[2] for module in PATHS for name in changed(module)}
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_a_module_has_no_state(module: str) -> None:
+    """No cache, lock or context, and only containers that are constants: nothing is shared between event loops."""
+    if module == "__main__":
+        return  # it runs when it is imported, and has names of its own in functions only
+    names = vars(import_module(f"{PACKAGE}.{module}".rstrip(".")))
+    values = {name: names[name] for name in assigned(module) & names.keys() if not name.startswith("__")}
+    containers = {name for name, value in values.items() if isinstance(value, list | dict | set | bytearray)}
+    assert {name for name, value in values.items() if isinstance(value, CHANGEABLE)} == set()
+    assert {name for name in containers if name != name.upper() or name in CHANGED} == set()
+    assert not [node for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, ast.Global)]
 
 
 # The one door

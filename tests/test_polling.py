@@ -27,6 +27,7 @@ from sse_asgi import (
 )
 from sse_asgi import _polling as polling_module
 from sse_asgi._polling import MAX_EVENTS, PollResponse
+from sse_asgi._runtime import checkpoint
 from sse_asgi._shutdown import current_notice
 from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStream, EventStreamClient
@@ -763,6 +764,30 @@ async def test_what_was_read_in_time_is_answered(monkeypatch: pytest.MonkeyPatch
         backend.waits.add("reach")
         answer = await poll(client)
         assert (data(answer), answer["more"]) == (["hello"], True)
+
+
+async def test_a_poll_is_answered_though_the_event_loop_was_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For longer than the backend has to answer: what is there is no less there."""
+    monkeypatch.setattr(polling_module, "CATCH_UP_SECONDS", 0.2)
+    asked = anyio.Event()
+
+    class Asked(MemoryBackend):
+        async def reach(self) -> None:
+            asked.set()
+            for _ in range(5):
+                await checkpoint()
+
+    async def block() -> None:
+        await asked.wait()
+        time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+
+    async with mounted(Hub(Asked())) as (hub, client), anyio.create_task_group() as tasks:
+        start = (await poll(client))["last_event_id"]
+        asked = anyio.Event()
+        await hub.publish("default", "x")
+        tasks.start_soon(block)
+        answer = await poll(client, start)
+        assert (data(answer), answer["more"]) == (["x"], False)
 
 
 # What an app can ask for besides

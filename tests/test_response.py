@@ -24,6 +24,7 @@ from sse_asgi import (
     ServerSentEvent,
 )
 from sse_asgi import _connection as connection_module
+from sse_asgi._options import MAX_SHARED, Terms
 from sse_asgi._shutdown import current_notice
 from sse_asgi.testing import EventStream, EventStreamClient
 
@@ -741,6 +742,37 @@ async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
             stream._notify()
             assert b"retry:" in await stream.read()
         assert stream.complete
+
+
+async def terms_of(*options: dict[str, Any]) -> list[Terms]:
+    """Serve a stream with each of these options, and return what was agreed with it."""
+    found = []
+    for one in options:
+        response = EventSourceResponse([], **one)
+        async with EventStreamClient(response).stream("/") as stream:
+            await stream.read()
+        found.append(response._terms)
+    return found
+
+
+async def test_equal_terms_are_kept_once() -> None:
+    """In an event loop, and not for ever; those with a function, which may hold on to its request, are its own."""
+    one, two, other = await terms_of({"retry": 5}, {"retry": 5}, {"retry": 6})
+    assert one is two
+    assert other.greeting == b"retry: 6\n"
+    mine, yours = await terms_of({"on_error": str}, {"on_error": str})
+    assert mine is not yours
+    await terms_of(*({"retry": number} for number in range(100, 100 + MAX_SHARED)))
+    (again,) = await terms_of({"retry": 5})
+    assert again is not one
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_event_loops_share_no_terms(backend: str) -> None:
+    """Nothing of one is kept for the next."""
+    one, two = (anyio.run(terms_of, {"retry": 5}, backend=backend) for _ in range(2))
+    assert one == two
+    assert one[0] is not two[0]
 
 
 # Disconnects and cleanup

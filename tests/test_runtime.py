@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import math
 import threading
 import time
 import weakref
@@ -630,6 +631,73 @@ async def test_cancelled_alarms_are_let_go() -> None:
         await rung.wait()
     for alarm in kept:
         alarm.cancel()
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.4])
+async def test_a_limit_is_not_reached_before_what_came_in_has_had_its_turn(delay: float) -> None:
+    """When the event loop was blocked beyond it, tasks that have something to do do it first, in several turns."""
+    timer, ended = Timer(), anyio.Event()
+    timer.limit(delay, ended.set)
+    time.sleep(2 * delay)  # noqa: ASYNC251 - that is the point
+    for _ in range(5):
+        assert not ended.is_set()
+        await checkpoint()
+    with anyio.fail_after(PATIENCE):
+        await ended.wait()
+
+
+async def test_a_limit_can_be_cancelled_or_never_come() -> None:
+    """At its time too, and what is infinite is not owed."""
+    timer, bell = Timer(), Bell()
+    limits = [timer.limit(delay, bell.ring("limit")) for delay in (0.01, 0.01, math.inf)]
+    timer.after(0.011, limits[0].cancel)
+    timer.after(0.05, bell.ring("later"))
+    assert await bell.heard(2) == ["limit", "later"]
+    assert timer._owed == {}
+
+
+async def test_a_block_is_broken_off_after_its_time() -> None:
+    """As with anyio's own; one that ends in time is left alone, and nothing is owed for it."""
+    timer = Timer()
+    with anyio.fail_after(PATIENCE), timer.move_on_after(0.01) as scope:
+        await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    with timer.move_on_after(60) as scope:
+        await checkpoint()
+    assert not scope.cancelled_caught
+    assert not any(timer._owed.values())
+
+
+async def test_an_alarm_rings_in_the_context_of_no_request() -> None:
+    """Else the context variables of whoever set the timer would live as long as it rings, and be seen by others."""
+    timer, bell, seen = Timer(), Bell(), []
+    colour.set("red")
+
+    def look() -> None:
+        seen.append(colour.get())
+        bell.ring("looked")()
+        if len(seen) == 1:
+            timer.after(0.01, look)
+
+    timer.after(0.01, look)
+    await bell.heard(2)
+    assert seen == ["none", "none"]
+
+
+async def test_what_is_to_be_done_together_is_done_once() -> None:
+    """With everything that was given within the time, and again for what is given later."""
+    timer, bell, done = Timer(), Bell(), []
+
+    def do(items: set[str]) -> None:
+        done.append(items)
+        bell.ring("done")()
+
+    for item in ("a", "b", "a"):
+        timer.together(0.01, do, item)
+    await bell.heard(1)
+    timer.together(0.01, do, "c")
+    await bell.heard(2)
+    assert done == [{"a", "b"}, {"c"}]
 
 
 async def test_an_alarm_that_has_rung_holds_no_other() -> None:

@@ -27,8 +27,6 @@ TOGETHER_SECONDS = 0.05
 DESCRIPTORS = "/dev/fd"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-_doomed: set[tuple[Address, Address]] = set()
-
 
 def abort(scope: Scope, receive: Receive, timer: Timer) -> None:
     """Abort the connection of this request, unless that cannot, or must not, be done."""
@@ -39,17 +37,17 @@ def abort(scope: Scope, receive: Receive, timer: Timer) -> None:
     client, server = scope.get("client"), scope.get("server")
     # Several streams share a connection of HTTP/2.
     if client and server and scope.get("http_version", "").startswith("1"):
-        _doomed.add((_address(client), _address(server)))  # the socket is found by its two ends, and others with it
-        timer.after(TOGETHER_SECONDS, _close_doomed)
+        ends = _address(client), _address(server)
+        timer.together(TOGETHER_SECONDS, _close_sockets, ends)  # going through all descriptors takes long
 
 
 def _address(pair: Any) -> Address:
     return pair[0], int(pair[1] or 0)  # granian has the port as a str; of a Unix socket there is none
 
 
-def _close_doomed() -> None:
-    doomed = {_doomed.pop() for _ in range(len(_doomed))}
-    for number in _sockets() if doomed else ():
+def _close_sockets(doomed: set[tuple[Address, Address]]) -> None:
+    """Close the sockets between these addresses of a client and a server."""
+    for number in _sockets():
         with contextlib.suppress(OSError):  # closed meanwhile, or not connected
             one = socket.socket(fileno=number)
             try:

@@ -9,6 +9,7 @@ import logging
 import math
 import random
 import time
+from typing import Any
 
 import anyio
 from starlette.background import BackgroundTask
@@ -43,6 +44,7 @@ class Connection:
         error: What the content raised, or None.
         reason: Why the stream ends, as EventSourceResponse says it; None while it runs.
         rests: Whether the writer has nothing to do, and others may send what they would make it send.
+        stopping: Whether the stream is over, and its content is being cleaned up.
     """
 
     __slots__ = (
@@ -57,6 +59,7 @@ class Connection:
         "_head",
         "_interrupt",
         "_last",
+        "_looked",
         "_moment",
         "_notice",
         "_ping_due",
@@ -65,7 +68,6 @@ class Connection:
         "_scope",
         "_send",
         "_sending",
-        "_stopping",
         "_task",
         "_terms",
         "_timer",
@@ -75,6 +77,7 @@ class Connection:
         "reason",
         "rests",
         "started",
+        "stopping",
     )
 
     def __init__(
@@ -84,15 +87,14 @@ class Connection:
         self.started = self.rests = False
         self.error: Exception | None = None
         self._feed, self._terms, self._final_id = feed, terms, final_id
-        self._head: Message | None = head
-        self._scope, self._receive = scope, receive
-        self._send = past_guards(send)
+        self._head: Any = head
+        self._scope, self._receive, self._send = scope, receive, past_guards(send)
         self._wakeup = new_wakeup()
         self._notice, self._task = current_notice(), current_task()
         self._interrupt: Interrupt | None = None
         self._child: Child | None = None
-        self._stopping = self._gone = self._sending = self._ping_due = False
-        self._drained = math.inf
+        self.stopping = self._gone = self._sending = self._ping_due = False
+        self._drained = self._looked = math.inf
         self.reason: str | None = None
         self._unsent: Unsent | None = None
         self._burst, self._direct = current_burst(), may_be_direct(send)
@@ -119,13 +121,11 @@ class Connection:
                 self.rests = False
         except OSError:  # what some servers raise from send when the client has gone
             self.reason = "client"
-            await self._leave(watcher, background, None)
         except BaseException as error:
             self.reason = self.reason or ("error" if isinstance(error, Exception) else "shutdown")
             await self._leave(watcher, background, self._terms.cleanup_timeout)
             raise
-        else:
-            await self._leave(watcher, background, None)
+        await self._leave(watcher, background)
         if self.error is not None:
             if self.started:  # else it becomes an error response, as any endpoint's
                 logger.error("the content of the stream %s failed: %s", named(self._scope), one_line(repr(self.error)))
@@ -230,7 +230,6 @@ class Connection:
         self._begin_send()
         if not self.started:
             self.started = True
-            assert self._head is not None
             await self._send(self._head)
             self._head = None  # one of these for each idle connection would be a quarter kilobyte
             body = (self._terms.greeting + body) or PING
@@ -248,14 +247,15 @@ class Connection:
 
     async def _run_feed(self) -> None:
         try:
-            await self._feed.run()
+            if self._feed.hungry:  # else it was ended before this task began
+                await self._feed.run()
         except Exception as error:
-            if self._stopping:
+            if self.stopping:
                 logger.exception("the content of the stream %s failed while it was cleaned up", named(self._scope))
             else:
                 self.error = error
         except BaseException:
-            if not self._stopping:
+            if not self.stopping:
                 self.error = RuntimeError("it was cancelled from within")
             raise
 
@@ -264,49 +264,52 @@ class Connection:
         self._wakeup.set()
 
     def _on_shutdown(self) -> None:
-        if not self._stopping:
+        if not self.stopping:
             self._end("shutdown")
             self._moment.pop(self, None)
-            self._timer.after(SHUTDOWN_SECONDS, self._cut)
+            self._timer.limit(SHUTDOWN_SECONDS, self._cut)
 
     def ring(self, now: float) -> None:
         """See what is due, and look again when something can be due next."""
-        terms, silence_ends = self._terms, math.inf
-        if self._sending:
-            if now >= self._last + terms.send_timeout:
-                self._cut()
-                return
-        elif now >= (silence_ends := self._last + (terms.ping_interval if self.started else terms.start_timeout)):
-            silence_ends = math.inf
-            self._ping_due = True
-            self.flush()
         if now >= self._ends:
             self._end("lifetime")
             self._ends = math.inf
-        self._look_again(silence_ends, now)
+        terms, sending = self._terms, self._sending
+        patience = terms.send_timeout if sending else terms.ping_interval if self.started else terms.start_timeout
+        over = self._last + patience
+        if now < over:
+            self._look_again(over, now)
+        elif (sending or not self.started) and self._looked != self._last:
+            # If the event loop was blocked, the client has read, or the content is there, and it was not seen yet.
+            self._looked = self._last
+            self._moment = self._timer.owe_again(self, patience, now)
+        elif sending:
+            self._cut()
+        else:
+            self._ping_due = True
+            self.flush()
+            self._look_again(math.inf, now)
 
     def _look_again(self, silence_ends: float, now: float) -> None:
         """Look when something can be due: what is sent from now on moves that, and is not waited for."""
-        terms = self._terms
-        stalled = (self._last if self._sending else now) + terms.send_timeout
-        due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
-        if due < math.inf:
-            self._moment = self._timer.owe(self, due, now)
+        stalled = (self._last if self._sending else now) + self._terms.send_timeout
+        due = min(self._ends, silence_ends, stalled, now + self._terms.ping_interval)
+        self._moment = self._timer.owe(self, due, now)
 
     def _end(self, reason: str) -> None:
-        self.reason = self.reason or reason
+        self.reason, self.rests = self.reason or reason, False
         self._drained = time.monotonic() + DRAIN_SECONDS
         self._wakeup.set()
 
     def _lose(self, reason: str) -> None:
         """Write no more to a client that has gone, or will be; a send that waits for it may return by itself."""
-        if self._stopping or self._gone:
+        if self.stopping or self._gone:
             return
         self._gone, self.rests = True, False
         self.reason = reason if reason == "client" else self.reason or reason
         self._wakeup.set()
         if self._sending:
-            self._timer.after(RETURN_SECONDS, self._give_up)
+            self._timer.limit(RETURN_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
         if self._interrupt is not None:
@@ -314,15 +317,15 @@ class Connection:
 
     def _cut(self) -> None:
         """Give up a client that does not read, and close its connection where the server lets us."""
-        if not self._stopping:
+        if not self.stopping:
             self._lose("slow")
             cut_off(self._scope, self._receive, self._timer)
 
     # The end
 
-    async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float | None) -> None:
+    async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float = math.inf) -> None:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
-        self._stopping, self.rests = True, False
+        self.stopping, self.rests = True, False
         self._moment.pop(self, None)
         try:
             with anyio.CancelScope(shield=True):
@@ -335,7 +338,7 @@ class Connection:
             watcher.cancel()
         try:
             if background is not None and (self.started or self.error is None):  # else it becomes an error response
-                with anyio.move_on_after(patience, shield=patience is not None):
+                with self._timer.move_on_after(patience, shield=patience < math.inf):
                     await run_background(background, named(self._scope))
         finally:
             self._forget()
@@ -350,7 +353,7 @@ class Connection:
         if self._child is not None:
             self._child.cancel()
         if self.started or self.reason in ("finished", "shutdown", "lifetime", "revoked"):
-            with anyio.move_on_after(FAREWELL_SECONDS) as limit:
+            with self._timer.move_on_after(FAREWELL_SECONDS) as limit:
                 await self._part()
             if limit.cancelled_caught:
                 cut_off(self._scope, self._receive, self._timer)
@@ -369,7 +372,7 @@ class Connection:
             logger.exception("the end of the stream %s could not be sent", named(self._scope))
 
     async def _clean_up(self) -> None:
-        with anyio.move_on_after(self._terms.cleanup_timeout):
+        with self._timer.move_on_after(self._terms.cleanup_timeout):
             while self._child is not None:
                 await self._wakeup
         if self._child is not None:

@@ -9,14 +9,13 @@ in their `send` may depend on the task and the context that run it. Observed: un
 
 import asyncio
 from collections.abc import Generator
-from contextvars import Context
 from types import FunctionType, coroutine
 from typing import Any, Protocol
 
 import anyio.lowlevel
 from starlette.types import Message, Receive, Send
 
-from ._runtime import Child, spawn
+from ._runtime import Child, shared_timer, spawn
 
 # The modules of the objects that have `send`, and the functions around it, which only look at the response's head.
 SERVERS = {"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
@@ -70,17 +69,15 @@ def watch(receive: Receive, watched: Watched) -> Child:
     return spawn(run)
 
 
-_CONTEXT = Context()  # a copy for each idle connection would be 72 bytes
-
-
 class _Watcher:
     """Runs `receive()` a step at a time, each when what it waits for is there; it is its own callback."""
 
-    __slots__ = ("_coroutine", "_receive", "_watched")
+    __slots__ = ("_context", "_coroutine", "_receive", "_watched")
 
     def __init__(self, receive: Receive, watched: Watched) -> None:
         self._receive = receive
         self._watched = watched
+        self._context = shared_timer().context  # a copy for each idle connection would be 72 bytes
         self._coroutine: Any = receive()
         self()
 
@@ -98,7 +95,7 @@ class _Watcher:
                 self._end(error)
             else:
                 waits_for._asyncio_future_blocking = False  # as a task tells a future that it has heard  # noqa: SLF001
-                waits_for.add_done_callback(self, context=_CONTEXT)
+                waits_for.add_done_callback(self, context=self._context)
                 return
 
     def _end(self, error: Exception | None) -> None:

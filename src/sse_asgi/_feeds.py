@@ -5,7 +5,8 @@ The other implementation is Subscription.
 
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import anyio
@@ -28,6 +29,10 @@ class Writer(Signal, Protocol):
     @property
     def rests(self) -> bool:
         """Whether it has nothing to do, and can be told to send something now."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it sends nothing more."""
 
     def send_now(self, body: bytes) -> bool:
         """Send this; False if that takes waiting, after which it takes what there is then."""
@@ -142,6 +147,8 @@ class IterableFeed:
         iterator, writer, turn = self._iterator(), self._writer, self._turn
         try:
             async for item in iterator:
+                if writer.stopping:  # yielded while it is cleaned up: to go on would wait for a send that never comes
+                    return
                 if item is None:
                     await checkpoint()
                     continue
@@ -202,18 +209,22 @@ def reader_of_body(feed: Feed) -> IterableFeed | None:
     return feed if isinstance(feed, IterableFeed) else None
 
 
-async def _close_async(iterator: AsyncIterator[Any]) -> None:
-    close = getattr(iterator, "aclose", None)  # generators, streams of objects, cursors of databases
-    if close is not None:
-        await close()
-
-
 async def _close_unused(iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
     """Close an iterator; an iterable that makes iterators is left alone, because it may serve others as well."""
     if isinstance(iterable, AsyncIterator):
         await _close_async(iterable)
     elif isinstance(iterable, Iterator) and hasattr(iterable, "close"):
         await close_in_thread(iterable)
+
+
+async def _close_async(iterator: AsyncIterator[Any]) -> None:
+    """Close an iterator where that can be done; a generator may yield once in its `finally`, which is broken off."""
+    if isinstance(iterator, AsyncGenerator):
+        with suppress(GeneratorExit, StopAsyncIteration):
+            await iterator.athrow(GeneratorExit)
+    close = getattr(iterator, "aclose", None)  # generators, streams of objects, cursors of databases
+    if close is not None:
+        await close()
 
 
 async def _each(items: list[Any] | tuple[Any, ...]) -> AsyncIterator[Any]:

@@ -233,7 +233,7 @@ class ForeignStream:
 
     async def _close(self) -> bool:
         """Tell whether there was something left to end."""
-        with anyio.move_on_after(PATIENCE) as limit:
+        with self._timer.move_on_after(PATIENCE) as limit:
             async with self._lock:
                 if self._ended:
                     return False
@@ -243,7 +243,7 @@ class ForeignStream:
         if limit.cancelled_caught:
             self._finish()
             self._cut_off()
-            with anyio.move_on_after(RETURN_SECONDS):
+            with self._timer.move_on_after(RETURN_SECONDS):
                 await self._lock.acquire()  # the send may return by itself
                 self._lock.release()
         return True

@@ -231,18 +231,20 @@ class PollResponse:
 
     def _limit_sending(self, seconds: float) -> None:
         self._alarm.cancel()
-        self._alarm = self._timer.after(seconds, self._sending.cancel)
+        self._alarm = self._timer.limit(seconds, self._sending.cancel)
 
     # Reading
 
     async def _read(self) -> Response:
+        limit = self._timer.limit(max(self._wait, CATCH_UP_SECONDS), self._reading.cancel)
         try:
             with self._reading:
-                await self._collect()
+                await self._collect(limit)
             self._finish()
         except (BackendError, HubClosedError):
             return self._unavailable()
         finally:
+            limit.cancel()
             await self._subscription.close()
         if self._stopping or self._subscription.ended:
             self._answer.say(farewell(current_notice()))
@@ -250,11 +252,10 @@ class PollResponse:
             return self._unavailable()
         return self._response(more=not self._complete and not self._stopping)
 
-    async def _collect(self) -> None:
-        """Take what is there, and wait for an event where there is none."""
+    async def _collect(self, limit: Alarm) -> None:
+        """Take what is there, and wait for an event where there is none; the limit is for what is there."""
         subscription = self._subscription
         begun = anyio.current_time()
-        self._reading.deadline = begun + max(self._wait, CATCH_UP_SECONDS)
         wakeup = new_wakeup()
         subscription.attach(wakeup)
         await checkpoint()  # a task that polls and polls would let nobody else run
@@ -267,6 +268,7 @@ class PollResponse:
             elif self._answer.has_events or anyio.current_time() >= begun + self._wait:
                 return
             else:
+                limit.cancel()
                 self._reading.deadline = begun + self._wait
                 await wakeup
 

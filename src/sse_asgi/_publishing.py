@@ -130,10 +130,10 @@ def _patience(scope: Scope) -> Iterator[None]:
         HTTPException: 408 or 503, it took longer.
     """
     notice, timer, limit = current_notice(), shared_timer(), anyio.CancelScope()
-    alarms = [timer.after(BODY_SECONDS, limit.cancel)]
+    alarms = [timer.limit(BODY_SECONDS, limit.cancel)]
 
     def hurry() -> None:
-        alarms.append(timer.after(SHUTDOWN_SECONDS, limit.cancel))
+        alarms.append(timer.limit(SHUTDOWN_SECONDS, limit.cancel))
 
     notice.listen(hurry, scope)
     try:

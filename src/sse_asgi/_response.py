@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -18,7 +17,7 @@ from ._guard import admit
 from ._last_event_id import last_event_id
 from ._limits import refusal
 from ._logged import named
-from ._options import Terms, seconds_or_never
+from ._options import Terms, seconds_or_never, shared_terms
 from ._subscription import Subscription
 from .encoder import encode
 
@@ -92,7 +91,7 @@ class EventSourceResponse(Response):
         self._feed = _feed(content, cleanup_timeout)
         if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
             ping_interval = content.options.ping_interval
-        terms = Terms(
+        self._terms = Terms(
             greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
             ping_interval=seconds_or_never("ping_interval", ping_interval),
             start_timeout=max(0.0, start_timeout),
@@ -101,7 +100,6 @@ class EventSourceResponse(Response):
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
         )
-        self._terms = terms if on_error else _shared(terms)
         self._reconnect_after_end = reconnect_after_end
         self._connection: Connection | None = None
 
@@ -116,6 +114,7 @@ class EventSourceResponse(Response):
             return self._answer(scope, send, 204, END_HEADERS, "finished")
         if not admit(scope):
             return self._answer(scope, send, 200, self.raw_headers, "refused")
+        self._terms = shared_terms(self._terms)
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = not self._reconnect_after_end and _is_event_source(scope)
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
@@ -154,12 +153,6 @@ class EventSourceResponse(Response):
             if self.background is not None:  # in spite of a cancellation it has so many seconds
                 with anyio.move_on_after(patience, shield=patience is not None):
                     await run_background(self.background, named(scope))
-
-
-@lru_cache(maxsize=64)
-def _shared(terms: Terms) -> Terms:
-    """Return the first that were equal: an application has few different ones, and thousands of connections."""
-    return terms
 
 
 def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:

@@ -9,8 +9,10 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -279,6 +281,7 @@ logger = logging.getLogger("sse_asgi")
 
 COARSE = 1.0
 GRID = 0.25
+LOOK_SECONDS = 0.1
 
 
 class Bell(Protocol):
@@ -315,11 +318,42 @@ class Alarm:
         self._callback = _nobody
 
 
+class Limit(Alarm):
+    """An alarm that gives somebody up, for which it rings a moment after its time.
+
+    If the event loop was blocked, all that came in meanwhile has its turn first, and may show that nobody is late.
+    """
+
+    __slots__ = ("_delay", "_looked", "_timer")
+
+    def __init__(self, timer: "Timer", delay: float, callback: Callable[[], None]) -> None:
+        """Call this back."""
+        super().__init__(callback)
+        self._timer = timer
+        self._delay = delay
+        self._looked = False
+
+    def ring(self, now: float) -> None:
+        """Call back the second time."""
+        if self._looked:
+            super().ring(now)
+        else:
+            self._looked = True
+            self.moment = self._timer.owe_again(self, self._delay, now)
+
+
 class Timer:
-    """All the alarms of one event loop on one handle, those of the same moment together."""
+    """All the alarms of one event loop on one handle, those of the same moment together.
+
+    Attributes:
+        context: An empty one, for callbacks of this event loop that belong to no request: those of a request would live
+            on in the handle, and two event loops cannot be in one context at a time.
+    """
 
     def __init__(self) -> None:
         """Start with no alarms."""
+        self.context = Context()
+        self._together: dict[Callable[[set[Any]], None], set[Any]] = {}
         self._owed: dict[float, Moment] = {}
         self._times: list[float] = []
         self._armed = math.inf
@@ -332,9 +366,38 @@ class Timer:
         alarm.moment = self.owe(alarm, now + delay, now)
         return alarm
 
+    def limit(self, delay: float, callback: Callable[[], None]) -> Alarm:
+        """Call back in so many seconds, but not before what came in until then had its turn; never if that is inf."""
+        alarm, now = Limit(self, delay, callback), time.monotonic()
+        alarm.moment = self.owe(alarm, now + delay, now)
+        return alarm
+
+    @contextmanager
+    def move_on_after(self, delay: float, *, shield: bool = False) -> Iterator[anyio.CancelScope]:
+        """Break the block off as anyio.move_on_after does, when `limit` calls back."""
+        with anyio.CancelScope(shield=shield) as scope:
+            alarm = self.limit(delay, scope.cancel)
+            try:
+                yield scope
+            finally:
+                alarm.cancel()
+
+    def together(self, delay: float, callback: Callable[[set[Any]], None], item: Any) -> None:
+        """Call back once with all items that were given for this callback within so many seconds of the first."""
+        items = self._together.get(callback)
+        if items is None:
+            items = self._together[callback] = set()
+            self.after(delay, partial(self._hand_over, callback))
+        items.add(item)
+
+    def _hand_over(self, callback: Callable[[set[Any]], None]) -> None:
+        callback(self._together.pop(callback))
+
     def owe(self, bell: Bell, when: float, now: float) -> Moment:
         """Ring a bell at this time of time.monotonic(), unless it is taken out of the moment that is returned."""
         if when >= now + COARSE:  # thousands of connections have theirs at as many times: some at once cost less
+            if when == math.inf:
+                return {}
             when = math.ceil(when / GRID) * GRID
         moment = self._owed.get(when)
         if moment is None:
@@ -345,6 +408,10 @@ class Timer:
         moment[bell] = None
         return moment
 
+    def owe_again(self, bell: Bell, patience: float, now: float) -> Moment:
+        """Ring a bell that gives somebody up after so many seconds once more, when what came in has had its turn."""
+        return self.owe(bell, now + min(LOOK_SECONDS, patience / 4), now)
+
     def _arm(self, when: float) -> None:
         self._armed = when
         delay = max(0.0, when - time.monotonic())
@@ -352,10 +419,10 @@ class Timer:
             if self._handle is not None:
                 self._handle.cancel()
             # Not in this context, that of the request that comes first: the timer arms itself again and again.
-            self._handle = asyncio.get_running_loop().call_later(delay, self._ring, context=Context())
+            self._handle = asyncio.get_running_loop().call_later(delay, self._ring, context=self.context)
         elif self._scope is None:
             self._scope = anyio.CancelScope(deadline=anyio.current_time() + delay)
-            spawn(self._sleep, context=Context())
+            spawn(self._sleep, context=self.context)
         else:
             self._scope.deadline = anyio.current_time() + delay
 

@@ -282,11 +282,14 @@ class Subscription:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def ping(self) -> bytes:
-        """Return `sse.position` if the position moved since the last id and nothing is pending, else a comment."""
+        """Return `sse.position` if the position moved since the last id and nothing is pending, else a comment.
+
+        A reader that was ended is offered nothing more, so the position may be ahead of an event that it never gets.
+        """
         position = self._source.position()
         if position is None or position == self._written or not self.options.position_frames:
             return PING
-        if not self._open or self._ready or self._buffer.entries:
+        if not self._open or self.ended is not None or self._ready or self._buffer.entries:
             return PING
         self._position = self._written = position
         return Entry(None, position).frame

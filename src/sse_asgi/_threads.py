@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from typing import Any
 
 import anyio
@@ -54,6 +54,16 @@ def _shared_limiter() -> anyio.CapacityLimiter:
         limiter = anyio.CapacityLimiter(MAX_THREADS)
         _limiter.set(limiter)
     return limiter
+
+
+def _close(iterator: Iterator[Any]) -> None:
+    """Close an iterator where that can be done; a generator may yield once in its `finally`, which is broken off."""
+    if isinstance(iterator, Generator):
+        with contextlib.suppress(GeneratorExit, StopIteration):
+            iterator.throw(GeneratorExit)
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
 
 
 class _Thread:
@@ -111,9 +121,7 @@ class _Thread:
                 self._call(lambda item=item: self._answer(item))  # type: ignore[misc]
                 self._asked.acquire()
         finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+            _close(iterator)
 
     # In the event loop again
 
