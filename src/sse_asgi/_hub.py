@@ -2,7 +2,6 @@
 
 import operator
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ from anyio.lowlevel import EventLoopToken
 
 from ._control import Control, disconnect_order
 from ._event import RenderedEvent, ServerSentEvent, as_published
+from ._newest import newest_events
 from ._options import (
     Options,
     Overflow,
@@ -32,12 +32,11 @@ from ._options import (
     listed_channels,
 )
 from ._patterns import Pattern, Patterns
-from ._position import MAX_SEQUENCE
 from ._presence import Presence
 from ._registry import CONTROL, Registry
 from ._runtime import checkpoint, in_event_loop
 from ._stats import Stats
-from ._subscription import PAGE, Subscription
+from ._subscription import Subscription
 from .backends.base import NO_PRESENCE, Backend
 from .backends.memory import MemoryBackend
 from .exceptions import BackendError, HubClosedError
@@ -298,36 +297,20 @@ class Hub:
 
         Args:
             channels: At least one name, or a Pattern of this hub.
-            limit: The most events to return.
+            limit: The most events to return; the joins and leaves among them come along and are not counted.
 
         Raises:
             HubClosedError: The hub is not open.
+            ValueError: A bad channel name, or a negative limit.
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
         names = self._patterns.readable(check_channels(channels))
+        if limit < 0:
+            msg = f"limit must be a number of events, at least 0 (got {limit})"
+            raise ValueError(msg)
         with _patience("its history cannot be read"):
-            return await self._read_history(registry, names, limit)
-
-    async def _read_history(self, registry: Registry, names: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
-        kept: deque[ServerSentEvent] = deque(maxlen=limit)
-        after = None
-        if registry.position() is None and not registry.up:
-            msg = "the backend has not been there yet: its history cannot be read"
-            raise BackendError(msg)
-        while (position := registry.position()) is not None:
-            # Up to what is kept now, which this process need not have heard of yet.
-            page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
-            if (now := registry.position()) is None or now.epoch != position.epoch:  # in another life of the log
-                kept.clear()
-                after = None
-                continue
-            events = ((entry, entry.event) for entry in page.entries)
-            kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
-            if page.next is None:
-                break
-            after = page.next
-        return list(kept)
+            return await newest_events(registry, names, limit)
 
     # Subscribing
 
@@ -338,6 +321,7 @@ class Hub:
         properties: Any = None,
         transform: Transform | None = None,
         initial: Iterable[Any] = (),
+        rewind: float = 0,
         snapshot: Snapshot | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
@@ -356,6 +340,9 @@ class Hub:
             properties: Anything that tells this reader from others; given to `transform` and to callable data.
             transform: A plain function `(event, properties)`: what this reader gets instead, or None to skip it.
             initial: Events for a fresh stream to begin with.
+            rewind: How many of the newest events that are kept of its channels a fresh stream gets after `initial`, in
+                their order, before live events; `math.inf` is all. Older events are not announced as a gap. A resumed
+                stream goes on after its id instead.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap: sent
                 as one event of type `snapshot` before any later event. If it needs an argument, that is the
                 Subscription, whose `channels` and `options.properties` say whose state it is. Write your state first,
@@ -376,8 +363,9 @@ class Hub:
         Raises:
             HubClosedError: The hub is not open.
             ValueError: No channel, a bad name, one of the library's own, one of the hub's patterns that is no Pattern,
-                or a bad option.
-            TypeError: A channel that is no str, or `initial` that is no collection of events.
+                a bad option, or both `rewind` and `snapshot`.
+            TypeError: A channel that is no str, a `rewind` that is not a number, or `initial` that is no collection of
+                events.
             NotImplementedError: `presence` on a backend that does not keep who is here.
         """
         registry = self._opened("cannot subscribe")
@@ -386,6 +374,7 @@ class Hub:
             properties=properties,
             transform=check_callable("transform", transform),
             initial=initial_events(initial),
+            rewind=rewind,
             snapshot=snapshot,
             personal=is_personal(snapshot),
             position_frames=position_frames,

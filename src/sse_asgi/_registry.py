@@ -10,7 +10,7 @@ from ._burst import PAUSE_SECONDS, SEND_SECONDS, current_burst
 from ._event import Entry, History
 from ._position import Position
 from ._presence import Presence
-from ._runtime import Wakeup, new_wakeup
+from ._runtime import Wakeup, checkpoint, new_wakeup
 from ._stats import Stats, Tally
 from ._subscription import Subscription
 from .backends.base import Backend, Member
@@ -18,6 +18,7 @@ from .exceptions import HubClosedError
 
 CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
+READS_AT_ONCE = 32
 
 
 class _Channel:
@@ -57,6 +58,7 @@ class Registry:
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
         self._closed = False
+        self._reading = anyio.Semaphore(READS_AT_ONCE, fast_acquire=True)
         self._draining: list[Wakeup] = []
 
     # Source: what subscriptions ask for
@@ -147,8 +149,19 @@ class Registry:
                 channel.lock.release()
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of the log."""
-        return await self._backend.history(channels, after, upto, limit)
+        """Read one page of the log, when it is its turn.
+
+        Pages are read one by one with a turn of the event loop before each, and so many at a time, so that those that
+        come back all at once hold up neither the publishers nor the backend.
+        """
+        async with self._reading:
+            await checkpoint()
+            return await self._backend.history(channels, after, upto, limit)
+
+    async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
+        """Find where the newest events begin, when it is its turn."""
+        async with self._reading:
+            return await self._backend.rewind(channels, count, upto)
 
     # Sink: what the backend tells
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
-from sse_asgi.backends import memory
+from sse_asgi.backends import _shelf, memory
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ async def test_whoever_has_everything_is_complete_at_any_age(clock: Clock) -> No
     assert (await backend.history(("a",), last, last, 10)).reason is None
     assert (await backend.history(("a",), first, last, 10)).reason == "expired"
     await put(backend, "b")
-    assert backend._logs.keys() == {"b"}
+    assert backend._events.logs.keys() == {"b"}
 
 
 async def test_history_ttl_none_keeps_for_ever(clock: Clock) -> None:
@@ -74,7 +74,7 @@ async def test_idle_channels_are_bounded() -> None:
     start = await put(backend, "0")
     for number in range(1, 6):
         last = await put(backend, str(number))
-    assert backend._logs.keys() == {"3", "4", "5"}
+    assert backend._events.logs.keys() == {"3", "4", "5"}
     assert (await backend.history(("1",), start, last, 10)).reason == "evicted"
     assert (await backend.history(("5",), start, last, 10)).reason is None
     assert (await backend.history(("never used",), start, last, 10)).reason is None
@@ -93,12 +93,12 @@ async def test_an_emptied_channel_remembers_when_it_is_used_again() -> None:
 
 async def test_memory_of_emptied_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """When even their names are too many, every reader that old is told, rather than none."""
-    monkeypatch.setattr(memory, "MAX_EMPTIED", 2)
+    monkeypatch.setattr(_shelf, "MAX_EMPTIED", 2)
     backend = MemoryBackend(max_channels=1)
     start = await put(backend, "0")
     for number in range(1, 6):
         last = await put(backend, str(number))
-    assert len(backend._emptied) == 2
+    assert len(backend._events._emptied) == 2
     assert (await backend.history(("1",), start, last, 10)).reason == "evicted"
 
 

@@ -1,0 +1,268 @@
+"""The logs of many channels in memory, bounded, and an exact account of what each of them had to let go.
+
+A record is kept once, however many channels it was published to, and each of their logs refers to it. A log only drops
+its oldest record, so that it holds every record of its channel from its first one on. A record that one channel drops
+while another one still holds it is lost to the readers of the first channel alone: the first channel lists it as kept
+elsewhere. When the last of its channels drops it, it is lost to all of them.
+"""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+from math import inf
+from typing import NamedTuple, TypeAlias
+
+from .._event import RenderedEvent
+
+MAX_EMPTIED = 100_000
+RECORD_BYTES = 256  # of a record and its places in the logs, besides the frame
+FEWEST_DROPPED = 64
+
+# Sequence, time, frame (or what is rendered for each reader), channels, key. A plain tuple: it is smaller than an
+# object, quicker to make, and sorts by its sequence.
+Record: TypeAlias = tuple[int, float, bytes | RenderedEvent, tuple[str, ...], str | None]
+
+
+class Bounds(NamedTuple):
+    """What a shelf may hold.
+
+    Attributes:
+        size: Records of one channel.
+        channel_bytes: Bytes of the frames of one channel.
+        total_bytes: Bytes of all channels together, with what a record takes besides its frame.
+        channels: Channels with at least one record.
+    """
+
+    size: int
+    channel_bytes: int
+    total_bytes: int
+    channels: int
+
+
+class _Past:
+    """What a channel let go.
+
+    Attributes:
+        sequence: The last record that no channel holds any more.
+        reason: Why that one was dropped.
+        elsewhere: Records that only other channels still hold, in the order of the log: their channels, and the reason.
+    """
+
+    __slots__ = ("elsewhere", "reason", "sequence")
+
+    def __init__(self, sequence: int = 0, reason: str = "evicted") -> None:
+        self.sequence = sequence
+        self.reason = reason
+        self.elsewhere: dict[int, tuple[tuple[str, ...], str]] | None = None
+
+    def lose(self, sequence: int, reason: str) -> None:
+        if sequence > self.sequence:
+            self.sequence = sequence
+            self.reason = reason
+        if self.elsewhere:
+            self.elsewhere.pop(sequence, None)
+
+    def leave(self, record: Record, reason: str) -> None:
+        """Note that this channel dropped what another one holds."""
+        if self.elsewhere is None:
+            self.elsewhere = {}
+        self.elsewhere[record[0]] = (record[3], reason)
+
+    @property
+    def last(self) -> int:
+        return max(self.sequence, next(reversed(self.elsewhere), 0)) if self.elsewhere else self.sequence
+
+
+class Log:
+    """What one channel keeps."""
+
+    __slots__ = ("_items", "_start", "names", "past", "size")
+
+    def __init__(self, name: str, past: _Past) -> None:
+        """Keep nothing yet."""
+        self.names = (name,)  # shared by the records that only this channel holds
+        self.past = past
+        self.size = 0
+        self._items: list[Record | None] = []
+        self._start = 0  # those before it were dropped
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self._items) - self._start
+
+    def add(self, record: Record, size: int) -> None:
+        """Append the newest record."""
+        self._items.append(record)
+        self.size += size
+
+    @property
+    def first(self) -> Record:
+        """Return the oldest record; there must be one."""
+        return self._items[self._start]  # type: ignore[return-value]
+
+    @property
+    def newest(self) -> Record:
+        """Return the newest record; there must be one."""
+        return self._items[-1]  # type: ignore[return-value]
+
+    def pop_first(self) -> Record:
+        """Remove and return the oldest record."""
+        items, start = self._items, self._start
+        record = items[start]
+        assert record is not None
+        items[start] = None
+        self._start = start = start + 1
+        if start >= FEWEST_DROPPED and start * 2 > len(items):
+            del items[:start]
+            self._start = 0
+        self.size -= frame_size(record)
+        return record
+
+    def holds(self, sequence: int) -> bool:
+        """Tell whether a record of this channel is still here."""
+        return self._start < len(self._items) and self.first[0] <= sequence
+
+    def after(self, sequence: int) -> Iterator[Record]:
+        """Iterate over the records after a sequence, beginning at once with the first of them."""
+        return map(self._items.__getitem__, range(self._index(sequence), len(self._items)))  # type: ignore[arg-type]
+
+    def back_from(self, sequence: int) -> Iterator[Record]:
+        """Iterate over the records up to a sequence, the newest first."""
+        return map(self._items.__getitem__, range(self._index(sequence) - 1, self._start - 1, -1))  # type: ignore[arg-type]
+
+    def _index(self, sequence: int) -> int:
+        return bisect_right(self._items, (sequence, inf), self._start)  # type: ignore[type-var]
+
+
+class Shelf:
+    """The logs of one kind of events, in the order in which their channels were last published to."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        """Keep nothing yet."""
+        self.logs: OrderedDict[str, Log] = OrderedDict()
+        self._bounds = bounds
+        self._emptied: OrderedDict[str, _Past] = OrderedDict()
+        self._forgotten = _Past()  # of emptied channels that were too many to remember
+        self._total = 0
+
+    def keep(
+        self, sequence: int, now: float, content: bytes | RenderedEvent, channels: tuple[str, ...], key: str | None
+    ) -> None:
+        """Keep an event for its channels, and drop what is beyond the bounds; an event beyond them is not kept."""
+        bounds, logs = self._bounds, self.logs
+        size = len(content) if isinstance(content, bytes) else 0
+        if size > bounds.channel_bytes or size + RECORD_BYTES > bounds.total_bytes:
+            self._refuse(sequence, channels)
+            return
+        record: Record | None = None
+        for name in channels:
+            log = logs.get(name)
+            if log is None:
+                log = logs[name] = Log(name, self._emptied.pop(name) if name in self._emptied else self._unknown())
+            else:
+                logs.move_to_end(name)
+            if record is None:
+                record = (sequence, now, content, log.names if len(channels) == 1 else channels, key)
+            log.add(record, size)
+            while len(log) > bounds.size or log.size > bounds.channel_bytes:
+                self._drop_first(log, "trimmed")
+        self._total += size + RECORD_BYTES
+        while self._total > bounds.total_bytes:
+            self._drop_oldest()
+        while len(logs) > bounds.channels:
+            self._empty_oldest("evicted")
+
+    def loss(self, names: Collection[str], after: int) -> tuple[int, str]:
+        """Return the last sequence after this one that none of these channels holds any more, and why; else 0."""
+        last, reason = after, ""
+        for name in names:
+            past = self._past(name) or self._forgotten
+            if past.sequence > last:
+                last, reason = past.sequence, past.reason
+            for sequence, (channels, why) in reversed((past.elsewhere or _NOTHING).items()):
+                if sequence <= last:
+                    break
+                if not any(other in channels and self._holds(other, sequence) for other in names):
+                    last, reason = sequence, why
+        return (last, reason) if reason else (0, "")
+
+    def logs_after(self, names: Iterable[str], sequence: int) -> list[Log]:
+        """Return the logs of these channels that hold something later."""
+        logs = [log for name in names if (log := self.logs.get(name)) is not None]
+        return [log for log in logs if log.newest[0] > sequence]
+
+    def expire(self, horizon: float, names: Iterable[str]) -> None:
+        """Drop what is older than this from these channels, and empty every channel without newer records."""
+        while self.logs and next(iter(self.logs.values())).newest[1] < horizon:
+            self._empty_oldest("expired")
+        for name in names:
+            log = self.logs.get(name)
+            while log is not None and log.first[1] < horizon:
+                self._drop_first(log, "expired")
+
+    # Dropping
+
+    def _drop_first(self, log: Log, reason: str) -> None:
+        record = log.pop_first()
+        sequence, _, _, channels, _ = record
+        if len(channels) == 1:
+            log.past.lose(sequence, reason)
+        elif any(self._holds(name, sequence) for name in reversed(channels)):  # the last of them keeps it longest
+            log.past.leave(record, reason)
+            return
+        else:
+            for past in filter(None, map(self._past, channels)):
+                past.lose(sequence, reason)
+        self._total -= frame_size(record) + RECORD_BYTES
+
+    def _drop_oldest(self) -> None:
+        """Drop the oldest record of the channel that was published to least recently."""
+        name, log = next(iter(self.logs.items()))
+        self._drop_first(log, "trimmed")
+        if not len(log):
+            self._empty(name, log)
+
+    def _empty_oldest(self, reason: str) -> None:
+        name, log = next(iter(self.logs.items()))
+        while len(log):
+            self._drop_first(log, reason)
+        self._empty(name, log)
+
+    def _empty(self, name: str, log: Log) -> None:
+        del self.logs[name]
+        self._remember(name, log.past)
+
+    def _refuse(self, sequence: int, channels: tuple[str, ...]) -> None:
+        for name in channels:
+            past = self._past(name)
+            if past is None:
+                past = self._unknown()
+                self._remember(name, past)
+            past.lose(sequence, "trimmed")
+
+    # What was dropped
+
+    def _holds(self, name: str, sequence: int) -> bool:
+        log = self.logs.get(name)
+        return log is not None and log.holds(sequence)
+
+    def _past(self, name: str) -> _Past | None:
+        log = self.logs.get(name)
+        return self._emptied.get(name) if log is None else log.past
+
+    def _unknown(self) -> _Past:
+        return _Past(self._forgotten.sequence, self._forgotten.reason)
+
+    def _remember(self, name: str, past: _Past) -> None:
+        self._emptied[name] = past
+        if len(self._emptied) > MAX_EMPTIED:
+            self._forgotten.lose(self._emptied.popitem(last=False)[1].last, "evicted")
+
+
+_NOTHING: dict[int, tuple[tuple[str, ...], str]] = {}
+
+
+def frame_size(record: Record) -> int:
+    """Return the bytes of a record's frame; there is none before it is rendered for a reader."""
+    content = record[2]
+    return len(content) if isinstance(content, bytes) else 0
