@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
 from sse_asgi._event import History
 from sse_asgi._position import Position
+from sse_asgi._subscription import PAGE
 
 pytestmark = pytest.mark.anyio
 
@@ -458,17 +459,18 @@ async def test_events_during_a_replay_come_once_and_in_order() -> None:
 
 async def test_a_long_replay_is_read_in_pages() -> None:
     """It does not count as buffered, and each page is read when the one before was taken."""
-    backend = Steps()
+    backend = Steps(history_size=4 * PAGE)
+    last = 2 * PAGE + PAGE // 2
     async with Hub(backend, buffer_size=2) as hub:
         first = await hub.publish("a", "0")
-        for number in range(1, 700):
+        for number in range(1, last):
             await hub.publish("a", str(number))
         async with hub.subscribe("a", last_event_id=first) as subscription:
             assert backend.calls == 1
-            assert data(await read(subscription, 300)) == [str(number) for number in range(1, 301)]
+            assert data(await read(subscription, PAGE + 40)) == [str(number) for number in range(1, PAGE + 41)]
             assert backend.calls == 2
-            assert data(await take_all(subscription)) == [str(number) for number in range(301, 700)]
-            assert subscription.recovery == ("resumed", 699, None)
+            assert data(await take_all(subscription)) == [str(number) for number in range(PAGE + 41, last)]
+            assert subscription.recovery == ("resumed", last - 1, None)
 
 
 async def test_held_events_may_be_dropped_and_read_again() -> None:
@@ -490,18 +492,19 @@ async def test_held_events_may_be_dropped_and_read_again() -> None:
 
 async def test_trimming_between_two_pages_is_announced() -> None:
     """What falls out of history in the middle of a replay is a gap in its place."""
-    backend = MemoryBackend(history_size=600)
+    size = 2 * PAGE + 88
+    backend = MemoryBackend(history_size=size)
     async with Hub(backend) as hub:
         first = await hub.publish("a", "0")
-        for number in range(1, 600):
+        for number in range(1, size):
             await hub.publish("a", str(number))
         async with hub.subscribe("a", last_event_id=first) as subscription:
-            await read(subscription, 256)
-            for number in range(600, 1200):
+            await read(subscription, PAGE)
+            for number in range(size, 2 * size):
                 await hub.publish("a", str(number))
             rest = await take_all(subscription)
     assert reason(rest[0]) == "trimmed"
-    assert data(rest[1:]) == [str(number) for number in range(600, 1200)]
+    assert data(rest[1:]) == [str(number) for number in range(size, 2 * size)]
 
 
 # Gaps
@@ -1014,7 +1017,7 @@ async def test_a_ping_during_a_replay_shows_no_position() -> None:
     """Nothing may be ahead of what is still to be replayed."""
     async with Hub() as hub:
         first = await hub.publish("a", "0")
-        for number in range(600):
+        for number in range(2 * PAGE - 40):
             await hub.publish("a", str(number))
         async with framed(hub, last_event_id=first) as subscription:
             assert subscription.ping() == b":\n"

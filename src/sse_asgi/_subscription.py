@@ -23,7 +23,7 @@ from ._view import gap, is_after, position_before, seen_event, seen_frame, take_
 from .exceptions import SlowReaderError
 
 BODY_LIMIT = 64 * 1024
-PAGE = 256
+PAGE = 512
 PING = b":\n"
 
 

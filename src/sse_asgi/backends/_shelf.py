@@ -8,7 +8,7 @@ elsewhere. When the last of its channels drops it, it is lost to all of them.
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
@@ -74,64 +74,65 @@ class _Past:
 
 
 class Log:
-    """What one channel keeps."""
+    """What one channel keeps.
 
-    __slots__ = ("_items", "_start", "names", "past", "size")
+    Attributes:
+        names: The channel, in a tuple that is shared by the records of this channel alone.
+        past: What it let go.
+        size: Bytes of the frames.
+        items: The records, in the order of the log, behind places that are empty because theirs were dropped.
+        start: Where the records begin.
+    """
+
+    __slots__ = ("items", "names", "past", "size", "start")
 
     def __init__(self, name: str, past: _Past) -> None:
         """Keep nothing yet."""
-        self.names = (name,)  # shared by the records that only this channel holds
+        self.names = (name,)
         self.past = past
         self.size = 0
-        self._items: list[Record | None] = []
-        self._start = 0  # those before it were dropped
-
-    def __len__(self) -> int:
-        """Count the records."""
-        return len(self._items) - self._start
-
-    def add(self, record: Record, size: int) -> None:
-        """Append the newest record."""
-        self._items.append(record)
-        self.size += size
+        self.items: list[Record | None] = []
+        self.start = 0
 
     @property
     def first(self) -> Record:
         """Return the oldest record; there must be one."""
-        return self._items[self._start]  # type: ignore[return-value]
+        return self.items[self.start]  # type: ignore[return-value]
 
     @property
     def newest(self) -> Record:
         """Return the newest record; there must be one."""
-        return self._items[-1]  # type: ignore[return-value]
+        return self.items[-1]  # type: ignore[return-value]
 
     def pop_first(self) -> Record:
         """Remove and return the oldest record."""
-        items, start = self._items, self._start
+        items, start = self.items, self.start
         record = items[start]
         assert record is not None
         items[start] = None
-        self._start = start = start + 1
+        self.start = start = start + 1
         if start >= FEWEST_DROPPED and start * 2 > len(items):
             del items[:start]
-            self._start = 0
+            self.start = 0
         self.size -= frame_size(record)
         return record
 
     def holds(self, sequence: int) -> bool:
         """Tell whether a record of this channel is still here."""
-        return self._start < len(self._items) and self.first[0] <= sequence
+        return self.start < len(self.items) and self.first[0] <= sequence
 
-    def after(self, sequence: int) -> Iterator[Record]:
-        """Iterate over the records after a sequence, beginning at once with the first of them."""
-        return map(self._items.__getitem__, range(self._index(sequence), len(self._items)))  # type: ignore[arg-type]
+    def between(self, start: int, end: int) -> Sequence[Record]:
+        """Return the records after one sequence and up to another."""
+        if self.newest[0] <= start or self.first[0] > end:
+            return ()
+        return self.items[self._index(start) : self._index(end)]  # type: ignore[return-value]
 
     def back_from(self, sequence: int) -> Iterator[Record]:
         """Iterate over the records up to a sequence, the newest first."""
-        return map(self._items.__getitem__, range(self._index(sequence) - 1, self._start - 1, -1))  # type: ignore[arg-type]
+        return map(self.items.__getitem__, range(self._index(sequence) - 1, self.start - 1, -1))  # type: ignore[arg-type]
 
     def _index(self, sequence: int) -> int:
-        return bisect_right(self._items, (sequence, inf), self._start)  # type: ignore[type-var]
+        return bisect_right(self.items, (sequence, inf), self.start)  # type: ignore[type-var]
 
 
 class Shelf:
@@ -140,7 +141,7 @@ class Shelf:
     def __init__(self, bounds: Bounds) -> None:
         """Keep nothing yet."""
         self.logs: OrderedDict[str, Log] = OrderedDict()
-        self._bounds = bounds
+        self._size, self._channel_bytes, self._total_bytes, self._channels = bounds
         self._emptied: OrderedDict[str, _Past] = OrderedDict()
         self._forgotten = _Past()  # of emptied channels that were too many to remember
         self._total = 0
@@ -149,28 +150,33 @@ class Shelf:
         self, sequence: int, now: float, content: bytes | RenderedEvent, channels: tuple[str, ...], key: str | None
     ) -> None:
         """Keep an event for its channels, and drop what is beyond the bounds; an event beyond them is not kept."""
-        bounds, logs = self._bounds, self.logs
         size = len(content) if isinstance(content, bytes) else 0
-        if size > bounds.channel_bytes or size + RECORD_BYTES > bounds.total_bytes:
+        if size > self._channel_bytes or size + RECORD_BYTES > self._total_bytes:
             self._refuse(sequence, channels)
             return
-        record: Record | None = None
+        logs = self.logs
+        if len(channels) == 1:
+            name = channels[0]
+            log = logs.get(name) or self._new_log(name)
+            channels = log.names
+        record: Record = (sequence, now, content, channels, key)
         for name in channels:
-            log = logs.get(name)
-            if log is None:
-                log = logs[name] = Log(name, self._emptied.pop(name) if name in self._emptied else self._unknown())
-            else:
-                logs.move_to_end(name)
-            if record is None:
-                record = (sequence, now, content, log.names if len(channels) == 1 else channels, key)
-            log.add(record, size)
-            while len(log) > bounds.size or log.size > bounds.channel_bytes:
-                self._drop_first(log, "trimmed")
+            log = logs.get(name) or self._new_log(name)
+            log.items.append(record)
+            log.size += size
+            if len(log.items) - log.start > self._size or log.size > self._channel_bytes:
+                self._trim(log)
+            logs.move_to_end(name)
         self._total += size + RECORD_BYTES
-        while self._total > bounds.total_bytes:
+        while self._total > self._total_bytes:
             self._drop_oldest()
-        while len(logs) > bounds.channels:
+        while len(logs) > self._channels:
             self._empty_oldest("evicted")
+
+    def _new_log(self, name: str) -> Log:
+        past = self._emptied.pop(name) if name in self._emptied else self._unknown()
+        log = self.logs[name] = Log(name, past)
+        return log
 
     def loss(self, names: Collection[str], after: int) -> tuple[int, str]:
         """Return the last sequence after this one that none of these channels holds any more, and why; else 0."""
@@ -188,19 +194,22 @@ class Shelf:
 
     def logs_after(self, names: Iterable[str], sequence: int) -> list[Log]:
         """Return the logs of these channels that hold something later."""
-        logs = [log for name in names if (log := self.logs.get(name)) is not None]
-        return [log for log in logs if log.newest[0] > sequence]
+        logs = map(self.logs.get, names) if self.logs else ()
+        return [log for log in logs if log is not None and log.newest[0] > sequence]
 
     def expire(self, horizon: float, names: Iterable[str]) -> None:
         """Drop what is older than this from these channels, and empty every channel without newer records."""
         while self.logs and next(iter(self.logs.values())).newest[1] < horizon:
             self._empty_oldest("expired")
-        for name in names:
-            log = self.logs.get(name)
+        for log in map(self.logs.get, names) if self.logs else ():
             while log is not None and log.first[1] < horizon:
                 self._drop_first(log, "expired")
 
     # Dropping
+
+    def _trim(self, log: Log) -> None:
+        while len(log.items) - log.start > self._size or log.size > self._channel_bytes:
+            self._drop_first(log, "trimmed")
 
     def _drop_first(self, log: Log, reason: str) -> None:
         record = log.pop_first()
@@ -219,12 +228,12 @@ class Shelf:
         """Drop the oldest record of the channel that was published to least recently."""
         name, log = next(iter(self.logs.items()))
         self._drop_first(log, "trimmed")
-        if not len(log):
+        if log.start == len(log.items):
             self._empty(name, log)
 
     def _empty_oldest(self, reason: str) -> None:
         name, log = next(iter(self.logs.items()))
-        while len(log):
+        while log.start < len(log.items):
             self._drop_first(log, reason)
         self._empty(name, log)
 

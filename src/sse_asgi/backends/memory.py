@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice
 from operator import itemgetter
@@ -24,6 +24,7 @@ from .base import PAGE_BYTES, Backend, Member, Sink, presence_event
 logger = logging.getLogger("sse_asgi")
 
 IDEMPOTENCY_SECONDS = 120.0
+EXPIRE_SECONDS = 1.0
 SHARE = 16  # joins and leaves, and the library's own channels, may each take one part in so many of the bytes
 SERVERS = {"gunicorn", "hypercorn", "granian"}
 
@@ -88,6 +89,7 @@ class MemoryBackend(Backend):
         self._presence_events = Shelf(small)
         self._own = Shelf(small)  # channels of the library, such as the one for orders to disconnect
         self._shelves = self._events, self._presence_events, self._own
+        self._expire_at = 0.0
         self._published: OrderedDict[str, tuple[float, Position | None]] = OrderedDict()
         self._attending: dict[str, set[Member]] = {}
         self._leases: dict[str, float] = {}
@@ -144,8 +146,9 @@ class MemoryBackend(Backend):
         if idempotency_key is not None:
             self._published[idempotency_key] = (now, entry.position)
         if self.keeps_history:
-            if self._ttl is not None:
-                shelf.expire(now - self._ttl, ())
+            if self._ttl is not None and now >= self._expire_at:
+                self._expire_at = now + EXPIRE_SECONDS
+                self._expire(())
             content: Any = entry.frame or event  # what has no frame is rendered for each reader
             shelf.keep(last + 1, now, content, channels, key)
         for sink in self._sinks:
@@ -171,18 +174,14 @@ class MemoryBackend(Backend):
         start = 0 if after is None or reason else after.sequence
         lost, why = max(shelf.loss(channels, start) for shelf in self._shelves)
         entries: list[Entry] = []
-        following, size, last = None, 0, None
-        for record in self._merged(channels, start):
+        following, size = None, 0
+        for record in self._records(channels, start, min(upto.sequence, self._position.sequence), limit):
             sequence, _, content, names, key = record
-            if sequence > upto.sequence:
-                break
-            if record is last:  # it was published to several of these channels
-                continue
             size += frame_size(record)
             if len(entries) == limit or (entries and size > PAGE_BYTES):
                 following = entries[-1].position
                 break
-            last, position = record, Position(epoch, sequence)
+            position = Position(epoch, sequence)
             if isinstance(content, bytes):
                 entries.append(ReceivedEntry(content, position, names, key))
             else:
@@ -200,9 +199,21 @@ class MemoryBackend(Backend):
         before = next(islice(events, count, None), None)
         return None if before is None else Position(self._position.epoch, before[0])
 
-    def _merged(self, channels: tuple[str, ...], start: int) -> Iterable[Record]:
-        logs = [log.after(start) for shelf in self._shelves for log in shelf.logs_after(channels, start)]
-        return logs[0] if len(logs) == 1 else heapq.merge(*logs)
+    def _records(self, channels: tuple[str, ...], start: int, end: int, limit: int) -> list[Record]:
+        """Return records of the channels after one sequence and up to another, in order: more than `limit` or all.
+
+        Every event has the next sequence, so that a span of sequences holds no more events than it is long. It is wider
+        each time, because most of the events may be on other channels.
+        """
+        logs = [log for shelf in self._shelves for log in shelf.logs_after(channels, start)]
+        records: list[Record] = []
+        span = limit + 1
+        while logs and len(records) <= limit and start < end:
+            start, before, span = min(start + span, end), start, span * 2
+            found = [record for log in logs for record in log.between(before, start)]
+            found.sort()  # by their sequences; runs that are in order are merged
+            records += (next(same) for _, same in groupby(found, itemgetter(0))) if len(logs) > 1 else found
+        return records
 
     def _foreign(self, position: Position | None) -> str | None:
         """Return why a position is not one of this log."""

@@ -1,0 +1,257 @@
+"""Instructions by callgrind: of writing an event, of a delivery, and what the middleware and a transform add.
+
+`instructions.py [what ...]` runs itself under valgrind, where a count repeats whatever else the machine does. Two
+lengths of each run are subtracted, so that starting up does not count.
+"""
+
+import asyncio
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+READERS = 20
+TEXT = "The quick brown fox jumps over the lazy dog"
+
+
+class Work(NamedTuple):
+    """What is counted: a function of how often, two of these, and how many things it does each time."""
+
+    run: Callable[[int], None]
+    counts: tuple[int, int]
+    each: int = 1
+
+
+# What is run
+
+
+def encode(count: int) -> None:
+    from sse_asgi.encoder import encode
+
+    for _ in range(count):
+        encode(TEXT, event="note", id="1")
+
+
+def write_plainly(count: int) -> None:
+    for _ in range(count):
+        f"event: note\nid: 1\ndata: {TEXT}\n\n".encode()
+
+
+def deliver(count: int, *, guarded: bool = False, **options: Any) -> None:
+    asyncio.run(_deliver(count, guarded=guarded, **options))
+
+
+async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
+    from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
+
+    hub = Hub()
+    app: Any = EventSourceApp(hub, **options)
+    if guarded:
+        app = EventSourceMiddleware(app)
+    async with hub:
+        await _publish(count, app, lambda text: hub.publish("default", text))
+
+
+def deliver_directly(count: int) -> None:
+    """As to uvicorn, whose `send` may be called in any task; __main__ stands for it, and nothing is joined."""
+    from sse_asgi import _direct, _registry
+
+    _direct.SERVERS.add(__name__)
+    _registry.PAUSE_SECONDS = _registry.SEND_SECONDS = 0
+    deliver(count)
+
+
+def ping(count: int) -> None:
+    """As under uvicorn, see above; time goes by when it is told to."""
+    from sse_asgi import _direct
+
+    _direct.SERVERS.add(__name__)
+    asyncio.run(_ping(count))
+
+
+async def _ping(count: int) -> None:
+    from sse_asgi import EventSourceApp, Hub
+    from sse_asgi._runtime import shared_timer
+
+    async with Hub() as hub:
+        app, server = EventSourceApp(hub), _Server()
+        tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
+        await asyncio.sleep(0.1)
+        now = time.monotonic()
+        for _ in range(count):
+            now += 15.25
+            time.monotonic = itertools.repeat(now).__next__
+            shared_timer()._ring()  # noqa: SLF001
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def deliver_same(count: int) -> None:
+    deliver(count, transform=lambda event, _: event)
+
+
+def deliver_another(count: int) -> None:
+    from sse_asgi import ServerSentEvent
+
+    another = ServerSentEvent("another")
+    deliver(count, transform=lambda _event, _properties: another)
+
+
+def deliver_raw(count: int) -> None:
+    sys.path.insert(0, str(Path(__file__).parent / "contenders"))
+    import raw
+
+    asyncio.run(_publish(count, raw.serve, lambda text: raw.publish("default", text)))
+
+
+def stream_tokens(count: int) -> None:
+    """As under uvicorn, see above."""
+    from sse_asgi import EventSourceResponse, _direct
+
+    _direct.SERVERS.add(__name__)
+    asyncio.run(_stream(count, EventSourceResponse))
+
+
+def stream_tokens_raw(count: int) -> None:
+    def app(tokens: AsyncIterator[str]) -> Any:
+        async def stream(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            async for token in tokens:
+                await send({"type": "http.response.body", "body": f"data: {token}\n\n".encode(), "more_body": True})
+            await send({"type": "http.response.body"})
+
+        return stream
+
+    asyncio.run(_stream(count, app))
+
+
+async def _stream(count: int, app: Callable[[AsyncIterator[str]], Any]) -> None:
+    async def tokens() -> AsyncIterator[str]:
+        for number in range(count):
+            await asyncio.sleep(0)
+            yield f"{number:29}"
+
+    server = _Server()
+    await asyncio.gather(*(app(tokens())(_scope(), server.receive, server.send) for _ in range(READERS)))
+
+
+async def _publish(count: int, app: Any, publish: Callable[[str], Any]) -> None:
+    server = _Server()
+    tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
+    await asyncio.sleep(0.1)
+    for number in range(count):
+        await publish(f"{number:099}")
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def request(count: int, *, guarded: bool = False) -> None:
+    asyncio.run(_request(count, guarded=guarded))
+
+
+async def _request(count: int, *, guarded: bool) -> None:
+    """Answer requests of a Starlette application that are no event streams."""
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    from sse_asgi import EventSourceMiddleware
+
+    async def endpoint(_: Any) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    app: Any = Starlette(routes=[Route("/", endpoint)])
+    if guarded:
+        app = EventSourceMiddleware(app)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    for _ in range(count):
+        await app(_scope(), receive, _Server().send)
+
+
+class _Server:
+    """Takes everything at once; no client goes."""
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(self, _: Any) -> None:
+        pass
+
+
+def _scope() -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"channel=default",
+        "headers": [],
+        "root_path": "",
+    }
+
+
+WORK = {
+    "event, as a plain f-string": Work(write_plainly, (1000, 3000)),
+    "event": Work(encode, (1000, 3000)),
+    "delivery, raw ASGI": Work(deliver_raw, (30, 90), READERS),
+    "delivery": Work(deliver, (30, 90), READERS),
+    "delivery, sent by the publisher": Work(deliver_directly, (30, 430), READERS),
+    "ping": Work(ping, (30, 90), READERS),
+    "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
+    "delivery with a transform that returns the event": Work(deliver_same, (30, 90), READERS),
+    "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),
+    "token, raw ASGI": Work(stream_tokens_raw, (30, 90), READERS),
+    "token": Work(stream_tokens, (30, 90), READERS),
+    "request": Work(request, (200, 600)),
+    "request with the middleware": Work(lambda count: request(count, guarded=True), (200, 600)),
+}
+
+
+# Counting
+
+
+def instructions(name: str) -> float:
+    """Return how many instructions one of these takes."""
+    work = WORK[name]
+    few, many = map(_collected, [_counted(name, count) for count in work.counts])
+    return (many - few) / (work.counts[1] - work.counts[0]) / work.each
+
+
+def _counted(name: str, count: int) -> "subprocess.Popen[str]":
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, __file__]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    return subprocess.Popen(
+        [*command, "--run", name, str(count)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | {"PYTHONHASHSEED": "0"},
+    )
+
+
+def _collected(process: "subprocess.Popen[str]") -> int:
+    printed = process.communicate()[1]
+    found = re.search(r"Collected : (\d+)", printed)
+    if process.returncode or not found:
+        sys.exit(printed)
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        WORK[sys.argv[2]].run(int(sys.argv[3]))
+    else:
+        for what in sys.argv[1:] or WORK:
+            print(f"{what}: {instructions(what):,.0f}", flush=True)
