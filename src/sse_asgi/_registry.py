@@ -8,7 +8,7 @@ import anyio
 
 from ._burst import PAUSE_SECONDS, SEND_SECONDS, current_burst
 from ._event import Entry, History
-from ._position import Position
+from ._position import MAX_SEQUENCE, Position
 from ._presence import Presence
 from ._runtime import Wakeup, checkpoint, new_wakeup
 from ._stats import Stats, Tally
@@ -161,7 +161,7 @@ class Registry:
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
         """Find where the newest events begin, when it is its turn."""
         async with self._reading:
-            return await self._backend.rewind(channels, count, upto)
+            return await self._backend.rewind(channels, min(count, MAX_SEQUENCE), upto)
 
     # Sink: what the backend tells
 
