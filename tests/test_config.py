@@ -342,6 +342,7 @@ async def test_bounds_in_bytes_reach_the_memory_backend(option: str) -> None:
     assert await kept(create_hub(Settings(backend_url=f"memory://?{option}=5000", **given)), 3) == ["0", "1", "2"]
 
 
+@pytest.mark.anyio
 async def test_a_history_size_of_zero_keeps_nothing() -> None:
     """A hub without history gives no ids."""
     async with create_hub(Settings(history_size=0)) as hub:

@@ -3,7 +3,8 @@
 import functools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -478,6 +479,41 @@ async def test_events_that_are_published_while_history_is_read_push_out_the_olde
         for number in range(3):
             await hub.publish("a", str(number))
         assert [event.data for event in await hub.history("a", limit=2)] == ["2", "meanwhile"]
+
+
+async def test_history_is_read_again_where_the_log_begins_another_life() -> None:
+    """Nothing of the life before is in it."""
+
+    class Restarting(MemoryBackend):
+        restarted = False
+
+        async def history(self, *args: Any) -> History:
+            page = await super().history(*args)
+            if not self.restarted:
+                self.restarted = True
+                sinks = self._sinks
+                self._begin()
+                self._sinks = sinks
+                await self.publish(("a",), ServerSentEvent("after"), key=None, idempotency_key=None)
+            return page
+
+    async with Hub(Restarting()) as hub:
+        await hub.publish("a", "before")
+        assert [event.data for event in await hub.history("a")] == ["after"]
+
+
+async def test_history_of_a_backend_that_was_never_there_is_an_error() -> None:
+    """It is not known whether anything is kept."""
+
+    class Away(Elsewhere):
+        @asynccontextmanager
+        async def connect(self, sink: Any) -> AsyncIterator[None]:  # type: ignore[override]
+            sink.state(up=False)
+            yield
+
+    async with Hub(Away()) as hub:
+        with pytest.raises(BackendError, match="has not been there yet"):
+            await hub.history("a")
 
 
 async def test_history_is_empty_without_history() -> None:

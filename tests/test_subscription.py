@@ -32,7 +32,7 @@ async def take_all(subscription: Subscription) -> list[ServerSentEvent]:
     while True:
         with anyio.move_on_after(0.02) as limit:
             events.append(await anext(subscription))
-        if limit.cancelled_caught:
+        if limit.cancelled_caught and not subscription.behind:
             return events
 
 

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import logging
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -294,6 +295,16 @@ async def test_a_reader_of_many_channels_costs_what_its_channels_cost(mixed: boo
 
 
 # Processes
+
+
+async def test_the_log_begins_where_the_backend_is_opened_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its positions are not those of the process that made the backend."""
+    backend = MemoryBackend()
+    before = await put(backend, "a")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    async with Hub(backend) as hub:
+        assert await hub.history("a") == []
+        assert not str(await hub.publish("a", "x")).startswith(before.epoch)
 
 
 def test_a_forked_process_has_a_log_of_its_own() -> None:

@@ -101,9 +101,7 @@ class MemoryBackend(Backend):
 
     @asynccontextmanager
     async def _connected(self, sink: Sink) -> AsyncIterator[None]:
-        if (
-            self._process != os.getpid()
-        ):  # a fork: what the parent numbered means nothing to the readers of this process
+        if self._process != os.getpid():  # it was forked: what its parent numbered means nothing to its readers
             self._begin()
         _warn_of_workers()
         sinks = self._sinks
