@@ -507,7 +507,7 @@ async def test_history_of_a_backend_that_was_never_there_is_an_error() -> None:
 
     class Away(Elsewhere):
         @asynccontextmanager
-        async def connect(self, sink: Any) -> AsyncIterator[None]:  # type: ignore[override]
+        async def connect(self, sink: Any) -> AsyncIterator[None]:
             sink.state(up=False)
             yield
 

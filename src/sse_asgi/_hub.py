@@ -355,7 +355,7 @@ class Hub:
                 out of history.
             identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
-                these of them only. `sse.join` and `sse.leave` are published to the channel, and push no event out of its history.
+                these of them only. `sse.join` and `sse.leave` are published to it, and push nothing out of the history.
             since: The `moment` before it was looked up what this reader may: an order to disconnect that is heard later
                 ends it. None is now.
 

@@ -8,14 +8,15 @@ elsewhere. When the last of its channels drops it, it is lost to all of them.
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
 from .._event import RenderedEvent
 
 MAX_EMPTIED = 100_000
-RECORD_BYTES = 256  # of a record and its places in the logs, besides the frame
+MAX_JUDGED = 1000
+RECORD_BYTES = 256  # of a record in one of its channels, besides the frame
 FEWEST_DROPPED = 64
 
 # Sequence, time, frame (or what is rendered for each reader), channels, key. A plain tuple: it is smaller than an
@@ -39,13 +40,21 @@ class Bounds(NamedTuple):
     channels: int
 
 
+class _Dropped(NamedTuple):
+    """A record that a channel dropped while another one holds it: its channels, why, and a number that counts them."""
+
+    channels: tuple[str, ...]
+    reason: str
+    number: int
+
+
 class _Past:
     """What a channel let go.
 
     Attributes:
         sequence: The last record that no channel holds any more.
         reason: Why that one was dropped.
-        elsewhere: Records that only other channels still hold, in the order of the log: their channels, and the reason.
+        elsewhere: Records that only other channels still hold, by sequence, in the order of the log.
     """
 
     __slots__ = ("elsewhere", "reason", "sequence")
@@ -53,7 +62,7 @@ class _Past:
     def __init__(self, sequence: int = 0, reason: str = "evicted") -> None:
         self.sequence = sequence
         self.reason = reason
-        self.elsewhere: dict[int, tuple[tuple[str, ...], str]] | None = None
+        self.elsewhere: dict[int, _Dropped] | None = None
 
     def lose(self, sequence: int, reason: str) -> None:
         if sequence > self.sequence:
@@ -62,11 +71,11 @@ class _Past:
         if self.elsewhere:
             self.elsewhere.pop(sequence, None)
 
-    def leave(self, record: Record, reason: str) -> None:
+    def leave(self, record: Record, reason: str, number: int) -> None:
         """Note that this channel dropped what another one holds."""
         if self.elsewhere is None:
             self.elsewhere = {}
-        self.elsewhere[record[0]] = (record[3], reason)
+        self.elsewhere[record[0]] = _Dropped(record[3], reason, number)
 
     @property
     def last(self) -> int:
@@ -144,6 +153,8 @@ class Shelf:
         self._size, self._channel_bytes, self._total_bytes, self._channels = bounds
         self._emptied: OrderedDict[str, _Past] = OrderedDict()
         self._forgotten = _Past()  # of emptied channels that were too many to remember
+        self._number = 0
+        self._judged: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
         self._total = 0
 
     def keep(
@@ -151,7 +162,8 @@ class Shelf:
     ) -> None:
         """Keep an event for its channels, and drop what is beyond the bounds; an event beyond them is not kept."""
         size = len(content) if isinstance(content, bytes) else 0
-        if size > self._channel_bytes or size + RECORD_BYTES > self._total_bytes:
+        cost = size + RECORD_BYTES * len(channels)
+        if size > self._channel_bytes or cost > self._total_bytes:
             self._refuse(sequence, channels)
             return
         logs = self.logs
@@ -167,7 +179,7 @@ class Shelf:
             if len(log.items) - log.start > self._size or log.size > self._channel_bytes:
                 self._trim(log)
             logs.move_to_end(name)
-        self._total += size + RECORD_BYTES
+        self._total += cost
         while self._total > self._total_bytes:
             self._drop_oldest()
         while len(logs) > self._channels:
@@ -178,19 +190,38 @@ class Shelf:
         log = self.logs[name] = Log(name, past)
         return log
 
-    def loss(self, names: Collection[str], after: int) -> tuple[int, str]:
+    def loss(self, names: tuple[str, ...], after: int) -> tuple[int, str]:
         """Return the last sequence after this one that none of these channels holds any more, and why; else 0."""
         last, reason = after, ""
-        for name in names:
-            past = self._past(name) or self._forgotten
+        pasts = [self._past(name) or self._forgotten for name in names]
+        for past in pasts:
             if past.sequence > last:
                 last, reason = past.sequence, past.reason
-            for sequence, (channels, why) in reversed((past.elsewhere or _NOTHING).items()):
-                if sequence <= last:
-                    break
-                if not any(other in channels and self._holds(other, sequence) for other in names):
-                    last, reason = sequence, why
+        shared = [past.elsewhere for past in pasts if past.elsewhere]
+        if shared:
+            known = self._judged.pop((names, after), 0)
+            firsts = {name: log.first[0] for name in names if (log := self.logs.get(name)) is not None}
+            for elsewhere in shared:
+                for sequence, (channels, why, number) in reversed(elsewhere.items()):
+                    if sequence <= last or number <= known:
+                        break
+                    for name in channels:
+                        if firsts.get(name, inf) <= sequence:  # a log holds everything from its first record on
+                            break
+                    else:
+                        last, reason = sequence, why
+                        break
         return (last, reason) if reason else (0, "")
+
+    def judged(self, names: tuple[str, ...], after: int) -> None:
+        """Remember that nothing is lost after a sequence that `loss` did not tell, so that the next page need not look.
+
+        Without it each page of a replay would look at all that other channels still hold.
+        """
+        if self._number:
+            self._judged[names, after] = self._number
+            if len(self._judged) > MAX_JUDGED:
+                self._judged.popitem(last=False)
 
     def logs_after(self, names: Iterable[str], sequence: int) -> list[Log]:
         """Return the logs of these channels that hold something later."""
@@ -217,12 +248,13 @@ class Shelf:
         if len(channels) == 1:
             log.past.lose(sequence, reason)
         elif any(self._holds(name, sequence) for name in reversed(channels)):  # the last of them keeps it longest
-            log.past.leave(record, reason)
+            self._number += 1
+            log.past.leave(record, reason, self._number)
             return
         else:
             for past in filter(None, map(self._past, channels)):
                 past.lose(sequence, reason)
-        self._total -= frame_size(record) + RECORD_BYTES
+        self._total -= frame_size(record) + RECORD_BYTES * len(channels)
 
     def _drop_oldest(self) -> None:
         """Drop the oldest record of the channel that was published to least recently."""
@@ -266,9 +298,6 @@ class Shelf:
         self._emptied[name] = past
         if len(self._emptied) > MAX_EMPTIED:
             self._forgotten.lose(self._emptied.popitem(last=False)[1].last, "evicted")
-
-
-_NOTHING: dict[int, tuple[tuple[str, ...], str]] = {}
 
 
 def frame_size(record: Record) -> int:

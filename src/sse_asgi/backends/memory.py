@@ -55,8 +55,8 @@ class MemoryBackend(Backend):
             history_size: Events kept for each channel; 0 keeps none, and then nothing can be replayed.
             history_ttl: Seconds that an event is kept; None keeps it until there are too many.
             history_bytes: Bytes of events kept for each channel, as they are sent; a larger event is not kept.
-            total_bytes: Bytes kept for all channels together; an event counts 256 bytes more than is sent, which is
-                about what keeping it takes.
+            total_bytes: Bytes kept for all channels together; an event counts 256 bytes more for each of its channels,
+                which is about what keeping it takes.
             max_channels: Channels that keep events.
 
         Raises:
@@ -184,6 +184,8 @@ class MemoryBackend(Backend):
                 entries.append(ReceivedEntry(content, position, names, key))
             else:
                 entries.append(Entry(content, position, names, key))
+        if following is not None:
+            self._events.judged(channels, following.sequence)
         return History(entries, following, reason or (why or None if after else None), lost)
 
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
