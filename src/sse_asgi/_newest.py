@@ -37,7 +37,7 @@ async def _read(
     after = await registry.rewind(channels, count, upto)
     newest = _Newest(limit, whole=after is None)
     while True:
-        page = await registry.history(channels, after, upto, PAGE)
+        page = await registry.page(channels, after, upto, PAGE)
         now = registry.position()
         if now is None or now.epoch != position.epoch:
             return None

@@ -18,7 +18,7 @@ from .exceptions import HubClosedError
 
 CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
-READS_AT_ONCE = 32
+READS_AT_ONCE = 4
 
 
 class _Channel:
@@ -149,19 +149,18 @@ class Registry:
                 channel.lock.release()
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of the log, when it is its turn.
+        """Read one page of the log for a replay, when it is its turn.
 
-        Pages are read one by one with a turn of the event loop before each, and so many at a time, so that those that
-        come back all at once hold up neither the publishers nor the backend.
+        The event loop has a turn before each page, and so few are read at a time that many readers that come back at
+        once do not hold up the publishers.
         """
         async with self._reading:
             await checkpoint()
             return await self._backend.history(channels, after, upto, limit)
 
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
-        """Find where the newest events begin, when it is its turn."""
-        async with self._reading:
-            return await self._backend.rewind(channels, min(count, MAX_SEQUENCE), upto)
+        """Find where the newest events begin."""
+        return await self._backend.rewind(channels, min(count, MAX_SEQUENCE), upto)
 
     # Sink: what the backend tells
 
@@ -219,6 +218,10 @@ class Registry:
         if subscribed:
             with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
                 await self._backend.unsubscribe(tuple(subscribed))
+
+    async def page(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
+        """Read one page of the log without waiting for those that replay."""
+        return await self._backend.history(channels, after, upto, limit)
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:
         """Return the readers of a channel, or all, without the hub's own."""
