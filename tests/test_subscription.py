@@ -691,20 +691,6 @@ async def test_others_have_a_turn_between_two_pages() -> None:
 # Gaps
 
 
-@pytest.mark.parametrize(("bad", "why"), [("x", "malformed"), (OTHER_EPOCH, "epoch")])
-async def test_a_stream_that_begins_with_a_gap_has_no_second_one(bad: str, why: str) -> None:
-    """What was trimmed before is part of it, also where what is kept takes several pages."""
-    async with Hub(MemoryBackend(history_size=2 * PAGE)) as hub:
-        for _ in range(PAGE + 1):
-            await hub.publish("quiet", "quiet")
-        for number in range(3 * PAGE):
-            await hub.publish("busy", str(number))
-        async with hub.subscribe("quiet", "busy", last_event_id=bad) as subscription:
-            events = await read(subscription, 3 * PAGE + 2)
-    assert reason(events[0]) == why
-    assert data(events[1:]) == ["quiet"] * (PAGE + 1) + [str(number) for number in range(PAGE, 3 * PAGE)]
-
-
 @pytest.mark.parametrize("bad", ["x", "5", "é", "0" * 4096, "\U0001f600", "00000000-", "sse.end"])
 async def test_an_unreadable_id_is_a_gap(bad: str) -> None:
     """The stream begins with sse.gap, then what is kept, then live; never an error."""

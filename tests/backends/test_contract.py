@@ -1,6 +1,7 @@
 """What every backend promises: one suite over all of them, through the backend's own interface and through a hub."""
 
 import json
+import math
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from backends.naive import NaiveLog
 from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._event import Entry
 from sse_asgi._position import Position
+from sse_asgi._subscription import PAGE
 from sse_asgi.backends.base import PAGE_BYTES, Member
 from sse_asgi.backends.redis import RedisBackend
 
@@ -388,6 +390,28 @@ async def test_a_backend_need_not_rewind_itself(make_backend: Any) -> None:
             theirs = await Backend.rewind(backend, ("a", "b"), count, last)
             reads = [await pages(backend, ("a", "b"), one, last) for one in (ours, theirs)]
             assert texts(e for page in reads[0] for e in page.entries) == texts(e for p in reads[1] for e in p.entries)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"last_event_id": "x"}, ["malformed"]), ({"last_event_id": "00000000-5"}, ["epoch"]), ({"rewind": math.inf}, [])],
+)
+async def test_what_was_trimmed_before_is_no_gap_of_its_own(make_backend: Any, options: Any, told: list[str]) -> None:
+    """A stream that begins with all that is kept has no second gap, and a fresh one has none, over several pages."""
+    size = PAGE + PAGE // 2
+    async with Hub(make_backend(history_size=size)) as hub:
+        for number in range(PAGE + 1):
+            await hub.publish("quiet", f"quiet {number}")
+        for number in range(2 * size):
+            await hub.publish("busy", f"busy {number}")
+        async with hub.subscribe("quiet", "busy", **options) as subscription:
+            with anyio.fail_after(20):
+                events = [await anext(subscription) for _ in range(len(told) + PAGE + 1 + size)]
+    assert [json.loads(event.data or "")["reason"] for event in events if event.event == "sse.gap"] == told
+    assert [event.data for event in events if event.event is None] == [
+        *(f"quiet {number}" for number in range(PAGE + 1)),
+        *(f"busy {number}" for number in range(size, 2 * size)),
+    ]
 
 
 # Who is here
