@@ -18,7 +18,8 @@ from .exceptions import HubClosedError
 
 CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
-READS_AT_ONCE = 4
+READS_AT_ONCE = 4  # from this process's memory, where each takes the event loop
+REMOTE_READS_AT_ONCE = 64
 
 
 class _Channel:
@@ -58,7 +59,9 @@ class Registry:
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
         self._closed = False
-        self._reading = anyio.Semaphore(READS_AT_ONCE, fast_acquire=True)
+        self._reading = anyio.Semaphore(
+            READS_AT_ONCE if backend.in_process else REMOTE_READS_AT_ONCE, fast_acquire=True
+        )
         self._draining: list[Wakeup] = []
 
     # Source: what subscriptions ask for
