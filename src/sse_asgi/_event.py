@@ -325,9 +325,9 @@ class History(NamedTuple):
     reason: str | None = None
     lost: int = 0
 
-    def announced(self, told: float) -> str | None:
-        """Return the reason unless the loss is not later than the last one that a reader was told of."""
-        return self.reason if self.foreign or self.lost > told else None
+    def announced(self, told: int | None) -> str | None:
+        """Return the reason if the loss is later than the last one that a reader knows of; None is not told of any."""
+        return self.reason if self.foreign or (told is not None and self.lost > told) else None
 
     @property
     def foreign(self) -> bool:

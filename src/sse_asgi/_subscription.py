@@ -127,7 +127,7 @@ class Subscription:
         self._written: Position | None = None
         self._open = self._missed = False
         self._lost: str | None = None
-        self._told: float = 0
+        self._told: int | None = 0
         self._plain = options.transform is None
 
     # What the application uses
@@ -349,7 +349,7 @@ class Subscription:
         count = self.options.rewind
         start = None if math.isinf(count) else await self._source.rewind(self.channels, int(count), upto)
         self._position = start or upto._replace(sequence=0)
-        self._told = math.inf  # whatever the first page lacks
+        self._told = None
         await self._read_page(upto)
         if self._open and not self.recovery.replayed and self.options.position_frames:
             self._ready.append(Entry(None, upto))
@@ -357,9 +357,9 @@ class Subscription:
     async def _read_page(self, upto: Position) -> str | None:
         page = await self._source.history(self.channels, self._position, upto, PAGE)
         self._lost = self._lost or page.announced(self._told)
-        self._told = page.lost
+        self._told = max(self._told or 0, page.lost)
         if page.foreign:
-            self._position = None
+            self._position, self._told = None, page.lost
         if self._lost is not None and self.options.snapshot is not None:
             snapshot = await take_snapshot(self.options, self, furthest(self._position, upto))
             reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot

@@ -263,6 +263,33 @@ async def test_what_a_forgotten_channel_left_to_others_counts_as_lost(monkeypatc
         assert (await backend.history((name,), start, last, 10)).reason == "evicted"
 
 
+async def test_what_is_known_of_a_replay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay whose progress was forgotten looks again, and tells the same."""
+    monkeypatch.setattr(_shelf, "MAX_JUDGED", 1)
+    backend = MemoryBackend(history_size=5)
+    start = await put(backend, "a")
+    for _ in range(10):
+        last = await put(backend, "a", "b")
+        last = await put(backend, "b")
+    for channels in (("a", "b"), ("a",), ("a", "b")):
+        first = await backend.history(channels, start, last, 1)
+        second = await backend.history(channels, first.next, last, 100)
+        again = await backend.history(channels, first.next, last, 100)
+        assert first.reason == "trimmed"
+        assert (second.reason, second.lost) == (again.reason, again.lost)
+    assert len(backend._events._judged) <= 1
+
+
+async def test_data_comes_back_as_it_was_published() -> None:
+    """Also with carriage returns, which a frame turns into line feeds."""
+    backend = MemoryBackend(history_bytes=1000)
+    for _ in range(300):
+        await put(backend, "a", data="1\r\n2\r3")
+    events = [entry.event for entry in await kept(backend, "a")]
+    assert {event.data for event in events} == {"1\r\n2\r3"}
+    assert sum(len(event.encode()) for event in events) <= 1000
+
+
 # Costs
 
 

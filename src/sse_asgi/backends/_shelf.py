@@ -12,16 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from .._event import RenderedEvent
+from .._event import RenderedEvent, ServerSentEvent
 
 MAX_EMPTIED = 100_000
 MAX_JUDGED = 1000
 RECORD_BYTES = 256  # of a record in one of its channels, besides the frame
 FEWEST_DROPPED = 64
 
-# Sequence, time, frame (or what is rendered for each reader), channels, key. A plain tuple: it is smaller than an
+# Sequence, time, frame (or an event that is more than its frame), channels, key. A plain tuple: it is smaller than an
 # object, quicker to make, and sorts by its sequence.
-Record: TypeAlias = tuple[int, float, bytes | RenderedEvent, tuple[str, ...], str | None]
+Content: TypeAlias = bytes | ServerSentEvent | RenderedEvent
+Record: TypeAlias = tuple[int, float, Content, tuple[str, ...], str | None]
 
 
 class Bounds(NamedTuple):
@@ -123,7 +124,7 @@ class Log:
         if start >= FEWEST_DROPPED and start * 2 > len(items):
             del items[:start]
             self.start = 0
-        self.size -= frame_size(record)
+        self.size -= content_size(record[2])
         return record
 
     def holds(self, sequence: int) -> bool:
@@ -157,11 +158,9 @@ class Shelf:
         self._judged: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
         self._total = 0
 
-    def keep(
-        self, sequence: int, now: float, content: bytes | RenderedEvent, channels: tuple[str, ...], key: str | None
-    ) -> None:
+    def keep(self, sequence: int, now: float, content: Content, channels: tuple[str, ...], key: str | None) -> None:
         """Keep an event for its channels, and drop what is beyond the bounds; an event beyond them is not kept."""
-        size = len(content) if isinstance(content, bytes) else 0
+        size = content_size(content)
         cost = size + RECORD_BYTES * len(channels)
         if size > self._channel_bytes or cost > self._total_bytes:
             self._refuse(sequence, channels)
@@ -254,7 +253,7 @@ class Shelf:
         else:
             for past in filter(None, map(self._past, channels)):
                 past.lose(sequence, reason)
-        self._total -= frame_size(record) + RECORD_BYTES * len(channels)
+        self._total -= content_size(record[2]) + RECORD_BYTES * len(channels)
 
     def _drop_oldest(self) -> None:
         """Drop the oldest record of the channel that was published to least recently."""
@@ -300,7 +299,6 @@ class Shelf:
             self._forgotten.lose(self._emptied.popitem(last=False)[1].last, "evicted")
 
 
-def frame_size(record: Record) -> int:
-    """Return the bytes of a record's frame; there is none before it is rendered for a reader."""
-    content = record[2]
-    return len(content) if isinstance(content, bytes) else 0
+def content_size(content: Content) -> int:
+    """Return the bytes of a frame; there are none before an event is rendered for a reader."""
+    return len(content if isinstance(content, bytes) else content.encode())

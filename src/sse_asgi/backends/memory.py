@@ -12,13 +12,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from .._event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
 from .._options import RESERVED
 from .._position import Position, new_epoch
 from .._shutdown import uvicorn_server
-from ._shelf import Bounds, Record, Shelf, frame_size
+from ._shelf import Bounds, Record, Shelf, content_size
 from .base import PAGE_BYTES, Backend, Member, Sink, presence_event
 
 logger = logging.getLogger("sse_asgi")
@@ -147,8 +146,9 @@ class MemoryBackend(Backend):
             if self._ttl is not None and now >= self._expire_at:
                 self._expire_at = now + EXPIRE_SECONDS
                 self._expire(())
-            content: Any = entry.frame or event  # what has no frame is rendered for each reader
-            shelf.keep(last + 1, now, content, channels, key)
+            # The frame is all of an event, but for carriage returns, and for what is rendered for each reader.
+            whole = isinstance(event, ServerSentEvent) and "\r" not in (event.data or "")
+            shelf.keep(last + 1, now, entry.frame if whole else event, channels, key)
         for sink in self._sinks:
             sink.deliver(entry)
         return entry.position
@@ -175,7 +175,7 @@ class MemoryBackend(Backend):
         following, size = None, 0
         for record in self._records(channels, start, min(upto.sequence, self._position.sequence), limit):
             sequence, _, content, names, key = record
-            size += frame_size(record)
+            size += content_size(content)
             if len(entries) == limit or (entries and size > PAGE_BYTES):
                 following = entries[-1].position
                 break
