@@ -1,6 +1,7 @@
 """EventSourceApp: resuming, options, methods and paths, and where it can be mounted."""
 
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,6 +68,93 @@ async def test_the_header_wins() -> None:
         await hub.publish("default", "3")
         async with client.stream(f"/events/?last_event_id={first}", last_event_id=second) as stream:
             assert (await stream.next_event()).data == "3"
+
+
+# Rewinding
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("rewind=1", ["4"]),
+        ("rewind=3", ["2", "3", "4"]),
+        ("rewind=4", ["2", "3", "4"]),
+        ("rewind=all", ["2", "3", "4"]),
+        (f"rewind={'9' * 5000}", ["2", "3", "4"]),
+        ("rewind=0", []),
+        ("", []),
+    ],
+)
+async def test_a_request_may_ask_for_the_newest_events(query: str, expected: list[str]) -> None:
+    """Up to `max_rewind` of them, before what comes later."""
+    async with mounted(max_rewind=3) as (hub, client):
+        for number in range(5):
+            await hub.publish("default", number)
+        async with client.stream(f"/events/?{query}") as stream:
+            await hub.publish("default", "live")
+            got = [(await stream.next_event()).data for _ in (*expected, "live")]
+    assert got == [*expected, "live"]
+
+
+async def test_a_reconnect_to_the_same_url_does_not_rewind() -> None:
+    """An EventSource comes back with its id, and goes on after it."""
+    async with mounted(max_rewind=math.inf) as (hub, client):
+        first = await hub.publish("default", "1")
+        await hub.publish("default", "2")
+        async with client.stream("/events/?rewind=all", last_event_id=first) as stream:
+            assert (await stream.next_event()).data == "2"
+
+
+async def test_a_poll_may_ask_for_the_newest_events() -> None:
+    """As a stream may."""
+    async with mounted(max_rewind=2) as (hub, client):
+        for number in range(3):
+            await hub.publish("default", number)
+        async with client.stream("/events/?poll=1&rewind=all", headers={"accept": "*/*"}) as answer:
+            told = json.loads(await answer.read())
+    assert [event["data"] for event in told["events"]] == ["1", "2"]
+
+
+async def test_an_app_may_rewind_by_itself() -> None:
+    """`rewind=` is for requests that do not say."""
+    async with mounted(rewind=math.inf, max_rewind=1) as (hub, client):
+        for number in range(3):
+            await hub.publish("default", number)
+        async with client.stream("/events/") as stream:
+            assert [(await stream.next_event()).data for _ in range(3)] == ["0", "1", "2"]
+        async with client.stream("/events/?rewind=5") as stream:
+            assert (await stream.next_event()).data == "2"
+
+
+async def test_rewinding_must_be_allowed() -> None:
+    """The answer is 400 and names the option; zero asks for nothing."""
+    async with mounted() as (_, client):
+        assert await status(client, "?rewind=0") == 200
+        for asked in ("1", "all"):
+            async with client.stream(f"/events/?rewind={asked}") as answer:
+                assert answer.status_code == 400
+                assert b"max_rewind" in await answer.read()
+
+
+@pytest.mark.parametrize("bad", ["", "-1", "1.5", "ALL", "inf", "²", "1e3"])
+async def test_a_request_for_no_number_of_events_is_refused(bad: str) -> None:
+    """400, which says what it may be."""
+    async with mounted(max_rewind=5) as (_, client):
+        async with client.stream(f"/events/?rewind={quote(bad)}") as answer:
+            assert answer.status_code == 400
+            assert b"a number of events or all" in await answer.read()
+
+
+@pytest.mark.parametrize("options", [{"rewind": 1}, {"max_rewind": 1}])
+async def test_a_snapshot_excludes_rewinding(options: dict[str, Any]) -> None:
+    """At start-up, not at the first request."""
+    with pytest.raises(ValueError, match="leave out either snapshot, or rewind and max_rewind"):
+        EventSourceApp(Hub(), snapshot=AsyncMock(), **options)
+    with pytest.raises(ValueError, match="max_rewind must be a whole number"):
+        EventSourceApp(Hub(), max_rewind=-1)
+
+
+# Unreadable ids
 
 
 @pytest.mark.parametrize("bad", ["x", "é😀", "0" * 4096])

@@ -51,6 +51,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SSE_HISTORY_SIZE", "0", 0),
         ("SSE_HISTORY_SIZE", "50", 50),
         ("SSE_HISTORY_TTL", "0.5", 0.5),
+        ("SSE_HISTORY_BYTES", "4096", 4096),
+        ("SSE_TOTAL_BYTES", "4096", 4096),
         ("SSE_BUFFER_SIZE", "1", 1),
         ("SSE_BUFFER_BYTES", "4096", 4096),
         ("SSE_OVERFLOW", "replay", "replay"),
@@ -380,6 +382,15 @@ async def test_the_urls_query_wins() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("option", ["history_bytes", "total_bytes"])
+async def test_bounds_in_bytes_reach_the_memory_backend(option: str) -> None:
+    """By a setting, and by the URL, which wins."""
+    given: dict[str, Any] = {option: 1}
+    assert await kept(create_hub(Settings(**given)), 3) == []
+    assert await kept(create_hub(Settings(backend_url=f"memory://?{option}=5000", **given)), 3) == ["0", "1", "2"]
+
+
+@pytest.mark.anyio
 async def test_a_history_size_of_zero_keeps_nothing() -> None:
     """A hub without history gives no ids."""
     async with create_hub(Settings(history_size=0)) as hub:
@@ -401,6 +412,7 @@ def test_an_unknown_option_is_named() -> None:
     with pytest.raises(ValueError, match="unknown option") as caught:
         create_hub(Settings(backend_url="memory://?history=5"))
     message = "SSE_BACKEND_URL='memory://?history=5': unknown option 'history'; known: history_size, history_ttl"
+    message += ", history_bytes, total_bytes"
     assert str(caught.value) == message
 
 

@@ -62,6 +62,7 @@ FLOORS = {
     "_patterns": 4,
     "_presence": 4,
     "_view": 4,
+    "backends._shelf": 3,
     "backends.memory": 4,
     "backends.redis._inquiries": 1,
     "backends.redis._reasons": 1,
@@ -85,6 +86,7 @@ FLOORS = {
     "_control": 7,
     "_outbox": 3,
     "_opening": 8,
+    "_newest": 7,
     "_polling": 7,
     "_hub": 9,
     "backends.redis._dial": 7,
@@ -216,7 +218,15 @@ def test_imports_go_strictly_downward(module: str) -> None:
 
 def test_the_imports_that_the_floors_judge_are_found() -> None:
     """The reader of imports sees plain, relative, inner and parents' ones, so that an empty result means none."""
-    assert own_imports("backends.memory") == {"_event", "_position", "_runtime", "_servers", "backends.base"}
+    assert own_imports("backends.memory") == {
+        "_event",
+        "_options",
+        "_position",
+        "_runtime",
+        "_servers",
+        "backends._shelf",
+        "backends.base",
+    }
     assert {"_app", "backends.base", "exceptions"} < own_imports("")
     assert Import("trio", in_function=True) in set(imports("_runtime"))
     assert Import("asyncio", in_function=False) in set(imports("_runtime"))

@@ -1,12 +1,16 @@
 """Subscription: the replay gate, recovery, gaps, overflow, and what each reader gets."""
 
+import itertools
 import json
+import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +18,8 @@ from hypothesis import strategies as st
 from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
 from sse_asgi._event import History
 from sse_asgi._position import Position
+from sse_asgi._registry import READS_AT_ONCE
+from sse_asgi._subscription import PAGE
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +32,7 @@ async def take_all(subscription: Subscription) -> list[ServerSentEvent]:
     while True:
         with anyio.move_on_after(0.02) as limit:
             events.append(await anext(subscription))
-        if limit.cancelled_caught:
+        if limit.cancelled_caught and not subscription.behind:
             return events
 
 
@@ -462,17 +468,18 @@ async def test_events_during_a_replay_come_once_and_in_order() -> None:
 
 async def test_a_long_replay_is_read_in_pages() -> None:
     """It does not count as buffered, and each page is read when the one before was taken."""
-    backend = Steps()
+    backend = Steps(history_size=4 * PAGE)
+    last = 2 * PAGE + PAGE // 2
     async with Hub(backend, buffer_size=2) as hub:
         first = await hub.publish("a", "0")
-        for number in range(1, 700):
+        for number in range(1, last):
             await hub.publish("a", str(number))
         async with hub.subscribe("a", last_event_id=first) as subscription:
             assert backend.calls == 1
-            assert data(await read(subscription, 300)) == [str(number) for number in range(1, 301)]
+            assert data(await read(subscription, PAGE + 40)) == [str(number) for number in range(1, PAGE + 41)]
             assert backend.calls == 2
-            assert data(await take_all(subscription)) == [str(number) for number in range(301, 700)]
-            assert subscription.recovery == ("resumed", 699, None)
+            assert data(await take_all(subscription)) == [str(number) for number in range(PAGE + 41, last)]
+            assert subscription.recovery == ("resumed", last - 1, None)
 
 
 async def test_held_events_may_be_dropped_and_read_again() -> None:
@@ -494,18 +501,195 @@ async def test_held_events_may_be_dropped_and_read_again() -> None:
 
 async def test_trimming_between_two_pages_is_announced() -> None:
     """What falls out of history in the middle of a replay is a gap in its place."""
-    backend = MemoryBackend(history_size=600)
+    size = 2 * PAGE + 88
+    backend = MemoryBackend(history_size=size)
     async with Hub(backend) as hub:
         first = await hub.publish("a", "0")
-        for number in range(1, 600):
+        for number in range(1, size):
             await hub.publish("a", str(number))
         async with hub.subscribe("a", last_event_id=first) as subscription:
-            await read(subscription, 256)
-            for number in range(600, 1200):
+            await read(subscription, PAGE)
+            for number in range(size, 2 * size):
                 await hub.publish("a", str(number))
             rest = await take_all(subscription)
     assert reason(rest[0]) == "trimmed"
-    assert data(rest[1:]) == [str(number) for number in range(600, 1200)]
+    assert data(rest[1:]) == [str(number) for number in range(size, 2 * size)]
+
+
+# Rewinding
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, ["9"]), (3, ["7", "8", "9"]), (10, list("0123456789"))])
+async def test_a_fresh_reader_can_begin_with_the_newest_events(count: int, expected: list[str]) -> None:
+    """As many as it asks for, in order, with their ids, then what is published later, once."""
+    async with Hub() as hub:
+        for number in range(10):
+            await hub.publish("ab"[number % 2], str(number))
+        async with hub.subscribe("a", "b", rewind=count) as subscription:
+            live = await hub.publish("a", "live")
+            events = await take_all(subscription)
+            assert subscription.recovery == ("fresh", count, None)
+    assert data(events) == [*expected, "live"]
+    assert events[-1].id == live
+
+
+@pytest.mark.parametrize("count", [math.inf, 10**20, 2 * PAGE])
+async def test_a_fresh_reader_can_begin_with_all_that_is_kept(count: float) -> None:
+    """Over several pages, and without a gap, although older events were trimmed from one of its channels."""
+    size = PAGE + PAGE // 2
+    async with Hub(MemoryBackend(history_size=size)) as hub:
+        await hub.publish("quiet", "the oldest")
+        for number in range(2 * size):
+            await hub.publish("busy", str(number))
+        async with hub.subscribe("quiet", "busy", rewind=count) as subscription:
+            events = await read(subscription, size + 1)
+    assert data(events) == ["the oldest", *map(str, range(size, 2 * size))]
+
+
+async def test_what_falls_out_while_a_reader_rewinds_is_announced() -> None:
+    """A hole in the middle of what it was to get is a gap like any other."""
+    async with Hub(MemoryBackend(history_size=2 * PAGE)) as hub:
+        for number in range(2 * PAGE):
+            await hub.publish("a", str(number))
+        async with hub.subscribe("a", rewind=math.inf) as subscription:
+            await read(subscription, PAGE)
+            for number in range(2 * PAGE, 4 * PAGE):
+                await hub.publish("a", str(number))
+            rest = await read(subscription, 2 * PAGE + 1)
+    assert reason(rest[0]) == "trimmed"
+    assert data(rest[1:]) == [str(number) for number in range(2 * PAGE, 4 * PAGE)]
+
+
+async def test_a_resumed_reader_does_not_rewind() -> None:
+    """It goes on after its id."""
+    async with Hub() as hub:
+        await hub.publish("a", "0")
+        first = await hub.publish("a", "1")
+        await hub.publish("a", "2")
+        async with hub.subscribe("a", rewind=math.inf, last_event_id=first) as subscription:
+            assert data(await take_all(subscription)) == ["2"]
+
+
+async def test_initial_events_come_before_the_newest() -> None:
+    """Then what was published, then what is published."""
+    async with Hub() as hub:
+        await hub.publish("a", "kept")
+        async with hub.subscribe("a", initial=["initial"], rewind=5) as subscription:
+            await hub.publish("a", "live")
+            assert data(await take_all(subscription)) == ["initial", "kept", "live"]
+
+
+async def test_no_position_is_written_before_the_newest_events() -> None:
+    """A reader that is cut off before the first of them begins afresh, and gets them."""
+    async with Hub() as hub:
+        last = await hub.publish("a", "kept")
+        async with framed(hub, rewind=1) as subscription:
+            assert subscription.take() == f"id: {last}\ndata: kept\n\n".encode()
+
+
+async def test_a_reader_for_which_nothing_is_kept_begins_with_a_position() -> None:
+    """As any fresh reader does."""
+    async with Hub() as hub:
+        last = await hub.publish("b", "elsewhere")
+        async with framed(hub, rewind=1) as subscription:
+            assert f"id: {last}\n".encode() in subscription.take()
+        async with framed(hub, rewind=1, position_frames=False) as subscription:
+            assert subscription.take() == b""
+
+
+async def test_without_history_there_is_nothing_to_rewind() -> None:
+    """The stream begins now."""
+    async with Hub(MemoryBackend(history_size=0)) as hub:
+        await hub.publish("a", "before")
+        async with hub.subscribe("a", rewind=math.inf) as subscription:
+            await hub.publish("a", "live")
+            assert data(await take_all(subscription)) == ["live"]
+
+
+@pytest.mark.parametrize("rewind", [-1, 1.5, math.nan, -math.inf])
+async def test_a_rewind_that_is_not_a_number_of_events_is_refused(rewind: float) -> None:
+    """The error says what it must be."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match=r"rewind must be a whole number of events, at least 0, or math\.inf"):
+            hub.subscribe("a", rewind=rewind)
+
+
+@pytest.mark.parametrize("rewind", ["all", None, True])
+async def test_a_rewind_that_is_not_a_number_is_refused(rewind: Any) -> None:
+    """The error says how to ask for all."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match=r"math\.inf for all"):
+            hub.subscribe("a", rewind=rewind)
+
+
+async def test_a_snapshot_excludes_rewinding() -> None:
+    """It stands for all events before it."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match="rewind and snapshot exclude each other"):
+            hub.subscribe("a", rewind=1, snapshot=AsyncMock())
+
+
+# Fairness
+
+
+class Slow(MemoryBackend):
+    """A memory backend that counts how many pages are read at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    async def history(self, *args: Any) -> History:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        self.now -= 1
+        return await super().history(*args)
+
+
+async def test_so_many_pages_are_read_at_a_time() -> None:
+    """However many readers come back at once, all of them get what they missed."""
+    backend = Slow()
+    counts = []
+    async with Hub(backend) as hub:
+        first = await hub.publish("a", "0")
+        await hub.publish("a", "1")
+
+        async def resume() -> None:
+            async with hub.subscribe("a", last_event_id=first) as subscription:
+                counts.append(subscription.recovery.replayed)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3 * READS_AT_ONCE):
+                tasks.start_soon(resume)
+    assert backend.most == READS_AT_ONCE
+    assert counts == [1] * 3 * READS_AT_ONCE
+
+
+async def test_others_have_a_turn_between_two_pages() -> None:
+    """A reader reads at most one page before everything else that is ready runs."""
+    backend = Steps(history_size=8 * PAGE)
+    turns: list[int] = []
+    async with Hub(backend) as hub:
+        first = await hub.publish("a", "0")
+        for number in range(8 * PAGE - 1):
+            await hub.publish("a", str(number))
+
+        async def read_all() -> None:
+            async with hub.subscribe("a", last_event_id=first) as subscription:
+                await read(subscription, 8 * PAGE - 1)
+
+        async def count() -> None:
+            while turns[-1:] != [8]:
+                turns.append(backend.calls)
+                await anyio.lowlevel.checkpoint()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(count)
+                tasks.start_soon(read_all)
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(turns))
 
 
 # Gaps
@@ -1018,7 +1202,7 @@ async def test_a_ping_during_a_replay_shows_no_position() -> None:
     """Nothing may be ahead of what is still to be replayed."""
     async with Hub() as hub:
         first = await hub.publish("a", "0")
-        for number in range(600):
+        for number in range(2 * PAGE - 40):
             await hub.publish("a", str(number))
         async with framed(hub, last_event_id=first) as subscription:
             assert subscription.ping() == b":\n"

@@ -17,7 +17,16 @@ from ._channels import Channels, ServedChannels
 from ._cors import CrossOrigin
 from ._hub import Hub
 from ._last_event_id import last_event_id
-from ._options import Overflow, Snapshot, Transform, check_callable, check_known, initial_events, is_personal
+from ._options import (
+    Overflow,
+    Snapshot,
+    Transform,
+    check_callable,
+    check_known,
+    check_rewind,
+    initial_events,
+    is_personal,
+)
 from ._polling import PollResponse, check_max_wait, requested_poll
 from ._publishing import PublishResponse, check_max_body_bytes, refusal
 from ._response import MAX_PADDING, EventSourceResponse
@@ -25,6 +34,7 @@ from ._subscription import Subscription
 from .tickets import ChannelSigner
 
 MAX_LIFETIME = 1800.0
+MAX_DIGITS = 16
 BODILESS = (204, 304)
 PADDING = {"true": 2048, "1": 2048, "false": 0, "": 0}
 PADDING_PARAMETERS = ("padding", "evs_preamble")
@@ -60,6 +70,8 @@ class EventSourceApp:
         max_body_bytes: int = 65536,
         max_wait: float = 30.0,
         initial: Iterable[Any] = (),
+        rewind: float = 0,
+        max_rewind: float = 0,
         snapshot: Snapshot | None = None,
         transform: Transform | None = None,
         buffer_size: int | None = None,
@@ -98,8 +110,11 @@ class EventSourceApp:
                 POST; it raises HTTPException to refuse, and may read the request's body. None publishes nothing.
             max_body_bytes: The most bytes of a POST.
             max_wait: The most seconds that `?wait=` lets a poll wait for its first event.
-            initial: See Hub.subscribe, like the next six.
-            snapshot: See Hub.subscribe.
+            initial: See Hub.subscribe.
+            rewind: See Hub.subscribe; for requests without `?rewind=`.
+            max_rewind: The most events that a fresh stream may ask for by `?rewind=`, as a number or `all`; a greater
+                number gets as many. `math.inf` is no bound; 0 answers `?rewind=` with 400.
+            snapshot: See Hub.subscribe, like the next five; not together with `rewind` or `max_rewind`.
             transform: See Hub.subscribe.
             buffer_size: See Hub.subscribe.
             buffer_bytes: See Hub.subscribe.
@@ -126,12 +141,12 @@ class EventSourceApp:
         self._on_disconnect = check_callable("on_disconnect", on_disconnect, "request", "subscription", "reason")
         self._stats = check_callable("stats", stats, "request")
         self._publish = check_callable("publish", publish, "request", "channels")
-        check_callable("transform", transform, "event", "properties")
-        is_personal(snapshot)
+        self._max_rewind = _check_reading(transform, snapshot, rewind, max_rewind)
         self._max_body_bytes = check_max_body_bytes(max_body_bytes)
         self._max_wait = check_max_wait(max_wait)
         self._subscribe_options: dict[str, Any] = {
             "initial": initial_events(initial),
+            "rewind": rewind,
             "snapshot": snapshot,
             "transform": transform,
             "buffer_size": buffer_size,
@@ -209,16 +224,18 @@ class EventSourceApp:
 
     async def _stream(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         padding = _padding(request)
+        rewind = _rewind(request, self._max_rewind)
+        again = {} if rewind is None else {"rewind": rewind}
         poll = requested_poll(request, self._max_wait)
         since = self._hub.moment() if self._asks else None
         admission = await self._access.admit(request)
         options = self._response_options
         headers = {**(options.get("headers") or {}), **cors}
         if poll is not None:
-            subscription = self._subscribe(request, admission, since=since, position_frames=True)
+            subscription = self._subscribe(request, admission, since=since, position_frames=True, **again)
             answer = PollResponse(subscription, **poll._asdict(), retry=options.get("retry"), headers=headers)
             return self._access.watch(answer, subscription, admission)
-        subscription = self._subscribe(request, admission, since=since)
+        subscription = self._subscribe(request, admission, since=since, **again)
         own = {"headers": headers} if padding is None else {"headers": headers, "padding": padding}
         response = EventSourceResponse(subscription, max_lifetime=self._max_lifetime, **{**options, **own})
         if self._on_disconnect is not None and request.method != "HEAD":
@@ -274,9 +291,38 @@ def _is_mounted(app: ASGIApp, routes: Iterable[BaseRoute]) -> bool:
     return any(one.app is app or _is_mounted(app, one.routes) for one in mounts)
 
 
+def _check_reading(transform: Transform | None, snapshot: Snapshot | None, rewind: float, max_rewind: float) -> float:
+    """Check what readers get, and return the most events that a request may ask for."""
+    check_callable("transform", transform, "event", "properties")
+    is_personal(snapshot)
+    check_rewind("rewind", rewind)
+    check_rewind("max_rewind", max_rewind)
+    if snapshot is not None and (rewind or max_rewind):
+        msg = "snapshot stands for all events before it: leave out either snapshot, or rewind and max_rewind"
+        raise ValueError(msg)
+    return max_rewind
+
+
 def _first(request: Request, names: Iterable[str]) -> str | None:
     """Return the first value of the first parameter that is there."""
     return next((value for name in names for value in request.query_params.getlist(name)), None)
+
+
+def _rewind(request: Request, most: float) -> float | None:
+    """Return how many events a request asks for, or None if it does not say.
+
+    Raises:
+        HTTPException: It is not a number of events, or this app does not allow any.
+    """
+    text = next(iter(request.query_params.getlist("rewind")), None)
+    if text is None:
+        return None
+    if text != "all" and not (text.isascii() and text.isdecimal()):
+        raise HTTPException(400, f"rewind must be a number of events or all (got {text[:20]!r})")
+    count = math.inf if text == "all" or len(text) > MAX_DIGITS else int(text)
+    if count and not most:
+        raise HTTPException(400, "rewind is not allowed here: the application sets max_rewind= to allow it")
+    return min(count, most)
 
 
 def _padding(request: Request) -> int | None:

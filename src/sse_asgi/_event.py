@@ -343,6 +343,9 @@ class ReceivedEntry(Entry):
         return self.event
 
 
+FOREIGN = ("epoch", "fork")
+
+
 class History(NamedTuple):
     """One page of what a log holds.
 
@@ -352,10 +355,20 @@ class History(NamedTuple):
         reason: Why events after the asked position are missing, or None: `trimmed`, `expired`, `epoch`, `fork` or
             `evicted`.
         lost: The last sequence that is missing for `trimmed`, `expired` and `evicted`, so that a loss that reaches
-            over several pages is announced once.
+            over several pages is announced once; where it is known also for the other reasons, and where everything was
+            asked for.
     """
 
     entries: Sequence[Entry]
     next: Position | None = None
     reason: str | None = None
     lost: int = 0
+
+    def announced(self, told: int | None) -> str | None:
+        """Return the reason if the loss is later than the last one that a reader knows of; None is not told of any."""
+        return self.reason if self.foreign or (told is not None and self.lost > told) else None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the asked position means nothing in this log."""
+        return self.reason is not None and (self.reason in FOREIGN or not self.lost)

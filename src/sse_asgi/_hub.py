@@ -2,7 +2,6 @@
 
 import operator
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -12,6 +11,7 @@ import anyio
 
 from ._control import disconnect_order
 from ._event import RenderedEvent, ServerSentEvent, as_published
+from ._newest import newest_events
 from ._opening import OpenHub
 from ._options import (
     Options,
@@ -31,11 +31,10 @@ from ._options import (
 )
 from ._outbox import Outgoing
 from ._patterns import Pattern, Patterns
-from ._position import MAX_SEQUENCE
 from ._registry import CONTROL, Registry
 from ._runtime import checkpoint, running_loop
 from ._stats import Stats
-from ._subscription import PAGE, Subscription
+from ._subscription import Subscription
 from .backends.base import NO_PRESENCE, Backend
 from .backends.memory import MemoryBackend
 from .exceptions import BackendError
@@ -275,38 +274,25 @@ class Hub(OpenHub):
 
         Args:
             channels: At least one name, or a Pattern of this hub.
-            limit: The most events to return.
+            limit: The most events to return; the joins and leaves among them come along and are not counted.
 
         Raises:
             HubClosedError: The hub is not open.
+            ValueError: A bad channel name, or a negative limit.
             BackendError: The backend could not be asked, or not within five seconds.
         """
         registry = self._opened("cannot read history")
         if not registry.home.is_here():
             return await registry.home.carry(partial(self.history, *channels, limit=limit))
         names = self._patterns.readable(check_channels(channels))
-        with self._patience("its history cannot be read"):
-            return await self._read_history(registry, names, limit)
-
-    async def _read_history(self, registry: Registry, names: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
-        kept: deque[ServerSentEvent] = deque(maxlen=limit)
-        after = None
+        if limit < 0:
+            msg = f"limit must be a number of events, at least 0 (got {limit})"
+            raise ValueError(msg)
         if registry.position() is None and not registry.up:
             msg = f"the backend has not been there yet: its history cannot be read{self._trouble()}"
             raise BackendError(msg)
-        while (position := registry.position()) is not None:
-            # Up to what is kept now, which this process need not have heard of yet.
-            page = await registry.history(names, after, position._replace(sequence=MAX_SEQUENCE), PAGE)
-            if (now := registry.position()) is None or now.epoch != position.epoch:  # in another life of the log
-                kept.clear()
-                after = None
-                continue
-            events = ((entry, entry.event) for entry in page.entries)
-            kept.extend(one.for_reader(event, names) for one, event in events if isinstance(event, ServerSentEvent))
-            if page.next is None:
-                break
-            after = page.next
-        return list(kept)
+        with self._patience("its history cannot be read"):
+            return await newest_events(registry, names, limit)
 
     # Subscribing
 
@@ -317,6 +303,7 @@ class Hub(OpenHub):
         properties: Any = None,
         transform: Transform | None = None,
         initial: Iterable[Any] = (),
+        rewind: float = 0,
         snapshot: Snapshot | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
@@ -335,6 +322,9 @@ class Hub(OpenHub):
             properties: Anything that tells this reader from others; given to `transform` and to callable data.
             transform: A plain function `(event, properties)`: what this reader gets instead, or None to skip it.
             initial: Events for a fresh stream to begin with.
+            rewind: How many of the newest events that are kept of its channels a fresh stream gets after `initial`, in
+                their order, before live events; `math.inf` is all. Older events are not announced as a gap. A resumed
+                stream goes on after its id instead.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap: sent
                 as one event of type `snapshot` before any later event. If it needs an argument, that is the
                 Subscription, whose `channels` and `options.properties` say whose state it is. Write your state first,
@@ -347,16 +337,16 @@ class Hub(OpenHub):
                 fall out of history.
             identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
             presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
-                these of them only. `sse.join` and `sse.leave` are events like others: where people come and go often,
-                give them a channel of their own, so that they push nothing out of the history.
+                these of them only. `sse.join` and `sse.leave` are published to it, and push nothing out of the history.
             since: The `moment` before it was looked up what this reader may: an order to disconnect that is heard later
                 ends it. None is now.
 
         Raises:
             HubClosedError: The hub is not open.
             ValueError: No channel, a bad name, one of the library's own, one of the hub's patterns that is no Pattern,
-                or a bad option.
-            TypeError: A channel that is no str, or `initial` that is no collection of events.
+                a bad option, or both `rewind` and `snapshot`.
+            TypeError: A channel that is no str, a `rewind` that is not a number, or `initial` that is no collection of
+                events.
             NotImplementedError: `presence` on a backend that does not keep who is here.
             RuntimeError: Another event loop than the hub's runs here. A thread without one may call this, as a `def`
                 endpoint does.
@@ -367,6 +357,7 @@ class Hub(OpenHub):
             properties=properties,
             transform=check_callable("transform", transform),
             initial=initial_events(initial),
+            rewind=rewind,
             snapshot=snapshot,
             personal=is_personal(snapshot),
             position_frames=position_frames,

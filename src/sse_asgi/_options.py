@@ -34,6 +34,7 @@ class Options(NamedTuple):
     identity: str | None = None
     presence: tuple[str, ...] = ()
     personal: bool = False
+    rewind: float = 0
 
 
 class Terms(NamedTuple):
@@ -156,6 +157,10 @@ def check_options(options: Options) -> Options:
         msg = f"buffer_size={options.buffer_size} and buffer_bytes={options.buffer_bytes} must be at least 1"
         raise ValueError(msg)
     check_seconds("ping_interval", options.ping_interval)
+    check_rewind("rewind", options.rewind)
+    if options.rewind and options.snapshot is not None:
+        msg = "rewind and snapshot exclude each other: a snapshot stands for all events before it; choose one of them"
+        raise ValueError(msg)
     check_identity(options.identity)
     if options.presence and options.identity is None:
         msg = "presence=True needs identity=, under which the reader is listed"
@@ -189,6 +194,22 @@ def check_seconds(name: str, value: float | None) -> float | None:
         raise TypeError(msg)
     if value is not None and not value > 0:  # NaN is neither
         msg = f"{name}={value} must be above 0 seconds; None turns it off"
+        raise ValueError(msg)
+    return value
+
+
+def check_rewind(name: str, value: float) -> float:
+    """Return a number of events, which may be infinite.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is negative, or not whole.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{name} must be a number of events, or math.inf for all (got {value!r})"
+        raise TypeError(msg)
+    if not value >= 0 or (value != math.inf and value != int(value)):
+        msg = f"{name} must be a whole number of events, at least 0, or math.inf for all (got {value!r})"
         raise ValueError(msg)
     return value
 

@@ -32,3 +32,10 @@ class Position(NamedTuple):
 def new_epoch() -> str:
     """Name the life of a log that begins now: 8 hex digits."""
     return secrets.token_hex(4)
+
+
+def furthest(mine: Position | None, other: Position | None) -> Position | None:
+    """Return the other position, or mine if it is later: a reader may come from a process that is ahead of this one."""
+    if mine is None or other is None or mine.epoch != other.epoch:
+        return other
+    return max(mine, other)

@@ -9,9 +9,9 @@ import anyio
 from ._burst import PAUSE_SECONDS, SEND_SECONDS, current_burst
 from ._event import Entry, History
 from ._home import Home
-from ._position import Position
+from ._position import MAX_SEQUENCE, Position
 from ._presence import Presence
-from ._runtime import Wakeup, new_wakeup
+from ._runtime import Wakeup, checkpoint, new_wakeup
 from ._stats import Stats, Tally
 from ._subscription import Subscription
 from .backends.base import Backend, Member
@@ -19,6 +19,8 @@ from .exceptions import HubClosedError
 
 CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
+READS_AT_ONCE = 4  # from this process's memory, where each takes the event loop
+REMOTE_READS_AT_ONCE = 64
 
 
 class _Channel:
@@ -60,6 +62,9 @@ class Registry:
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
         self._closed = False
+        self._reading = anyio.Semaphore(
+            READS_AT_ONCE if backend.in_process else REMOTE_READS_AT_ONCE, fast_acquire=True
+        )
         self._draining: list[Wakeup] = []
 
     # Source: what subscriptions ask for
@@ -150,8 +155,18 @@ class Registry:
                 channel.lock.release()
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of the log."""
-        return await self._backend.history(channels, after, upto, limit)
+        """Read one page of the log for a replay, when it is its turn.
+
+        The event loop has a turn before each page, and so few are read at a time that many readers that come back at
+        once do not hold up the publishers.
+        """
+        async with self._reading:
+            await checkpoint()
+            return await self._backend.history(channels, after, upto, limit)
+
+    async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
+        """Find where the newest events begin."""
+        return await self._backend.rewind(channels, min(count, MAX_SEQUENCE), upto)
 
     # Sink: what the backend tells
 
@@ -209,6 +224,10 @@ class Registry:
         if subscribed:
             with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True):
                 await self._backend.unsubscribe(tuple(subscribed))
+
+    async def page(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
+        """Read one page of the log without waiting for those that replay."""
+        return await self._backend.history(channels, after, upto, limit)
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:
         """Return the readers of a channel, or all, without the hub's own."""

@@ -11,21 +11,20 @@ gate again and is caught up the same way, so there is one recovery path. These h
 """
 
 import math
-from collections.abc import Awaitable
 from typing import Literal, Protocol, Self
 
 from ._buffer import Buffer
 from ._event import Entry, History, ServerSentEvent
 from ._home import Home
-from ._options import Options, Snapshot
-from ._position import Position
+from ._options import Options
+from ._position import Position, furthest
 from ._runtime import Signal, Wakeup, new_wakeup
 from ._stats import Tally
-from ._view import FRESH, gap, is_after, position_before, seen_event, seen_frame, without_id
+from ._view import FRESH, gap, is_after, position_before, seen_event, seen_frame, take_snapshot
 from .exceptions import SlowReaderError
 
 BODY_LIMIT = 64 * 1024
-PAGE = 256
+PAGE = 512
 PING = b":\n"
 
 
@@ -56,6 +55,9 @@ class Source(Protocol):
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of the log, from its beginning where `after` is None."""
+
+    async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
+        """Return the position after which the newest events begin; None where that is the beginning."""
 
 
 class Subscription:
@@ -115,7 +117,7 @@ class Subscription:
         self._written: Position | None = None
         self._open = self._missed = False
         self._lost: str | None = None
-        self._told = 0
+        self._told: int | None = 0
         self._plain = options.transform is None
 
     # What the application uses
@@ -335,26 +337,43 @@ class Subscription:
         self._ready.extend(Entry(event) for event in self.options.initial)
         self._news.set()
         if self.options.snapshot is not None:
-            self._ready.append(await self._take_snapshot(self.options.snapshot, upto))
+            self._ready.append(await take_snapshot(self.options, self, upto))
+        elif upto is not None and self.options.rewind:
+            await self._rewind(upto)
+            return
         elif upto is not None and self.options.position_frames:
             # After the initial events: whoever comes back with this id is not sent them again.
             self._ready.append(Entry(None, upto))
         self._reach(upto)
 
+    async def _rewind(self, upto: Position) -> None:
+        """Begin with the newest events that are kept; those that were dropped before are not missed by a fresh reader.
+
+        No position is written before them: a reader that is cut off before the first of them begins afresh.
+        """
+        count = self.options.rewind
+        start = None if math.isinf(count) else await self._source.rewind(self.channels, int(count), upto)
+        self._position = start or upto._replace(sequence=0)
+        self._told = None
+        await self._read_page(upto)
+        if self._open and not self.recovery.replayed and self.options.position_frames:
+            self._ready.append(Entry(None, upto))
+
     async def _read_page(self, upto: Position) -> str | None:
         page = await self._source.history(self.channels, self._position, upto, PAGE)
-        if page.reason is not None and (not page.lost or page.lost > self._told):
-            self._lost = self._lost or page.reason
-            self._told = page.lost
-            if not page.lost:
-                self._position = None  # it means nothing here
+        self._lost = self._lost or page.announced(self._told)
+        self._told = max(self._told or 0, page.lost)
+        if page.foreign:
+            self._position, self._told = None, page.lost
         if self._lost is not None and self.options.snapshot is not None:
-            snapshot = await self._take_snapshot(self.options.snapshot, self._furthest(upto))
+            snapshot = await take_snapshot(self.options, self, furthest(self._position, upto))
             reason = self._announce(None)  # without an id: whoever is cut off here still needs the snapshot
             self._ready.append(snapshot)
             self._reach(upto)
             return reason
-        reason = self._announce(position_before(page.entries[0]) if page.entries else page.next or self._furthest(upto))
+        reason = self._announce(
+            position_before(page.entries[0]) if page.entries else page.next or furthest(self._position, upto)
+        )
         self._ready.extend(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         if page.next is None:
@@ -370,28 +389,11 @@ class Subscription:
             self._ready.append(gap(reason, position))
         return reason
 
-    async def _take_snapshot(self, snapshot: Snapshot, position: Position | None) -> Entry:
-        awaitable = snapshot(self) if self.options.personal else snapshot()
-        if not isinstance(awaitable, Awaitable):
-            msg = f"snapshot must be an async function, and {snapshot!r} returned {type(awaitable).__name__}"
-            raise TypeError(msg)
-        state = await awaitable
-        if not isinstance(state, ServerSentEvent):
-            state = ServerSentEvent(state, event="snapshot")
-        return Entry(without_id(state), position)
-
     def _reach(self, position: Position | None) -> None:
         """Have everything up to here; go live if everything later is held."""
-        self._position = self._furthest(position)
+        self._position = furthest(self._position, position)
         if not self._missed:
             self._open_gate()
-
-    def _furthest(self, position: Position | None) -> Position | None:
-        """Return a position, or mine if it is further: whoever comes from a process ahead of this one has more."""
-        mine = self._position
-        if mine is None or position is None or mine.epoch != position.epoch:
-            return position
-        return max(mine, position)
 
     def _open_gate(self) -> None:
         self._open = True

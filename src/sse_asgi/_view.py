@@ -1,7 +1,8 @@
 """What one reader sees of a log entry: its event, rendered and transformed, or a gap in its place."""
 
 import logging
-from typing import Literal, NamedTuple
+from collections.abc import Awaitable
+from typing import Any, Literal, NamedTuple
 
 from ._event import Entry, RenderedEvent, ServerSentEvent, as_event
 from ._logged import one_line
@@ -58,6 +59,24 @@ def without_id(event: ServerSentEvent) -> ServerSentEvent:
     if event.id is None:
         return event
     return ServerSentEvent(event.data, event=event.event, retry=event.retry, comment=event.comment)
+
+
+async def take_snapshot(options: Options, subscription: Any, position: Position | None) -> Entry:
+    """Have a reader's state told, as of a position.
+
+    Raises:
+        TypeError: The snapshot is not an async function.
+    """
+    snapshot = options.snapshot
+    assert snapshot is not None
+    awaitable = snapshot(subscription) if options.personal else snapshot()
+    if not isinstance(awaitable, Awaitable):
+        msg = f"snapshot must be an async function, and {snapshot!r} returned {type(awaitable).__name__}"
+        raise TypeError(msg)
+    state = await awaitable
+    if not isinstance(state, ServerSentEvent):
+        state = ServerSentEvent(state, event="snapshot")
+    return Entry(without_id(state), position)
 
 
 def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> ServerSentEvent | None:

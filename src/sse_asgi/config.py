@@ -50,6 +50,8 @@ class Settings:
         hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
+        history_bytes: `SSE_HISTORY_BYTES`: bytes of events kept for each channel.
+        total_bytes: `SSE_TOTAL_BYTES`: bytes kept for all channels together, in memory.
         buffer_size: `SSE_BUFFER_SIZE`: live events that may wait for one reader.
         buffer_bytes: `SSE_BUFFER_BYTES`: bytes of them.
         overflow: `SSE_OVERFLOW`: replay, close, drop_oldest or latest.
@@ -64,6 +66,8 @@ class Settings:
     hub_name: str = "default"
     history_size: int = 1000
     history_ttl: float = 3600.0
+    history_bytes: int = 4 << 20
+    total_bytes: int = 256 << 20
     buffer_size: int = 256
     buffer_bytes: int = 1 << 20
     overflow: Overflow = "replay"
@@ -228,7 +232,7 @@ def _without_value(item: str) -> str:
 
 
 def _memory(settings: Settings) -> MemoryBackend:
-    options, others = _read_query(settings, {})
+    options, others = _read_query(settings, (*_HISTORY, "total_bytes"), {})
     for name, _ in others:
         known = ", ".join(options)
         msg = f"{_said(settings)}: unknown option {name!r}; known: {known}"
@@ -242,7 +246,7 @@ def _redis(settings: Settings) -> Backend:
     except ImportError as error:
         msg = f"{_said(settings)} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
         raise ValueError(msg) from error
-    options, others = _read_query(settings, {"timeout": _SECONDS})
+    options, others = _read_query(settings, _HISTORY, {"timeout": _SECONDS})
     url = settings.backend_url.partition("?")[0] + ("?" + urlencode(others) if others else "")
     try:
         return RedisBackend(url, name=settings.hub_name, **options)
@@ -256,9 +260,14 @@ _REDIS_SCHEMES = (*_SERVERS, "unix", *(f"{server}+{kind}" for server in _SERVERS
 _BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
 
 
-def _read_query(settings: Settings, more: "dict[str, _Rule]") -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the backend's options, the history's and more, and what else the URL's query says."""
-    options: dict[str, Any] = {"history_size": settings.history_size, "history_ttl": settings.history_ttl}
+_HISTORY = ("history_size", "history_ttl", "history_bytes")
+
+
+def _read_query(
+    settings: Settings, names: tuple[str, ...], more: "dict[str, _Rule]"
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the backend's options, those that are settings and more, and what else the URL's query says."""
+    options: dict[str, Any] = {name: getattr(settings, name) for name in names}
     rules = {name: _RULES[name] for name in options} | more
     others = []
     for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
@@ -299,6 +308,8 @@ _RULES = {
     "hub_name": _Rule("a name without braces", str, lambda value: not set("{}") & set(value)),
     "history_size": _Rule(f"a whole number of events, 0 to {MAX_SIZE}", int, lambda value: 0 <= value <= MAX_SIZE),
     "history_ttl": _Rule(f"seconds above 0 and at most {MAX_TTL}", float, lambda value: 0 < value <= MAX_TTL),
+    "history_bytes": _Rule(f"a whole number of bytes, 1 to {MAX_SIZE}", int, lambda value: 1 <= value <= MAX_SIZE),
+    "total_bytes": _Rule(f"a whole number of bytes, 1 to {MAX_SIZE}", int, lambda value: 1 <= value <= MAX_SIZE),
     "buffer_size": _Rule("a whole number of events, at least 1", int, lambda value: value >= 1),
     "buffer_bytes": _Rule("a whole number of bytes, at least 1", int, lambda value: value >= 1),
     "overflow": _Rule(f"one of {', '.join(get_args(Overflow))}", str, lambda value: value in get_args(Overflow)),

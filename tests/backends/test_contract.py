@@ -1,6 +1,7 @@
 """What every backend promises: one suite over all of them, through the backend's own interface and through a hub."""
 
 import json
+import math
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +10,12 @@ from typing import Any
 import anyio
 import pytest
 
+from backends.naive import NaiveLog
 from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._event import Entry
 from sse_asgi._position import Position
-from sse_asgi.backends.base import Member
+from sse_asgi._subscription import PAGE
+from sse_asgi.backends.base import PAGE_BYTES, Member
 from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
@@ -269,6 +272,148 @@ async def test_bad_options_are_refused(make_backend: Any, options: dict[str, int
         make_backend(**options)
 
 
+# Pages, and what is missing
+
+
+async def pages(backend: Backend, channels: tuple[str, ...], after: Any, upto: Position, limit: int = 256) -> Any:
+    found = [await backend.history(channels, after, upto, limit)]
+    while found[-1].next is not None:
+        found.append(await backend.history(channels, found[-1].next, upto, limit))
+    return found
+
+
+async def test_a_page_is_bounded_in_bytes_over_all_its_channels(make_backend: Any) -> None:
+    """A page ends before the event that would take it beyond PAGE_BYTES, whatever its channels hold together."""
+    backend = make_backend()
+    async with connected(backend, "a", "b"):
+        for number in range(20):
+            last = await put(backend, "ab"[number % 2], data=chr(97 + number) * 40_000)
+        found = await pages(backend, ("a", "b"), None, last)
+    sizes = [sum(len(entry.frame) for entry in page.entries) for page in found]
+    assert all(size <= PAGE_BYTES for size in sizes)
+    assert [text[0] for page in found for text in texts(page.entries)] == list("abcdefghijklmnopqrst")
+
+
+async def test_an_event_larger_than_a_page_is_a_page_of_its_own(make_backend: Any) -> None:
+    """A page has at least one entry, so that reading goes on."""
+    backend = make_backend()
+    async with connected(backend, "a"):
+        for _ in range(3):
+            last = await put(backend, "a", data="x" * (PAGE_BYTES + 1))
+        assert [len(page.entries) for page in await pages(backend, ("a",), None, last)] == [1, 1, 1]
+
+
+async def test_history_is_bounded_in_bytes(make_backend: Any) -> None:
+    """A channel keeps at most `history_bytes` of its newest events, and a reader that misses one is told `trimmed`."""
+    backend = make_backend(history_bytes=100_000)
+    async with connected(backend, "a", "b"):
+        first = await put(backend, "b")
+        for number in range(100):
+            last = await put(backend, "a", data=f"{number:04}" * 2500)
+        found = await pages(backend, ("a",), first, last)
+        quiet = await backend.history(("b",), first, last, 10)
+    entries = [entry for page in found for entry in page.entries]
+    assert 0 < sum(len(entry.frame) for entry in entries) <= 100_000
+    assert texts(entries)[-1] == "0099" * 2500
+    assert (found[0].reason, quiet.reason) == ("trimmed", None)
+
+
+async def test_an_event_of_two_channels_is_missing_only_where_neither_holds_it(make_backend: Any) -> None:
+    """While one channel holds it, a reader of both is not told of a gap, and a reader of the other channel alone is."""
+    backend = make_backend(history_size=2)
+    async with connected(backend, "busy", "quiet"):
+        first = await put(backend, "quiet")
+        shared = await put(backend, "busy", "quiet", data="shared")
+        await put(backend, "busy", data="2")
+        last = await put(backend, "busy", data="3")
+        both = await backend.history(("busy", "quiet"), first, last, 10)
+        one = await backend.history(("busy",), first, last, 10)
+        assert (await backend.history(("busy",), shared, last, 10)).reason is None
+        await put(backend, "quiet", data="4")
+        last = await put(backend, "quiet", data="5")
+        neither = await backend.history(("busy", "quiet"), first, last, 10)
+    assert (texts(both.entries), both.reason) == (["shared", "2", "3"], None)
+    assert (texts(one.entries), one.reason) == (["2", "3"], "trimmed")
+    assert (texts(neither.entries), neither.reason) == (["2", "3", "4", "5"], "trimmed")
+
+
+async def test_random_runs_agree_with_a_log_that_keeps_everything(make_backend: Any, case: tuple[str, str]) -> None:
+    """What history returns is in order and once, and it gives a reason exactly if something is missing."""
+    for seed in range(300 if case[0] == "memory" else 30):
+        backend = make_backend(history_size=1 + seed % 4, history_bytes=(80, 300, 1 << 20)[seed % 3])
+        async with connected(backend, *"abcd"):
+            await NaiveLog(backend, seed).run()
+
+
+# Rewinding
+
+
+async def test_the_newest_events_begin_where_rewind_says(make_backend: Any) -> None:
+    """As many events follow the position as were asked for, over all the channels; None where no more are kept."""
+    backend = make_backend()
+    async with connected(backend, "a", "b", "c"):
+        for number in range(30):
+            last = await put(backend, "abc"[number % 3], data=str(number))
+        for count in (1, 2, 7, 19):
+            after = await backend.rewind(("a", "b"), count, last)
+            found = await pages(backend, ("a", "b"), after, last)
+            assert (
+                texts(entry for page in found for entry in page.entries)
+                == [str(number) for number in range(30) if number % 3 < 2][-count:]
+            )
+        assert await backend.rewind(("a", "b"), 20, last) is None
+        assert await backend.rewind(("a", "b"), 10**6, last) is None
+        assert await backend.rewind(("never used",), 1, last) is None
+
+
+async def test_rewind_counts_events_up_to_a_position(make_backend: Any) -> None:
+    """An event for several of the channels counts once, and one after the position not at all."""
+    backend = make_backend()
+    async with connected(backend, "a", "b"):
+        await put(backend, "a", data="0")
+        await put(backend, "a", "b", data="1")
+        upto = await put(backend, "b", data="2")
+        await put(backend, "a", data="3")
+        after = await backend.rewind(("a", "b"), 2, upto)
+        assert texts((await backend.history(("a", "b"), after, upto, 10)).entries) == ["1", "2"]
+
+
+async def test_a_backend_need_not_rewind_itself(make_backend: Any) -> None:
+    """The default, which reads all of the history, finds the same position."""
+    backend = make_backend()
+    async with connected(backend, "a", "b"):
+        for number in range(600):
+            last = await put(backend, "ab"[number % 2], data=str(number))
+        await backend.attend("one", lease=9, entered=[ADA])
+        for count in (1, 100, 599, 600):
+            ours = await backend.rewind(("a", "b"), count, last)
+            theirs = await Backend.rewind(backend, ("a", "b"), count, last)
+            reads = [await pages(backend, ("a", "b"), one, last) for one in (ours, theirs)]
+            assert texts(e for page in reads[0] for e in page.entries) == texts(e for p in reads[1] for e in p.entries)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"last_event_id": "x"}, ["malformed"]), ({"last_event_id": "00000000-5"}, ["epoch"]), ({"rewind": math.inf}, [])],
+)
+async def test_what_was_trimmed_before_is_no_gap_of_its_own(make_backend: Any, options: Any, told: list[str]) -> None:
+    """A stream that begins with all that is kept has no second gap, and a fresh one has none, over several pages."""
+    size = PAGE + PAGE // 2
+    async with Hub(make_backend(history_size=size)) as hub:
+        for number in range(PAGE + 1):
+            await hub.publish("quiet", f"quiet {number}")
+        for number in range(2 * size):
+            await hub.publish("busy", f"busy {number}")
+        async with hub.subscribe("quiet", "busy", **options) as subscription:
+            with anyio.fail_after(20):
+                events = [await anext(subscription) for _ in range(len(told) + PAGE + 1 + size)]
+    assert [json.loads(event.data or "")["reason"] for event in events if event.event == "sse.gap"] == told
+    assert [event.data for event in events if event.event is None] == [
+        *(f"quiet {number}" for number in range(PAGE + 1)),
+        *(f"busy {number}" for number in range(size, 2 * size)),
+    ]
+
+
 # Who is here
 
 ADA, BOB = Member("a", "Ada"), Member("a", 'Bob "é"\n')
@@ -306,6 +451,41 @@ async def test_who_is_here_is_told_in_the_history(make_backend: Any) -> None:
         history = await backend.history(("a",), first, last, 10)
     assert [entry.event.event for entry in history.entries] == ["sse.join", None]
     assert first < history.entries[0].position < last
+
+
+async def test_who_comes_and_goes_pushes_no_event_out_of_the_history(make_backend: Any) -> None:
+    """Joins and leaves are kept beside a channel's events, and rewinding does not count them."""
+    backend = make_backend(history_size=3)
+    async with connected(backend, "a") as tape:
+        for number in range(3):
+            await put(backend, "a", data=str(number))
+        for _ in range(10):
+            await backend.attend("one", lease=9, entered=[ADA])
+            await backend.attend("one", lease=9, left=[ADA])
+        await settled(tape, 23)
+        last = tape.entries[-1].position
+        assert last is not None
+        for after in (None, await backend.rewind(("a",), 3, last)):
+            kept = (await backend.history(("a",), after, last, 100)).entries
+            assert [entry.event.data for entry in kept if entry.event.event is None] == ["0", "1", "2"]
+
+
+async def test_a_join_that_is_not_kept_is_missed_only_by_readers_before_it(make_backend: Any) -> None:
+    """Joins are bounded by themselves: a reader that missed one is told, a reader that missed none is not."""
+    backend = make_backend(history_size=2)
+    async with connected(backend, "a", "b") as tape:
+        await put(backend, "a")
+        for _ in range(30):
+            await backend.attend("one", lease=9, entered=[ADA])
+            await backend.attend("one", lease=9, left=[ADA])
+        await put(backend, "b")
+        await settled(tape, 62)
+        positions: Any = [entry.position for entry in tape.entries]
+        read = [(await backend.history(("a",), after, positions[-1], 100)) for after in positions]
+    missed = [60 - number for number in range(61)] + [0]
+    assert read[0].reason == "trimmed"
+    for page, count in zip(read, missed, strict=True):
+        assert (page.reason is None) == (len(page.entries) == count)
 
 
 async def test_without_history_who_comes_is_only_announced(make_backend: Any) -> None:

@@ -1,13 +1,21 @@
 """What is MemoryBackend's own: its clock, its bounds, and its warning."""
 
+import gc
+import itertools
 import logging
+import os
+import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
-from sse_asgi.backends import memory
+from sse_asgi._event import RenderedEvent
+from sse_asgi._runtime import new_wakeup
+from sse_asgi.backends import _shelf, memory
+from sse_asgi.backends.base import Member, is_presence
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +38,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def put(backend: MemoryBackend, channel: str, once: str | None = None) -> Any:
-    return await backend.publish((channel,), ServerSentEvent("x"), key=None, idempotency_key=once)
+async def put(backend: MemoryBackend, *channels: str, data: str = "x", once: str | None = None) -> Any:
+    return await backend.publish(channels, ServerSentEvent(data), key=None, idempotency_key=once)
 
 
 async def test_old_events_expire(clock: Clock) -> None:
@@ -56,7 +64,7 @@ async def test_whoever_has_everything_is_complete_at_any_age(clock: Clock) -> No
     assert (await backend.history(("a",), last, last, 10)).reason is None
     assert (await backend.history(("a",), first, last, 10)).reason == "expired"
     await put(backend, "b")
-    assert backend._logs.keys() == {"b"}
+    assert backend._events.logs.keys() == {"b"}
 
 
 async def test_history_ttl_none_keeps_for_ever(clock: Clock) -> None:
@@ -74,7 +82,7 @@ async def test_idle_channels_are_bounded() -> None:
     start = await put(backend, "0")
     for number in range(1, 6):
         last = await put(backend, str(number))
-    assert backend._logs.keys() == {"3", "4", "5"}
+    assert backend._events.logs.keys() == {"3", "4", "5"}
     assert (await backend.history(("1",), start, last, 10)).reason == "evicted"
     assert (await backend.history(("5",), start, last, 10)).reason is None
     assert (await backend.history(("never used",), start, last, 10)).reason is None
@@ -93,12 +101,12 @@ async def test_an_emptied_channel_remembers_when_it_is_used_again() -> None:
 
 async def test_memory_of_emptied_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """When even their names are too many, every reader that old is told, rather than none."""
-    monkeypatch.setattr(memory, "MAX_EMPTIED", 2)
+    monkeypatch.setattr(_shelf, "MAX_EMPTIED", 2)
     backend = MemoryBackend(max_channels=1)
     start = await put(backend, "0")
     for number in range(1, 6):
         last = await put(backend, str(number))
-    assert len(backend._emptied) == 2
+    assert len(backend._events._emptied) == 2
     assert (await backend.history(("1",), start, last, 10)).reason == "evicted"
 
 
@@ -111,6 +119,255 @@ async def test_idempotency_keys_are_forgotten_after_two_minutes(clock: Clock) ->
     clock.now += 2
     assert await put(backend, "a", once="key") != first
     assert len(backend._published) == 1
+
+
+# Bytes
+
+
+async def kept(backend: MemoryBackend, *channels: str) -> list[Any]:
+    """Return all entries that a backend keeps of these channels."""
+    position = await put(backend, "the last one")
+    page = await backend.history(channels, None, position, 100_000)
+    entries = list(page.entries)
+    while page.next is not None:
+        page = await backend.history(channels, page.next, position, 100_000)
+        entries += page.entries
+    return entries
+
+
+async def test_all_channels_together_are_bounded_in_bytes() -> None:
+    """The oldest events of the channels that were published to least recently go, and their readers are told."""
+    backend = MemoryBackend(total_bytes=200_000)
+    start = await put(backend, "start")
+    names = [str(number) for number in range(100)]
+    for name in names:
+        for _ in range(2):
+            last = await put(backend, name, data="x" * 5000)
+    entries = await kept(backend, *names)
+    assert 150_000 < sum(len(entry.frame) for entry in entries) <= 200_000
+    assert entries[-1].position == last
+    assert (await backend.history(("0",), start, last, 10)).reason == "trimmed"
+    assert (await backend.history(("99",), start, last, 10)).reason is None
+
+
+async def test_an_event_larger_than_its_channel_may_keep_pushes_nothing_out() -> None:
+    """It is not kept, and a reader that missed it is told `trimmed`; what was kept before stays."""
+    backend = MemoryBackend(history_bytes=1000)
+    start = await put(backend, "a")
+    before = await put(backend, "a", data="before")
+    large = await put(backend, "a", "b", data="x" * 2000)
+    last = await put(backend, "a", data="after")
+    page = await backend.history(("a",), start, last, 10)
+    assert ([entry.position for entry in page.entries], page.reason) == ([before, last], "trimmed")
+    assert (await backend.history(("b",), start, last, 10)).reason == "trimmed"
+    assert (await backend.history(("a",), large, last, 10)).reason is None
+
+
+async def test_an_event_for_each_reader_has_no_frame_that_counts() -> None:
+    """A RenderedEvent is kept among the others and given back as it is."""
+    backend = MemoryBackend()
+    rendered = RenderedEvent(str, None, None)
+    await backend.publish(("a",), rendered, key=None, idempotency_key=None)
+    assert [entry.event for entry in await kept(backend, "a")] == [rendered]
+
+
+@pytest.mark.parametrize("options", [{"history_bytes": 0}, {"total_bytes": 0}, {"total_bytes": -1}])
+async def test_a_bound_of_no_bytes_is_refused(options: dict[str, int]) -> None:
+    """The error says how to keep nothing."""
+    with pytest.raises(ValueError, match="at least 1 byte; history_size=0"):
+        MemoryBackend(**options)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_event_is_kept_once() -> None:
+    """An event of 100 bytes takes less than 450, where it once took 840, and hardly more on three channels."""
+
+    async def taken(*channels: str) -> float:
+        async with Hub() as hub:
+            await hub.publish(channels, "the first one")
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(1000):
+                await hub.publish(channels, f"{number:0100}")
+            gc.collect()
+            return (tracemalloc.get_traced_memory()[0] - before) / 1000
+
+    tracemalloc.start()
+    try:
+        one, three = await taken("a"), await taken("a", "b", "c")
+    finally:
+        tracemalloc.stop()
+    assert one < 450
+    assert three < one + 150
+
+
+# Kinds of events
+
+
+async def test_presence_in_many_rooms_leaves_all_histories() -> None:
+    """Only an event empties the room that was used least; joins are bounded by themselves, which is told."""
+    backend = MemoryBackend(max_channels=100)
+    rooms = [f"room {number}" for number in range(100)]
+    start = await put(backend, rooms[0])
+    for room in rooms:
+        last = await put(backend, room)
+    for number in range(101):
+        await backend.attend("one", lease=9, entered=[Member(f"room {number}", "Ada")])
+    last = await put(backend, "room 100")
+    pages = [await backend.history((room,), start, last, 10) for room in rooms]
+    assert [len([entry for entry in page.entries if not is_presence(entry)]) for page in pages] == [0] + [1] * 99
+    assert [page.reason for page in pages] == ["evicted"] + [None] * 99
+
+
+async def test_channels_of_users_do_not_empty_those_of_the_library() -> None:
+    """Orders to disconnect stay however many channels are published to."""
+    backend = MemoryBackend(max_channels=2)
+    start = await put(backend, "sse.control")
+    order = await put(backend, "sse.control")
+    for number in range(10):
+        last = await put(backend, str(number))
+    page = await backend.history(("sse.control",), start, last, 10)
+    assert ([entry.position for entry in page.entries], page.reason) == ([order], None)
+    for number in range(10):
+        await put(backend, f"sse.{number}")
+    assert (await backend.history(("8", "9"), start, last, 10)).reason is None
+
+
+# What several channels share
+
+
+async def test_a_shared_event_goes_when_its_last_channel_lets_it_go() -> None:
+    """However it is dropped: by number, by age of the channel's use, or because there are too many channels."""
+    backend = MemoryBackend(history_size=2, max_channels=2)
+    start = await put(backend, "a")
+    await put(backend, "a", "b")
+    for _ in range(2):
+        last = await put(backend, "a")
+    assert (await backend.history(("a", "b"), start, last, 10)).reason is None
+    await put(backend, "c")
+    last = await put(backend, "a")
+    assert (await backend.history(("a",), start, last, 10)).reason == "trimmed"
+    assert (await backend.history(("b",), start, last, 10)).reason == "evicted"
+    assert (await backend.history(("a", "b", "c"), last, last, 10)).reason is None
+
+
+async def test_what_a_forgotten_channel_left_to_others_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even the names of emptied channels are too many, no loss is silent."""
+    monkeypatch.setattr(_shelf, "MAX_EMPTIED", 1)
+    backend = MemoryBackend(max_channels=1)
+    start = await put(backend, "a")
+    last = await put(backend, "a", "b")
+    for name in "cd":
+        await put(backend, name)
+    for name in "ab":
+        assert (await backend.history((name,), start, last, 10)).reason == "evicted"
+
+
+async def test_what_is_known_of_a_replay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay whose progress was forgotten looks again, and tells the same."""
+    monkeypatch.setattr(_shelf, "MAX_JUDGED", 1)
+    backend = MemoryBackend(history_size=5)
+    start = await put(backend, "a")
+    for _ in range(10):
+        last = await put(backend, "a", "b")
+        last = await put(backend, "b")
+    for channels in (("a", "b"), ("a",), ("a", "b")):
+        first = await backend.history(channels, start, last, 1)
+        second = await backend.history(channels, first.next, last, 100)
+        again = await backend.history(channels, first.next, last, 100)
+        assert first.reason == "trimmed"
+        assert (second.reason, second.lost) == (again.reason, again.lost)
+    assert len(backend._events._judged) <= 1
+
+
+async def test_data_comes_back_as_it_was_published() -> None:
+    """Also with carriage returns, which a frame turns into line feeds."""
+    backend = MemoryBackend(history_bytes=1000)
+    for _ in range(300):
+        await put(backend, "a", data="1\r\n2\r3")
+    events = [entry.event for entry in await kept(backend, "a")]
+    assert {event.data for event in events} == {"1\r\n2\r3"}
+    assert sum(len(event.encode()) for event in events) <= 1000
+
+
+# Costs
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("order", ["in turn", "one after the other", "shared with another channel"])
+async def test_a_reader_of_many_channels_costs_what_its_channels_cost(order: str) -> None:
+    """A replay of 100 channels takes at most 1.5 times the calls of a replay of one after the other."""
+    names = [str(number) for number in range(100)]
+    shared = ["all"] if order.startswith("shared") else []
+    async with Hub(MemoryBackend(history_size=200)) as hub:
+        for name in sorted(names * 200) if order.startswith("one") else names * 200:
+            await hub.publish([name, *shared], "x")
+
+        async def calls(*channels: str) -> int:
+            subscription = hub.subscribe(*channels, last_event_id="unreadable")
+            subscription.attach(new_wakeup())
+            count = itertools.count()
+            sys.setprofile(lambda *_: next(count) and None)
+            try:
+                while subscription.hungry:
+                    await subscription.run()
+                    while subscription.take():
+                        pass
+            finally:
+                sys.setprofile(None)
+            assert subscription.recovery.replayed == 200 * len({*channels} - {*shared} or shared)
+            await subscription.close()
+            return next(count)
+
+        assert await calls(*names, *shared) <= 1.5 * sum([await calls(name) for name in names + shared])
+
+
+# Processes
+
+
+async def test_the_log_begins_where_the_backend_is_opened_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its positions are not those of the process that made the backend."""
+    backend = MemoryBackend()
+    before = await put(backend, "a")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    async with Hub(backend) as hub:
+        assert await hub.history("a") == []
+        assert not str(await hub.publish("a", "x")).startswith(before.epoch)
+
+
+def test_a_forked_process_has_a_log_of_its_own() -> None:
+    """Its ids are of another epoch and it holds none of the events, also where the backend was open before the fork."""
+    command = [sys.executable, "-c", FORKING]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    (parent, before), (child, after) = (line.split() for line in sorted(told.splitlines(), reverse=True))
+    assert (parent, child) == ("parent", "child")
+    assert before != after
+
+
+FORKING = """
+import asyncio, os
+from sse_asgi import Hub, MemoryBackend
+
+backend = MemoryBackend()
+
+async def publish():
+    async with Hub(backend) as hub:
+        kept = len(await hub.history("a"))
+        return kept, (await hub.publish("a", "x")).partition("-")[0]
+
+assert asyncio.run(publish())[0] == 0
+kept, epoch = asyncio.run(publish())
+assert kept == 1, "a hub that is opened again in the same process goes on"
+if os.fork() == 0:
+    kept, other = asyncio.run(publish())
+    print("child", other if kept == 0 else "kept", flush=True)
+    os._exit(0)
+os.wait()
+print("parent", epoch if epoch == asyncio.run(publish())[1] else "lost")
+"""
+
+
+# Workers
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -1,6 +1,7 @@
 """The contract between a hub and what carries and keeps its events."""
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
@@ -8,6 +9,10 @@ from typing import NamedTuple, Protocol
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
 from .._position import Position
 
+# A page of history ends with the event that takes it beyond this, so that a reader holds little, whatever it missed.
+PAGE_BYTES = 256 * 1024
+PAGE_ENTRIES = 256
+PRESENCE = ("sse.join", "sse.leave")
 NO_PRESENCE = "this backend does not keep who is here: implement `attend` and `present`"
 
 
@@ -110,6 +115,11 @@ class Backend(ABC):
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
         """Read one page of what is kept of these channels, merged in the order of the log; wait as `subscribe` does.
 
+        A page holds at most `limit` entries and about PAGE_BYTES over all of its channels together, and at least one
+        entry if there is one. It is read forward from `after`, so that its cost depends on what it holds: a reader of
+        many channels costs about as much as many readers of one. An event for several of the channels is in it once,
+        and is missing only if none of these channels holds it any more.
+
         Args:
             channels: At least one.
             after: Entries up to this position are left out; None begins with the oldest that is kept. A position
@@ -119,6 +129,29 @@ class Backend(ABC):
             upto: Entries after this position are left out.
             limit: The most entries to return.
         """
+
+    async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
+        """Return the position after which the newest events of these channels begin; wait as `subscribe` does.
+
+        This default reads all of the history, page by page. A backend that can look at the newest events directly
+        should do so.
+
+        Args:
+            channels: At least one.
+            count: How many events, 1 or more; joins and leaves come along and are not counted.
+            upto: Later events are not counted.
+
+        Returns:
+            A position that `history` takes; None where no more events are kept than that.
+        """
+        newest: deque[Position | None] = deque(maxlen=count + 1)
+        after = None
+        while True:
+            page = await self.history(channels, after, upto, PAGE_ENTRIES)
+            newest.extend(entry.position for entry in page.entries if not is_presence(entry))
+            if page.next is None:
+                return newest[0] if len(newest) > count else None
+            after = page.next
 
     @property
     def trouble(self) -> str:
@@ -135,6 +168,9 @@ class Backend(ABC):
         With the first process that lists an identity, `sse.join` is published to its channel, and with the last that
         does not any more, `sse.leave`: see `presence_event`. Processes whose lease ran out are taken for gone, but not
         after an outage, when nobody could be heard: they have as much time again.
+
+        Joins and leaves are read by `history` like other events, but are kept apart from them: they neither push out
+        a channel's events nor count as a channel that keeps events.
 
         Args:
             process: Whoever calls.
@@ -162,3 +198,9 @@ class Backend(ABC):
 def presence_event(kind: str, identity: str) -> ServerSentEvent:
     """Return what is published when somebody comes (`join`) or goes (`leave`)."""
     return ServerSentEvent({"identity": identity}, event=f"sse.{kind}")
+
+
+def is_presence(entry: Entry) -> bool:
+    """Tell whether an entry says that somebody came or went."""
+    event = entry.event
+    return isinstance(event, ServerSentEvent) and event.event in PRESENCE
