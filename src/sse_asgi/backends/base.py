@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 from .._event import Entry, History, RenderedEvent, ServerSentEvent
 from .._position import Position
 
+# A page of history ends with the event that takes it beyond this, so that a reader holds little, whatever it missed.
+PAGE_BYTES = 256 * 1024
 NO_PRESENCE = "this backend does not keep who is here: implement `attend` and `present`"
 
 

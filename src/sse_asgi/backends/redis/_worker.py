@@ -279,12 +279,12 @@ class Worker:
             if page.epoch != mark.epoch:
                 raise LinkLostError(ANOTHER_LIFE)
             await self._hand_over(session, page, mark.epoch)
-            after = None if page.end is None else Position(mark.epoch, page.end)
+            after = page.next
         self.feed.advance(mark)
 
     async def _hand_over(self, session: Session, page: Page, epoch: str) -> None:
-        for name in page.losses:  # their readers find out themselves, each from its own position
-            self.feed.lose(None, (name,))
+        for name in {claim.stream.channel: None for claim in page.claims}:
+            self.feed.lose(None, (name,))  # its readers find out themselves, each from its own position
         for number, row in enumerate(page.rows, 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)  # others have a turn, and the session may end
