@@ -1,6 +1,7 @@
 """How far the streams of some channels were read and looked at, so that the next page goes on from there."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple, Self
 
 from ..._position import Position
@@ -14,6 +15,24 @@ class Stream(NamedTuple):
     key: bytes
     channel: str
     joins: bool
+
+
+class Row(NamedTuple):
+    """An entry of a stream, as it was read.
+
+    Attributes:
+        sequence: Its sequence.
+        channel: Whose stream it was read from.
+        previous: The channel's sequence before; None if the entry is not of this library.
+        data: The payload.
+        before: For an event of several channels, the names and the sequences before, as JSON.
+    """
+
+    sequence: int
+    channel: str
+    previous: int | None
+    data: bytes
+    before: bytes = b""
 
 
 class Batch(NamedTuple):
@@ -38,9 +57,11 @@ class Cursor:
         since: For each of them, a sequence up to which there is nothing more to read; backward, from which on.
         lacking: The channels whose joins and leaves are not among the streams.
         found: None of these channels has joins or leaves to be read up to this sequence.
+        rows: What was read and not returned yet, in the order of the log.
+        size: The usual size of an entry; 0 before there was one.
     """
 
-    __slots__ = ("found", "lacking", "since", "streams")
+    __slots__ = ("found", "lacking", "rows", "since", "size", "streams")
 
     def __init__(self, streams: Sequence[Stream], since: Sequence[int], lacking: Sequence[str], found: int) -> None:
         """Note how far each stream was looked at."""
@@ -48,6 +69,8 @@ class Cursor:
         self.since = list(since)
         self.lacking = list(lacking)
         self.found = found
+        self.rows: list[Row] = []
+        self.size = 0
 
     @classmethod
     def begin(cls, streams: Sequence[Stream], since: int) -> Self:
@@ -57,7 +80,36 @@ class Cursor:
     def after(self, sequence: int) -> "Cursor":
         """Return a copy that has read everything up to a sequence."""
         since = [max(sequence, one) for one in self.since]
-        return Cursor(self.streams, since, self.lacking, max(sequence, self.found))
+        cursor = Cursor(self.streams, since, self.lacking, max(sequence, self.found))
+        cursor.rows = [row for row in self.rows if row.sequence > sequence]
+        cursor.size = self.size
+        return cursor
+
+    def take(self, upto: int, limit: int, room: int) -> tuple[list[Row], bool]:
+        """Return a page of the rows, one for each event, and whether these are all up to a sequence."""
+        taken: list[Row] = []
+        size = 0
+        for row in self.rows:
+            if row.sequence > upto:
+                break
+            if taken and row.sequence == taken[-1].sequence:
+                continue  # an event that was published to several of the channels
+            size += len(row.data)
+            if len(taken) == limit or (taken and size > room):
+                return taken, False
+            taken.append(row)
+        return taken, True
+
+    def put(self, rows: list[Row]) -> None:
+        """Add what was read."""
+        if rows:
+            self.rows = sorted(self.rows + rows, key=itemgetter(0))
+            self.size = sum(len(row.data) for row in rows) // len(rows)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the rows."""
+        return sum(len(row.data) for row in self.rows)
 
     def before(self, sequence: int) -> None:
         """Have read backward everything from a sequence on."""
@@ -69,15 +121,13 @@ class Cursor:
         self.since += [self.found] * len(streams)
         self.lacking = [name for number, name in enumerate(self.lacking) if number not in streams]
 
-    def batch(self, horizons: Mapping[str, int], direction: int) -> Batch:
-        """Choose the streams that the merge arrives at first, none of them before its channel's horizon."""
-        starts = [
-            max(since, horizons.get(stream.channel, 0)) for stream, since in zip(self.streams, self.since, strict=True)
-        ]
-        order = sorted(range(len(starts)), key=lambda number: direction * starts[number])
+    def batch(self, direction: int) -> Batch:
+        """Choose the streams that the merge arrives at first."""
+        since = self.since
+        order = sorted(range(len(since)), key=lambda number: direction * since[number])
         first = order[:STREAMS]
-        rest = starts[order[STREAMS]] if len(order) > STREAMS else None
-        return Batch(first, [starts[number] for number in first], rest)
+        rest = since[order[STREAMS]] if len(order) > STREAMS else None
+        return Batch(first, [since[number] for number in first], rest)
 
 
 class Place(Position):

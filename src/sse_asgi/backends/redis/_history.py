@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ..._event import Entry, History
 from ..._position import Position
 from ..base import PAGE_BYTES
-from ._cursor import Batch, Cursor, Place, Stream
+from ._cursor import Batch, Cursor, Place, Row, Stream
 from ._dial import Server
 from ._keys import Keys
 from ._message import entry
@@ -29,6 +29,7 @@ from ._scripts import Scripts
 META = ("e", "s", "h", "o", "x", "y", "j")
 CATCH_UP = 10_000
 WORK = 1 << 20  # bytes that a script looks at in one call, so that others are not held up
+FEW = 8  # entries of a stream that are looked at first
 FORWARD, BACKWARD = 1, -1
 EVERYTHING = 1 << 50
 
@@ -54,24 +55,6 @@ class Claim(NamedTuple):
     since: int
     stream: Stream
     reason: str
-
-
-class Row(NamedTuple):
-    """An entry of a stream, as it was read.
-
-    Attributes:
-        sequence: Its sequence.
-        channel: Whose stream it was read from.
-        previous: The channel's sequence before; None if the entry is not of this library.
-        data: The payload.
-        before: For an event of several channels, the names and the sequences before, as JSON.
-    """
-
-    sequence: int
-    channel: str
-    previous: int | None
-    data: bytes
-    before: bytes = b""
 
 
 class Page(NamedTuple):
@@ -156,7 +139,7 @@ class Recovery:
         horizons = self._horizons(server, channels)
         claims: list[Claim] = []
         while True:
-            meta, found, entries, learned, done = await self._merge(server, cursor, horizons, upto.sequence, limit)
+            meta, found, entries, learned, safe = await self._merge(server, cursor, horizons, upto.sequence, limit)
             whole, known = meta.compare(after)
             if known < start:  # the position says nothing about this log
                 return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
@@ -167,7 +150,9 @@ class Recovery:
             claims += [] if after is None else _claims(cursor, learned)
             for stream in learned:
                 cursor.since[stream.number] = max(cursor.since[stream.number], stream.since)
-            rows = [_row(cursor.streams[number].channel, *entry) for number, *entry in entries]
+            cursor.put([_row(cursor.streams[number].channel, *entry) for number, *entry in entries])
+            rows, all_of_them = cursor.take(min(safe, upto.sequence), limit, PAGE_BYTES)
+            done = all_of_them and safe >= min(upto.sequence, meta.last)
             if done or rows:
                 end = None if done else rows[-1].sequence
                 return Page(meta.epoch, rows, end, claims, whole, channels, cursor)
@@ -183,29 +168,37 @@ class Recovery:
     async def _merge(
         self, server: Server, cursor: Cursor, horizons: dict[str, int], upto: int, limit: int
     ) -> "_Merged":
-        batch = cursor.batch(horizons, FORWARD)
-        # The entries of other streams are after their starts; one at the same sequence is the same event.
+        batch = cursor.batch(FORWARD)
+        count, size = len(batch.numbers), cursor.size or 1
+        # What was read before its turn comes along, so that less has to be read now.
+        most, room = max(limit // 4, limit - len(cursor.rows)), max(PAGE_BYTES // 4, PAGE_BYTES - cursor.bytes)
+        few = max(1, min(FEW, 2 * most // count, room // count // size))
+        # The next of the other streams begins after its start: up to there, all is known when these streams are read.
         stop = upto if batch.rest is None else min(upto, batch.rest + 1)
         if batch.starts[0] > upto:  # there is nothing to return, but something may be missing
-            stop, limit = batch.starts[0] + 1, 0
-        bounds = [FORWARD, stop, limit, PAGE_BYTES, WORK, cursor.found, len(cursor.lacking)]
-        merged = await self._run(server, cursor, batch, [*bounds, *cursor.lacking])
-        others = batch.rest is not None and batch.rest < min(upto, merged.meta.last)
-        return merged._replace(done=not limit or (merged.done and not others))
+            stop, most = batch.starts[0] + 1, 0
+        bounds = [FORWARD, stop, most, room, WORK, few, cursor.found, len(cursor.lacking)]
+        merged = await self._run(server, cursor, batch, [*bounds, *cursor.lacking], horizons)
+        if batch.rest is not None and batch.rest < merged.meta.last:
+            return merged._replace(safe=min(merged.safe, batch.rest))
+        return merged
 
-    async def _run(self, server: Server, cursor: Cursor, batch: Batch, bounds: list[Argument]) -> "_Merged":
+    async def _run(
+        self, server: Server, cursor: Cursor, batch: Batch, bounds: list[Argument], horizons: dict[str, int]
+    ) -> "_Merged":
         streams = [cursor.streams[number] for number in batch.numbers]
         keys = [self._keys.meta, self._keys.index, *(stream.key for stream in streams)]
         arguments: list[Argument] = [self._keys.joins, *bounds]
         for stream, start in zip(streams, batch.starts, strict=True):
-            arguments += (stream.channel, "j" if stream.joins else "i", start)
-        meta, found, entries, learned, done = await self._scripts.page.run(server.link, keys, arguments)
+            horizon = horizons.get(stream.channel, 0)
+            arguments += (stream.channel, "j" if stream.joins else "i", start, max(start, horizon))
+        meta, found, entries, learned, safe = await self._scripts.page.run(server.link, keys, arguments)
         return _Merged(
             _Meta.read(meta),
             found,
             [(batch.numbers[at], *entry) for at, *entry in entries],
             [_Learned(batch.numbers[at], int(since), before, reason) for at, since, before, reason in learned],
-            bool(done),
+            int(safe),
         )
 
     def _horizons(self, server: Server, channels: tuple[str, ...]) -> dict[str, int]:
@@ -260,14 +253,15 @@ class Recovery:
         cursor = Cursor.begin([self._stream(name) for name in channels], upto.sequence + 1)
         left = count + 1
         while True:
-            batch = cursor.batch({}, BACKWARD)
+            batch = cursor.batch(BACKWARD)
             stop = 0 if batch.rest is None else 1 - batch.rest
-            merged = await self._run(server, cursor, batch, [BACKWARD, stop, left, EVERYTHING, WORK, 0, 0])
+            few = max(1, min(FEW, left // len(batch.numbers)))
+            merged = await self._run(server, cursor, batch, [BACKWARD, stop, left, EVERYTHING, WORK, few, 0, 0], {})
             for stream in merged.learned:
                 cursor.since[stream.number] = min(cursor.since[stream.number], stream.since)
             left -= len(merged.entries)
             last = int(merged.entries[-1][1].partition(b"-")[0]) if merged.entries else upto.sequence + 1
-            if not left or (merged.done and (batch.rest or 0) <= 1):
+            if not left or (merged.safe and (batch.rest or 0) <= 1):
                 return merged.meta.epoch, 0 if left else last
             cursor.before(last)
 
@@ -298,13 +292,13 @@ class _Learned(NamedTuple):
 
 
 class _Merged(NamedTuple):
-    """What a script has read."""
+    """What a script has read; `safe` is the sequence up to which that is all, or backward 1 at the end."""
 
     meta: "_Meta"
     found: list[int]
     entries: list[Any]
     learned: list[_Learned]
-    done: bool
+    safe: int
 
 
 class _Meta(NamedTuple):

@@ -15,9 +15,10 @@ from ..._position import Position
 from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
+from ._cursor import Row
 from ._dial import UnusableError, explain
 from ._feed import ANOTHER_LIFE, Channel, Feed
-from ._history import CATCH_UP, Page, Recovery, Row, decode
+from ._history import CATCH_UP, Page, Recovery, decode
 from ._keys import Keys
 from ._link import LinkLostError
 from ._outage import Outage

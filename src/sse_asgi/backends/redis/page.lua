@@ -6,25 +6,28 @@
 --       3: the sequence to read to; backward, 0
 --       4, 5: the most entries and the most bytes to return
 --       6: the bytes after which to look at no more
---       7: all joins and leaves up to this sequence are among the streams
---       8: how many channels may have later joins and leaves that are not, then the names of these channels,
---       then for each stream: the name of its channel, its index (i: events, j: joins and leaves), and a sequence: only
---       entries after it are read; backward, only entries before it
+--       7: how many entries of a stream to look at first
+--       8: all joins and leaves up to this sequence are among the streams
+--       9: how many channels may have later joins and leaves that are not, then the names of these channels,
+--       then for each stream: the name of its channel, its index (i: events, j: joins and leaves), the sequence up to
+--       which it is known (backward, from which on), and that after which it is read, which is later where older entries
+--       are expired
 -- Returns five things:
 --       what meta says
 --       the numbers of the channels whose joins and leaves must be read as well; if there are any, nothing was read
 --       the entries: the number of the stream, the id, the fields p, d and q
 --       what was learned of streams: the number, the sequence from which to read on, what its channel had before the
 --       first entry, and why that is not there
---       1 if there is nothing more to read
+--       the sequence up to which all entries of all streams were returned, or that to read to; backward, 1 at the end
 --
--- A stream is looked at only where the merge arrives at it, so that the cost depends on what is returned. A stream that
--- was looked at too early is known by the sequence of its next entry, and rests until a later page arrives there.
+-- A stream is looked at only where the merge arrives at it, so that the cost depends on what is returned. What was looked
+-- at too early is returned as well if it is little. Else the stream is known by the sequence of its next entry, and rests
+-- until a later page arrives there.
 local meta, index, joins = KEYS[1], KEYS[2], ARGV[1]
 local direction, stop, limit, room = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local work, checked, names = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local FEW, MANY, LOOK, SLICE = 8, 32, 256, 1000
-local few = math.max(1, math.min(FEW, math.floor(limit / #KEYS)))
+local work, few, checked, names = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local MANY, LOOK, SLICE = 32, 256, 1000
+local most = math.max(few, math.min(MANY, math.floor(2 * limit / #KEYS)))
 
 local known = redis.call('HMGET', meta, 'e', 's', 'h', 'o', 'x', 'y', 'j')
 local last = tonumber(known[2] or '') or 0
@@ -40,7 +43,7 @@ local function attended()
     end
     local forgotten = count == 0 and newest or tonumber(known[6] or '') or 0
     for first = 1, names, SLICE do
-        local scores = redis.call('ZMSCORE', joins, unpack(ARGV, 8 + first, 8 + math.min(names, first + SLICE - 1)))
+        local scores = redis.call('ZMSCORE', joins, unpack(ARGV, 9 + first, 9 + math.min(names, first + SLICE - 1)))
         for at, score in ipairs(scores) do
             if (tonumber(score or '') or forgotten) > checked then table.insert(found, first + at - 2) end
         end
@@ -54,19 +57,23 @@ if #found > 0 then return {known, found, {}, {}, 0} end
 
 local heap, streams = {}, {}
 for number = 1, #KEYS - 2 do
-    local name, its, start = unpack(ARGV, 6 + names + number * 3, 8 + names + number * 3)
+    local name, its, since, start = unpack(ARGV, 6 + names + number * 4, 9 + names + number * 4)
     local head = {number = number - 1, key = KEYS[number + 2], name = name, joins = its == 'j', start = start}
-    head.place, head.count, head.more = direction * tonumber(start) + 1, few, true
+    head.place, head.count, head.more = direction * tonumber(since) + 1, few, true
     heap[number], streams[number] = head, head
 end
 
--- An entry that is not of this library may have any fields.
-local function read(entry)
-    local one = {id = entry[1], sequence = tonumber(string.match(entry[1], '^%d+'))}
-    local fields = entry[2] or {}
-    for at = 1, #fields, 2 do one[fields[at]] = fields[at + 1] end
-    one.ours = one.d and string.find(one.p or '', '^%d+$')
-    return one
+-- Make a row of an entry; one that is not of this library may have any fields, and has no payload then.
+local function read(head, entry)
+    local id, fields = entry[1], entry[2] or {}
+    local before, payload, several
+    if fields[1] == 'p' and fields[3] == 'd' then
+        before, payload = fields[2], fields[4]
+        several = fields[5] == 'q' and fields[6] or fields[7] == 'q' and fields[8] or nil
+    end
+    if not (before and string.find(before, '^%d+$')) then return {head.number, id, false, ''} end
+    if not head.before then head.before, head.reason = before, 'trimmed' end
+    return {head.number, id, before, payload, several}
 end
 
 local command, finish = 'XRANGE', '+'
@@ -81,54 +88,54 @@ local function look(head)
     end
     local bytes = LOOK
     for at, entry in ipairs(entries) do
-        entries[at] = read(entry)
-        bytes = bytes + #(entries[at].d or '')
-        if entries[at].ours and not head.before then head.before, head.reason = entries[at].p, 'trimmed' end
+        local row = read(head, entry)
+        entries[at], bytes = row, bytes + #row[4]
     end
     spent = spent + bytes
-    head.entries, head.at, head.more = entries, 1, #entries == head.count
-    head.count = math.max(1, math.min(head.count * 2, MANY, math.floor((room - size) * head.count / bytes)))
+    head.rows, head.at, head.more = entries, 1, #entries == head.count
+    head.count = math.max(1, math.min(head.count * 2, most, math.floor((room - size) * head.count / bytes)))
 end
+
+local function sequence(id) return tonumber(string.match(id, '^%d+')) end
 
 -- Find the place of a stream's next entry, or one before it.
 local function settle(head)
-    local entry = head.entries[head.at]
-    if entry then
-        head.place = direction * entry.sequence
+    local row = head.rows[head.at]
+    if row then
+        head.place = direction * sequence(row[2])
     elseif head.more then
-        head.place = direction * tonumber(string.match(head.start, '^%d+'))
+        head.place = direction * sequence(head.start) + 1
     else
         head.place = direction > 0 and math.huge or 1
     end
-    sift(heap)
 end
 
 local rows, place = {}, nil
 while #heap > 0 and heap[1].place <= stop and not problem do
     local head = heap[1]
-    local entry = head.entries and head.entries[head.at]
-    if entry then
-        -- An event of several channels is in several streams, and in one page once.
+    local row = head.rows and head.rows[head.at]
+    if row then
+        -- An event of several channels is in several streams, and returned once.
         if head.place ~= place then
-            local bytes = #(entry.d or '')
+            local bytes = #row[4]
             if #rows >= limit or (#rows > 0 and size + bytes > room) then break end
             if direction > 0 then
-                table.insert(rows, {head.number, entry.id, entry.p or false, entry.d or false, entry.q})
+                table.insert(rows, row)
                 size = size + bytes
-            elseif entry.ours then
-                table.insert(rows, {head.number, entry.id})
+            elseif row[3] then
+                table.insert(rows, {row[1], row[2]})
             end
             place = head.place
         end
-        head.start, head.at = entry.id, head.at + 1
+        head.start, head.at = row[2], head.at + 1
     else
         if spent >= work then break end
         look(head)
     end
     settle(head)
+    sift(heap)
 end
 if problem then return problem end
-local done = #heap == 0 or heap[1].place > stop
 
 -- Of a stream that has nothing, its channel's last sequence is what there was.
 local function miss(head)
@@ -139,14 +146,30 @@ local function miss(head)
     head.reason = not head.foreign and redis.call('EXISTS', head.key) == 1 and 'trimmed' or 'evicted'
 end
 
-local learned = {}
+-- Return what was looked at too early, if it is little.
+local spare = room
+local function clear(head)
+    local bytes = 0
+    for at = head.at, #head.rows do bytes = bytes + #head.rows[at][4] end
+    if bytes <= spare then
+        for at = head.at, #head.rows do table.insert(rows, head.rows[at]) end
+        spare, head.start, head.at = spare - bytes, head.rows[#head.rows][2], #head.rows + 1
+        settle(head)
+    end
+end
+
+local learned, safe = {}, math.huge
 for _, head in ipairs(streams) do
-    local entry = head.entries and head.entries[head.at]
-    local ends = head.entries and not head.more and not entry
-    if direction > 0 and not head.before and (ends or entry and done) then miss(head) end
-    if head.entries and (direction < 0 or head.before) then
+    if head.rows and direction > 0 then
+        local row = head.rows[head.at]
+        if not head.before and (not row and not head.more or row and head.place > stop) then miss(head) end
+        if row and head.before then clear(head) end
+    end
+    if head.rows and (direction < 0 or head.before) then
         local since = direction > 0 and math.min(head.place - 1, last) or 1 - head.place
         table.insert(learned, {head.number, string.format('%.0f', since), head.before or false, head.reason or false})
     end
+    safe = math.min(safe, head.place - 1)
 end
-return {known, found, rows, learned, done and 1 or 0}
+if direction < 0 then return {known, found, rows, learned, safe >= stop and '1' or '0'} end
+return {known, found, rows, learned, string.format('%.0f', math.min(safe, stop))}
