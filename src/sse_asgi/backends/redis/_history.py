@@ -171,13 +171,12 @@ class Recovery:
         batch = cursor.batch(FORWARD)
         count, size = len(batch.numbers), cursor.size or 1
         # What was read before its turn comes along, so that less has to be read now.
-        most, room = max(limit // 4, limit - len(cursor.rows)), max(PAGE_BYTES // 4, PAGE_BYTES - cursor.bytes)
+        most, spare = max(limit // 2, limit - len(cursor.rows)), max(0, PAGE_BYTES - cursor.bytes)
+        room = max(PAGE_BYTES // 2, spare)
         few = max(1, min(FEW, 2 * most // count, room // count // size))
         # The next of the other streams begins after its start: up to there, all is known when these streams are read.
         stop = upto if batch.rest is None else min(upto, batch.rest + 1)
-        if batch.starts[0] > upto:  # there is nothing to return, but something may be missing
-            stop, most = batch.starts[0] + 1, 0
-        bounds = [FORWARD, stop, most, room, WORK, few, cursor.found, len(cursor.lacking)]
+        bounds = [FORWARD, stop, most, room, spare, WORK, few, cursor.found, len(cursor.lacking)]
         merged = await self._run(server, cursor, batch, [*bounds, *cursor.lacking], horizons)
         if batch.rest is not None and batch.rest < merged.meta.last:
             return merged._replace(safe=min(merged.safe, batch.rest))
@@ -189,9 +188,11 @@ class Recovery:
         streams = [cursor.streams[number] for number in batch.numbers]
         keys = [self._keys.meta, self._keys.index, *(stream.key for stream in streams)]
         arguments: list[Argument] = [self._keys.joins, *bounds]
-        for stream, start in zip(streams, batch.starts, strict=True):
-            horizon = horizons.get(stream.channel, 0)
-            arguments += (stream.channel, "j" if stream.joins else "i", start, max(start, horizon))
+        if horizons:
+            pairs = zip(streams, batch.starts, strict=True)
+            arguments += [max(start, horizons.get(stream.channel, 0)) for stream, start in pairs]
+        else:
+            arguments += batch.starts
         meta, found, entries, learned, safe = await self._scripts.page.run(server.link, keys, arguments)
         return _Merged(
             _Meta.read(meta),
@@ -202,9 +203,8 @@ class Recovery:
         )
 
     def _horizons(self, server: Server, channels: tuple[str, ...]) -> dict[str, int]:
-        now = time.monotonic() + server.clock
-        ttls = ((name, self._ttl(name)) for name in channels)
-        return {name: round((now - ttl) * 1_000_000) for name, ttl in ttls if ttl is not None}
+        now, ttl = round((time.monotonic() + server.clock) * 1_000_000), self._ttl
+        return {name: now - round(one * 1_000_000) for name in channels if (one := ttl(name)) is not None}
 
     # What is missing
 
@@ -256,7 +256,7 @@ class Recovery:
             batch = cursor.batch(BACKWARD)
             stop = 0 if batch.rest is None else 1 - batch.rest
             few = max(1, min(FEW, left // len(batch.numbers)))
-            merged = await self._run(server, cursor, batch, [BACKWARD, stop, left, EVERYTHING, WORK, few, 0, 0], {})
+            merged = await self._run(server, cursor, batch, [BACKWARD, stop, left, EVERYTHING, 0, WORK, few, 0, 0], {})
             for stream in merged.learned:
                 cursor.since[stream.number] = min(cursor.since[stream.number], stream.since)
             left -= len(merged.entries)

@@ -5,13 +5,12 @@
 --       2: 1 to read forward, -1 to read backward, which returns no payloads, and counts only entries of this library
 --       3: the sequence to read to; backward, 0
 --       4, 5: the most entries and the most bytes to return
---       6: the bytes after which to look at no more
---       7: how many entries of a stream to look at first
---       8: all joins and leaves up to this sequence are among the streams
---       9: how many channels may have later joins and leaves that are not, then the names of these channels,
---       then for each stream: the name of its channel, its index (i: events, j: joins and leaves), the sequence up to
---       which it is known (backward, from which on), and that after which it is read, which is later where older entries
---       are expired
+--       6: the most bytes to return of what was looked at too early
+--       7: the bytes after which to look at no more
+--       8: how many entries of a stream to look at first
+--       9: all joins and leaves up to this sequence are among the streams
+--       10: how many channels may have later joins and leaves that are not, then the names of these channels,
+--       then for each stream a sequence: only entries after it are read; backward, only entries before it
 -- Returns five things:
 --       what meta says
 --       the numbers of the channels whose joins and leaves must be read as well; if there are any, nothing was read
@@ -21,11 +20,12 @@
 --       the sequence up to which all entries of all streams were returned, or that to read to; backward, 1 at the end
 --
 -- A stream is looked at only where the merge arrives at it, so that the cost depends on what is returned. What was looked
--- at too early is returned as well if it is little. Else the stream is known by the sequence of its next entry, and rests
+-- at too early is returned as well as long as it is little. Else the stream is known by the sequence of its next entry, and rests
 -- until a later page arrives there.
 local meta, index, joins = KEYS[1], KEYS[2], ARGV[1]
 local direction, stop, limit, room = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local work, few, checked, names = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local spare, work, few = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local checked, names = tonumber(ARGV[9]), tonumber(ARGV[10])
 local MANY, LOOK, SLICE = 32, 256, 1000
 local most = math.max(few, math.min(MANY, math.floor(2 * limit / #KEYS)))
 
@@ -43,7 +43,7 @@ local function attended()
     end
     local forgotten = count == 0 and newest or tonumber(known[6] or '') or 0
     for first = 1, names, SLICE do
-        local scores = redis.call('ZMSCORE', joins, unpack(ARGV, 9 + first, 9 + math.min(names, first + SLICE - 1)))
+        local scores = redis.call('ZMSCORE', joins, unpack(ARGV, 10 + first, 10 + math.min(names, first + SLICE - 1)))
         for at, score in ipairs(scores) do
             if (tonumber(score or '') or forgotten) > checked then table.insert(found, first + at - 2) end
         end
@@ -55,12 +55,18 @@ local found = attended()
 if problem then return problem end
 if #found > 0 then return {known, found, {}, {}, 0} end
 
-local heap, streams = {}, {}
+-- Each stream's head: its number, and the place of its next entry, or one before it. A stream that begins beyond what is
+-- to be read, because older entries are expired, is looked at in the end: something may be missing.
+local heap = {}
 for number = 1, #KEYS - 2 do
-    local name, its, since, start = unpack(ARGV, 6 + names + number * 4, 9 + names + number * 4)
-    local head = {number = number - 1, key = KEYS[number + 2], name = name, joins = its == 'j', start = start}
-    head.place, head.count, head.more = direction * tonumber(since) + 1, few, true
-    heap[number], streams[number] = head, head
+    heap[number] = {number = number, place = math.min(direction * tonumber(ARGV[10 + names + number]) + 1, stop)}
+end
+
+local base = string.len(meta) - 1
+local function open(head)
+    local key = KEYS[head.number + 2]
+    head.key, head.name, head.joins = key, string.sub(key, base + 3), string.sub(key, base + 1, base + 1) == 'j'
+    head.start, head.count = ARGV[10 + names + head.number], few
 end
 
 -- Make a row of an entry; one that is not of this library may have any fields, and has no payload then.
@@ -71,16 +77,21 @@ local function read(head, entry)
         before, payload = fields[2], fields[4]
         several = fields[5] == 'q' and fields[6] or fields[7] == 'q' and fields[8] or nil
     end
-    if not (before and string.find(before, '^%d+$')) then return {head.number, id, false, ''} end
+    if not (before and string.find(before, '^%d+$')) then return {head.number - 1, id, false, ''} end
     if not head.before then head.before, head.reason = before, 'trimmed' end
-    return {head.number, id, before, payload, several}
+    return {head.number - 1, id, before, payload, several}
 end
 
 local command, finish = 'XRANGE', '+'
 if direction < 0 then command, finish = 'XREVRANGE', '-' end
 local spent, size = 0, 0
 
+local looked = {}
 local function look(head)
+    if not head.rows then
+        open(head)
+        table.insert(looked, head)
+    end
     local entries = redis.pcall(command, head.key, '(' .. head.start, finish, 'COUNT', head.count)
     if entries.err then
         if not string.find(entries.err, 'WRONGTYPE', 1, true) then problem = entries end
@@ -147,7 +158,6 @@ local function miss(head)
 end
 
 -- Return what was looked at too early, if it is little.
-local spare = room
 local function clear(head)
     local bytes = 0
     for at = head.at, #head.rows do bytes = bytes + #head.rows[at][4] end
@@ -159,17 +169,17 @@ local function clear(head)
 end
 
 local learned, safe = {}, math.huge
-for _, head in ipairs(streams) do
-    if head.rows and direction > 0 then
+for _, head in ipairs(looked) do
+    if direction > 0 then
         local row = head.rows[head.at]
         if not head.before and (not row and not head.more or row and head.place > stop) then miss(head) end
         if row and head.before then clear(head) end
     end
-    if head.rows and (direction < 0 or head.before) then
+    if direction < 0 or head.before then
         local since = direction > 0 and math.min(head.place - 1, last) or 1 - head.place
-        table.insert(learned, {head.number, string.format('%.0f', since), head.before or false, head.reason or false})
+        table.insert(learned, {head.number - 1, string.format('%.0f', since), head.before or false, head.reason or false})
     end
-    safe = math.min(safe, head.place - 1)
 end
+for _, head in ipairs(heap) do safe = math.min(safe, head.place - 1) end
 if direction < 0 then return {known, found, rows, learned, safe >= stop and '1' or '0'} end
 return {known, found, rows, learned, string.format('%.0f', math.min(safe, stop))}
