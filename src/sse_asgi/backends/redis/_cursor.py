@@ -58,10 +58,11 @@ class Cursor:
         lacking: The channels whose joins and leaves are not among the streams.
         found: None of these channels has joins or leaves to be read up to this sequence.
         rows: What was read and not returned yet, in the order of the log.
+        safe: All rows up to this sequence were read.
         size: The usual size of an entry; 0 before there was one.
     """
 
-    __slots__ = ("found", "lacking", "rows", "since", "size", "streams")
+    __slots__ = ("found", "lacking", "rows", "safe", "since", "size", "streams")
 
     def __init__(self, streams: Sequence[Stream], since: Sequence[int], lacking: Sequence[str], found: int) -> None:
         """Note how far each stream was looked at."""
@@ -70,6 +71,7 @@ class Cursor:
         self.lacking = list(lacking)
         self.found = found
         self.rows: list[Row] = []
+        self.safe = 0
         self.size = 0
 
     @classmethod
@@ -82,8 +84,14 @@ class Cursor:
         since = [max(sequence, one) for one in self.since]
         cursor = Cursor(self.streams, since, self.lacking, max(sequence, self.found))
         cursor.rows = [row for row in self.rows if row.sequence > sequence]
-        cursor.size = self.size
+        cursor.safe, cursor.size = self.safe, self.size
         return cursor
+
+    def put(self, rows: list[Row]) -> None:
+        """Add what was read."""
+        if rows:
+            self.rows = sorted(self.rows + rows, key=itemgetter(0))
+            self.size = sum(len(row.data) for row in rows) // len(rows)
 
     def take(self, upto: int, limit: int, room: int) -> tuple[list[Row], bool]:
         """Return a page of the rows, one for each event, and whether these are all up to a sequence."""
@@ -100,20 +108,11 @@ class Cursor:
             taken.append(row)
         return taken, True
 
-    def put(self, rows: list[Row]) -> None:
-        """Add what was read."""
-        if rows:
-            self.rows = sorted(self.rows + rows, key=itemgetter(0))
-            self.size = sum(len(row.data) for row in rows) // len(rows)
-
-    @property
-    def bytes(self) -> int:
-        """The size of the rows."""
-        return sum(len(row.data) for row in self.rows)
-
-    def before(self, sequence: int) -> None:
-        """Have read backward everything from a sequence on."""
-        self.since = [min(sequence, one) for one in self.since]
+    def wants(self, upto: int, limit: int, room: int) -> tuple[int, int, int]:
+        """Return how many rows and bytes a page lacks, and how many bytes may be read before their turn."""
+        ready = [len(row.data) for row in self.rows if row.sequence <= min(self.safe, upto)]
+        held = sum(len(row.data) for row in self.rows)
+        return max(0, limit - len(ready)), max(0, room - sum(ready)), max(0, room - held)
 
     def add(self, streams: Mapping[int, Stream]) -> None:
         """Read these streams as well, each instead of lacking the channel of this number."""

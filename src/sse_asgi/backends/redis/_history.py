@@ -14,7 +14,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..._event import Entry, History
 from ..._position import Position
@@ -30,6 +30,7 @@ META = ("e", "s", "h", "o", "x", "y", "j")
 CATCH_UP = 10_000
 WORK = 1 << 20  # bytes that a script looks at in one call, so that others are not held up
 FEW = 8  # entries of a stream that are looked at first
+OURS = [b"p", b"d"]  # the first fields of an entry
 FORWARD, BACKWARD = 1, -1
 EVERYTHING = 1 << 50
 
@@ -139,7 +140,7 @@ class Recovery:
         horizons = self._horizons(server, channels)
         claims: list[Claim] = []
         while True:
-            meta, found, entries, learned, safe = await self._merge(server, cursor, horizons, upto.sequence, limit)
+            meta, found, rows, learned, safe = await self._merge(server, cursor, horizons, upto.sequence, limit)
             whole, known = meta.compare(after)
             if known < start:  # the position says nothing about this log
                 return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
@@ -150,9 +151,10 @@ class Recovery:
             claims += [] if after is None else _claims(cursor, learned)
             for stream in learned:
                 cursor.since[stream.number] = max(cursor.since[stream.number], stream.since)
-            cursor.put([_row(cursor.streams[number].channel, *entry) for number, *entry in entries])
-            rows, all_of_them = cursor.take(min(safe, upto.sequence), limit, PAGE_BYTES)
-            done = all_of_them and safe >= min(upto.sequence, meta.last)
+            cursor.put(rows)
+            cursor.safe = safe
+            rows, are_all = cursor.take(min(safe, upto.sequence), limit, PAGE_BYTES)
+            done = are_all and safe >= min(upto.sequence, meta.last)
             if done or rows:
                 end = None if done else rows[-1].sequence
                 return Page(meta.epoch, rows, end, claims, whole, channels, cursor)
@@ -169,14 +171,12 @@ class Recovery:
         self, server: Server, cursor: Cursor, horizons: dict[str, int], upto: int, limit: int
     ) -> "_Merged":
         batch = cursor.batch(FORWARD)
-        count, size = len(batch.numbers), cursor.size or 1
-        # What was read before its turn comes along, so that less has to be read now.
-        most, spare = max(limit // 2, limit - len(cursor.rows)), max(0, PAGE_BYTES - cursor.bytes)
-        room = max(PAGE_BYTES // 2, spare)
-        few = max(1, min(FEW, 2 * most // count, room // count // size))
+        most, room, spare = cursor.wants(upto, limit, PAGE_BYTES)
+        count = len(batch.numbers)
+        few = max(1, min(FEW, 2 * most // count, room // count // (cursor.size or 1)))
         # The next of the other streams begins after its start: up to there, all is known when these streams are read.
         stop = upto if batch.rest is None else min(upto, batch.rest + 1)
-        bounds = [FORWARD, stop, most, room, spare, WORK, few, cursor.found, len(cursor.lacking)]
+        bounds: list[Argument] = [FORWARD, stop, most, room, spare, WORK, few, cursor.found, len(cursor.lacking)]
         merged = await self._run(server, cursor, batch, [*bounds, *cursor.lacking], horizons)
         if batch.rest is not None and batch.rest < merged.meta.last:
             return merged._replace(safe=min(merged.safe, batch.rest))
@@ -197,7 +197,7 @@ class Recovery:
         return _Merged(
             _Meta.read(meta),
             found,
-            [(batch.numbers[at], *entry) for at, *entry in entries],
+            [_row(streams[at].channel, *entry) for at, several in entries for entry in several],
             [_Learned(batch.numbers[at], int(since), before, reason) for at, since, before, reason in learned],
             int(safe),
         )
@@ -251,19 +251,20 @@ class Recovery:
             LinkLostError: The connection ended.
         """
         cursor = Cursor.begin([self._stream(name) for name in channels], upto.sequence + 1)
-        left = count + 1
+        known: set[int] = set()
         while True:
             batch = cursor.batch(BACKWARD)
             stop = 0 if batch.rest is None else 1 - batch.rest
-            few = max(1, min(FEW, left // len(batch.numbers)))
-            merged = await self._run(server, cursor, batch, [BACKWARD, stop, left, EVERYTHING, 0, WORK, few, 0, 0], {})
+            few = max(1, min(FEW, (count + 1) // len(batch.numbers)))
+            bounds: list[Argument] = [BACKWARD, stop, count + 1, EVERYTHING, EVERYTHING, WORK, few, 0, 0]
+            merged = await self._run(server, cursor, batch, bounds, {})
             for stream in merged.learned:
                 cursor.since[stream.number] = min(cursor.since[stream.number], stream.since)
-            left -= len(merged.entries)
-            last = int(merged.entries[-1][1].partition(b"-")[0]) if merged.entries else upto.sequence + 1
-            if not left or (merged.safe and (batch.rest or 0) <= 1):
-                return merged.meta.epoch, 0 if left else last
-            cursor.before(last)
+            known.update(row.sequence for row in merged.rows)
+            safe = max(merged.safe, batch.rest or 0)
+            newest = sorted((one for one in known if one >= safe), reverse=True)
+            if len(newest) > count or safe <= 1:
+                return merged.meta.epoch, newest[count] if len(newest) > count else 0
 
     async def changed(self, server: Server, channels: Collection[str], after: Position) -> tuple[str, ...]:
         """Name those of these channels that something may have been published to since."""
@@ -292,11 +293,11 @@ class _Learned(NamedTuple):
 
 
 class _Merged(NamedTuple):
-    """What a script has read; `safe` is the sequence up to which that is all, or backward 1 at the end."""
+    """What a script has read; `safe` is the sequence up to which that is all, or backward from which on."""
 
     meta: "_Meta"
     found: list[int]
-    entries: list[Any]
+    rows: list[Row]
     learned: list[_Learned]
     safe: int
 
@@ -337,11 +338,14 @@ def _read_holes(text: str) -> list[tuple[int, int]]:
     return [(int(first), int(following)) for first, _, following in pairs]
 
 
-def _row(channel: str, key: bytes, previous: bytes | None, data: bytes | None, before: bytes = b"") -> Row:
+def _row(channel: str, key: bytes, fields: list[bytes] | None = None) -> Row:
+    """Read an entry; one that is not of this library may have anything for fields, and backward there are none."""
     sequence = int(key.partition(b"-")[0])
-    if previous is None or data is None or not previous.isdigit():
+    if not fields or fields[:3:2] != OURS or not fields[1].isdigit():
         return Row(sequence, channel, None, b"")
-    return Row(sequence, channel, int(previous), data, before)
+    _, previous, _, data, *others = fields
+    several = others[others.index(b"q") + 1] if b"q" in others else b""
+    return Row(sequence, channel, int(previous), data, several)
 
 
 def _claims(cursor: Cursor, learned: list[_Learned]) -> list[Claim]:
