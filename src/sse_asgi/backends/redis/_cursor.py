@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 from ..._position import Position
 
 STREAMS = 1000  # that one call merges
+AHEAD = 1 << 20  # bytes that are read before their turn, so that a few large events of many channels are read once
 
 
 class Stream(NamedTuple):
@@ -112,7 +113,7 @@ class Cursor:
         """Return how many rows and bytes a page lacks, and how many bytes may be read before their turn."""
         ready = [len(row.data) for row in self.rows if row.sequence <= min(self.safe, upto)]
         held = sum(len(row.data) for row in self.rows)
-        return max(0, limit - len(ready)), max(0, room - sum(ready)), max(0, room - held)
+        return max(0, limit - len(ready)), max(0, room - sum(ready)), max(0, AHEAD + room - held)
 
     def add(self, streams: Mapping[int, Stream]) -> None:
         """Read these streams as well, each instead of lacking the channel of this number."""
