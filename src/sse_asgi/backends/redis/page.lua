@@ -27,7 +27,7 @@ local direction, stop, limit, room = tonumber(ARGV[2]), tonumber(ARGV[3]), tonum
 local spare, work, few = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local checked, names = tonumber(ARGV[9]), tonumber(ARGV[10])
 local MANY, LOOK, SLICE = 32, 256, 1000
-local most = math.max(few, math.min(MANY, math.floor(2 * limit / #KEYS)))
+local most = few == 1 and 1 or math.max(few, math.min(MANY, math.floor(2 * limit / #KEYS)))
 
 local known = redis.call('HMGET', meta, 'e', 's', 'h', 'o', 'x', 'y', 'j')
 local last = tonumber(known[2] or '') or 0
