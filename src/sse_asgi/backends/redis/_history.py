@@ -212,32 +212,36 @@ class Recovery:
         """Find the last event that none of the channels has any more."""
         horizons = self._horizons(server, page.channels)
         end = upto if page.end is None else page.end
-        rows = {row.sequence: row for row in page.rows}
-        claims = list(page.claims)
-        while claims:
-            claim = max(claims)
+        rows = {row.sequence: row for row in page.cursor.rows}  # also those of later pages
+        claims, loss = list(page.claims), Loss()
+        while claims and (claim := max(claims)).sequence > loss.sequence:
             claims.remove(claim)
-            before = await self._before(server, page.channels, claim, rows, end)
-            if before is None:
-                expired = claim.sequence < horizons.get(claim.stream.channel, 0)
-                return Loss(claim.sequence, "expired" if expired else claim.reason)
-            if before > claim.since:
-                claims.append(claim._replace(sequence=before))
-        return Loss()
+            sequence, is_lost = await self._follow(server, page.channels, claim, rows, end)
+            if is_lost:
+                expired = sequence < horizons.get(claim.stream.channel, 0)
+                loss = max(loss, Loss(sequence, "expired" if expired else claim.reason))
+            elif sequence > claim.since:
+                claims.append(claim._replace(sequence=sequence))
+        return loss
 
-    async def _before(
+    async def _follow(
         self, server: Server, channels: tuple[str, ...], claim: Claim, rows: dict[int, Row], end: int
-    ) -> int | None:
-        """Find what a channel had before an event that another channel still has; None if none has it."""
+    ) -> tuple[int, bool]:
+        """Go back from an event that a stream has lost to what its channel had before, where another one still has it.
+
+        Returns:
+            A sequence, and whether that event is lost to all of the channels.
+        """
         row = rows.get(claim.sequence)
         if row is not None:
-            return _before(row, claim.stream.channel)
+            before = _before(row, claim.stream.channel)
+            return (claim.sequence, True) if before is None else (before, False)
         if claim.sequence <= end or claim.stream.joins:
-            return None
+            return claim.sequence, True
         streams = [self._keys.stream(name) for name in channels]
         arguments: list[Argument] = [claim.stream.channel, claim.sequence, max(claim.since, end), WORK]
-        before, lost = await self._scripts.trace.run(server.link, streams, arguments)
-        return None if lost else int(before)
+        sequence, is_lost = await self._scripts.trace.run(server.link, streams, arguments)
+        return int(sequence), bool(is_lost)
 
     # What a position is for
 
