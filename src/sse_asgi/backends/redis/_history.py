@@ -241,7 +241,7 @@ class Recovery:
         streams = [self._keys.stream(name) for name in channels]
         arguments: list[Argument] = [claim.stream.channel, claim.sequence, max(claim.since, end), WORK]
         sequence, is_lost = await self._scripts.trace.run(server.link, streams, arguments)
-        return int(sequence), bool(is_lost)
+        return int(sequence), bool(is_lost) and int(sequence) not in rows
 
     # What a position is for
 
