@@ -51,6 +51,7 @@ class Replay:
         channels: tuple[str, ...],
         after: Position | None,
         upto: Position,
+        *,
         limit: int = 256,
         between: Callable[[], Any] | None = None,
     ) -> None:
@@ -116,7 +117,7 @@ async def test_a_page_is_bounded_in_bytes_over_all_its_channels(new_hub: NewHub)
         upto = await put(hub.backend, "b")
         replay = await replayed(hub.backend, names, None, upto)
         assert len(replay.sequences) == 17
-        assert sorted(replay.pages)[-1] > PAGE_BYTES
+        assert max(replay.pages) > PAGE_BYTES
         assert all(size <= PAGE_BYTES for size in sorted(replay.pages)[:-1])
         assert len(replay.pages) <= 8
 
@@ -242,7 +243,7 @@ async def test_what_none_of_a_readers_channels_holds_is_announced_and_nothing_el
                 await run.publish()
             channels, after, limit = run.reader()
             replay = Replay()
-            await replay.read(hub.backend, channels, after, run.positions[-1], limit)
+            await replay.read(hub.backend, channels, after, run.positions[-1], limit=limit)
             held, lost = run.model.after(after.sequence if after else 0, channels)
             assert replay.sequences == held
             if after is None:
@@ -262,7 +263,7 @@ async def test_what_is_trimmed_between_the_pages_of_a_reader_is_announced(new_hu
             channels, after, limit = run.reader()
             start, upto, replay = (after or run.positions[0]), run.positions[-1], Replay()
             if run.random.random() < 0.5:
-                await replay.read(hub.backend, channels, start, upto, limit, between=run.publish)
+                await replay.read(hub.backend, channels, start, upto, limit=limit, between=run.publish)
             else:  # another process, which has not read ahead, goes on with each page
                 position: Position | None = start
                 while position is not None:

@@ -30,7 +30,6 @@ T = TypeVar("T")
 Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
 MAX_SIZE = (1 << 63) - 1  # what Redis counts to
-MAX_BYTES = 1 << 50  # what the scripts can count exactly
 MAX_TTL = 10_000_000_000
 OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # of the channels that are the library's own
 SIZES = "a whole number of events, at least 0"
@@ -281,7 +280,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_weight(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_BYTES
+    return type(value) is int and 1 <= value <= MAX_SIZE
 
 
 def _is_ttl(value: Any) -> bool:

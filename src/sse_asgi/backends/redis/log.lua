@@ -19,7 +19,7 @@ local function bound(meta, index, kind)
     for _ = 1, redis.call('ZCARD', index) - MAX_CHANNELS do
         local gone = redis.call('ZPOPMIN', index)
         redis.call('HSET', meta, kind.forgotten, gone[2])
-        if kind == EVENTS then redis.call('HDEL', meta, tally(gone[1])) end
+        if kind == EVENTS then redis.pcall('HDEL', meta, tally(gone[1])) end
     end
 end
 
@@ -115,14 +115,14 @@ local function fit(event, stream, total, before, bytes)
 end
 
 local function add(stream, size, fields)
-    local function call(how) return how('XADD', stream, 'MAXLEN', size, unpack(fields)) end
-    local added = call(redis.pcall)
+    local function put(call) return call('XADD', stream, 'MAXLEN', size, unpack(fields)) end
+    local added = put(redis.pcall)
     if type(added) == 'table' then -- an error
         local function says(text) return string.find(added.err, text, 1, true) end
         if says('WRONGTYPE') or says('equal or smaller') or says('exhausted') then
             redis.call('DEL', stream) -- what is there is not ours, or from the future
         end
-        call(redis.call)
+        put(redis.call)
     end
 end
 
@@ -136,7 +136,7 @@ local function keep(event, meta, index, payload, at, size, ttl, bytes, previous)
         local fields = {event.sequence .. '-0', 'p', at.before, 'd', payload}
         local total, before
         if bytes then
-            total, before = string.match(redis.call('HGET', meta, tally(at.name)) or '', '^(%d+) (%d+)$')
+            total, before = string.match(redis.call('HMGET', meta, tally(at.name))[1] or '', '^(%d+) (%d+)$')
             total, before = tonumber(total or count(event, at.stream, bytes)) + #payload, tonumber(before or 0)
             table.insert(fields, 't')
             table.insert(fields, exact(total))
