@@ -12,6 +12,7 @@ from real_redis.launcher import RedisServer
 from sse_asgi import Hub, ServerSentEvent
 from sse_asgi._position import MAX_SEQUENCE, Position
 from sse_asgi.backends.base import PAGE_BYTES, Backend, Member
+from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,11 @@ async def fill(backend: Backend, channels: tuple[str, ...], count: int, size: in
     for _ in range(count):
         await asyncio.gather(*(put(backend, name, data="x" * size) for name in channels))
     return await put(backend, "last")
+
+
+def redis(hub: Hub) -> RedisBackend:
+    assert isinstance(hub.backend, RedisBackend)
+    return hub.backend
 
 
 class Replay:
@@ -140,7 +146,7 @@ async def test_the_newest_events_are_found_without_being_sent(server: RedisServe
         await fill(hub.backend, names, 200, 10_000)
         upto = (await put(hub.backend, "a"))._replace(sequence=MAX_SEQUENCE)
         before, looks = sent(server), reads(server)
-        after = await hub.backend.rewind(names, 10, upto)  # type: ignore[attr-defined]
+        after = await redis(hub).rewind(names, 10, upto)
         assert sent(server) - before < 20_000
         assert reads(server) - looks <= 20
         assert len((await replayed(hub.backend, names, after, upto)).sequences) == 10
@@ -158,12 +164,10 @@ async def test_a_position_before_the_newest_events(
         positions = [await put(hub.backend, *chosen.sample(names, chosen.randint(1, 3))) for _ in range(30)]
         await hub.backend.attend("process", lease=9, entered=[Member("a", "ada")])
         for count in (1, 2, 7, 29):
-            assert await hub.backend.rewind(names, count, positions[-1]) == positions[-1 - count]  # type: ignore[attr-defined]
-            assert await hub.backend.rewind(names, 2, positions[count]) == (  # type: ignore[attr-defined]
-                positions[count - 2] if count > 1 else None
-            )
-        assert await hub.backend.rewind(names, 30, positions[-1]) is None  # type: ignore[attr-defined]
-        assert await hub.backend.rewind(("never",), 1, positions[-1]) is None  # type: ignore[attr-defined]
+            assert await redis(hub).rewind(names, count, positions[-1]) == positions[-1 - count]
+            assert await redis(hub).rewind(names, 2, positions[count]) == (positions[count - 2] if count > 1 else None)
+        assert await redis(hub).rewind(names, 30, positions[-1]) is None
+        assert await redis(hub).rewind(("never",), 1, positions[-1]) is None
 
 
 # What is missing
