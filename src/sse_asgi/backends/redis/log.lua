@@ -114,16 +114,30 @@ local function fit(event, stream, total, before, bytes)
     return before
 end
 
-local function add(stream, size, fields)
-    local function put(call) return call('XADD', stream, 'MAXLEN', size, unpack(fields)) end
-    local added = put(redis.pcall)
+local function add(stream, size, ...)
+    local added = redis.pcall('XADD', stream, 'MAXLEN', size, ...)
     if type(added) == 'table' then -- an error
         local function says(text) return string.find(added.err, text, 1, true) end
         if says('WRONGTYPE') or says('equal or smaller') or says('exhausted') then
             redis.call('DEL', stream) -- what is there is not ours, or from the future
         end
-        put(redis.call)
+        redis.call('XADD', stream, 'MAXLEN', size, ...)
     end
+end
+
+-- Add an event to a stream whose bytes are counted, with more fields if there are any.
+local function weigh(event, meta, payload, at, size, bytes, ...)
+    local known = redis.call('HMGET', meta, tally(at.name))[1]
+    local told, from = string.match(known or '', '^(%d+) (%d+)$')
+    local total, before = tonumber(told or count(event, at.stream, bytes)) + #payload, tonumber(from or 0)
+    local text = exact(total)
+    if #payload > bytes then size = 0 end
+    add(at.stream, size, event.sequence .. '-0', 'p', at.before, 'd', payload, 't', text, ...)
+    if total - before > bytes then
+        before = #payload > bytes and total or fit(event, at.stream, total, before, bytes)
+        from = exact(before)
+    end
+    attempt(event, 'HSET', meta, tally(at.name), text .. ' ' .. (from or '0'))
 end
 
 -- Keep an event at a place in its channel's history.
@@ -133,23 +147,12 @@ end
 -- previous: what each of the event's channels had before, if it has several
 local function keep(event, meta, index, payload, at, size, ttl, bytes, previous)
     if size ~= '0' then
-        local fields = {event.sequence .. '-0', 'p', at.before, 'd', payload}
-        local total, before
-        if bytes then
-            total, before = string.match(redis.call('HMGET', meta, tally(at.name))[1] or '', '^(%d+) (%d+)$')
-            total, before = tonumber(total or count(event, at.stream, bytes)) + #payload, tonumber(before or 0)
-            table.insert(fields, 't')
-            table.insert(fields, exact(total))
-            if #payload > bytes then size, before = 0, total end
-        end
-        if previous then
-            table.insert(fields, 'q')
-            table.insert(fields, previous)
-        end
-        add(at.stream, size, fields)
-        if bytes then
-            before = fit(event, at.stream, total, before, bytes)
-            attempt(event, 'HSET', meta, tally(at.name), exact(total) .. ' ' .. exact(before))
+        if not bytes then
+            add(at.stream, size, event.sequence .. '-0', 'p', at.before, 'd', payload)
+        elseif previous then
+            weigh(event, meta, payload, at, size, bytes, 'q', previous)
+        else
+            weigh(event, meta, payload, at, size, bytes)
         end
         if ttl ~= '0' then attempt(event, 'PEXPIRE', at.stream, ttl) end
     end
