@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from redis.crc import key_slot
 
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
@@ -126,6 +127,40 @@ async def test_who_is_here_is_told_on_a_cluster(cluster: list[RedisServer], name
             await hub.backend.attend("dies", lease=0.1, entered=[BOB])
             assert await changes(watcher, 2) == ["join bob", "leave bob"]
         assert await changes(watcher, 1) == ["leave ada"]
+        last = await put(hub.backend, "a")
+        types = [f"sse.{kind}" for kind in ("join", "join", "leave", "leave")]
+        assert await told(hub.backend, None, last, "a", "b") == ([*types, "x"], None)
+
+
+async def test_a_page_waits_while_a_cluster_moves_who_came(cluster: list[RedisServer], name: str) -> None:
+    """As long as the joins and leaves are on the way to another node, nobody takes them for lost."""
+    await until_ok(cluster)
+    nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    slot = str(key_slot(name.encode()))
+    async with Hub(RedisBackend(f"redis+cluster://{nodes}", name=name)) as hub:
+        start = await put(hub.backend, "a")
+        await hub.backend.attend("process", lease=60, entered=[ADA])
+        last = await put(hub.backend, "a")
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        ids = {node: node.cli("CLUSTER", "MYID") for node in (owner, other)}
+        other.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[owner])
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[other])
+        move = ["MIGRATE", "127.0.0.1", str(other.port), "", "0", "5000", "KEYS"]
+        owner.cli(*move, f"sse:{{{name}}}:j")
+        page = asyncio.create_task(told(hub.backend, start, last, "a"))
+        assert not (await asyncio.wait([page], timeout=0.3))[0]
+        owner.cli(*move, *owner.cli("CLUSTER", "GETKEYSINSLOT", slot, "100").split())
+        for node in (other, owner):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[other])
+        with anyio.fail_after(20):
+            assert await page == (["sse.join", "x"], None)
+
+
+async def until_ok(cluster: list[RedisServer]) -> None:
+    with anyio.fail_after(20):
+        while not all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster):
+            await anyio.sleep(0.01)
 
 
 async def test_an_order_to_disconnect_reaches_a_process_that_was_cut_off(shared_redis: RedisServer, name: str) -> None:
