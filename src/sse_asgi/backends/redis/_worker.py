@@ -31,7 +31,7 @@ logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
-READINGS = 8
+READINGS = 3
 AT_ONCE = 200
 SHORTEST_PAUSE = 0.02
 FIRST_PAUSE = 0.05
