@@ -91,6 +91,7 @@ FLOORS = {
     "_hub": 9,
     "backends.redis._dial": 7,
     "_response": 8,
+    "backends.redis._cursor": 2,
     "backends.redis._history": 8,
     "backends.redis._outage": 8,
     "backends.redis._pages": 8,

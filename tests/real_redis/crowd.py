@@ -246,9 +246,7 @@ class Crowd:
         publishers = {at: self.publishers[at] for at in self._read_by(browser)}
         stored = {at: one.stored for at, one in publishers.items()}
         unknown = {Event(at, number) for at, one in publishers.items() for number in one.unknown}
-        found = check(browser.log, stored, kept, self.losses, unknown)
-        # Of an event on two channels the one may be trimmed and the other not: who reads both is told, and gets it.
-        return found._replace(alarms=[]) if {*WIDE} <= {*browser.channels} else found
+        return check(browser.log, stored, kept, self.losses, unknown)
 
 
 async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from redis.crc import key_slot
 
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
-from sse_asgi import Hub, Subscription
-from sse_asgi.backends.base import Member
+from sse_asgi import Hub, ServerSentEvent, Subscription
+from sse_asgi._position import Position
+from sse_asgi.backends.base import Backend, Member
 from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +127,40 @@ async def test_who_is_here_is_told_on_a_cluster(cluster: list[RedisServer], name
             await hub.backend.attend("dies", lease=0.1, entered=[BOB])
             assert await changes(watcher, 2) == ["join bob", "leave bob"]
         assert await changes(watcher, 1) == ["leave ada"]
+        last = await put(hub.backend, "a")
+        types = [f"sse.{kind}" for kind in ("join", "join", "leave", "leave")]
+        assert await told(hub.backend, None, last, "a", "b") == ([*types, "x"], None)
+
+
+async def test_a_page_waits_while_a_cluster_moves_who_came(cluster: list[RedisServer], name: str) -> None:
+    """As long as the joins and leaves are on the way to another node, nobody takes them for lost."""
+    await until_ok(cluster)
+    nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    slot = str(key_slot(name.encode()))
+    async with Hub(RedisBackend(f"redis+cluster://{nodes}", name=name)) as hub:
+        start = await put(hub.backend, "a")
+        await hub.backend.attend("process", lease=60, entered=[ADA])
+        last = await put(hub.backend, "a")
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        ids = {node: node.cli("CLUSTER", "MYID") for node in (owner, other)}
+        other.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[owner])
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[other])
+        move = ["MIGRATE", "127.0.0.1", str(other.port), "", "0", "5000", "KEYS"]
+        owner.cli(*move, f"sse:{{{name}}}:j")
+        page = asyncio.create_task(told(hub.backend, start, last, "a"))
+        assert not (await asyncio.wait([page], timeout=0.3))[0]
+        owner.cli(*move, *owner.cli("CLUSTER", "GETKEYSINSLOT", slot, "100").split())
+        for node in (other, owner):
+            node.cli("CLUSTER", "SETSLOT", slot, "NODE", ids[other])
+        with anyio.fail_after(20):
+            assert await page == (["sse.join", "x"], None)
+
+
+async def until_ok(cluster: list[RedisServer]) -> None:
+    with anyio.fail_after(20):
+        while not all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster):
+            await anyio.sleep(0.01)
 
 
 async def test_an_order_to_disconnect_reaches_a_process_that_was_cut_off(shared_redis: RedisServer, name: str) -> None:
@@ -161,6 +197,120 @@ async def test_what_is_here_costs_redis_one_call_a_beat(server: RedisServer, nam
         assert calls(server) - before <= 8
 
 
-def calls(server: RedisServer) -> int:
-    found = [line for line in server.cli("INFO", "commandstats").splitlines() if line.startswith("cmdstat_evalsha:")]
+# What is kept of who comes and goes
+
+
+async def put(backend: Backend, *channels: str, data: str = "x") -> Position:
+    position = await backend.publish(channels, ServerSentEvent(data), key=None, idempotency_key=None)
+    assert position is not None
+    return position
+
+
+async def told(
+    backend: Backend, after: Position | None, upto: Position, *channels: str
+) -> tuple[list[str], str | None]:
+    """Return the data of the events that a reader gets, or their type where they have one, and the reason of a gap."""
+    page = await backend.history(channels, after, upto, 1000)
+    events = [entry.event for entry in page.entries]
+    return [event.event or event.data or "" for event in events if isinstance(event, ServerSentEvent)], page.reason
+
+
+async def test_joins_and_leaves_push_no_events_out(shared_redis: RedisServer, name: str) -> None:
+    """They have a bound of their own, and whoever missed one that is gone is told; the event stays."""
+    async with Hub(RedisBackend(shared_redis.url, name=name, history_size=3)) as hub:
+        start = await put(hub.backend, "a")
+        kept = await put(hub.backend, "a", data="kept")
+        for number in range(10):
+            entered = [Member("a", str(number))]
+            await hub.backend.attend("process", lease=9, entered=entered)
+        last = await put(hub.backend, "other")
+        assert await told(hub.backend, start, last, "a") == (["kept", "sse.join", "sse.join", "sse.join"], "trimmed")
+        assert await told(hub.backend, None, last, "a") == (["x", "kept", "sse.join", "sse.join", "sse.join"], None)
+        for number in range(5):
+            await put(hub.backend, "a", data=str(number))
+        last = await put(hub.backend, "other")
+        assert (await told(hub.backend, None, last, "a"))[0] == ["sse.join"] * 3 + ["2", "3", "4"]
+        assert (await told(hub.backend, kept, last, "a"))[1] == "trimmed"
+
+
+async def test_presence_takes_no_place_of_a_channel_of_events(shared_redis: RedisServer, name: str) -> None:
+    """However many channels have somebody who comes, all that keep events are known, and so are their readers."""
+    fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'room' .. i) end"
+    async with Hub(RedisBackend(shared_redis.url, name=name)) as hub:
+        start = await put(hub.backend, "a", data="1")
+        shared_redis.cli("EVAL", fill, "1", f"sse:{{{name}}}:j")
+        await hub.backend.attend("process", lease=9, entered=[Member(f"r{number}", "ada") for number in range(10)])
+        assert shared_redis.cli("ZCARD", f"sse:{{{name}}}:i") == "1"
+        assert int(shared_redis.cli("ZCARD", f"sse:{{{name}}}:j")) <= 100_001
+        last = await put(hub.backend, "other")
+        assert await told(hub.backend, start, last, "a", "r1") == (["sse.join"], None)
+        assert await told(hub.backend, None, last, "a") == (["1"], None)
+
+
+async def test_a_reader_who_missed_nobody_is_not_told_of_a_gap(shared_redis: RedisServer, name: str) -> None:
+    """Neither where joins were trimmed before it came, nor where the joins of others were; one who missed some is."""
+    key = f"sse:{{{name}}}:j"
+    async with Hub(RedisBackend(shared_redis.url, name=name, history_size=2)) as hub:
+        backend = hub.backend
+        start = await put(backend, "a", "b")
+        for number in range(9):
+            await backend.attend("process", lease=9, entered=[Member("a", str(number))])
+        last = await put(backend, "c")
+        assert await told(backend, last, last, "a", "b") == ([], None)
+        assert await told(backend, start, last, "b", "c") == (["x"], None)
+        assert await told(backend, start, last, "a", "c") == (["sse.join", "sse.join", "x"], "trimmed")
+        shared_redis.cli("DEL", f"{key}:a")
+        assert await told(backend, start, last, "a") == ([], "evicted")
+        assert await told(backend, last, last, "a") == ([], None)
+        shared_redis.cli("DEL", key)  # nobody knows any more who came when
+        await backend.attend("process", lease=9, entered=[Member("c", "ada")])
+        after = await put(backend, "c")
+        assert await told(backend, start, after, "b") == ([], "evicted")
+        assert await told(backend, after, after, "b") == ([], None)
+        await backend.attend("process", lease=9, entered=[Member("b", "ada")])
+        last = await put(backend, "c")
+        assert await told(backend, after, last, "a", "b", "c") == (["sse.join", "x"], None)
+
+
+async def test_who_came_while_a_process_was_cut_off_is_told(shared_redis: RedisServer, name: str) -> None:
+    """Its readers get the joins and leaves that they missed, in their places between the events."""
+    async with (
+        proxied(shared_redis) as proxy,
+        Hub(RedisBackend(proxy.url, name=name)) as far,
+        Hub(RedisBackend(shared_redis.url, name=name)) as near,
+        far.subscribe("a") as reader,
+    ):
+        proxy.cut()
+        with anyio.fail_after(10):
+            while far.state != "down":
+                await anyio.sleep(0.01)
+        await near.publish("a", '{"identity": 1}', event="one")
+        await near.backend.attend("process", lease=9, entered=[ADA])
+        await near.publish("a", '{"identity": 2}', event="two")
+        await near.backend.attend("process", lease=9, left=[ADA])
+        proxy.open = True
+        assert await changes(reader, 4) == ["one 1", "join ada", "two 2", "leave ada"]
+
+
+async def test_without_presence_a_page_is_read_in_one_call(server: RedisServer, name: str) -> None:
+    """Where nobody comes and goes on its channels, joins are not looked for; where somebody does, only on those."""
+    async with Hub(RedisBackend(server.url, name=name)) as hub:
+        backend, names = hub.backend, tuple(f"c{number}" for number in range(20))
+        start = await put(backend, *names)
+        last = await put(backend, *names)
+
+        async def looks() -> tuple[int, int]:
+            server.cli("CONFIG", "RESETSTAT")
+            await backend.history(names, start, last, 100)
+            return calls(server), calls(server, "xrange")
+
+        assert await looks() == (1, 20)
+        await backend.attend("process", lease=9, entered=[Member("elsewhere", "ada")])
+        assert await looks() == (1, 20)
+        await backend.attend("process", lease=9, entered=[Member("c3", "ada")])
+        assert await looks() == (2, 21)
+
+
+def calls(server: RedisServer, command: str = "evalsha") -> int:
+    found = [line for line in server.cli("INFO", "commandstats").splitlines() if line.startswith(f"cmdstat_{command}:")]
     return int(found[0].partition("calls=")[2].partition(",")[0])

@@ -331,6 +331,120 @@ async def test_the_largest_bounds(new_hub: NewHub, shared_redis: RedisServer, ke
     assert int(shared_redis.cli("PTTL", keys("s:a"))) > 10**13 - 60_000
 
 
+# Bytes
+
+
+FRAME = len("\ndata: \n\n")
+
+
+async def kept(hub: Hub, channel: str = "a") -> list[str]:
+    return [event.data or "" for event in await hub.history(channel, limit=1000)]
+
+
+async def test_a_channel_is_bounded_in_bytes(new_hub: NewHub) -> None:
+    """It keeps the newest events that fit, to the byte, and readers of what gave way are told."""
+    async with new_hub(history_bytes=3 * (FRAME + 10)) as hub:
+        given = [await hub.publish("a", f"{number:010}") or "" for number in range(10)]
+        assert await kept(hub) == [f"{number:010}" for number in (7, 8, 9)]
+        assert await resumed(hub, "a", given[6]) == ([f"{number:010}" for number in (7, 8, 9)], [])
+        assert (await resumed(hub, "a", given[5]))[1] == ["trimmed"]
+        await hub.publish("a", "x" * (3 * (FRAME + 10) - FRAME))
+        assert [len(text) for text in await kept(hub)] == [3 * (FRAME + 10) - FRAME]
+
+
+async def test_an_event_that_is_larger_than_all_that_is_kept(new_hub: NewHub) -> None:
+    """It is delivered live and not kept; whoever missed it, or what was before it, is told."""
+    async with new_hub(history_bytes=100) as hub, reading(hub, "a") as live:
+        first = await hub.publish("a", "1") or ""
+        large = await hub.publish("a", "x" * 200) or ""
+        await live.has("1", "x" * 200)
+        assert await kept(hub) == []
+        assert await resumed(hub, "a", first) == ([], ["trimmed"])
+        assert (await resumed(hub, "a", large))[1] == []
+        assert live.gaps == []
+
+
+async def test_bytes_by_channel(new_hub: NewHub) -> None:
+    """A function of the channel's name says how many; few and small events are bounded by their number as before."""
+    bounds = {"small": 2 * (FRAME + 1), "large": 1000}
+    async with new_hub(history_bytes=bounds.__getitem__, history_size=5) as hub:
+        for number in range(9):
+            await hub.publish(["small", "large"], str(number))
+            await hub.publish("small", str(number))
+        assert await kept(hub, "small") == ["8"]  # what is published to two channels is larger by their names
+        assert await kept(hub, "large") == ["4", "5", "6", "7", "8"]
+
+
+@pytest.mark.parametrize("size", [0, -5, 10.5, True, "7", 1 << 63])
+async def test_bytes_that_cannot_be(new_hub: NewHub, size: object) -> None:
+    """They are refused as a size is."""
+    with pytest.raises(ValueError, match=r"history_bytes=.*: must be a whole number of bytes, at least 1"):
+        new_hub(history_bytes=size)
+    async with new_hub(history_bytes=lambda _: size) as wrong:
+        with pytest.raises(
+            BackendError, match=r"history_bytes of the channel 'a' is .*: must be a whole number of bytes"
+        ):
+            await wrong.publish("a", "2")
+
+
+@pytest.mark.parametrize(("size", "left"), [(50, 4), (98, 2), (1000, 0)])
+async def test_what_an_earlier_version_kept_is_read_and_trimmed(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str], size: int, left: int
+) -> None:
+    """Its entries do not count their bytes: they are counted once, and give way to newer ones as all do."""
+    async with new_hub(history_bytes=4 * (FRAME + 50) + 10) as hub:
+        start = await hub.publish("other", "0") or ""
+        sequence, before = int(start.partition("-")[2]), "0"
+        for number in range(1, 41):
+            own = str(sequence + number)
+            shared_redis.cli("XADD", keys("s:a"), f"{own}-0", "p", before, "d", f"\ndata: {number:0{size}}\n\n")
+            before = own
+        shared_redis.cli("ZADD", keys("i"), before, "a")
+        async with new_hub(history_bytes=1 << 20) as other:
+            assert len(await kept(other)) == 40
+        assert len(await kept(hub)) == 40
+        await hub.publish("a", "1")
+        old = [f"{number:0{size}}" for number in range(41 - left, 41)]
+        assert await kept(hub) == [*old, "1"]
+        assert (await resumed(hub, "a", start))[1] == ["trimmed"]
+        await hub.publish("a", "x" * (3 * (FRAME + 50)))
+        assert sum(FRAME + len(text) for text in await kept(hub)) <= 4 * (FRAME + 50) + 10
+        assert len(await kept(hub)) >= 1
+
+
+async def test_entries_of_an_earlier_version_between_newer_ones(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """While both versions run, what they keep together is read by both, and the bound holds again afterwards."""
+    bound = 5 * (FRAME + 10)
+    async with new_hub(history_bytes=bound) as hub:
+        for number in range(30):
+            last = await hub.publish("a", f"{number:010}") or ""
+            if number < 15:
+                sequence = last.partition("-")[2]
+                later = str(int(sequence) + 1)
+                shared_redis.cli("XADD", keys("s:a"), f"{later}-0", "p", sequence, "d", "\ndata: old-------\n\n")
+                shared_redis.cli("ZADD", keys("i"), later, "a")
+                shared_redis.cli("HSET", keys("m"), "s", later)
+        assert await kept(hub) == [f"{number:010}" for number in range(25, 30)]
+
+
+async def test_what_was_counted_is_found_again(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """A stream whose count was forgotten says itself how much it holds; one that is gone holds nothing."""
+    async with new_hub(history_bytes=3 * (FRAME + 10)) as hub:
+        for number in range(5):
+            await hub.publish("a", f"{number:010}")
+        shared_redis.cli("HDEL", keys("m"), "b:a")
+        await hub.publish("a", f"{5:010}")
+        assert await kept(hub) == [f"{number:010}" for number in (3, 4, 5)]
+        shared_redis.cli("DEL", keys("s:a"))
+        for number in range(6, 8):
+            await hub.publish("a", f"{number:010}")
+        assert await kept(hub) == [f"{number:010}" for number in (6, 7)]
+
+
 async def restricted(server: RedisServer, name: str, *rules: str) -> str:
     """Make a user who may do all but these; return the URL."""
     server.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all", *rules)
@@ -373,9 +487,8 @@ async def test_without_history_an_event_that_is_announced_in_part(new_hub: NewHu
 
 
 async def test_pages_of_very_many_channels(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more channels than fit, each is read in small pieces, and the order is kept."""
-    monkeypatch.setattr("sse_asgi.backends.redis._history.CATCH_UP", 1)
-    monkeypatch.setattr("sse_asgi.backends.redis._history.FEWEST", 2)
+    """With more channels than one call merges, those come first that the merge arrives at, and the order is kept."""
+    monkeypatch.setattr("sse_asgi.backends.redis._cursor.STREAMS", 1)
     async with new_hub() as hub:
         start = await hub.publish("a", "start")
         for number in range(12):
@@ -391,7 +504,7 @@ async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, ke
         await hub.publish("a", "1")
         shared_redis.cli("SET", keys("i"), "nonsense")
         with pytest.raises(BackendError, match="refused to read history: WRONGTYPE"):
-            await hub.history("a")
+            await hub.history("a", "b")  # what became of the events of a channel without a stream, the index knows
         with pytest.raises(BackendError, match="not published: Redis refused: WRONGTYPE"):
             await hub.publish("a", "2")
         shared_redis.cli("DEL", keys("i"))

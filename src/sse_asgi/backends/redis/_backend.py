@@ -31,8 +31,9 @@ Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
 MAX_SIZE = (1 << 63) - 1  # what Redis counts to
 MAX_TTL = 10_000_000_000
-OWN_SIZE, OWN_TTL = 1000, 3600.0  # of the channels that are the library's own
+OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # of the channels that are the library's own
 SIZES = "a whole number of events, at least 0"
+WEIGHTS = "a whole number of bytes, at least 1; history_size=0 keeps no history"
 TTLS = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
 
 
@@ -53,6 +54,7 @@ class RedisBackend(Backend):
         prefix: str = "sse",
         history_size: Sized = 1000,
         history_ttl: Kept = 3600,
+        history_bytes: Sized = 4 << 20,
         timeout: float = 5.0,
     ) -> None:
         """Prepare; nothing is connected before the hub is opened.
@@ -68,6 +70,8 @@ class RedisBackend(Backend):
                 nothing can be replayed. What a function returns is checked when it is used: a BackendError.
             history_ttl: Seconds that an event is kept, or a function of the channel's name; None keeps it until there
                 are too many.
+            history_bytes: Bytes of events kept for each channel, or a function of its name, which is checked as that of
+                `history_size`; an event that is larger alone is not kept.
             timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
 
         Raises:
@@ -77,14 +81,15 @@ class RedisBackend(Backend):
             msg = f"timeout={timeout}: must be a number of seconds above 0"
             raise ValueError(msg)
         size = _by_channel("history_size", history_size, _is_size, SIZES, own=OWN_SIZE)
+        weight = _by_channel("history_bytes", history_bytes, _is_weight, WEIGHTS, own=OWN_BYTES)
         ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
         self.keeps_history = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
-        self._recovery = Recovery(self._keys, ttl)
-        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), self.keeps_history)
+        self._recovery = Recovery(self._keys, self._scripts, ttl)
+        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), weight, self.keeps_history)
         self._publisher = Publisher(log, timeout)
         self._attendance = Attendance(log)
         self._worker: Worker | None = None
@@ -204,13 +209,32 @@ class RedisBackend(Backend):
         async def read(session: Session) -> History:
             async with worker.reading:
                 session.check()
-                page = await self._recovery.read(session.server, channels, after, upto, limit)
+                page = await self._recovery.page(session.server, channels, after, upto, limit)
             if page.epoch != upto.epoch:  # the readers are told, and read again
                 await worker.follow(session, page.epoch)
                 return History((), after)
             if page.whole is None and after is not None and after > upto:
                 await worker.reach()
             return page.history(worker.decode)
+
+        return await self._repeat(worker, read, "to read history")
+
+    async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
+        """Let Redis look for the position, so that no event is sent here; wait for as long as Redis is away.
+
+        Raises:
+            BackendError: Redis refused.
+        """
+        worker = self._opened()
+
+        async def read(session: Session) -> Position | None:
+            async with worker.reading:
+                session.check()
+                epoch, sequence = await self._recovery.rewind(session.server, channels, count, upto)
+            if epoch != upto.epoch:  # the readers are told, and read again
+                await worker.follow(session, epoch)
+                return None
+            return Position(upto.epoch, sequence) if sequence else None
 
         return await self._repeat(worker, read, "to read history")
 
@@ -259,6 +283,10 @@ class RedisBackend(Backend):
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _is_weight(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_SIZE
 
 
 def _is_ttl(value: Any) -> bool:

@@ -1,28 +1,38 @@
 """Reading what a hub keeps: one page of several channels, merged, and what is missing before it.
 
-Nothing here is atomic, nor need it be: whatever is published meanwhile comes live, and is after `upto`. Each entry
-carries its channel's previous sequence, so that the first one that is read proves whether something is missing; for a
-channel with no entry left, the index knows its last sequence.
+A page is merged by the server (`page.lua`), and reading goes on where it ended: the position after a page says how far
+each stream was looked at, so that a stream is not looked at again before the merge arrives there.
+
+Each entry carries its channel's previous sequence, so that the first one that is read proves whether something is
+missing; for a channel with no entry left, the index knows its last sequence. An event of several channels carries the
+previous sequence of each of them: one that a channel has lost is not missing where another channel still has it.
+
+Nothing that is read in several calls is atomic, nor need it be: later events come live, and are after `upto`.
 """
 
 import asyncio
-import heapq
+import json
 import time
 from collections.abc import Callable, Collection
-from itertools import groupby
-from math import isinf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..._event import Entry, History
 from ..._position import Position
+from ..base import PAGE_BYTES
+from ._cursor import Batch, Cursor, Place, Row, Stream
 from ._dial import Server
 from ._keys import Keys
 from ._message import entry
-from ._resp import ReplyError
+from ._resp import Argument, ReplyError
+from ._scripts import Scripts
 
-META = ("e", "s", "h", "o", "x")
+META = ("e", "s", "h", "o", "x", "y", "j")
 CATCH_UP = 10_000
-FEWEST = 20
+WORK = 1 << 20  # bytes that a script looks at in one call, so that others are not held up
+FEW = 8  # entries of a stream that are looked at first
+OURS = [b"p", b"d"]  # the first fields of an entry
+FORWARD, BACKWARD = 1, -1
+EVERYTHING = 1 << 50
 
 
 class Loss(NamedTuple):
@@ -32,13 +42,20 @@ class Loss(NamedTuple):
     reason: str = ""
 
 
-class Row(NamedTuple):
-    """An entry of a stream, as it was read; None as its channel's previous sequence if it is not ours."""
+class Claim(NamedTuple):
+    """What a channel had and its stream has not any more.
+
+    Attributes:
+        sequence: The last of it.
+        since: Nothing up to here is missing.
+        stream: Which stream.
+        reason: Why it is not there.
+    """
 
     sequence: int
-    channel: str
-    previous: int | None
-    data: bytes
+    since: int
+    stream: Stream
+    reason: str
 
 
 class Page(NamedTuple):
@@ -48,37 +65,66 @@ class Page(NamedTuple):
         epoch: The life of the log; None if there is none.
         rows: In the order of the log, one for each event.
         end: The sequence after which the next page begins; None on the last page.
-        losses: For each channel that misses something before the rows.
+        claims: What the streams have lost before the rows.
         whole: Why the position asked for is not of this log, or None.
+        channels: The channels that were asked for.
+        cursor: How far the streams were looked at.
+        loss: What none of the channels has any more.
     """
 
     epoch: str | None
     rows: list[Row]
     end: int | None
-    losses: dict[str, Loss]
+    claims: list[Claim]
     whole: str | None
+    channels: tuple[str, ...]
+    cursor: Cursor
+    loss: Loss = Loss()
+
+    @property
+    def next(self) -> Place | None:
+        """Where the next page begins."""
+        if self.end is None:
+            return None
+        place = Place(self.epoch or "", self.end)
+        place.channels, place.cursor = self.channels, self.cursor
+        return place
 
     def history(self, decode: Callable[[Row, Position], Entry | None]) -> History:
         """Return it as the contract has it."""
         places = [(row, Position(self.epoch or "", row.sequence)) for row in self.rows]
         entries = [one for row, position in places if (one := decode(row, position)) is not None]
-        following = None if self.end is None else Position(self.epoch or "", self.end)
-        last = max(self.losses.values(), default=Loss())
-        return History(entries, following, self.whole or last.reason or None, 0 if self.whole else last.sequence)
+        return History(
+            entries, self.next, self.whole or self.loss.reason or None, 0 if self.whole else self.loss.sequence
+        )
 
 
 class Recovery:
     """Reads history over a command connection."""
 
-    def __init__(self, keys: Keys, ttl: Callable[[str], float | None]) -> None:
+    def __init__(self, keys: Keys, scripts: Scripts, ttl: Callable[[str], float | None]) -> None:
         """Read this hub.
 
         Args:
             keys: The names of the hub.
+            scripts: The scripts.
             ttl: How long a channel keeps events, in seconds.
         """
         self._keys = keys
+        self._scripts = scripts
         self._ttl = ttl
+
+    async def page(
+        self, server: Server, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
+    ) -> Page:
+        """Read up to so many events after one position and up to another, and find out what is missing.
+
+        Raises:
+            ReplyError: The server refused.
+            LinkLostError: The connection ended.
+        """
+        page = await self.read(server, channels, after, upto, limit)
+        return page._replace(loss=await self._judge(server, page, upto.sequence)) if page.claims else page
 
     async def read(
         self, server: Server, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
@@ -89,72 +135,175 @@ class Recovery:
             ReplyError: The server refused.
             LinkLostError: The connection ended.
         """
-        # As many of each channel as there may be of all, unless that were very many.
-        count = limit + 1 if len(channels) * limit <= CATCH_UP * FEWEST else max(FEWEST, CATCH_UP // len(channels))
-        now = time.monotonic()
-        horizons = [self._horizon(server, name, now) for name in channels]
         start = 0 if after is None else after.sequence
-        meta, scores, streams = await self._fetch(server, channels, [max(start, one) for one in horizons], count)
-        whole, known = meta.compare(after)
-        if known < start:  # the position says nothing about this log
-            return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
-        read = {name: _rows(name, stream) for name, stream in zip(channels, streams, strict=True)}
-        scores = [None if score is None or isinf(score) else score for score in scores]  # infinite ones are not ours
-        last = {name: meta.x if score is None else int(score) for name, score in zip(channels, scores, strict=True)}
-        if meta.x > start > 0:
-            several = zip(channels, scores, streams, strict=True)
-            last |= await self._newest(
-                server, [name for name, score, kept in several if (score, kept) == (None, [])], upto
-            )
-        losses = {
-            name: loss
-            for name, horizon in zip(channels, horizons, strict=True)
-            if after is not None and (loss := _loss(read[name], last[name], start, horizon)).sequence
-        }
-        rows, end = _merge(list(read.values()), count, upto.sequence, limit)
-        return Page(meta.epoch, rows, end, losses, whole)
+        cursor = self._begin(channels, after, start)
+        horizons = self._horizons(server, channels)
+        claims: list[Claim] = []
+        while True:
+            meta, found, rows, learned, safe = await self._merge(server, cursor, horizons, upto.sequence, limit)
+            whole, known = meta.compare(after)
+            if known < start:  # the position says nothing about this log
+                return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
+            if found:
+                cursor.add({number: self._stream(cursor.lacking[number], joins=True) for number in found})
+                continue
+            cursor.found = max(cursor.found, meta.last)
+            claims += [] if after is None else _claims(cursor, learned)
+            for stream in learned:
+                cursor.since[stream.number] = max(cursor.since[stream.number], stream.since)
+            cursor.put(rows)
+            cursor.safe = safe
+            rows, are_all = cursor.take(min(safe, upto.sequence), limit, PAGE_BYTES)
+            done = are_all and safe >= min(upto.sequence, meta.last)
+            if done or rows:
+                end = None if done else rows[-1].sequence
+                return Page(meta.epoch, rows, end, claims, whole, channels, cursor)
 
-    async def _fetch(
-        self, server: Server, channels: tuple[str, ...], starts: list[int], count: int
-    ) -> "tuple[_Meta, list[float | None], list[Any]]":
-        call, keys = server.link.call, self._keys
-        pairs = zip(channels, starts, strict=True)
-        replies: list[Any] = await asyncio.gather(
-            call("ZMSCORE", keys.index, *channels),
-            *(call("XRANGE", keys.stream(name), f"({start}", "+", "COUNT", count) for name, start in pairs),
-            call("HMGET", keys.meta, *META),  # last: if this is the log's life, all of them are of it
-            return_exceptions=True,
+    def _begin(self, channels: tuple[str, ...], after: Position | None, start: int) -> Cursor:
+        if isinstance(after, Place) and after.cursor is not None and after.channels == channels:
+            return after.cursor.after(start)
+        return Cursor.begin([self._stream(name) for name in channels], start)
+
+    def _stream(self, channel: str, *, joins: bool = False) -> Stream:
+        return Stream((self._keys.comings if joins else self._keys.stream)(channel), channel, joins)
+
+    async def _merge(
+        self, server: Server, cursor: Cursor, horizons: dict[str, int], upto: int, limit: int
+    ) -> "_Merged":
+        batch = cursor.batch(FORWARD)
+        most, room, spare = cursor.wants(upto, limit, PAGE_BYTES)
+        count = len(batch.numbers)
+        few = max(1, min(FEW, 2 * most // count, room // count // (cursor.size or 1)))
+        # The next of the other streams begins after its start: up to there, all is known when these streams are read.
+        stop = upto if batch.rest is None else min(upto, batch.rest + 1)
+        bounds: list[Argument] = [FORWARD, stop, most, room, spare, WORK, few, cursor.found, len(cursor.lacking)]
+        merged = await self._run(server, cursor, batch, [*bounds, *cursor.lacking], horizons)
+        if batch.rest is not None and batch.rest < merged.meta.last:
+            return merged._replace(safe=min(merged.safe, batch.rest))
+        return merged
+
+    async def _run(
+        self, server: Server, cursor: Cursor, batch: Batch, bounds: list[Argument], horizons: dict[str, int]
+    ) -> "_Merged":
+        streams = [cursor.streams[number] for number in batch.numbers]
+        keys = [self._keys.meta, self._keys.index, *(stream.key for stream in streams)]
+        arguments: list[Argument] = [self._keys.joins, *bounds]
+        if horizons:
+            pairs = zip(streams, batch.starts, strict=True)
+            arguments += [max(start, horizons.get(stream.channel, 0)) for stream, start in pairs]
+        else:
+            arguments += batch.starts
+        meta, found, entries, learned, safe = await self._scripts.page.run(server.link, keys, arguments)
+        return _Merged(
+            _Meta.read(meta),
+            found,
+            [_row(streams[at].channel, *entry) for at, several in entries for entry in several],
+            [_Learned(batch.numbers[at], int(since), before, reason) for at, since, before, reason in learned],
+            int(safe),
         )
-        scores, *streams, meta = replies
-        for reply in replies:
-            strange = reply is not meta and reply is not scores and str(reply).startswith("WRONGTYPE")
-            if isinstance(reply, Exception) and not strange:
-                raise reply
-        return _Meta.read(meta), scores, streams
 
-    async def _newest(self, server: Server, channels: list[str], upto: Position) -> dict[str, int]:
-        """Find the last sequences of channels that the index has lost, where their streams are still there."""
-        call, stream = server.link.call, self._keys.stream
-        calls = (call("XREVRANGE", stream(name), upto.sequence, "-", "COUNT", 1) for name in channels)
-        replies = zip(channels, await asyncio.gather(*calls), strict=True)
-        return {name: _rows(name, reply)[0].sequence for name, reply in replies if reply}
+    def _horizons(self, server: Server, channels: tuple[str, ...]) -> dict[str, int]:
+        now, ttl = round((time.monotonic() + server.clock) * 1_000_000), self._ttl
+        return {name: now - round(one * 1_000_000) for name in channels if (one := ttl(name)) is not None}
 
-    def _horizon(self, server: Server, channel: str, now: float) -> int:
-        ttl = self._ttl(channel)
-        return 0 if ttl is None else round((now - ttl + server.clock) * 1_000_000)
+    # What is missing
+
+    async def _judge(self, server: Server, page: Page, upto: int) -> Loss:
+        """Find the last event that none of the channels has any more."""
+        horizons = self._horizons(server, page.channels)
+        end = upto if page.end is None else page.end
+        rows = {row.sequence: row for row in page.cursor.rows}  # also those of later pages
+        claims, loss = list(page.claims), Loss()
+        while claims and (claim := max(claims)).sequence > loss.sequence:
+            claims.remove(claim)
+            sequence, is_lost = await self._follow(server, page.channels, claim, rows, end)
+            if is_lost:
+                expired = sequence < horizons.get(claim.stream.channel, 0)
+                loss = max(loss, Loss(sequence, "expired" if expired else claim.reason))
+            elif sequence > claim.since:
+                claims.append(claim._replace(sequence=sequence))
+        return loss
+
+    async def _follow(
+        self, server: Server, channels: tuple[str, ...], claim: Claim, rows: dict[int, Row], end: int
+    ) -> tuple[int, bool]:
+        """Go back from an event that a stream has lost to what its channel had before, where another one still has it.
+
+        Returns:
+            A sequence, and whether that event is lost to all of the channels.
+        """
+        row = rows.get(claim.sequence)
+        if row is not None:
+            before = _before(row, claim.stream.channel)
+            return (claim.sequence, True) if before is None else (before, False)
+        if claim.sequence <= end or claim.stream.joins:
+            return claim.sequence, True
+        streams = [self._keys.stream(name) for name in channels]
+        arguments: list[Argument] = [claim.stream.channel, claim.sequence, max(claim.since, end), WORK]
+        sequence, is_lost = await self._scripts.trace.run(server.link, streams, arguments)
+        return int(sequence), bool(is_lost) and int(sequence) not in rows
+
+    # What a position is for
+
+    async def rewind(
+        self, server: Server, channels: tuple[str, ...], count: int, upto: Position
+    ) -> tuple[str | None, int]:
+        """Return the life of the log, and the sequence of the event before the newest ones; 0 if there is none.
+
+        Raises:
+            ReplyError: The server refused.
+            LinkLostError: The connection ended.
+        """
+        cursor = Cursor.begin([self._stream(name) for name in channels], upto.sequence + 1)
+        known: set[int] = set()
+        while True:
+            batch = cursor.batch(BACKWARD)
+            stop = 0 if batch.rest is None else 1 - batch.rest
+            few = max(1, min(FEW, (count + 1) // len(batch.numbers)))
+            bounds: list[Argument] = [BACKWARD, stop, count + 1, EVERYTHING, EVERYTHING, WORK, few, 0, 0]
+            merged = await self._run(server, cursor, batch, bounds, {})
+            for stream in merged.learned:
+                cursor.since[stream.number] = min(cursor.since[stream.number], stream.since)
+            known.update(row.sequence for row in merged.rows)
+            safe = max(merged.safe, batch.rest or 0)
+            newest = sorted((one for one in known if one >= safe), reverse=True)
+            if len(newest) > count or safe <= 1:
+                return merged.meta.epoch, newest[count] if len(newest) > count else 0
 
     async def changed(self, server: Server, channels: Collection[str], after: Position) -> tuple[str, ...]:
         """Name those of these channels that something may have been published to since."""
-        call, index = server.link.call, self._keys.index
-        known, count, meta = await asyncio.gather(
+        call, index, joins = server.link.call, self._keys.index, self._keys.joins
+        events, comings, count, meta = await asyncio.gather(
             call("ZRANGE", index, f"({after.sequence}", "+inf", "BYSCORE"),
+            call("ZRANGE", joins, f"({after.sequence}", "+inf", "BYSCORE"),
             call("ZCARD", index),
             call("HMGET", self._keys.meta, *META),
         )
-        if not count or _Meta.read(meta).x > after.sequence:
-            return tuple(channels)  # the index was evicted, or let go of some
-        names = {name.decode(errors="replace") for name in known}
+        known = _Meta.read(meta)
+        evicted = not count or (known.j > after.sequence and not comings)
+        if evicted or max(known.x, known.y) > after.sequence:
+            return tuple(channels)  # an index was evicted, or let go of some
+        names = {name.decode(errors="replace") for name in (*events, *comings)}
         return tuple(name for name in channels if name in names)
+
+
+class _Learned(NamedTuple):
+    """What a script has learned of a stream."""
+
+    number: int
+    since: int
+    before: bytes | None
+    reason: bytes | None
+
+
+class _Merged(NamedTuple):
+    """What a script has read; `safe` is the sequence up to which that is all, or backward from which on."""
+
+    meta: "_Meta"
+    found: list[int]
+    rows: list[Row]
+    learned: list[_Learned]
+    safe: int
 
 
 class _Meta(NamedTuple):
@@ -163,12 +312,16 @@ class _Meta(NamedTuple):
     holes: list[tuple[int, int]]
     before: str | None
     x: int
+    y: int
+    j: int
 
     @classmethod
     def read(cls, values: list[bytes | None]) -> "_Meta":
-        epoch, last, holes, before, x = (None if value is None else value.decode(errors="replace") for value in values)
+        epoch, last, holes, before, *others = (
+            None if value is None else value.decode(errors="replace") for value in values
+        )
         try:
-            return cls(epoch, int(last or 0), _read_holes(holes or ""), before, int(x or 0))
+            return cls(epoch, int(last or 0), _read_holes(holes or ""), before, *(int(one or 0) for one in others))
         except ValueError as error:
             msg = f"the hub's meta key holds no numbers: {values}"
             raise ReplyError(msg) from error
@@ -189,40 +342,32 @@ def _read_holes(text: str) -> list[tuple[int, int]]:
     return [(int(first), int(following)) for first, _, following in pairs]
 
 
-def _rows(channel: str, stream: Any) -> list[Row]:
-    """Read a stream; what is no stream is not ours, and holds nothing."""
-    return [] if isinstance(stream, Exception) else [_row(channel, key, fields or []) for key, fields in stream]
-
-
-def _row(channel: str, key: bytes, fields: list[bytes]) -> Row:
+def _row(channel: str, key: bytes, fields: list[bytes] | None = None) -> Row:
+    """Read an entry; one that is not of this library may have anything for fields, and backward there are none."""
     sequence = int(key.partition(b"-")[0])
-    try:
-        values = dict(zip(fields[::2], fields[1::2], strict=True))
-        return Row(sequence, channel, int(values[b"p"]), values[b"d"])
-    except (KeyError, ValueError):
+    if not fields or fields[:3:2] != OURS or not fields[1].isdigit():
         return Row(sequence, channel, None, b"")
+    _, previous, _, data, *others = fields
+    several = others[others.index(b"q") + 1] if b"q" in others else b""
+    return Row(sequence, channel, int(previous), data, several)
 
 
-def _loss(rows: list[Row], score: int, start: int, horizon: int) -> Loss:
-    """Find the last sequence after `start` that the channel had and has not any more."""
-    previous = next((row.previous for row in rows if row.previous is not None), None)
-    last = score if previous is None else previous
-    if last <= start:
-        return Loss()
-    if last < horizon:
-        return Loss(last, "expired")
-    return Loss(last, "evicted" if previous is None else "trimmed")
+def _claims(cursor: Cursor, learned: list[_Learned]) -> list[Claim]:
+    """Find what the channels had after what is known to be complete."""
+    return [
+        Claim(int(one.before), since, cursor.streams[one.number], (one.reason or b"").decode())
+        for one in learned
+        if one.before is not None and int(one.before) > (since := cursor.since[one.number])
+    ]
 
 
-def _merge(channels: list[list[Row]], count: int, upto: int, limit: int) -> tuple[list[Row], int | None]:
-    """Join the channels as far as all of them were read; return the rows, and where the next page begins."""
-    read = min((rows[-1].sequence for rows in channels if len(rows) == count), default=upto)
-    merged = heapq.merge(*channels, key=lambda row: row.sequence)
-    # An event that was published to several of the channels is in several streams, and one in the page.
-    rows = [next(same) for sequence, same in groupby(merged, lambda row: row.sequence) if sequence <= min(read, upto)]
-    if len(rows) > limit:
-        return rows[:limit], rows[limit - 1].sequence
-    return rows, read if read < upto else None
+def _before(row: Row, channel: str) -> int | None:
+    """Return what a channel had before an event; None if the event does not say."""
+    try:
+        places = json.loads(row.before)
+        return int(places[places.index(channel) + 1])
+    except (ValueError, AttributeError, IndexError, TypeError, RecursionError):
+        return None
 
 
 def decode(row: Row, position: Position) -> Entry:

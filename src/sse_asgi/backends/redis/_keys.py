@@ -7,8 +7,10 @@ class Keys:
     Attributes:
         meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `h`
             holes: what a server still had after a restart, and what it gives out from then on, as pairs; `x` the last
-            sequence that fell out of the index; `n` set once something was published.
+            sequence that fell out of the index; `n` the last one that was put there; `y` and `j` the same of the index
+            of joins and leaves; `b:<channel>` the bytes of all its events, and of those before the oldest that is kept.
         index: A sorted set: each channel's last sequence.
+        joins: A sorted set: the last sequence of each channel's joins and leaves.
         leases: A sorted set: until when each process that lists who is here is heard of.
         base: What all of them begin with.
     """
@@ -26,16 +28,22 @@ class Keys:
         self.base = base = f"{prefix}:{{{name}}}:".encode()
         self.meta = base + b"m"
         self.index = base + b"i"
+        self.joins = base + b"j"
         self.leases = base + b"w"
         self._members = base + b"w:"
         self._present = base + b"p:"
         self._streams = base + b"s:"
+        self._joins = base + b"j:"
         self._topics = base + b"c:"
         self._memories = base + b"k:"
 
     def stream(self, channel: str) -> bytes:
         """Name the history of a channel."""
         return self._streams + channel.encode()
+
+    def comings(self, channel: str) -> bytes:
+        """Name the history of a channel's joins and leaves."""
+        return self._joins + channel.encode()
 
     def topic(self, channel: str) -> bytes:
         """Name what a channel's events are announced on."""

@@ -30,7 +30,7 @@ class Attendance:
         left: Collection[Member] = (),
     ) -> int:
         """List whom a process has here; return how many it has now."""
-        keys = [self._log.keys.meta, self._log.keys.index, self._log.keys.leases, self._log.keys.members(process)]
+        keys = [self._log.keys.meta, self._log.keys.joins, self._log.keys.leases, self._log.keys.members(process)]
         arguments: list[Argument] = [
             new_epoch(),
             epoch,

@@ -78,7 +78,13 @@ class Publisher:
         before = "" if known is None else known.epoch
         arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
         for name in channels:
-            arguments += (name, self._log.keys.topic(name), self._log.size(name), self._log.ttl(name))
+            arguments += (
+                name,
+                self._log.keys.topic(name),
+                self._log.size(name),
+                self._log.ttl(name),
+                self._log.bytes(name),
+            )
         reply = await self._log.scripts.publish.run(session.server.link, keys, arguments)
         text, _, problem = reply.decode(errors="replace").partition(" ")
         position = Position.parse(text)

@@ -45,6 +45,7 @@ class Log(NamedTuple):
         scripts: The scripts.
         size: How many events a channel keeps.
         ttl: For how many milliseconds; 0 is for ever.
+        bytes: How many bytes of events a channel keeps.
         keeps: Whether any channel keeps events.
     """
 
@@ -52,6 +53,7 @@ class Log(NamedTuple):
     scripts: "Scripts"
     size: Callable[[str], int]
     ttl: Callable[[str], int]
+    bytes: Callable[[str], int]
     keeps: bool
 
 
@@ -64,3 +66,5 @@ class Scripts:
         self.attend = Script("log.lua", "attend.lua")
         self.announce = Script("announce.lua")
         self.fence = Script("fence.lua")
+        self.page = Script("merge.lua", "page.lua")
+        self.trace = Script("trace.lua")

@@ -16,8 +16,9 @@ from ..._position import Position
 from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
+from ._cursor import Row
 from ._feed import ANOTHER_LIFE, Channel, Feed
-from ._history import CATCH_UP, Page, Recovery, Row, decode
+from ._history import CATCH_UP, Page, Recovery, decode
 from ._keys import Keys
 from ._link import LinkLostError
 from ._outage import Outage
@@ -31,7 +32,7 @@ logger = logging.getLogger("sse_asgi")
 
 LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
-READINGS = 8
+READINGS = 3
 AT_ONCE = 200
 START_SECONDS = 2.5
 SHORTEST_PAUSE = 0.02
@@ -299,12 +300,12 @@ class Worker:
             if page.epoch != mark.epoch:
                 raise LinkLostError(ANOTHER_LIFE)
             await self._hand_over(session, page, mark.epoch)
-            after = None if page.end is None else Position(mark.epoch, page.end)
+            after = page.next
         self.feed.advance(mark)
 
     async def _hand_over(self, session: Session, page: Page, epoch: str) -> None:
-        for name in page.losses:  # their readers find out themselves, each from its own position
-            self.feed.lose(None, (name,))
+        for name in {claim.stream.channel: None for claim in page.claims}:
+            self.feed.lose(None, (name,))  # its readers find out themselves, each from its own position
         for number, row in enumerate(page.rows, 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)  # others have a turn, and the session may end

@@ -1,6 +1,6 @@
 -- List whom a process has here, and publish who came and who went; processes whose lease ran out are gone.
 --
--- KEYS: meta, index, the leases of all processes, the members of this one
+-- KEYS: meta, the index of joins and leaves, the leases of all processes, the members of this one
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, 1 if the hub keeps history,
 --       what the hub's names begin with, the process ("": nobody), seconds of its lease, 1 to dismiss whoever's lease
 --       ran out now (else: long ago), how many members enter, those members, then those that leave
@@ -17,8 +17,9 @@ local function tell(kind, identity, channel, size, ttl)
     local payload = '\nevent: sse.' .. kind .. '\ndata: {"identity":' .. identity .. '}\n\n'
     local message = '- 0 0 ' .. payload
     if keeps then
-        local event = number(meta, index, ARGV[1], ARGV[2])
-        message = keep(event, index, payload, channel, base .. 's:' .. channel, size, ttl)
+        local event = number(meta, index, JOINS, ARGV[1], ARGV[2])
+        local at = place(event, index, channel, base .. 'j:' .. channel)
+        message = keep(event, meta, index, payload, at, size, ttl)
     end
     redis.call(verb, base .. 'c:' .. channel, message)
 end

@@ -2,18 +2,30 @@
 --
 -- The sequence is the server's clock in microseconds, so that a server that lost its last writes does not give them
 -- out again. Numbers of this size are only exact as strings: tostring() would round them.
+--
+-- Events have one index; joins and leaves have another one, and streams of their own, so that neither pushes the other
+-- out. Both are numbered in one sequence.
 local MAX_CHANNELS = 100000
+-- What meta calls the last sequence that fell out of an index, and what it calls the last one that was put there.
+local EVENTS, JOINS = {forgotten = 'x', newest = 'n'}, {forgotten = 'y', newest = 'j'}
+local CHUNK = 16
 
--- The index is bounded. Whoever is not in it was last published to at `x` or before.
-local function bound(meta, index)
+local function exact(number) return string.format('%.0f', number) end
+
+local function tally(name) return 'b:' .. name end
+
+-- The index is bounded. A channel that is not in it was last published to at `forgotten` or before.
+local function bound(meta, index, kind)
     for _ = 1, redis.call('ZCARD', index) - MAX_CHANNELS do
-        redis.call('HSET', meta, 'x', redis.call('ZPOPMIN', index)[2])
+        local gone = redis.call('ZPOPMIN', index)
+        redis.call('HSET', meta, kind.forgotten, gone[2])
+        if kind == EVENTS then redis.pcall('HDEL', meta, tally(gone[1])) end
     end
 end
 
-local function number(meta, index, fresh, before)
-    bound(meta, index)
-    local known = redis.call('HMGET', meta, 'e', 's', 'x', 'n')
+local function number(meta, index, kind, fresh, before)
+    bound(meta, index, kind)
+    local known = redis.call('HMGET', meta, 'e', 's', kind.forgotten, kind.newest)
     local event = {epoch = known[1], forgotten = known[3]}
     local time = redis.call('TIME')
     local clock = time[1] * 1000000 + time[2]
@@ -21,14 +33,14 @@ local function number(meta, index, fresh, before)
         clock = math.max(clock, known[2] + 1)
         if known[4] and redis.call('EXISTS', index) == 0 then -- evicted
             event.forgotten = known[2]
-            redis.call('HSET', meta, 'x', event.forgotten)
+            redis.call('HSET', meta, kind.forgotten, event.forgotten)
         end
     else
         event.epoch = fresh
         redis.call('HSET', meta, 'e', fresh, 'o', before)
     end
-    event.sequence = string.format('%.0f', clock)
-    redis.call('HSET', meta, 's', event.sequence, 'n', 1)
+    event.sequence = exact(clock)
+    redis.call('HSET', meta, 's', event.sequence, kind.newest, event.sequence)
     return event
 end
 
@@ -37,29 +49,113 @@ local function newest(stream)
     return entries[1] and string.match(entries[1][1], '^%d+')
 end
 
--- Go on after an error, once something is stored: whoever publishes hears of the first one in the end.
+-- Go on after an error, once something is stored: the publisher hears of the first one in the end.
 local function attempt(event, ...)
     local reply = redis.pcall(...)
     if type(reply) == 'table' and reply.err then event.problem = event.problem or reply.err end
+    return reply
 end
 
-local function keep(event, index, payload, name, stream, size, ttl)
-    local previous = string.match(redis.call('ZSCORE', index, name) or '', '^%d+$') -- "inf" is not ours
-    if size ~= '0' then
-        local before = previous or newest(stream) or event.forgotten or '0'
-        local function add(call)
-            return call('XADD', stream, 'MAXLEN', size, event.sequence .. '-0', 'p', before, 'd', payload)
-        end
-        local added = add(redis.pcall)
-        if type(added) == 'table' then -- an error
-            local function says(text) return string.find(added.err, text, 1, true) end
-            if says('WRONGTYPE') or says('equal or smaller') or says('exhausted') then
-                redis.call('DEL', stream) -- what is there is not ours, or from the future
-            end
-            add(redis.call)
-        end
-        if ttl ~= '0' then attempt(event, 'PEXPIRE', stream, ttl) end
+-- Find a channel's sequence before this event: as the index has it, and as far as it can be known without.
+local function place(event, index, name, stream)
+    local indexed = string.match(redis.call('ZSCORE', index, name) or '', '^%d+$') -- "inf" is not ours
+    return {name = name, stream = stream, indexed = indexed, before = indexed or newest(stream) or event.forgotten or '0'}
+end
+
+local function field(entry, name)
+    local fields = entry[2] or {}
+    for at = 1, #fields, 2 do
+        if fields[at] == name then return fields[at + 1] end
     end
-    attempt(event, 'ZADD', index, event.sequence, name)
-    return event.epoch .. ' ' .. event.sequence .. ' ' .. (previous or '0') .. ' ' .. payload
+end
+
+local function weight(entry) return #(field(entry, 'd') or '') end
+
+-- Each entry has the bytes of all its channel's events up to it in `t`, and meta has those of the newest, and those
+-- before the oldest as far as that was looked at: the difference is the most that the stream can hold.
+
+-- Count what an earlier version has kept, from the newest back, and drop what is too much.
+local function count(event, stream, bytes)
+    local total, from = 0, '+'
+    while true do
+        local entries = redis.pcall('XREVRANGE', stream, from, '-', 'COUNT', CHUNK)
+        for _, entry in ipairs(entries) do
+            local counted = from == '+' and total == 0 and tonumber(field(entry, 't') or '')
+            if counted then return counted end
+            total = total + weight(entry)
+            if total > bytes then
+                attempt(event, 'XTRIM', stream, 'MINID', exact(tonumber(string.match(entry[1], '^%d+')) + 1))
+                return total - weight(entry)
+            end
+            from = '(' .. entry[1]
+        end
+        if #entries < CHUNK then return total end
+    end
+end
+
+-- Drop the oldest events until what is left fits; return the bytes of all before it.
+local function fit(event, stream, total, before, bytes)
+    local dropped, from = nil, '-'
+    while total - before > bytes do
+        local entry = redis.pcall('XRANGE', stream, from, '+', 'COUNT', 1)[1]
+        if not entry then
+            before = total
+        else
+            local upto, size = tonumber(field(entry, 't') or ''), weight(entry)
+            if upto and upto <= total then before = upto - size end
+            if total - before > bytes then
+                before, dropped, from = before + size, entry[1], '(' .. entry[1]
+            end
+        end
+    end
+    if dropped then
+        attempt(event, 'XTRIM', stream, 'MINID', exact(tonumber(string.match(dropped, '^%d+')) + 1))
+    end
+    return before
+end
+
+local function add(stream, size, ...)
+    local added = redis.pcall('XADD', stream, 'MAXLEN', size, ...)
+    if type(added) == 'table' then -- an error
+        local function says(text) return string.find(added.err, text, 1, true) end
+        if says('WRONGTYPE') or says('equal or smaller') or says('exhausted') then
+            redis.call('DEL', stream) -- what is there is not ours, or from the future
+        end
+        redis.call('XADD', stream, 'MAXLEN', size, ...)
+    end
+end
+
+-- Add an event to a stream whose bytes are counted, with more fields if there are any.
+local function weigh(event, meta, payload, at, size, bytes, ...)
+    local known = redis.call('HMGET', meta, tally(at.name))[1]
+    local told, from = string.match(known or '', '^(%d+) (%d+)$')
+    local total, before = tonumber(told or count(event, at.stream, bytes)) + #payload, tonumber(from or 0)
+    local text = exact(total)
+    if #payload > bytes then size = 0 end
+    add(at.stream, size, event.sequence .. '-0', 'p', at.before, 'd', payload, 't', text, ...)
+    if total - before > bytes then
+        before = #payload > bytes and total or fit(event, at.stream, total, before, bytes)
+        from = exact(before)
+    end
+    attempt(event, 'HSET', meta, tally(at.name), text .. ' ' .. (from or '0'))
+end
+
+-- Keep an event at a place in its channel's history.
+--
+-- size, ttl: how many events the channel keeps, and for how many milliseconds
+-- bytes: how many bytes of them; nil does not count them
+-- previous: what each of the event's channels had before, if it has several
+local function keep(event, meta, index, payload, at, size, ttl, bytes, previous)
+    if size ~= '0' then
+        if not bytes then
+            add(at.stream, size, event.sequence .. '-0', 'p', at.before, 'd', payload)
+        elseif previous then
+            weigh(event, meta, payload, at, size, bytes, 'q', previous)
+        else
+            weigh(event, meta, payload, at, size, bytes)
+        end
+        if ttl ~= '0' then attempt(event, 'PEXPIRE', at.stream, ttl) end
+    end
+    attempt(event, 'ZADD', index, event.sequence, at.name)
+    return event.epoch .. ' ' .. event.sequence .. ' ' .. (at.indexed or '0') .. ' ' .. payload
 end

@@ -4,7 +4,7 @@
 --       key that does not exist yet has to wait, so that none is named that is not needed
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds to remember (0: not),
 --       the payload, then for each channel: its name, its topic, how many events it keeps, for how many milliseconds
---       (0: for ever)
+--       (0: for ever), how many bytes of them
 -- Returns the position, "<epoch>-<sequence>", and after a space what Redis refused when something was stored already.
 local meta, index = KEYS[1], KEYS[2]
 local verb, seconds, payload = ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -15,10 +15,16 @@ if memory then
     if first then return first end
 end
 
-local event = number(meta, index, ARGV[1], ARGV[2])
-for channel = 0, (#ARGV - 5) / 4 - 1 do
-    local name, topic, size, ttl = unpack(ARGV, 6 + channel * 4, 9 + channel * 4)
-    local message = keep(event, index, payload, name, KEYS[3 + channel], size, ttl)
+local event = number(meta, index, EVENTS, ARGV[1], ARGV[2])
+local places, previous = {}, {}
+for channel = 1, (#ARGV - 5) / 5 do
+    local at = place(event, index, ARGV[1 + channel * 5], KEYS[2 + channel])
+    places[channel], previous[channel * 2 - 1], previous[channel * 2] = at, at.name, at.before
+end
+previous = #places > 1 and cjson.encode(previous)
+for channel, at in ipairs(places) do
+    local topic, size, ttl, bytes = unpack(ARGV, 2 + channel * 5, 5 + channel * 5)
+    local message = keep(event, meta, index, payload, at, size, ttl, tonumber(bytes), previous)
     attempt(event, verb, topic, message)
 end
 
