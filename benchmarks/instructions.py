@@ -68,7 +68,7 @@ def deliver_directly(count: int) -> None:
 
 def ping(count: int) -> None:
     """As under uvicorn, see above; time goes by when it is told to."""
-    from sse_asgi import _direct
+    from sse_asgi._servers.known import direct as _direct
 
     _direct.SERVERS.add(__name__)
     asyncio.run(_ping(count))
@@ -76,7 +76,7 @@ def ping(count: int) -> None:
 
 async def _ping(count: int) -> None:
     from sse_asgi import EventSourceApp, Hub
-    from sse_asgi._runtime import shared_timer
+    from sse_asgi._loop.runtime import shared_timer
 
     async with Hub() as hub:
         app, server = EventSourceApp(hub), _Server()

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_asgi._abort import abort
-from sse_asgi._runtime import shared_timer
+from sse_asgi._loop.runtime import shared_timer
+from sse_asgi._servers.abort import abort
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +127,7 @@ async def test_where_descriptors_are_not_listed_nothing_happens(
     """As on Windows; and one that is closed meanwhile is passed over."""
     _, server = connect()
     fill(server)
-    monkeypatch.setattr("sse_asgi._abort.DESCRIPTORS", "/nowhere")
+    monkeypatch.setattr("sse_asgi._servers.abort.DESCRIPTORS", "/nowhere")
     abort(scope_of(server), receive, shared_timer())
     await settle()
     assert is_open(server)

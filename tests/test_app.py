@@ -18,7 +18,7 @@ from starlette.routing import Mount, NoMatchFound
 
 from mounting import mounted, status
 from sse_asgi import EventSourceApp, Hub, MemoryBackend, ServerSentEvent, Subscription
-from sse_asgi._options import is_personal
+from sse_asgi._hub.options import is_personal
 from sse_asgi.backends.base import Sink
 from sse_asgi.testing import EventStreamClient
 
@@ -266,7 +266,7 @@ async def test_streams_have_a_lifetime_where_it_costs_nothing_or_bounds_a_permis
         seen.append(options["max_lifetime"])
         return PlainTextResponse("")
 
-    monkeypatch.setattr("sse_asgi._app.EventSourceResponse", respond)
+    monkeypatch.setattr("sse_asgi._mount.app.EventSourceResponse", respond)
     async with mounted() as (_, client):
         await status(client)
     async with mounted(Hub(MemoryBackend(history_size=0))) as (_, client):

@@ -177,7 +177,7 @@ async def test_a_stream_ends_when_its_grant_does(kind: str) -> None:
 
 async def test_a_clock_that_is_set_is_looked_at_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """An alarm is for the time that passes, but a grant ends by the time of day."""
-    monkeypatch.setattr("sse_asgi._access.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._mount.access.LOOK_SECONDS", 0.01)
     async with mounted(authorize=lambda *_: Grant(expires_at=clock.now + 3600)) as (_, client):
         async with client.stream("/events/") as stream:
             clock.now += 3600
@@ -350,7 +350,7 @@ async def test_a_question_without_an_answer_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And asked again later, so that a refusal still ends the stream."""
-    monkeypatch.setattr("sse_asgi._access.ASK_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._mount.access.ASK_SECONDS", 0.01)
     asked = 0
 
     async def authorize(*_: Any) -> None:
@@ -412,7 +412,7 @@ async def test_nobody_is_asked_about_a_stream_that_has_ended() -> None:
 
 async def test_nothing_is_watched_where_nothing_can_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """No alarm, and no coroutine around the response's own."""
-    monkeypatch.delattr("sse_asgi._access.WatchedResponse")
+    monkeypatch.delattr("sse_asgi._mount.access.WatchedResponse")
     async with mounted(authorize=lambda *_: Grant("x")) as (_, client):
         assert await status(client) == 200
 

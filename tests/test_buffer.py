@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_asgi import ServerSentEvent
-from sse_asgi._buffer import Buffer
-from sse_asgi._event import Entry
+from sse_asgi._hub.buffer import Buffer
+from sse_asgi._log.event import Entry
 from strategies import PATIENT
 
 OVERHEAD = len(Entry(ServerSentEvent("")).frame)

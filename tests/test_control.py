@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent, Subscription
-from sse_asgi._registry import CONTROL
+from sse_asgi._hub.registry import CONTROL
 
 pytestmark = pytest.mark.anyio
 

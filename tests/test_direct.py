@@ -21,14 +21,14 @@ from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
-from sse_asgi._burst import PAUSE_SECONDS, current_burst
-from sse_asgi._connection import Connection
-from sse_asgi._control import disconnect_order
-from sse_asgi._direct import may_be_direct
-from sse_asgi._event import Entry, History
-from sse_asgi._feeds import JOIN_SECONDS
-from sse_asgi._position import Position
-from sse_asgi._shutdown import current_notice
+from sse_asgi._hub.control import disconnect_order
+from sse_asgi._log.event import Entry, History
+from sse_asgi._log.position import Position
+from sse_asgi._servers.burst import PAUSE_SECONDS, current_burst
+from sse_asgi._servers.direct import may_be_direct
+from sse_asgi._servers.shutdown import current_notice
+from sse_asgi._stream.connection import Connection
+from sse_asgi._stream.feeds import JOIN_SECONDS
 from sse_asgi.backends.base import Sink
 from sse_asgi.backends.memory import MemoryBackend
 from sse_asgi.decoder import EventDecoder
@@ -47,7 +47,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def known_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server below be one that is known to take messages in any task."""
-    monkeypatch.setattr("sse_asgi._direct.SERVERS", {__name__})
+    monkeypatch.setattr("sse_asgi._servers.direct.SERVERS", {__name__})
 
 
 class Server:
@@ -145,8 +145,8 @@ async def test_events_that_follow_without_a_pause_are_joined(
     publish: Callable[[Hub, int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first goes out at once, and the others are one body, in which no task but the event loop has a part."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.JOIN_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._servers.burst.JOIN_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         before = len(server.bodies)
         await publish(hub, 10)
@@ -157,9 +157,9 @@ async def test_events_that_follow_without_a_pause_are_joined(
 
 async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """As between the answers of Redis; sending them one by one would take longer than to wait for them."""
-    monkeypatch.setattr("sse_asgi._registry.SEND_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.SEND_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._hub.registry.SEND_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._servers.burst.SEND_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._servers.burst.PAUSE_SECONDS", 0.1)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         before = len(server.bodies)
         for number in range(10):
@@ -171,8 +171,8 @@ async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytes
 
 async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """However steadily they come."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.SEND_SECONDS", 0.02)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._servers.burst.SEND_SECONDS", 0.02)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         number = 0
         with anyio.fail_after(5):
@@ -184,8 +184,8 @@ async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeyp
 
 async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever publishes without end is read meanwhile."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.JOIN_SECONDS", 0.0)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._servers.burst.JOIN_SECONDS", 0.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         for number in range(10):
             await hub.publish("default", number)
@@ -194,7 +194,7 @@ async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is there to be joined with it."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     async with (
         Hub() as hub,
         Server().serve(EventSourceApp(hub, channels="a")) as one,
@@ -211,7 +211,7 @@ async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytes
 
 async def test_whoever_waits_is_not_sent_a_later_event_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has what waits sent with it, and takes no task either."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub, channels=["a", "b"])) as server:
         before = len(server.bodies)
         await hub.publish("a", "1")
@@ -228,9 +228,9 @@ async def test_nothing_overflows_because_it_is_held(
     reads: str, overflow: Any, bound: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has no room beside what is to be joined has it sent; what others cannot send is not held."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     if reads == "through another server":
-        monkeypatch.setattr("sse_asgi._direct.SERVERS", set())
+        monkeypatch.setattr("sse_asgi._servers.direct.SERVERS", set())
     options: dict[str, Any] = {"overflow": overflow, **bound}
     if reads == "with a transform":
         options["transform"] = lambda event, _: event
@@ -244,8 +244,8 @@ async def test_nothing_overflows_because_it_is_held(
 
 async def test_a_reader_that_is_full_has_no_other_sent_single_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what it was made to wait with goes out."""
-    monkeypatch.setattr("sse_asgi._registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._burst.JOIN_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._servers.burst.JOIN_SECONDS", 1.0)
     stalled = Server()
     async with (
         Hub() as hub,
@@ -389,7 +389,7 @@ async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> No
 
 async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """When its client has gone there is nothing left to stop."""
-    monkeypatch.setattr("sse_asgi._connection.RETURN_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._stream.connection.RETURN_SECONDS", 0.01)
     free = asyncio.Event()
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         server.waits = free.wait
@@ -697,7 +697,7 @@ async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
 
 async def test_other_servers_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under granian events were lost."""
-    monkeypatch.setattr("sse_asgi._direct.SERVERS", {"uvicorn.protocols.http.h11_impl"})
+    monkeypatch.setattr("sse_asgi._servers.direct.SERVERS", {"uvicorn.protocols.http.h11_impl"})
     assert await through() == [False]
 
 

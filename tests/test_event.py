@@ -19,8 +19,8 @@ from hypothesis import given
 
 from oracle import interpret
 from sse_asgi import ServerSentEvent
-from sse_asgi._event import Entry, History, ReceivedEntry, RenderedEvent, as_event, as_frame, to_json
-from sse_asgi._position import Position
+from sse_asgi._log.event import Entry, History, ReceivedEntry, RenderedEvent, as_event, as_frame, to_json
+from sse_asgi._log.position import Position
 from sse_asgi.encoder import encode
 from strategies import PATIENT, fields
 

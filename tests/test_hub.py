@@ -12,8 +12,8 @@ import anyio.to_thread
 import pytest
 
 from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, ServerSentEvent, SSEError
-from sse_asgi._event import History
-from sse_asgi._position import Position
+from sse_asgi._log.event import History
+from sse_asgi._log.position import Position
 from sse_asgi.backends.base import Backend
 
 pytestmark = pytest.mark.anyio
@@ -559,7 +559,7 @@ async def test_drain_ends_readers_and_waits_for_them() -> None:
 
 async def test_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that does not come back does not hold it up."""
-    monkeypatch.setattr("sse_asgi._hub.DRAIN_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._hub.hub.DRAIN_SECONDS", 0.01)
     async with Hub() as hub, hub.subscribe("a"):
         await hub.drain()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sse_asgi._logged import named, one_line
+from sse_asgi._log.logged import named, one_line
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from sse_asgi import (
     MemoryBackend,
     get_hub,
 )
-from sse_asgi._runtime import shared_timer
-from sse_asgi._shutdown import current_notice
+from sse_asgi._loop.runtime import shared_timer
+from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -390,7 +390,7 @@ async def test_busy_foreign_streams_are_not_pinged() -> None:
 
 async def test_a_foreign_stream_stuck_in_a_send_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a client that does not read."""
-    monkeypatch.setattr("sse_asgi._guard.PATIENCE", 0.02)
+    monkeypatch.setattr("sse_asgi._stream.guard.PATIENCE", 0.02)
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, Subscription, _opening, _outbox
-from sse_asgi._outbox import Outbox
+from sse_asgi._hub.outbox import Outbox
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_asgi import Hub, Pattern
-from sse_asgi._patterns import compile_pattern
+from sse_asgi._hub.patterns import compile_pattern
 
 CASES = [
     ("orders.*", "orders.1", True),

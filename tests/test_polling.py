@@ -10,6 +10,7 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sse_asgi.tickets import ChannelSigner
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
@@ -25,13 +26,12 @@ from sse_asgi import (
     MemoryBackend,
     ServerSentEvent,
 )
-from sse_asgi import _polling as polling_module
-from sse_asgi._polling import MAX_EVENTS, PollResponse
-from sse_asgi._runtime import checkpoint
-from sse_asgi._shutdown import current_notice
+from sse_asgi._loop.runtime import checkpoint
+from sse_asgi._mount import polling as polling_module
+from sse_asgi._mount.polling import MAX_EVENTS, PollResponse
+from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStream, EventStreamClient
-from sse_asgi.tickets import ChannelSigner
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_asgi._position import Position, new_epoch
+from sse_asgi._log.position import Position, new_epoch
 from strategies import PATIENT, texts
 
 EPOCHS = st.text("0123456789abcdef", min_size=8, max_size=8)

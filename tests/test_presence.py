@@ -107,7 +107,7 @@ async def test_a_hub_that_is_opened_again_does_not_see_whom_it_had_before() -> N
 
 async def test_many_are_told_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of the backend has a bounded size, and the rest follows at once."""
-    monkeypatch.setattr("sse_asgi._presence.BATCH", 2)
+    monkeypatch.setattr("sse_asgi._hub.presence.BATCH", 2)
     async with make_hub(presence_ttl=60) as hub, hub.subscribe("a") as watcher:
         readers = [hub.subscribe("a", identity=str(number), presence=True) for number in range(7)]
         for reader in readers:

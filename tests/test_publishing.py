@@ -16,9 +16,9 @@ from starlette.routing import Mount
 from starlette.types import Message
 
 from sse_asgi import BackendError, EventSourceApp, Hub, MemoryBackend, Pattern, PublishUnknownError
-from sse_asgi import _publishing as publishing_module
-from sse_asgi._problem import problem
-from sse_asgi._shutdown import current_notice
+from sse_asgi._mount import publishing as publishing_module
+from sse_asgi._mount.problem import problem
+from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio

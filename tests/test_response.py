@@ -23,9 +23,9 @@ from sse_asgi import (
     MemoryBackend,
     ServerSentEvent,
 )
-from sse_asgi import _connection as connection_module
-from sse_asgi._options import MAX_SHARED, Terms
-from sse_asgi._shutdown import current_notice
+from sse_asgi._hub.options import MAX_SHARED, Terms
+from sse_asgi._servers.shutdown import current_notice
+from sse_asgi._stream import connection as connection_module
 from sse_asgi.testing import EventStream, EventStreamClient
 
 FINAL = b'id: sse.end\nevent: sse.end\ndata: {"state":"finished"}\n\n'
@@ -1031,7 +1031,7 @@ async def test_a_receive_that_fails_is_a_disconnect(caplog: pytest.LogCaptureFix
 
 async def test_leaving_a_hub_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that does not answer when the last reader leaves holds nobody up."""
-    monkeypatch.setattr("sse_asgi._registry.UNSUBSCRIBE_SECONDS", 0.05)
+    monkeypatch.setattr("sse_asgi._hub.registry.UNSUBSCRIBE_SECONDS", 0.05)
 
     class Stuck(MemoryBackend):
         async def unsubscribe(self, channels: tuple[str, ...]) -> None:

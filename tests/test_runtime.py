@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from sse_asgi._runtime import (
+from sse_asgi._loop.runtime import (
     Alarm,
     Interrupt,
     Timer,
@@ -602,7 +602,7 @@ async def test_an_alarm_that_fails_takes_no_other_with_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither of the same moment, nor of later ones."""
-    monkeypatch.setattr("sse_asgi._runtime.COARSE", 0.0)
+    monkeypatch.setattr("sse_asgi._loop.runtime.COARSE", 0.0)
     timer, told, rung = Timer(), anyio.Event(), anyio.Event()
 
     def fail() -> None:

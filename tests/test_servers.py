@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
-from sse_asgi._servers import AskedServer, address_of, running_servers, uvicorn_server
-from sse_asgi._shutdown import MAX_ADDRESSES, Notice
+from sse_asgi._servers.known import AskedServer, address_of, running_servers, uvicorn_server
+from sse_asgi._servers.shutdown import MAX_ADDRESSES, Notice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

@@ -18,8 +18,8 @@ import pytest
 import uvicorn
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
-from sse_asgi._servers import uvicorn_server
-from sse_asgi._shutdown import Notice, current_notice, farewell
+from sse_asgi._servers.known import uvicorn_server
+from sse_asgi._servers.shutdown import Notice, current_notice, farewell
 
 pytestmark = pytest.mark.anyio
 
@@ -139,7 +139,7 @@ async def test_a_handler_of_twisted_waits_for_the_streams() -> None:
 
 INTERRUPTED = """
 import anyio, os, signal
-from sse_asgi._shutdown import Notice
+from sse_asgi._servers.shutdown import Notice
 
 async def busy():
     try:
@@ -231,7 +231,7 @@ async def test_a_signal_after_the_event_loop_goes_to_the_handler_before() -> Non
     notice = Notice()
     call: Any = lambda _: loop.call_soon_threadsafe(print)  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sse_asgi._shutdown.thread_safe_caller", lambda: call)
+        patch.setattr("sse_asgi._servers.shutdown.thread_safe_caller", lambda: call)
         notice.watch()
     os.kill(os.getpid(), signal.SIGTERM)
     assert passed == [signal.SIGTERM]
@@ -251,7 +251,7 @@ async def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.M
 
 async def test_quiet_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a stream that never ends, such as one with an endless background task."""
-    monkeypatch.setattr("sse_asgi._shutdown.QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._servers.shutdown.QUIET_SECONDS", 0.01)
     notice, event = Notice(), anyio.Event()
     listener = object().__repr__
     notice.listen(listener)  # type: ignore[arg-type]
@@ -288,7 +288,7 @@ async def test_a_handler_that_came_later_is_left_alone() -> None:
 
 PROCESS = """
 import anyio, sys
-from sse_asgi._shutdown import current_notice
+from sse_asgi._servers.shutdown import current_notice
 
 async def main():
     heard = anyio.Event()

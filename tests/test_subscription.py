@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent, SlowReaderError, Subscription
-from sse_asgi._event import History
-from sse_asgi._position import Position
-from sse_asgi._registry import READS_AT_ONCE
-from sse_asgi._subscription import PAGE
+from sse_asgi._hub.registry import READS_AT_ONCE
+from sse_asgi._hub.subscription import PAGE
+from sse_asgi._log.event import History
+from sse_asgi._log.position import Position
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from sse_asgi import _threads
-from sse_asgi._threads import iterate_in_thread
+from sse_asgi._stream import threads as _threads
+from sse_asgi._stream.threads import iterate_in_thread
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-from sse_asgi._upload import AHEAD_BYTES, UNREAD_BYTES
+from sse_asgi._stream.upload import AHEAD_BYTES, UNREAD_BYTES
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -421,7 +421,7 @@ async def test_elsewhere_the_client_is_watched_from_the_first_event_on(path: str
 
 async def test_elsewhere_a_silent_content_has_its_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the client is watched all the same."""
-    monkeypatch.setattr("sse_asgi._upload.READ_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._stream.upload.READ_SECONDS", 0.01)
     transport, seen = Transport(b"body"), Contents()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: transport.serve(seen.app, "/idle?silent", content_length="4"))

@@ -1,20 +1,20 @@
 """Server-Sent Events for ASGI that survive production: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
 
-from ._app import EventSourceApp
-from ._event import ServerSentEvent
-from ._grant import Grant
-from ._hub import Hub
-from ._limits import ConnectionLimit
-from ._middleware import EventSourceMiddleware, get_hub
-from ._patterns import Pattern
-from ._response import EventSourceResponse
-from ._subscription import Subscription
+from ._hub.hub import Hub
+from ._hub.patterns import Pattern
+from ._hub.subscription import Subscription
+from ._log.event import ServerSentEvent
+from ._mount.app import EventSourceApp
+from ._mount.grant import Grant
+from ._mount.middleware import EventSourceMiddleware, get_hub
+from ._mount.tickets import ChannelSigner
+from ._stream.limits import ConnectionLimit
+from ._stream.response import EventSourceResponse
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .config import Settings, create_hub
 from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
 from .publisher import Publisher
-from .tickets import ChannelSigner
 
 __all__ = [
     "Backend",

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.config import Config
 
-from ._hub import Hub
-from ._options import Overflow
-from ._patterns import Patterns
+from ._hub.hub import Hub
+from ._hub.options import Overflow
+from ._hub.patterns import Patterns
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 

@@ -14,9 +14,9 @@ import anyio.lowlevel
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
-from ._event import POSITION_EVENT, to_json
-from ._options import check_known
-from ._runtime import spawn
+from ._hub.options import check_known
+from ._log.event import POSITION_EVENT, to_json
+from ._loop.runtime import spawn
 from .decoder import DecodedEvent, EventDecoder
 
 GRACE_SECONDS = 5.0

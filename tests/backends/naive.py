@@ -4,7 +4,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from sse_asgi import Backend, ServerSentEvent
-from sse_asgi._position import Position
+from sse_asgi._log.position import Position
 
 
 class Published(NamedTuple):

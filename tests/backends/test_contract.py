@@ -12,9 +12,9 @@ import pytest
 
 from backends.naive import NaiveLog
 from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
-from sse_asgi._event import Entry
-from sse_asgi._position import Position
-from sse_asgi._subscription import PAGE
+from sse_asgi._hub.subscription import PAGE
+from sse_asgi._log.event import Entry
+from sse_asgi._log.position import Position
 from sse_asgi.backends.base import PAGE_BYTES, Member
 from sse_asgi.backends.redis import RedisBackend
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
-from sse_asgi._event import RenderedEvent
-from sse_asgi._runtime import new_wakeup
+from sse_asgi._log.event import RenderedEvent
+from sse_asgi._loop.runtime import new_wakeup
 from sse_asgi.backends import _shelf, memory
 from sse_asgi.backends.base import Member, is_presence
 

@@ -13,8 +13,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
-from sse_asgi._event import RenderedEvent
-from sse_asgi._position import Position
+from sse_asgi._log.event import RenderedEvent
+from sse_asgi._log.position import Position
 from sse_asgi.backends.base import Sink
 from sse_asgi.exceptions import HubClosedError
 

@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from sse_asgi import Hub, ServerSentEvent, Subscription
-from sse_asgi._position import Position
+from sse_asgi._log.position import Position
 from sse_asgi.backends.base import Backend, Member
 from sse_asgi.backends.redis import RedisBackend
 

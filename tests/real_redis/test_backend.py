@@ -10,7 +10,7 @@ import pytest
 from real_redis.launcher import RedisServer
 from real_redis.readers import publishing, reading
 from sse_asgi import BackendError, Hub, HubClosedError, ServerSentEvent
-from sse_asgi._event import RenderedEvent
+from sse_asgi._log.event import RenderedEvent
 from sse_asgi.backends.redis import RedisBackend
 
 NewHub = Callable[..., Hub]
@@ -269,7 +269,7 @@ async def test_history_is_not_waited_for_without_end(
     new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asks for history while Redis is away is told so after a bounded wait."""
-    monkeypatch.setattr("sse_asgi._hub.READ_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.1)
     server = new_server()
     async with new_hub(server) as hub:
         with pytest.raises(BackendError, match="has not been there yet"):

@@ -11,7 +11,7 @@ import pytest
 from real_redis.launcher import RedisServer
 from real_redis.readers import publishing, reading
 from sse_asgi import BackendError, Hub, PublishUnknownError
-from sse_asgi._shutdown import current_notice
+from sse_asgi._servers.shutdown import current_notice
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 
 from real_redis.launcher import RedisServer
 from sse_asgi import Hub, ServerSentEvent
-from sse_asgi._position import MAX_SEQUENCE, Position
+from sse_asgi._log.position import MAX_SEQUENCE, Position
 from sse_asgi.backends.base import PAGE_BYTES, Backend, Member
 from sse_asgi.backends.redis import RedisBackend
 

@@ -30,9 +30,9 @@ from sse_asgi import (
     HubClosedError,
     MemoryBackend,
 )
-from sse_asgi import _publishing as publishing_module
-from sse_asgi._runtime import coroutines
-from sse_asgi._shutdown import current_notice
+from sse_asgi._loop.runtime import coroutines
+from sse_asgi._mount import publishing as publishing_module
+from sse_asgi._servers.shutdown import current_notice
 
 SEND_TIMEOUT = float(os.environ.get("SEND_TIMEOUT", "30"))
 PING_INTERVAL = float(os.environ.get("PING_INTERVAL", "15"))

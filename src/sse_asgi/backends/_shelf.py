@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from .._event import RenderedEvent, ServerSentEvent
+from .._log.event import RenderedEvent, ServerSentEvent
 
 MAX_EMPTIED = 100_000
 MAX_JUDGED = 1000

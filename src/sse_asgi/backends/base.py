@@ -6,8 +6,8 @@ from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-from .._event import Entry, History, RenderedEvent, ServerSentEvent
-from .._position import Position
+from .._log.event import Entry, History, RenderedEvent, ServerSentEvent
+from .._log.position import Position
 
 # A page of history ends with the event that takes it beyond this, so that a reader holds little, whatever it missed.
 PAGE_BYTES = 256 * 1024

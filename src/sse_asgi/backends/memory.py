@@ -13,11 +13,11 @@ from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
-from .._event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
-from .._options import RESERVED
-from .._position import Position, new_epoch
-from .._runtime import running_loop
-from .._servers import uvicorn_server
+from .._hub.options import RESERVED
+from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
+from .._log.position import Position, new_epoch
+from .._loop.runtime import running_loop
+from .._servers.known import uvicorn_server
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import PAGE_BYTES, Backend, Member, Sink, presence_event
 

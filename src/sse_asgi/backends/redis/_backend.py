@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from ..._event import History, RenderedEvent, ServerSentEvent
-from ..._options import RESERVED
-from ..._position import Position
-from ..._runtime import on_asyncio
+from ..._hub.options import RESERVED
+from ..._log.event import History, RenderedEvent, ServerSentEvent
+from ..._log.position import Position
+from ..._loop.runtime import on_asyncio
 from ...exceptions import BackendError
 from ..base import Backend, Member, Sink
 from ._address import read_address

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple, Self
 
-from ..._position import Position
+from ..._log.position import Position
 
 STREAMS = 1000  # that one call merges
 AHEAD = 1 << 20  # bytes that are read before their turn, so that a few large events of many channels are read once

@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ..._event import Entry
-from ..._position import Position
+from ..._log.event import Entry
+from ..._log.position import Position
 from ..base import Sink
 from ._keys import Keys
 from ._message import PLAIN_EPOCH, entry

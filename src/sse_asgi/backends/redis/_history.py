@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from ..._event import Entry, History
-from ..._position import Position
+from ..._log.event import Entry, History
+from ..._log.position import Position
 from ..base import PAGE_BYTES
 from ._cursor import Batch, Cursor, Place, Row, Stream
 from ._dial import Server

@@ -11,8 +11,8 @@ import json
 import re
 from typing import Any
 
-from ..._event import Entry, ReceivedEntry, ServerSentEvent
-from ..._position import Position
+from ..._log.event import Entry, ReceivedEntry, ServerSentEvent
+from ..._log.position import Position
 
 PLAIN_EPOCH = b"-"
 PLAIN = PLAIN_EPOCH + b" 0 0 "

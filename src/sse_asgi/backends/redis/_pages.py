@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
-from ..._event import History
+from ..._log.event import History
 
 KEPT_SECONDS = 0.05
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 
-from ..._position import new_epoch
+from ..._log.position import new_epoch
 from ..base import Member
 from ._resp import Argument
 from ._scripts import Log

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from ..._position import Position, new_epoch
-from ..._shutdown import current_notice
+from ..._log.position import Position, new_epoch
+from ..._servers.shutdown import current_notice
 from ...exceptions import BackendError, PublishUnknownError
 from ._link import LinkLostError
 from ._message import PLAIN

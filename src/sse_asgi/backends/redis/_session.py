@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from ..._position import Position, new_epoch
+from ..._log.position import Position, new_epoch
 from ._address import Addresses
 from ._dial import Server, dial, learn_nodes
 from ._feed import ANOTHER_LIFE, Channel, Feed

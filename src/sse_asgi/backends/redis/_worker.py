@@ -11,8 +11,8 @@ import logging
 import random
 from contextvars import Context
 
-from ..._event import Entry
-from ..._position import Position
+from ..._log.event import Entry
+from ..._log.position import Position
 from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses

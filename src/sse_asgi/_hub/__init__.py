@@ -1,0 +1,1 @@
+"""The hub: channels, subscriptions, and how an event reaches its readers."""

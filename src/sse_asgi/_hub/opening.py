@@ -1,0 +1,145 @@
+"""How a hub is opened, lent to those who enter it again, and closed."""
+
+import threading
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Self
+
+import anyio
+
+from .._loop.runtime import checkpoint
+from ..backends.base import Backend
+from ..exceptions import HubClosedError
+from .control import Control
+from .home import Home
+from .outbox import Outbox, Outgoing
+from .presence import Presence
+from .registry import Registry
+
+FLUSH_SECONDS = 1.0
+CLOSE_SECONDS = 5.0
+
+
+class _Borrowed:
+    """How often an open hub was entered again; an exit may come in another task than its enter."""
+
+    def __init__(self) -> None:
+        self.by_owner = 0
+        self.by_others = 0
+
+    def gives_back(self, *, by_owner: bool) -> bool:
+        """Count one exit, unless it is the one that closes."""
+        if by_owner and self.by_owner:
+            self.by_owner -= 1
+        elif not by_owner and self.by_others:
+            self.by_others -= 1
+        else:
+            return False
+        return True
+
+
+class OpenHub:
+    """The life of a hub in the event loop that opens it.
+
+    Attributes:
+        backend: Carries and keeps the events.
+    """
+
+    def __init__(self, backend: Backend, presence_ttl: float, presence_grace: float) -> None:
+        """Begin closed."""
+        self.backend = backend
+        self._presence_seconds = presence_ttl, presence_grace
+        self._registry: Registry | None = None
+        self._control: Control
+        self._outbox: Outbox
+        self._connection = AsyncExitStack()
+        self._home: Home | None = None
+        self._claiming = threading.Lock()
+        self._opening: anyio.Event | None = None
+        self._owner = 0
+        self._borrowed = _Borrowed()
+
+    async def __aenter__(self) -> Self:
+        """Open the hub; where it is open already, only borrow it.
+
+        Raises:
+            RuntimeError: It is open in another event loop.
+        """
+        self._claim()
+        while self._opening is not None:
+            await self._opening.wait()
+        if self._registry is None:
+            await self._open(self._claim())
+        elif self._owner == _current_task():
+            self._borrowed.by_owner += 1
+        else:
+            self._borrowed.by_others += 1
+        return self
+
+    def _claim(self) -> Home:
+        """Have the hub belong to this event loop, unless it belongs to one already."""
+        with self._claiming:
+            if self._home is None:
+                self._home = Home()
+            home = self._home
+        home.check("cannot open the hub")
+        return home
+
+    async def _open(self, home: Home) -> None:
+        opening = self._opening = anyio.Event()
+        registry = Registry(self.backend, Presence(self.backend, *self._presence_seconds), home)
+        try:
+            await self._connection.enter_async_context(self.backend.connect(registry))
+            self._control = Control(registry)
+            self._outbox = Outbox(home, registry.tally, partial(self._publish_now, registry))
+            self._registry, self._owner = registry, _current_task()
+        finally:
+            if self._registry is None:
+                self._home = None
+            self._opening = None
+            opening.set()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the hub if this is the exit of its first opener: every subscription ends.
+
+        Each step is tried whatever happens to the one before, a second cancellation for instance.
+
+        Raises:
+            RuntimeError: Another event loop than the hub's runs here.
+        """
+        if self._home is not None:
+            self._home.check("cannot close the hub")
+        if self._borrowed.gives_back(by_owner=self._owner == _current_task()) or self._registry is None:
+            return
+        try:
+            await self._outbox.close(FLUSH_SECONDS)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        registry, self._registry, self._home = self._registry, None, None
+        connection, self._connection = self._connection, AsyncExitStack()
+        if registry is None:  # another task closed it while this one waited
+            return
+        try:
+            try:
+                await registry.close()
+            finally:
+                await registry.presence.close()
+        finally:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await connection.aclose()
+
+    def _opened(self, what: str) -> Registry:
+        if self._registry is None:
+            raise HubClosedError(what)
+        return self._registry
+
+    async def _publish_now(self, registry: Registry, outgoing: Outgoing) -> None:
+        await checkpoint()
+        await self.backend.publish(outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=None)
+        registry.tally.published += 1
+
+
+def _current_task() -> int:
+    return anyio.get_current_task().id

@@ -1,0 +1,1 @@
+"""The words that hubs and backends share: events, positions, entries, names."""

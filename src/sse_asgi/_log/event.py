@@ -1,0 +1,374 @@
+"""Events: as an application writes them, and as a log keeps them."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+
+from ..encoder import encode
+from .position import Position
+
+
+class ServerSentEvent:
+    """One event, immutable, and valid because its frame exists.
+
+    Attributes:
+        data: The payload as text, or None.
+        event: The type, or None for the browser's default, `message`.
+        id: The event id, or None.
+        retry: Milliseconds, or None.
+        comment: Text that parsers skip, or None.
+        channels: The channels of this reader that the event was published to; empty unless it came from a subscription.
+    """
+
+    __slots__ = ("_frame", "channels", "comment", "data", "event", "id", "retry")
+
+    data: str | None
+    event: str | None
+    id: str | None
+    retry: int | None
+    comment: str | None
+    channels: tuple[str, ...]
+    _frame: bytes
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        event: str | None = None,
+        id: str | None = None,  # noqa: A002 - the standard's name of the field
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Turn the data into text and check every field.
+
+        Args:
+            data: str as it is, bytes as UTF-8 text, None for no data field, anything else as compact JSON; with
+                pydantic installed also models, dataclasses, datetime, UUID and whatever else it can serialise.
+            event: The type.
+            id: The event id.
+            retry: The browser's reconnection time, in milliseconds.
+            comment: Text that parsers skip.
+
+        Raises:
+            ValueError: A value that cannot be written, NaN in the data, or no field at all.
+            TypeError: A value of the wrong type, or data that is not serialisable.
+        """
+        text = data if data is None or isinstance(data, str | bytes) else to_json(data)
+        frame = encode(text, event=event, id=id, retry=retry, comment=comment)
+        _set_frame(self, frame)
+        _set_data(self, text.decode() if isinstance(text, bytes) else text)
+        _set_event(self, event)
+        _set_id(self, id)
+        _set_retry(self, retry)
+        _set_comment(self, comment)
+        _set_channels(self, ())
+
+    @classmethod
+    def from_frame(cls, frame: bytes) -> Self:
+        """Make an event of a frame without an id that `encode` wrote; its fields are read when one is asked for."""
+        event = object.__new__(cls)
+        _set_frame(event, frame)
+        return event
+
+    if not TYPE_CHECKING:  # it would make every name an attribute  # pragma: no branch - true wherever code runs
+
+        def __getattr__(self, name: str) -> object:
+            """Read the fields of an event that was made of its frame."""
+            if name not in _FIELDS:
+                msg = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(msg)
+            for field, value in _read_frame(self._frame).items():
+                object.__setattr__(self, field, value)
+            return getattr(self, name)
+
+    def encode(self) -> bytes:
+        """Return the frame, the bytes of this event on the wire."""
+        return self._frame
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: an event may be on its way to many readers."""
+        msg = "a ServerSentEvent is immutable: make a new one"
+        raise AttributeError(msg)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        """Refuse as well."""
+        self.__setattr__(name, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the fields."""
+        return _rebuild, (self._fields(), self.channels)
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FIELDS[:-1]}
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what goes over the wire."""
+        return self._frame == other._frame if isinstance(other, ServerSentEvent) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Hash what goes over the wire."""
+        return hash(self._frame)
+
+    def __repr__(self) -> str:
+        """Show the fields that are set."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._fields().items() if value is not None)
+        return f"ServerSentEvent({shown})"
+
+
+# An event is made for whatever is published: these cost a third of object.__setattr__ in a loop.
+_set_frame, _set_channels, _set_comment, _set_data, _set_event, _set_id, _set_retry = (
+    getattr(ServerSentEvent, slot).__set__ for slot in ServerSentEvent.__slots__
+)
+_FIELDS = ("data", "event", "id", "retry", "comment", "channels")
+
+
+def _read_frame(frame: bytes) -> dict[str, Any]:
+    lines: dict[str, list[str]] = {}
+    for line in frame.decode().split("\n")[:-2]:
+        name, _, value = line.partition(": ")
+        lines.setdefault(name, []).append(value)
+    texts = {name: "\n".join(values) for name, values in lines.items()}
+    retry = int(texts["retry"]) if "retry" in texts else None
+    return {
+        "data": texts.get("data"),
+        "event": texts.get("event"),
+        "id": None,
+        "retry": retry,
+        "comment": texts.get(""),
+        "channels": (),
+    }
+
+
+def _rebuild(fields: dict[str, Any], channels: tuple[str, ...]) -> ServerSentEvent:
+    event = ServerSentEvent(**fields)
+    _set_channels(event, channels)
+    return event
+
+
+def as_event(value: Any) -> ServerSentEvent:
+    """Return an event as it is, and anything else as the data of a new one."""
+    return value if isinstance(value, ServerSentEvent) else ServerSentEvent(value)
+
+
+def as_frame(value: Any) -> bytes:
+    """Return the frame of what as_event takes, without making an event of plain text."""
+    if type(value) is str and value.isascii() and "\n" not in value and "\r" not in value:
+        return f"data: {value}\n\n".encode()  # as encode would: a generator of tokens yields hardly anything else
+    return encode(value) if isinstance(value, str | bytes) else as_event(value).encode()
+
+
+def to_json(value: object) -> str:
+    """Write compact JSON, the one form of every payload that is not text.
+
+    Raises:
+        ValueError: There is a NaN or an infinity in it.
+        TypeError: It cannot be written as JSON.
+    """
+    try:
+        return _JSON.encode(value)
+    except TypeError as error:
+        if not str(error).startswith("keys must be "):
+            raise
+    except ValueError as error:
+        if not str(error).startswith("Out of range float"):
+            raise
+        msg = "NaN and infinities in data are not JSON compliant: put None in their place, which JSON has as null"
+        raise ValueError(msg) from error
+    return to_json(_with_json_keys(value))
+
+
+def _with_json_keys(value: Any) -> Any:
+    """Write the keys of a mapping as pydantic does, where json.dumps would refuse them: UUID, date, Enum, Decimal."""
+    if isinstance(value, dict):
+        return {_json_key(key): _with_json_keys(member) for key, member in value.items()}
+    return [_with_json_keys(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _json_key(key: Any) -> Any:
+    if key is None or isinstance(key, str | int | float):
+        return key
+    return next(iter(_jsonable({key: None}, f"a key of type {type(key).__name__}")))
+
+
+def _serialisable(value: object) -> object:
+    return _jsonable(value, f"data of type {type(value).__name__}")
+
+
+def _jsonable(value: object, what: str) -> Any:
+    """Turn a value into what json.dumps writes.
+
+    Raises:
+        TypeError: pydantic is not installed, or cannot.
+    """
+    try:
+        from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - optional
+    except ImportError:
+        msg = f"{what} cannot be written as JSON: install pydantic, or convert it, for instance by str()"
+        raise TypeError(msg) from None
+    try:
+        return to_jsonable_python(value)
+    except (PydanticSerializationError, TypeError) as error:
+        msg = f"{what} cannot be written as JSON: pydantic says: {error}; convert it, for instance by str()"
+        raise TypeError(msg) from error
+
+
+_JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_serialisable)
+
+
+class RenderedEvent(NamedTuple):
+    """An event whose data is made for each reader, by calling `render` with the reader's properties."""
+
+    render: Callable[[Any], Any]
+    event: str | None
+    retry: int | None
+
+    def render_for(self, properties: Any) -> ServerSentEvent | None:
+        """Return this reader's event, or None where the function gave something falsy."""
+        data = self.render(properties)
+        return ServerSentEvent(data, event=self.event, retry=self.retry) if data else None
+
+    def encode(self) -> bytes:
+        """Return no bytes: there are none before there is a reader."""
+        return b""
+
+
+def as_published(data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
+    """Return what is to be published: an event as it is, or one of this data, which may be a function.
+
+    Raises:
+        ValueError: It cannot be: without data no browser would see it, and ids are given by the log.
+    """
+    if isinstance(data, ServerSentEvent):
+        return _unchanged(data, event, retry)
+    if data is None:
+        msg = 'an event without data would be seen by no browser: publish "" for an empty one'
+        raise ValueError(msg)
+    if not callable(data):
+        return ServerSentEvent(data, event=event, retry=retry)
+    ServerSentEvent("", event=event, retry=retry)
+    return RenderedEvent(data, event, retry)
+
+
+def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> ServerSentEvent:
+    if event is not None or retry is not None:
+        msg = "give event and retry to the ServerSentEvent, not to publish"
+        raise ValueError(msg)
+    if data.id is not None or data.data is None:
+        msg = f"{data!r} cannot be published: it needs data, and no id, because ids are positions in the hub's log"
+        raise ValueError(msg)
+    return data
+
+
+POSITION_EVENT = "sse.position"
+# Clients that matter take an id only from a block with data, and browsers dispatch none whose data is empty.
+_POSITION_BODY = encode("{}", event=POSITION_EVENT)
+
+
+class Entry:
+    """One line of a log: an event at a position.
+
+    Attributes:
+        event: What was published; None for a position that is shown to a reader, whose frame is an `sse.position`.
+        position: Its place in the log; None where no history is kept.
+        channels: The channels that it was published to.
+        key: What it is the newest value of, for subscriptions with `overflow="latest"`.
+        frame: Its bytes on the wire with its id, written once for all readers; empty if each reader gets others.
+    """
+
+    __slots__ = ("_seen", "channels", "event", "frame", "key", "position")
+
+    def __init__(
+        self,
+        event: ServerSentEvent | RenderedEvent | None,
+        position: Position | None = None,
+        channels: tuple[str, ...] = (),
+        key: str | None = None,
+    ) -> None:
+        """Join an event with its place, and write its frame."""
+        self.event = event
+        self.position = position
+        self.channels = channels
+        self.key = key
+        self.frame = self.write(event)
+        self._seen: ServerSentEvent | None = None
+
+    def seen_as(self, frame: bytes) -> "Entry":
+        """Return this place in the log with the bytes that one reader is to get there."""
+        entry = Entry(None, self.position)
+        entry.frame = frame
+        return entry
+
+    def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
+        """Return the frame that an event has at this entry's position; none if the event has none yet."""
+        body = _POSITION_BODY if event is None else event.encode()
+        return b"id: %b\n%b" % (str(self.position).encode(), body) if body and self.position is not None else body
+
+    def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:
+        """Return an event as a reader of these channels sees it: with its id and the channels that matched.
+
+        All readers of one channel share one.
+        """
+        if self._seen is not None and event is self.event:
+            return self._seen
+        identity = event.id if self.position is None else str(self.position)
+        seen = _rebuild({**event._fields(), "id": identity}, ())
+        matched = self.channels
+        if len(matched) > 1:
+            matched = tuple(name for name in matched if name in channels)
+        _set_channels(seen, matched)
+        if event is self.event and matched is self.channels:
+            self._seen = seen
+        return seen
+
+
+class ReceivedEntry(Entry):
+    """An entry that came as its frame; its event is made of it when one is asked for, which few readers do."""
+
+    __slots__ = ()
+
+    def __init__(self, frame: bytes, position: Position | None, channels: tuple[str, ...], key: str | None) -> None:
+        """Keep what came."""
+        self.frame = frame
+        self.position = position
+        self.channels = channels
+        self.key = key
+        self._seen = None
+
+    def __getattr__(self, name: str) -> ServerSentEvent:
+        """Make the event, whose own frame has no id."""
+        if name != "event":
+            raise AttributeError(name)
+        frame = self.frame if self.position is None else self.frame.partition(b"\n")[2]
+        self.event = ServerSentEvent.from_frame(frame)
+        return self.event
+
+
+FOREIGN = ("epoch", "fork")
+
+
+class History(NamedTuple):
+    """One page of what a log holds.
+
+    Attributes:
+        entries: In the order of their positions.
+        next: The position after which the next page begins; None when this page reached the end that was asked for.
+        reason: Why events after the asked position are missing, or None: `trimmed`, `expired`, `epoch`, `fork` or
+            `evicted`.
+        lost: The last sequence that is missing for `trimmed`, `expired` and `evicted`, so that a loss that reaches
+            over several pages is announced once; where it is known also for the other reasons, and where everything was
+            asked for.
+    """
+
+    entries: Sequence[Entry]
+    next: Position | None = None
+    reason: str | None = None
+    lost: int = 0
+
+    def announced(self, told: int | None) -> str | None:
+        """Return the reason if the loss is later than the last one that a reader knows of; None is not told of any."""
+        return self.reason if self.foreign or (told is not None and self.lost > told) else None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the asked position means nothing in this log."""
+        return self.reason is not None and (self.reason in FOREIGN or not self.lost)

@@ -1,0 +1,1 @@
+"""The event loop: wake-ups, the shared timer, helper tasks."""

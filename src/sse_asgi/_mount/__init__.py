@@ -1,0 +1,1 @@
+"""The HTTP doors of a hub: the mountable app and the middleware."""

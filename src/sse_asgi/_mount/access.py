@@ -1,0 +1,227 @@
+"""Who may read: asked when a stream begins, and while it is open."""
+
+import inspect
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any, NamedTuple
+
+import anyio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .._hub.options import check_callable, check_seconds
+from .._hub.subscription import Subscription
+from .._log.logged import one_line
+from .._loop.runtime import Alarm, Child, shared_timer, spawn
+from .channels import ServedChannels
+from .grant import Grant, as_grant
+from .tickets import ChannelSigner, TicketError
+
+logger = logging.getLogger("sse_asgi")
+
+LOOK_SECONDS = 3600.0
+ASK_SECONDS = 30.0
+SERVER_ERROR = 500
+CHALLENGE = {"WWW-Authenticate": "Ticket"}  # no scheme that a browser would ask its user a password for
+
+Authorize = Callable[[Request, tuple[str, ...]], Any]
+
+
+class VerdictError(TypeError):
+    """A function that lets requests in returned what looks like an answer to them, and is none."""
+
+
+async def verdict(name: str, answer: Any) -> Any:
+    """Wait for what an application's function returns; refusing is what it raises.
+
+    Args:
+        name: Of the function.
+        answer: What calling it gave.
+
+    Raises:
+        VerdictError: A bool or a Response, which may have been meant to refuse.
+    """
+    said = await answer if inspect.isawaitable(answer) else answer
+    if isinstance(said, bool | Response):
+        msg = f"{name} returned {said!r}, which refuses nobody: raise HTTPException(403) to refuse, or return None"
+        raise VerdictError(msg)
+    return said
+
+
+class Admission(NamedTuple):
+    """What a request was allowed.
+
+    Attributes:
+        channels: What it reads.
+        grant: On what terms.
+        ask: Authorises it again; None where a ticket was enough.
+    """
+
+    channels: tuple[str, ...]
+    grant: Grant
+    ask: Callable[[], Awaitable[Grant]] | None = None
+
+
+class Access:
+    """Lets requests in, by a ticket or by what the application says."""
+
+    def __init__(
+        self,
+        served: ServedChannels,
+        authorize: Authorize | None,
+        *,
+        revalidate: float | None,
+        tickets: ChannelSigner | None,
+    ) -> None:
+        """Check what was given; see EventSourceApp.
+
+        Raises:
+            TypeError: `authorize` is no function, or `tickets` no signer.
+            ValueError: `revalidate` is not above 0, or there is nothing to ask again.
+        """
+        self._served = served
+        self._authorize: Authorize | None = check_callable("authorize", authorize, "request", "channels")
+        self._revalidate = check_seconds("revalidate", revalidate)
+        self._tickets = tickets
+        if tickets is not None and not isinstance(tickets, ChannelSigner):
+            msg = f"tickets must be a ChannelSigner, not {type(tickets).__name__}: ChannelSigner(secret)"
+            raise TypeError(msg)
+        if revalidate is not None and authorize is None:
+            msg = "revalidate= asks authorize= again, which is not given"
+            raise ValueError(msg)
+
+    async def admit(self, request: Request) -> Admission:
+        """Say what a request may read.
+
+        Raises:
+            HTTPException: It is refused.
+        """
+        asked = request.query_params.getlist("channel")
+        ticket = request.query_params.getlist("ticket")
+        if self._tickets is not None and ticket:
+            return self._by_ticket(self._tickets, ticket[0], asked)
+        if self._tickets is not None and self._authorize is None:
+            raise HTTPException(401, "a ticket is needed, as ?ticket=...", CHALLENGE)
+        channels = await self._served.of(request, asked, unsaid_is_any=self._authorize is not None)
+        if self._authorize is None:
+            return Admission(channels, Grant())
+        ask = partial(self._ask, self._authorize, request, channels)
+        return Admission(channels, await ask(), ask)
+
+    def _by_ticket(self, signer: ChannelSigner, text: str, asked: list[str]) -> Admission:
+        try:
+            ticket = signer.read(text)
+        except TicketError as error:
+            raise HTTPException(401, str(error), CHALLENGE) from error
+        allowed = {name: name for name in self._served.explicit(ticket.channels)}  # a Pattern is equal to its name
+        channels = self._served.readable(asked) if asked else ticket.channels
+        for name in channels:
+            if name not in allowed:
+                raise HTTPException(403, f"the ticket is not for the channel {name!r}")
+        return Admission(tuple(allowed[name] for name in channels), ticket.grant)
+
+    async def _ask(self, authorize: Authorize, request: Request, channels: tuple[str, ...]) -> Grant:
+        grant = as_grant(await verdict("authorize", authorize(request, channels)))
+        if grant.seconds_left <= 0:
+            raise HTTPException(401, "what was granted has expired", CHALLENGE)
+        return grant
+
+    def watch(self, response: ASGIApp, subscription: Subscription, admission: Admission) -> ASGIApp:
+        """Return the response, watched if there is anything to watch."""
+        every = self._revalidate if admission.ask is not None else None
+        if every is None and admission.grant.expires_at is None:
+            return response
+        return WatchedResponse(response, subscription, admission, every)
+
+
+class WatchedResponse:
+    """A response whose stream ends, as `revoked`, when its grant expires or is not given again."""
+
+    def __init__(
+        self, response: ASGIApp, subscription: Subscription, admission: Admission, every: float | None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            response: What is served.
+            subscription: What it streams.
+            admission: What was allowed.
+            every: Seconds, give or take a fifth, after which that is asked again; None never does.
+        """
+        self._response = response
+        self._subscription = subscription
+        self._grant = admission.grant
+        self._ask = admission.ask
+        self._every = every
+        self._expiry = Alarm()
+        self._question = Alarm()
+        self._child: Child | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, and watch for as long as it takes."""
+        self._path = one_line(scope["path"])
+        self._timer = shared_timer()
+        self._context = copy_context()  # an alarm rings in that of whoever set the timer, which is another request's
+        self._look()
+        self._ask_later()
+        try:
+            await self._response(scope, receive, send)
+        finally:
+            self._every = None
+            self._expiry.cancel()
+            self._question.cancel()
+            if self._child is not None:
+                self._child.cancel()
+
+    def _look(self) -> None:
+        """End the stream if it is time; look again then, or earlier, because clocks are set."""
+        left = self._grant.seconds_left
+        if left <= 0:
+            self._subscription.end("revoked")
+        elif left < math.inf:
+            self._expiry = self._timer.after(min(left, LOOK_SECONDS), self._look)
+
+    def _ask_later(self) -> None:
+        if self._every is not None:
+            delay = self._every * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+            self._question = self._timer.after(delay, self._begin_check)
+
+    def _begin_check(self) -> None:
+        self._child = self._context.run(spawn, self._check)
+
+    async def _check(self) -> None:
+        assert self._ask is not None
+        try:
+            with anyio.fail_after(ASK_SECONDS):
+                grant = await self._ask()
+        except Exception as error:  # noqa: BLE001 - of the application, and looked at
+            refused = self._is_refusal(error)
+        else:
+            refused = grant.identity != self._grant.identity  # it is listed as somebody else
+            if not refused:
+                self._adopt(grant)
+        if refused:
+            self._subscription.end("revoked")
+        else:
+            self._ask_later()
+
+    def _is_refusal(self, error: Exception) -> bool:
+        """Tell whether the stream is to end; log what its application should know of."""
+        if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
+            return True
+        refused = isinstance(error, VerdictError)
+        outcome = "is ended, because nobody knows whether it may go on" if refused else "goes on"
+        logger.error("the stream %s could not be authorised again, and %s", self._path, outcome, exc_info=error)
+        return refused
+
+    def _adopt(self, grant: Grant) -> None:
+        self._grant = grant
+        self._subscription.options = self._subscription.options._replace(properties=grant.properties)
+        self._expiry.cancel()
+        self._look()

@@ -1,0 +1,168 @@
+"""EventSourceMiddleware: opens the hub with the application, and guards its event streams."""
+
+from contextlib import AsyncExitStack
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+import anyio
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .._hub.hub import Hub
+from .._hub.options import seconds_or_never
+from .._loop.runtime import Child, new_wakeup, spawn
+from .._servers.known import Server
+from .._servers.shutdown import Notice, current_notice
+from .._stream.ending import END_HEADERS, has_seen_the_end
+from .._stream.guard import Guard, GuardTerms
+from .._stream.limits import ConnectionLimit, as_limit
+from ..exceptions import HubClosedError
+
+NO_HUB = (
+    "this application gives its requests none. Add one with `app.add_middleware(EventSourceMiddleware, hub=hub)`, or "
+    "with `FastAPI(lifespan=hub.lifespan)`. A test client must run the application's lifespan: `with TestClient(app):`."
+)
+
+
+class EventSourceMiddleware:
+    """Keeps event streams, whoever makes them, from keeping the server from stopping, and opens a hub.
+
+    Add it last, so that it is the outermost: `app.add_middleware(EventSourceMiddleware, hub=hub)`. It is plain ASGI,
+    so that it sees the application's lifespan, and nothing but event streams is touched.
+
+    A GET whose Last-Event-ID is `sse.end` does not reach the application: the client was told that its stream is over,
+    and 204 makes it stop asking. The application's `receive` is the server's own, unless the request may have a body:
+    then a stream's content can read from it while the client is watched.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hub: Hub | None = None,
+        ping_interval: float | None = 15.0,
+        max_lifetime: float | None = None,
+        max_connections: int | ConnectionLimit | None = None,
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            hub: Opened before the application starts and closed after it has stopped; `get_hub` finds it. None only
+                guards.
+            ping_interval: Seconds of silence after which an event stream that is not of this library is sent a ping;
+                None sends none.
+            max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None lets it run.
+            max_connections: The most event streams of this process, of whatever kind, or a ConnectionLimit, which
+                also limits those of one user and says how many there are. The newest is refused.
+
+        Raises:
+            TypeError: `hub` is no Hub, or `max_connections` no limit.
+            ValueError: A number that is not above 0.
+        """
+        if hub is not None and not isinstance(hub, Hub):
+            msg = f"hub must be a Hub, as create_hub() makes one, not {type(hub).__name__}"
+            raise TypeError(msg)
+        self.app = app
+        self.hub = hub
+        self._terms = GuardTerms(
+            seconds_or_never("ping_interval", ping_interval),
+            seconds_or_never("max_lifetime", max_lifetime),
+            as_limit(max_connections),
+        )
+        self._supervisor: Child | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        if scope["type"] == "http" and has_seen_the_end(scope):
+            await _stop_client(scope, send)
+            return
+        if self.hub is not None:
+            if self.hub.state == "closed":
+                await self._open_without_lifespan(self.hub)
+            scope.setdefault("state", {})["hub"] = self.hub
+        if scope["type"] == "http":
+            await Guard(self._terms, scope, receive, send).run(self.app)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        notice = current_notice()
+        server = notice.watch(scope)
+
+        def look_away() -> None:
+            notice.forget(server)
+            notice.unwatch()
+
+        async with AsyncExitStack() as stack:
+
+            async def close_first(message: Message) -> None:
+                # The server may stop the event loop as soon as it has this message.
+                if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                    await stack.aclose()
+                await send(message)
+
+            stack.callback(look_away)
+            if self.hub is not None:
+                try:
+                    await stack.enter_async_context(self.hub)
+                except Exception as error:
+                    await receive()
+                    await send({"type": "lifespan.startup.failed", "message": f"the hub cannot be opened: {error}"})
+                    raise
+                scope.setdefault("state", {})["hub"] = self.hub
+            await self.app(scope, partial(_receive_when_quiet, receive, notice, server), close_first)
+
+    async def _open_without_lifespan(self, hub: Hub) -> None:
+        """Open the hub in a task that lives as long as the event loop, where the server has no lifespan."""
+        opened = new_wakeup()
+
+        async def supervise() -> None:
+            async with hub:
+                opened.set()
+                await anyio.sleep_forever()
+
+        self._supervisor = spawn(supervise, opened.set, context=Context())  # not in this request's, which ends
+        await opened
+
+
+async def _stop_client(scope: Scope, send: Send) -> None:
+    """Answer a client that has seen the end of its stream, in place of the application, which would begin it again.
+
+    The answer tells nothing, so a page of any origin may read it: one that may not would go on asking.
+    """
+    headers = [*END_HEADERS]
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            headers += [(b"access-control-allow-origin", value), (b"access-control-allow-credentials", b"true")]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body"})
+
+
+async def _receive_when_quiet(receive: Receive, notice: Notice, server: Server) -> Message:
+    """Hold the shutdown back until all streams have ended, for granian ends the event loop while they clean up."""
+    message = await receive()
+    if message["type"] == "lifespan.shutdown":
+        notice.hear(server)
+        quiet = new_wakeup()
+        notice.when_quiet(quiet.set, server)
+        await quiet
+    return message
+
+
+def get_hub(connection: HTTPConnection) -> Hub:
+    """Return the hub of the application that serves this request: `hub: Annotated[Hub, Depends(get_hub)]`.
+
+    Raises:
+        HubClosedError: The application has neither EventSourceMiddleware with a hub nor a hub's lifespan, or its
+            lifespan was not run.
+    """
+    hub: Any = connection.scope.get("state", {}).get("hub")
+    if not isinstance(hub, Hub):
+        what = "get_hub found no hub"
+        raise HubClosedError(what, NO_HUB)
+    return hub

@@ -1,0 +1,1 @@
+"""One event stream as an ASGI response, from its first byte to its last."""

@@ -1,0 +1,232 @@
+"""What a response streams, made into frames: the interface, and its implementation for iterables.
+
+The other implementation is Subscription.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Protocol
+
+import anyio
+from starlette.requests import ClientDisconnect
+
+from .._hub.subscription import BODY_LIMIT, PING
+from .._log.event import as_frame
+from .._loop.runtime import Signal, Wakeup, checkpoint, new_wakeup
+from .._servers.direct import Turn, current_turn
+from .threads import close_in_thread, iterate_in_thread
+
+logger = logging.getLogger("sse_asgi")
+
+JOIN_SECONDS = 0.005
+
+
+class Writer(Signal, Protocol):
+    """Whoever sends what a feed has."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it has nothing to do, and can be told to send something now."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it sends nothing more."""
+
+    def send_now(self, body: bytes) -> bool:
+        """Send this; False if that takes waiting, after which it takes what there is then."""
+
+    def gone(self, error: Exception | None) -> None:
+        """Hear that the client has gone, with what told so, if it is worth a line of the log."""
+
+
+class Feed(Protocol):
+    """Frames for one connection; all but `run` and `close` are called by its one writer."""
+
+    @property
+    def immediate(self) -> bool:
+        """Whether the response starts before there is anything to send."""
+
+    @property
+    def joined(self) -> bool:
+        """Whether it may start now, where it is immediate: nothing that is published after the head is missed."""
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing more will come once nothing is pending, or None."""
+
+    @property
+    def hungry(self) -> bool:
+        """Whether `run` has something to do now; it is run in a task of its own, once at a time."""
+
+    def attach(self, news: Writer) -> None:
+        """Tell the writer of news by this."""
+
+    def take(self) -> bytes:
+        """Return what is there as one body of at most 64 KiB, unless one frame is larger; no bytes if nothing is.
+
+        It is called again when that body has been sent.
+        """
+
+    def take_plain(self) -> bytes:
+        """Return what is there if it is one frame that is the same for all; else no bytes, and nothing is taken."""
+
+    def ping(self) -> bytes:
+        """Return what to send into a silence."""
+
+    async def run(self) -> None:
+        """Get more."""
+
+    async def close(self) -> None:
+        """Let go of everything, when `run` is not running."""
+
+
+class IterableFeed:
+    """An iterable, pulled only while no send is pending."""
+
+    immediate = False
+    joined = True
+
+    def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float) -> None:
+        """Touch nothing yet.
+
+        Args:
+            iterable: Iterated by `run`.
+            cleanup_timeout: Seconds that an iterable has to be closed which `run` never began.
+        """
+        self._iterable = iterable
+        self._cleanup_timeout = cleanup_timeout
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._handed_over = 0.0
+        self._sending = False
+        self._last_turn = -1
+        self._turn: Turn
+        self._writer: Writer  # attached before the first take
+        self._room: Wakeup
+        self.hungry = True
+        self.ended: str | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first event has come."""
+        return self._last_turn >= 0 or self._handed_over > 0
+
+    def attach(self, news: Writer) -> None:
+        """Tell the writer when a frame is there."""
+        self._writer = news
+        self._room = new_wakeup()
+        self._turn = current_turn()
+
+    def take(self) -> bytes:
+        """Join the frames that wait, of at most 64 KiB together; a larger one goes alone."""
+        if not self._frames:
+            self._sending = False
+            self._room.set()
+            return b""
+        frames, self._frames = self._frames, []
+        if self._size > BODY_LIMIT and len(frames) > 1:
+            self._frames.append(frames.pop())
+        self._size = sum(map(len, self._frames))
+        self._sending = True
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def take_plain(self) -> bytes:
+        """Take what waits: the writer rests, so that it is not much."""
+        frames, self._frames, self._size = self._frames, [], 0
+        return b"".join(frames)
+
+    def ping(self) -> bytes:
+        """Write a bare comment line."""
+        return PING
+
+    async def run(self) -> None:
+        """Iterate, in this one task from first to last, and close the iterator in it."""
+        self.hungry = False
+        iterator, writer, turn = self._iterator(), self._writer, self._turn
+        try:
+            async for item in iterator:
+                if writer.stopping:  # yielded while it is cleaned up: to go on would wait for a send that never comes
+                    return
+                if item is None:
+                    await checkpoint()
+                    continue
+                frame = as_frame(item)
+                if writer.rests and turn.number != self._last_turn and not self._frames:
+                    self._last_turn = turn.mark()
+                    self._sending = not writer.send_now(frame)
+                else:
+                    self._hold(frame)
+                if self._sending:
+                    await self._until_sent()
+        except ClientDisconnect:  # it was reading the body of the request
+            writer.gone(None)
+            return
+        finally:
+            await _close_async(iterator)
+        self.ended = "finished"
+
+    def _iterator(self) -> AsyncIterator[Any]:
+        if isinstance(self._iterable, AsyncIterable):
+            return aiter(self._iterable)
+        return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
+
+    def _hold(self, frame: bytes) -> None:
+        """Have the writer send a frame, which the source need not wait for unless it is time."""
+        self._frames.append(frame)
+        self._size += len(frame)
+        self._writer.set()
+        # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
+        # without awaiting would otherwise be heard only when it has finished.
+        now = time.monotonic()
+        if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
+            self._handed_over = now
+            self._sending = True
+
+    async def _until_sent(self) -> None:
+        while self._frames or self._sending:
+            await self._room
+
+    async def close(self) -> None:
+        """Close an iterator that `run` never began, which would otherwise keep what the endpoint acquired for it."""
+        if not self.hungry:
+            return
+        self.hungry = False
+        try:
+            with anyio.move_on_after(self._cleanup_timeout, shield=True) as limit:
+                await _close_unused(self._iterable)
+        except Exception:
+            logger.exception("a %s that was not streamed could not be closed", type(self._iterable).__name__)
+        else:
+            if limit.cancelled_caught:
+                told = "a %s that was not streamed took more than %s s to close"
+                logger.warning(told, type(self._iterable).__name__, self._cleanup_timeout)
+
+
+def reader_of_body(feed: Feed) -> IterableFeed | None:
+    """Return the feed if it runs code of the application, which may read the body of the request."""
+    return feed if isinstance(feed, IterableFeed) else None
+
+
+async def _close_unused(iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
+    """Close an iterator; an iterable that makes iterators is left alone, because it may serve others as well."""
+    if isinstance(iterable, AsyncIterator):
+        await _close_async(iterable)
+    elif isinstance(iterable, Iterator) and hasattr(iterable, "close"):
+        await close_in_thread(iterable)
+
+
+async def _close_async(iterator: AsyncIterator[Any]) -> None:
+    """Close an iterator where that can be done; a generator may yield once in its `finally`, which is broken off."""
+    if isinstance(iterator, AsyncGenerator):
+        with suppress(GeneratorExit, StopAsyncIteration):
+            await iterator.athrow(GeneratorExit)
+    close = getattr(iterator, "aclose", None)  # generators, streams of objects, cursors of databases
+    if close is not None:
+        await close()
+
+
+async def _each(items: list[Any] | tuple[Any, ...]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item

@@ -1,0 +1,200 @@
+"""EventSourceResponse: content and terms of one stream, as a Starlette response."""
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import anyio
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .._hub.options import Terms, seconds_or_never, shared_terms
+from .._hub.subscription import Subscription
+from .._log.event import ServerSentEvent
+from .._log.logged import named
+from ..encoder import encode
+from .connection import Connection
+from .ending import END_HEADERS, has_seen_the_end, run_background
+from .feeds import Feed, IterableFeed
+from .guard import admit
+from .last_event_id import last_event_id
+from .limits import refusal
+
+Content = Subscription | AsyncIterable[Any] | Iterable[Any]
+
+HEADERS = (
+    # No charset: the standard says UTF-8, and some proxies match the type exactly.
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+PING_INTERVAL = 15.0
+MAX_PADDING = 8192
+
+
+class EventSourceResponse(Response):
+    """Streams a subscription or an iterable, until the content, the client, the server or a limit ends it."""
+
+    media_type = "text/event-stream"
+    _reason: str | None = None  # of an answer without a connection; here, because idle streams need not have it
+
+    def __init__(
+        self,
+        content: Content,
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        background: BackgroundTask | None = None,
+        ping_interval: float | None = PING_INTERVAL,
+        retry: int | None = None,
+        start_timeout: float = 1.0,
+        send_timeout: float | None = 30.0,
+        max_lifetime: float | None = None,
+        cleanup_timeout: float = 5.0,
+        on_error: Callable[[Exception], Any] | None = None,
+        reconnect_after_end: bool = False,
+        padding: int = 0,
+    ) -> None:
+        """Check everything that can be checked; the content is not touched before the response is called.
+
+        Args:
+            content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of what one takes as
+                data; None items are skipped. A generator runs in one task and one context from first to last, and is
+                closed in it; a sync one runs in a thread of its own. So does any iterator with `aclose()` or `close()`,
+                which is closed even if nothing of it is streamed. An async one may read the body of the request.
+            status_code: The status of a stream that starts.
+            headers: They win over the defaults, which keep caches and proxies from holding events back.
+            background: Runs after the stream was cleaned up, also if the request was answered without the content:
+                HEAD, 204 or refused by a limit. It does not run if the content failed before the head was sent.
+            ping_interval: Seconds of silence after which a comment is sent; None sends none. A subscription's default
+                is its hub's.
+            retry: Milliseconds that the browser waits before it reconnects, sent at the start.
+            start_timeout: Seconds that an iterable has to yield or raise before the head is sent. What it raises in
+                time becomes a real error response.
+            send_timeout: Seconds after which a client that does not read is cut off; None waits for ever.
+            max_lifetime: Seconds, give or take a fifth, after which the browser is made to reconnect; None never does.
+            cleanup_timeout: Seconds that the content has to end after it was cancelled.
+            on_error: A plain function of the exception of a stream that had started; returns the event to send in
+                place of `sse.error`, or None to send none.
+            reconnect_after_end: Whether the browser may ask again, and run the iterable again, when it is finished.
+            padding: Bytes of a comment to begin with, at most 8192, for browsers and proxies that hold back the first.
+
+        Raises:
+            TypeError: Content that cannot be streamed; the message names the fix.
+            ValueError: A number of seconds that is not above 0, a bad `retry` or `padding`.
+        """
+        self.content = content
+        self.status_code = status_code
+        self.background = background
+        self.raw_headers = _merged(headers)
+        self._feed = _feed(content, cleanup_timeout)
+        if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
+            ping_interval = content.options.ping_interval
+        self._terms = Terms(
+            greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
+            ping_interval=seconds_or_never("ping_interval", ping_interval),
+            start_timeout=max(0.0, start_timeout),
+            send_timeout=seconds_or_never("send_timeout", send_timeout),
+            max_lifetime=seconds_or_never("max_lifetime", max_lifetime),
+            cleanup_timeout=cleanup_timeout,
+            on_error=on_error,
+        )
+        self._reconnect_after_end = reconnect_after_end
+        self._connection: Connection | None = None
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve one request: the coroutine that is returned is the connection's own, with none around it."""
+        if scope["method"] == "HEAD":
+            return self._answer(scope, send, self.status_code, self.raw_headers, "finished")
+        if isinstance(self.content, Subscription):
+            if self.content.last_event_id is None:
+                self.content.last_event_id = last_event_id(scope)
+        elif not self._reconnect_after_end and has_seen_the_end(scope):
+            return self._answer(scope, send, 204, END_HEADERS, "finished")
+        if not admit(scope):
+            return self._answer(scope, send, 200, self.raw_headers, "refused")
+        self._terms = shared_terms(self._terms)
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        final_id = not self._reconnect_after_end and _is_event_source(scope)
+        self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
+        return self._connection.run(self.background)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the stream ended or is about to; None before.
+
+        `client` (it has gone), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
+        `revoked` (`subscription.end("revoked")`), `error` (in the content), `refused` (by a limit) or `finished`, also
+        where there was nothing to stream: for HEAD, and for a client that has seen the end.
+        """
+        return self._reason if self._connection is None else self._connection.reason
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has gone, or was cut off: what is yielded from now on reaches nobody."""
+        return self.reason in ("client", "slow")
+
+    async def _answer(
+        self, scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], reason: str
+    ) -> None:
+        """Answer without the content, which the endpoint has made: close it, and run the background task."""
+        self._reason = reason
+        body = refusal() if reason == "refused" else b""
+        patience: float | None = self._terms.cleanup_timeout
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            patience = None
+        except OSError:  # the client has gone
+            patience = None
+        finally:
+            await self._feed.close()
+            if self.background is not None:  # in spite of a cancellation it has so many seconds
+                with anyio.move_on_after(patience, shield=patience is not None):
+                    await run_background(self.background, named(scope))
+
+
+def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    names = {name for name, _ in given}
+    return [*(header for header in HEADERS if header[0] not in names), *given]
+
+
+def _comment(size: int) -> bytes:
+    """Write a comment line of so many bytes."""
+    if not 0 <= size <= MAX_PADDING:
+        msg = f"padding={size} must be 0 to {MAX_PADDING} bytes"
+        raise ValueError(msg)
+    return b":" + b" " * (size - 2) + b"\n" if size else b""
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode(errors="replace") for key, value in scope["headers"] if key == name), None)
+
+
+def _is_event_source(scope: Scope) -> bool:
+    """Tell whether the client is one that asks again when a stream has ended."""
+    return scope["method"] == "GET" and "text/event-stream" in (_header(scope, b"accept") or "")
+
+
+def _feed(content: Any, cleanup_timeout: float) -> Feed:
+    if isinstance(content, Subscription):
+        return content
+    refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
+    if isinstance(content, AsyncIterable | Iterable) and not refused:
+        return IterableFeed(content, cleanup_timeout)
+    if inspect.iscoroutine(content):
+        content.close()
+    msg = f"EventSourceResponse cannot stream {type(content).__name__}: {_advice(content)}"
+    raise TypeError(msg)
+
+
+def _advice(content: Any) -> str:
+    if callable(content):
+        return "call the function and pass what it returns, as in EventSourceResponse(events())"
+    if inspect.isawaitable(content):
+        return "await it first, or put a `yield` into the async function so that it becomes a generator"
+    if isinstance(content, str | bytes | bytearray | memoryview | Mapping | ServerSentEvent):
+        return "put single events into a list, as in EventSourceResponse([event])"
+    return "pass hub.subscribe(...), an async or sync generator, or another iterable of events"
