@@ -13,7 +13,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, Subscription, _opening, _outbox
+from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, Subscription
+from sse_asgi._hub import opening as _opening
+from sse_asgi._hub import outbox as _outbox
 from sse_asgi._hub.outbox import Outbox
 
 pytestmark = pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""The package as a whole: its floors, its one door, what importing it does not do, and its measures."""
+"""The package as a whole: its wings, its one door, what importing it does not do, and its measures."""
 
 import ast
 import inspect
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextvars import Context
 from functools import lru_cache
+from graphlib import TopologicalSorter
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -28,120 +29,33 @@ import sse_asgi
 PACKAGE = "sse_asgi"
 SOURCE = Path(sse_asgi.__file__).parent
 
-# Every import goes strictly downward. The empty name is the package itself, its one door.
-FLOORS = {
-    "encoder": 1,
-    "decoder": 1,
-    "exceptions": 1,
-    "_position": 1,
-    "_demo": 1,
-    "_logged": 1,
-    "_runtime": 1,
-    "backends": 1,  # holds nothing but its docstring
-    "_servers": 2,
-    "_shutdown": 3,
-    "_abort": 2,
-    "_home": 2,
-    "_direct": 2,
-    "_burst": 3,
-    "_bodies": 2,
-    "_cors": 2,
-    "_problem": 2,
-    "_last_event_id": 1,
-    "_limits": 2,
-    "_event": 2,
-    "_threads": 2,
-    "_buffer": 3,
-    "_guard": 4,
-    "_ending": 4,
-    "_upload": 3,
-    "backends.base": 3,
-    "_options": 3,
-    "_grant": 4,
-    "_stats": 1,
-    "_patterns": 4,
-    "_presence": 4,
-    "_view": 4,
-    "backends._shelf": 3,
-    "backends.memory": 4,
-    "backends.redis._inquiries": 1,
-    "backends.redis._reasons": 1,
-    "backends.redis._url": 2,
-    "backends.redis._places": 2,
-    "backends.redis._endpoint": 3,
-    "backends.redis._resp": 4,
-    "backends.redis._keys": 4,
-    "backends.redis._message": 4,
-    "_channels": 5,
-    "_subscription": 5,
-    "backends.redis._link": 5,
-    "_feeds": 6,
-    "_registry": 6,
-    "backends.redis._address": 6,
-    "backends.redis._feed": 6,
-    "backends.redis._scripts": 6,
-    "tickets": 6,
-    "_access": 7,
-    "_connection": 7,
-    "_control": 7,
-    "_outbox": 3,
-    "_opening": 8,
-    "_newest": 7,
-    "_polling": 7,
-    "_hub": 9,
-    "backends.redis._dial": 7,
-    "_response": 8,
-    "backends.redis._cursor": 2,
-    "backends.redis._history": 8,
-    "backends.redis._outage": 8,
-    "backends.redis._pages": 8,
-    "backends.redis._session": 8,
-    "_publishing": 10,
-    "_app": 11,
-    "_middleware": 10,
-    "backends.redis._worker": 9,
-    "testing": 9,
-    "backends.redis._presence": 9,
-    "backends.redis._publisher": 10,
-    "backends.redis._backend": 11,
-    "backends.redis": 12,
-    "config": 13,
-    "publisher": 14,
-    "": 15,
-    "__main__": 16,
-}
+# A row imports from its own row and from those above it in this list, never from one below. A wing is a folder; the
+# empty name is the package itself, its one door.
+WINGS = (
+    ("encoder", "decoder", "exceptions"),
+    ("_loop",),
+    ("_servers",),
+    ("_log",),
+    ("backends",),
+    ("_hub",),
+    ("_stream",),
+    ("_mount",),
+    ("tickets", "testing"),
+    ("config",),
+    ("publisher",),
+    ("",),
+    ("_demo",),
+    ("__main__",),
+)
 
-# Which modules may import what is not the standard library's nor anyio.
+# Which modules, or all of which wings, may import what is not the standard library's nor anyio.
 STRANGERS: dict[str, set[str]] = {
-    "starlette": {
-        "_abort",
-        "_access",
-        "_bodies",
-        "_burst",
-        "_channels",
-        "_cors",
-        "_limits",
-        "_connection",
-        "_direct",
-        "_ending",
-        "_feeds",
-        "_last_event_id",
-        "_polling",
-        "_problem",
-        "_publishing",
-        "_response",
-        "_app",
-        "_middleware",
-        "_guard",
-        "_upload",
-        "config",
-        "testing",
-    },
-    "pydantic_core": {"_event"},
+    "starlette": {"_servers", "_stream", "_mount", "config", "testing"},
+    "pydantic_core": {"_log.event"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
-    "itsdangerous": {"tickets"},
-    "trio": {"_runtime"},
+    "itsdangerous": {"_mount.tickets"},
+    "trio": {"_loop.runtime"},
     "fastapi": {"_demo"},
     "uvicorn": {"_demo"},
 }
@@ -159,7 +73,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-PATHS = {module_name(path): path for path in sorted({*SOURCE.glob("*.py"), *SOURCE.glob("backends/**/*.py")})}
+PATHS = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
 class Import(NamedTuple):
@@ -202,43 +116,52 @@ def own_imports(module: str) -> set[str]:
     }
 
 
-# Floors
+# Wings
 
 
-def test_every_module_has_a_floor() -> None:
-    """The table names each file of the package, and no file that is not there."""
-    assert PATHS.keys() == FLOORS.keys()
+def wing_of(module: str) -> str:
+    """Name the folder, or the module at the top, that a module belongs to."""
+    return module.partition(".")[0]
+
+
+LEVELS = {wing: level for level, row in enumerate(WINGS) for wing in row}
+
+
+def test_every_module_belongs_to_a_wing() -> None:
+    """The table names each folder and each module at the top, and nothing that does not exist."""
+    assert {wing_of(module) for module in PATHS} == LEVELS.keys()
 
 
 @pytest.mark.parametrize("module", PATHS)
-def test_imports_go_strictly_downward(module: str) -> None:
-    """A module imports from lower floors only, so that there is no circle, not even of types."""
-    not_below = {name for name in own_imports(module) if FLOORS[name] >= FLOORS[module]}
-    assert not_below == set()
+def test_no_import_goes_upward(module: str) -> None:
+    """A module imports from its own wing or from a lower one, and neighbours of one row do not know each other."""
+    here = wing_of(module)
+    others = {name for name in own_imports(module) if wing_of(name) != here}
+    assert {name for name in others if LEVELS[wing_of(name)] > LEVELS[here]} == set()
 
 
-def test_the_imports_that_the_floors_judge_are_found() -> None:
+@pytest.mark.parametrize("wing", LEVELS)
+def test_there_is_no_circle_inside_a_wing(wing: str) -> None:
+    """The modules of a wing can be put in an order in which each imports from earlier ones only, types included."""
+    inside = {name: own_imports(name) for name in PATHS if wing_of(name) == wing}
+    order = [*TopologicalSorter({name: found & inside.keys() for name, found in inside.items()}).static_order()]
+    assert set(order) == inside.keys()
+
+
+def test_the_imports_that_the_wings_are_judged_by_are_found() -> None:
     """The reader of imports sees plain, relative, inner and parents' ones, so that an empty result means none."""
-    assert own_imports("backends.memory") == {
-        "_event",
-        "_options",
-        "_position",
-        "_runtime",
-        "_servers",
-        "backends._shelf",
-        "backends.base",
-    }
-    assert {"_app", "backends.base", "exceptions"} < own_imports("")
-    assert Import("trio", in_function=True) in set(imports("_runtime"))
-    assert Import("asyncio", in_function=False) in set(imports("_runtime"))
+    assert {"_log.event", "_log.position", "backends.base"} <= own_imports("backends.memory")
+    assert {"_mount.app", "backends.base", "exceptions"} < own_imports("")
+    assert Import("trio", in_function=True) in set(imports("_loop.runtime"))
+    assert Import("asyncio", in_function=False) in set(imports("_loop.runtime"))
 
 
 @pytest.mark.parametrize("module", PATHS)
 def test_a_stranger_is_imported_only_where_it_belongs(module: str) -> None:
-    """Starlette is on the upper floors, pydantic and trio in one place each, Redis in its backend."""
+    """Starlette is in the wings of HTTP, pydantic and trio in one place each, Redis in its backend."""
     tops = {one.target.partition(".")[0] for one in imports(module)}
     strangers = tops - set(sys.stdlib_module_names) - {"anyio", PACKAGE}
-    assert {name for name in strangers if module not in STRANGERS.get(name, set())} == set()
+    assert {name for name in strangers if STRANGERS.get(name, set()).isdisjoint({module, wing_of(module)})} == set()
 
 
 @pytest.mark.parametrize("stranger", ["trio", "pydantic_core", "itsdangerous"])

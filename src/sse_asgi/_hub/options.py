@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import anyio.lowlevel
 
 from .._log.event import ServerSentEvent, as_event
+from .._log.names import RESERVED
 
 MAX_NAME_BYTES = 512
-RESERVED = "sse."
 MAX_SHARED = 64
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]

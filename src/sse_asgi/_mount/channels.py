@@ -8,8 +8,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from .._hub.options import RESERVED, check_callable, check_channels, check_public
+from .._hub.options import check_callable, check_channels, check_public
 from .._hub.patterns import STAR, Pattern, compile_pattern
+from .._log.names import RESERVED
 
 ANY = "*"
 

@@ -13,8 +13,8 @@ from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
-from .._hub.options import RESERVED
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
+from .._log.names import RESERVED
 from .._log.position import Position, new_epoch
 from .._loop.runtime import running_loop
 from .._servers.known import uvicorn_server

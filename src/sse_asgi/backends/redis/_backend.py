@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from ..._hub.options import RESERVED
 from ..._log.event import History, RenderedEvent, ServerSentEvent
+from ..._log.names import RESERVED
 from ..._log.position import Position
 from ..._loop.runtime import on_asyncio
 from ...exceptions import BackendError
