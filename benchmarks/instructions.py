@@ -59,18 +59,19 @@ async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
 
 def deliver_directly(count: int) -> None:
     """As to uvicorn, whose `send` may be called in any task; __main__ stands for it, and nothing is joined."""
-    from sse_asgi import _direct, _registry
+    from sse_asgi._hub import registry
+    from sse_asgi._stream import direct
 
-    _direct.SERVERS.add(__name__)
-    _registry.PAUSE_SECONDS = _registry.SEND_SECONDS = 0
+    direct.SERVERS.add(__name__)
+    registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
     deliver(count)
 
 
 def ping(count: int) -> None:
     """As under uvicorn, see above; time goes by when it is told to."""
-    from sse_asgi._servers.known import direct as _direct
+    from sse_asgi._stream import direct
 
-    _direct.SERVERS.add(__name__)
+    direct.SERVERS.add(__name__)
     asyncio.run(_ping(count))
 
 
@@ -114,9 +115,10 @@ def deliver_raw(count: int) -> None:
 
 def stream_tokens(count: int) -> None:
     """As under uvicorn, see above."""
-    from sse_asgi import EventSourceResponse, _direct
+    from sse_asgi import EventSourceResponse
+    from sse_asgi._stream import direct
 
-    _direct.SERVERS.add(__name__)
+    direct.SERVERS.add(__name__)
     asyncio.run(_stream(count, EventSourceResponse))
 
 

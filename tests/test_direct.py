@@ -24,11 +24,11 @@ from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse,
 from sse_asgi._hub.control import disconnect_order
 from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
-from sse_asgi._servers.burst import PAUSE_SECONDS, current_burst
-from sse_asgi._servers.direct import may_be_direct
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream.connection import Connection
+from sse_asgi._stream.direct import may_be_direct
 from sse_asgi._stream.feeds import JOIN_SECONDS
+from sse_asgi._stream.joining import PAUSE_SECONDS, current_joiner
 from sse_asgi.backends.base import Sink
 from sse_asgi.backends.memory import MemoryBackend
 from sse_asgi.decoder import EventDecoder
@@ -47,7 +47,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def known_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server below be one that is known to take messages in any task."""
-    monkeypatch.setattr("sse_asgi._servers.direct.SERVERS", {__name__})
+    monkeypatch.setattr("sse_asgi._stream.direct.SERVERS", {__name__})
 
 
 class Server:
@@ -146,7 +146,7 @@ async def test_events_that_follow_without_a_pause_are_joined(
 ) -> None:
     """The first goes out at once, and the others are one body, in which no task but the event loop has a part."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._servers.burst.JOIN_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         before = len(server.bodies)
         await publish(hub, 10)
@@ -157,9 +157,9 @@ async def test_events_that_follow_without_a_pause_are_joined(
 
 async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """As between the answers of Redis; sending them one by one would take longer than to wait for them."""
-    monkeypatch.setattr("sse_asgi._hub.registry.SEND_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._servers.burst.SEND_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._servers.burst.PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
+    current_joiner().seconds_each = 1.0
+    monkeypatch.setattr("sse_asgi._stream.joining.PAUSE_SECONDS", 0.1)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         before = len(server.bodies)
         for number in range(10):
@@ -172,7 +172,7 @@ async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytes
 async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """However steadily they come."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._servers.burst.SEND_SECONDS", 0.02)
+    current_joiner().seconds_each = 0.02
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         number = 0
         with anyio.fail_after(5):
@@ -185,7 +185,7 @@ async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeyp
 async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever publishes without end is read meanwhile."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._servers.burst.JOIN_SECONDS", 0.0)
+    monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 0.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         for number in range(10):
             await hub.publish("default", number)
@@ -230,7 +230,7 @@ async def test_nothing_overflows_because_it_is_held(
     """What has no room beside what is to be joined has it sent; what others cannot send is not held."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     if reads == "through another server":
-        monkeypatch.setattr("sse_asgi._servers.direct.SERVERS", set())
+        monkeypatch.setattr("sse_asgi._stream.direct.SERVERS", set())
     options: dict[str, Any] = {"overflow": overflow, **bound}
     if reads == "with a transform":
         options["transform"] = lambda event, _: event
@@ -245,7 +245,7 @@ async def test_nothing_overflows_because_it_is_held(
 async def test_a_reader_that_is_full_has_no_other_sent_single_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what it was made to wait with goes out."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr("sse_asgi._servers.burst.JOIN_SECONDS", 1.0)
+    monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 1.0)
     stalled = Server()
     async with (
         Hub() as hub,
@@ -342,15 +342,6 @@ async def test_what_was_missed_comes_first(when: str) -> None:
         if when == "before the connection has heard of it":
             await hub.publish("default", "1")
         await server.has("0", "missed", "1")
-
-
-async def test_a_delivery_that_was_broken_off_leaves_nothing_behind() -> None:
-    """No reader of another channel is sent its event."""
-    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
-        await hub.publish("default", "1")
-        current_burst().begin(b"data: secret\n\n", 0.0, at_once=True)
-        await hub.publish("default", "2")
-        await server.has("1", "2")
 
 
 async def test_a_send_that_fails_ends_its_connection_alone() -> None:
@@ -573,7 +564,7 @@ async def shut_down(_: Hub, __: Connection) -> None:
 
 
 async def expire(_: Hub, connection: Connection) -> None:
-    connection._end("lifetime")
+    connection.end("lifetime")
 
 
 @pytest.mark.parametrize("end", [disconnect, revoke, drain, close, shut_down, expire])
@@ -590,7 +581,7 @@ async def test_a_reader_that_was_ended_is_not_pinged_past_an_event(
 
             async def publish_and_ping() -> None:
                 await hub.backend.publish(("default",), ServerSentEvent("next"), key=None, idempotency_key=None)
-                connection.ring(time.monotonic() + 20)
+                connection._deadlines.ring(time.monotonic() + 20)
 
             async with asyncio.TaskGroup() as tasks:  # which take their first steps one after the other
                 tasks.create_task(end(hub, connection))
@@ -613,7 +604,7 @@ async def test_a_reader_that_was_ended_reads_no_history() -> None:
             hub._registry.gap(None, None)
             await asyncio.sleep(0)
             assert response._connection is not None
-            assert response._connection._child is not None
+            assert response._connection._content._child is not None
             hub.subscriptions()[0].end("revoked")
             await hub.backend.publish(("default",), ServerSentEvent("later"), key=None, idempotency_key=None)
             assert server.serving is not None
@@ -697,7 +688,7 @@ async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
 
 async def test_other_servers_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under granian events were lost."""
-    monkeypatch.setattr("sse_asgi._servers.direct.SERVERS", {"uvicorn.protocols.http.h11_impl"})
+    monkeypatch.setattr("sse_asgi._stream.direct.SERVERS", {"uvicorn.protocols.http.h11_impl"})
     assert await through() == [False]
 
 

@@ -305,7 +305,7 @@ async def test_a_reader_of_many_channels_costs_what_its_channels_cost(order: str
 
         async def calls(*channels: str) -> int:
             subscription = hub.subscribe(*channels, last_event_id="unreadable")
-            subscription.attach(new_wakeup())
+            subscription.attach(new_wakeup(), None)
             count = itertools.count()
             sys.setprofile(lambda *_: next(count) and None)
             try:

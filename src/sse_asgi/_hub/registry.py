@@ -9,9 +9,9 @@ import anyio
 from .._log.event import Entry, History
 from .._log.position import MAX_SEQUENCE, Position
 from .._loop.runtime import Wakeup, checkpoint, new_wakeup
-from .._servers.burst import PAUSE_SECONDS, SEND_SECONDS, current_burst
 from ..backends.base import Backend, Member
 from ..exceptions import HubClosedError
+from .delivery import Delivery
 from .home import Home
 from .presence import Presence
 from .stats import Stats, Tally
@@ -19,24 +19,35 @@ from .subscription import Subscription
 
 CONTROL = "sse.control"
 UNSUBSCRIBE_SECONDS = 5.0
+PAUSE_SECONDS = 0.001  # an event that comes sooner after the last one of its channel is joined with it
 READS_AT_ONCE = 4  # from this process's memory, where each takes the event loop
 REMOTE_READS_AT_ONCE = 64
 
 
 class _Channel:
-    """The readers of one channel, whether the backend was told that there are any, and when its last event was sent."""
+    """The readers of one channel.
 
-    __slots__ = ("delivered", "lock", "readers", "subscribed")
+    Attributes:
+        readers: The subscriptions, in the order in which they came.
+        subscribed: Whether the backend was told that the channel has readers.
+        lock: Held while the backend is told.
+        delivered: When the delivery of its last event ended.
+        pause: For how long after that an event is joined with those around it, where that is longer than
+            PAUSE_SECONDS: as long as it took to deliver the last event that was sent at once.
+    """
+
+    __slots__ = ("delivered", "lock", "pause", "readers", "subscribed")
 
     def __init__(self) -> None:
         self.delivered = 0.0
+        self.pause = 0.0
         self.readers: dict[Subscription, None] = {}
         self.subscribed = False
         self.lock = anyio.Lock(fast_acquire=True)
 
-    def was_quiet(self, now: float) -> bool:
-        """Tell whether its last event was sent longer ago than what follows it is joined."""
-        return now - self.delivered > max(PAUSE_SECONDS, len(self.readers) * SEND_SECONDS)
+    def is_quiet(self, now: float) -> bool:
+        """Return True if the time has passed in which an event is joined with the last one."""
+        return now - self.delivered > max(PAUSE_SECONDS, self.pause)
 
 
 class Registry:
@@ -57,7 +68,6 @@ class Registry:
         self.presence = presence
         self.tally = Tally()
         self.recall: Callable[[Subscription], None] = lambda _: None
-        self._burst = current_burst()
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -174,15 +184,15 @@ class Registry:
         """Offer one event to every reader of its channels, once, and move the position behind it."""
         channels = self._known(entry.channels)
         began = time.monotonic()
-        at_once = all(channel.was_quiet(began) for channel in channels)
-        self._burst.begin(entry.frame, began, at_once=at_once)
-        full = [reader for reader in _readers(channels) if not reader.offer(entry)]
-        self._burst.end()
-        for reader in full:
-            reader.press(entry)
+        at_once = all(channel.is_quiet(began) for channel in channels)
+        delivery = Delivery(entry, began, at_once=at_once)
+        for reader in _readers(channels):
+            reader.offer(delivery)
         ended = time.monotonic()
         for channel in channels:
             channel.delivered = ended
+            if at_once:
+                channel.pause = ended - began
         if entry.position is not None:
             self._position = entry.position
 

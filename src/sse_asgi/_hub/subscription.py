@@ -11,53 +11,21 @@ gate again and is caught up the same way, so there is one recovery path. These h
 """
 
 import math
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
-from .._log.event import Entry, History, ServerSentEvent
+from .._log.event import Entry, ServerSentEvent
 from .._log.position import Position, furthest
 from .._loop.runtime import Signal, Wakeup, new_wakeup
 from ..exceptions import SlowReaderError
 from .buffer import Buffer
-from .home import Home
+from .delivery import Carrier, Delivery
 from .options import Options
-from .stats import Tally
+from .source import Source
 from .view import FRESH, gap, is_after, position_before, seen_event, seen_frame, take_snapshot
 
 BODY_LIMIT = 64 * 1024
 PAGE = 512
 PING = b":\n"
-
-
-class Source(Protocol):
-    """What a subscription needs of its hub.
-
-    Attributes:
-        home: The event loop in which it is entered, read and left.
-    """
-
-    home: Home
-
-    @property
-    def tally(self) -> Tally:
-        """Return what is counted for all of them."""
-
-    def position(self) -> Position | None:
-        """Return the position up to which this process has seen all events; None without history."""
-
-    async def enter(self, subscription: "Subscription") -> Position | None:
-        """Begin to offer live events, then return a position that history reaches."""
-
-    async def reach(self) -> None:
-        """Have offered, or moved the position behind, everything that was published so far."""
-
-    async def leave(self, subscription: "Subscription") -> None:
-        """Stop offering."""
-
-    async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of the log, from its beginning where `after` is None."""
-
-    async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
-        """Return the position after which the newest events begin; None where that is the beginning."""
 
 
 class Subscription:
@@ -77,6 +45,7 @@ class Subscription:
 
     __slots__ = (
         "_buffer",
+        "_carrier",
         "_lost",
         "_missed",
         "_news",
@@ -109,6 +78,7 @@ class Subscription:
         self.recovery = FRESH
         self._source = source
         self._news: Signal  # attached before the hub knows of this reader
+        self._carrier: Carrier | None = None
         self._wakeup: Wakeup  # of one that is iterated
         self._state: Literal["new", "entered", "left"] = "new"
         self._ready: list[Entry] = []
@@ -129,7 +99,7 @@ class Subscription:
             RuntimeError: It was entered before, or another event loop than the hub's runs here.
         """
         self._wakeup = new_wakeup()
-        self.attach(self._wakeup)
+        self.attach(self._wakeup, None)
         await self._enter()
         return self
 
@@ -185,26 +155,31 @@ class Subscription:
 
     # What the hub calls, in the publisher's own turn
 
-    def offer(self, entry: Entry) -> bool:
-        """Have one live event sent, or hold it; False if there is no room. It never waits and never fails."""
-        if self.ended is not None:  # else one that reads slowly, and is never found empty, would go on for ever
-            return True
-        if self._plain and self._open and not (self._ready or self._buffer.entries) and self._news.carry():
-            self._position = self._written = entry.position
-        elif not self._buffer.append(entry):
-            return False
-        elif self._plain and entry.frame:
-            self._news.note()
+    def offer(self, delivery: Delivery) -> None:
+        """Send one live event, or hold it, or do what the overflow rule says. It never waits and never fails."""
+        if self.ended is not None:  # else a slow reader, whose buffer is never found empty, would go on for ever
+            return
+        carrier = self._carrier
+        if (
+            delivery.at_once
+            and carrier is not None
+            and self._open
+            and not (self._ready or self._buffer.entries)
+            and carrier.send(delivery)
+        ):
+            self._position = self._written = delivery.position
+        elif carrier is None or not delivery.entry.frame:
+            self._hold(delivery.entry)
+            self._news.set()
         else:
-            self._news.set()
-        return True
+            if not self._buffer.append(delivery.entry):
+                carrier.send_waiting()
+                self._hold(delivery.entry)
+            carrier.send_later(delivery)
 
-    def press(self, entry: Entry) -> None:
-        """Have what only waits for others sent; if there is still no room, do what the overflow rule says."""
-        self._news.flush()
-        if not self.offer(entry):
+    def _hold(self, entry: Entry) -> None:
+        if not self._buffer.append(entry):
             self._overflow(entry)
-            self._news.set()
 
     def lose(self, reason: str | None) -> None:
         """Announce that live events were lost, if it is known that they were, then catch up from what is left."""
@@ -221,8 +196,12 @@ class Subscription:
 
     # What the response calls: the methods of a Feed
 
-    def attach(self, news: Signal) -> None:
-        """Tell this when there is something to do.
+    def attach(self, news: Signal, carrier: Carrier | None) -> None:
+        """Read on behalf of a task.
+
+        Args:
+            news: Set when there is something to do.
+            carrier: Sends events that are the same for all readers in the turn of the publisher, where that works.
 
         Raises:
             RuntimeError: It was entered before.
@@ -231,6 +210,7 @@ class Subscription:
             msg = "a subscription is entered once, by hand or by its response: make another with hub.subscribe(...)"
             raise RuntimeError(msg)
         self._news = news
+        self._carrier = carrier if self._plain else None
 
     @property
     def hungry(self) -> bool:
@@ -303,6 +283,9 @@ class Subscription:
     async def reach(self) -> None:
         """Be offered everything that was published so far, in whatever process."""
         await self._source.reach()
+
+    def stop(self) -> None:
+        """Do nothing: the run that reads history is cancelled, and the buffer is read by nobody."""
 
     async def close(self) -> None:
         """Leave, if it was entered."""

@@ -61,15 +61,6 @@ class Signal(Protocol):
     def set(self) -> None:
         """Let it know."""
 
-    def carry(self) -> bool:
-        """Have it send what is being delivered now; False if it cannot."""
-
-    def note(self) -> None:
-        """Let it know of something that may be joined with what follows."""
-
-    def flush(self) -> None:
-        """Have it take now what it let wait for others, if it can."""
-
 
 class Wakeup(Signal, Protocol):
     """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned.
@@ -106,15 +97,6 @@ class _FutureWakeup:
         else:
             future.set_result(None)
 
-    def carry(self) -> bool:
-        return False
-
-    def note(self) -> None:
-        self.set()
-
-    def flush(self) -> None:
-        self.set()
-
     def __await__(self) -> Generator[Any, Any, None]:
         if not self._set:
             self._future = self._loop.create_future()
@@ -133,15 +115,6 @@ class _EventWakeup:
 
     def set(self) -> None:
         self._event.set()
-
-    def carry(self) -> bool:
-        return False
-
-    def note(self) -> None:
-        self.set()
-
-    def flush(self) -> None:
-        self.set()
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from self._event.wait().__await__()

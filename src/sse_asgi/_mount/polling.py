@@ -257,7 +257,7 @@ class PollResponse:
         subscription = self._subscription
         begun = anyio.current_time()
         wakeup = new_wakeup()
-        subscription.attach(wakeup)
+        subscription.attach(wakeup, None)
         await checkpoint()  # a task that polls and polls would let nobody else run
         await subscription.run()
         await subscription.reach()

@@ -1,21 +1,23 @@
-"""What comes last: the last bytes of a stream, and its background task."""
+"""Ending: what is done when the reason is known for which a stream ends."""
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.types import Scope
 
+from .._hub.options import Terms
 from .._log.event import ServerSentEvent, as_frame
+from .._loop.runtime import shared_timer
 from .._servers.shutdown import Notice, farewell
 from ..encoder import encode
+from .content import Content
 from .last_event_id import last_event_id
+from .writer import Writer
 
 logger = logging.getLogger("sse_asgi")
 
-OnError = Callable[[Exception], Any]
-
+FAREWELL_SECONDS = 0.4
 END_ID = "sse.end"
 # A named event with data: Firefox, WebKit and most packages of npm take an id from nothing else.
 FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
@@ -24,39 +26,83 @@ END_HEADERS = [(b"cache-control", b"no-store")]
 ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 
-def last_words(
-    reason: str | None, error: Exception | None, notice: Notice, on_error: OnError | None, *, final_id: bool, route: str
-) -> bytes:
-    """Return what the client is told before the final body: what failed, when to come back, or that it need not.
+class Ending:
+    """Says the last words of one stream, and cleans up after its content."""
 
-    Args:
-        reason: Why the stream ends.
-        error: What the content raised.
-        notice: Knows how many clients are to come back.
-        on_error: See EventSourceResponse.
-        final_id: Whether a stream that is finished is not to be asked for again.
-        route: Names the stream.
-    """
-    if reason == "finished":
-        return FINAL if final_id else b""
-    if reason == "error" and error is not None:
-        return _error_frame(error, on_error, route) + farewell(notice)
-    return farewell(notice) if reason in ("shutdown", "lifetime", "slow", "revoked") else b""
+    def __init__(
+        self, writer: Writer, content: Content, terms: Terms, notice: Notice, *, final_id: bool, route: str
+    ) -> None:
+        """Prepare to end a stream.
 
+        Args:
+            writer: Sends the last words.
+            content: Stopped, and waited for.
+            terms: See EventSourceResponse.
+            notice: Knows how many clients are to come back.
+            final_id: Whether the client of a finished stream is told not to ask again.
+            route: Names the stream in the log.
+        """
+        self._writer = writer
+        self._content = content
+        self._terms = terms
+        self._notice = notice
+        self._final_id = final_id
+        self._route = route
+        self._timer = shared_timer()
 
-def _error_frame(error: Exception, on_error: OnError | None, route: str) -> bytes:
-    if on_error is None:
-        return ERROR
-    try:
-        event = on_error(error)
-        return b"" if event is None else as_frame(event)
-    except Exception:
-        logger.exception("on_error of the stream %s failed", route)
-        return ERROR
+    async def close(self, reason: str | None, cut_off: Callable[[], None]) -> None:
+        """Stop the content, say the last words meanwhile, and clean up.
+
+        Args:
+            reason: Why the stream ends.
+            cut_off: Closes the connection of a client that does not take the last words.
+        """
+        self._writer.close()
+        self._content.stop()
+        if self._writer.started or reason in ("finished", "shutdown", "lifetime", "revoked"):
+            with self._timer.move_on_after(FAREWELL_SECONDS) as limit:
+                await self._part(reason)
+            if limit.cancelled_caught:
+                cut_off()
+        await self.clean_up()
+
+    async def clean_up(self) -> None:
+        """Wait for the content to end, for `cleanup_timeout` at most."""
+        await self._content.close(self._timer, self._terms.cleanup_timeout)
+
+    async def _part(self, reason: str | None) -> None:
+        writer = self._writer
+        words = b"" if writer.sending else self._last_words(reason)
+        try:
+            if words or not writer.started:
+                await writer.emit(words)
+            await writer.finish()
+        except OSError:
+            pass
+        except Exception:
+            logger.exception("the end of the stream %s could not be sent", self._route)
+
+    def _last_words(self, reason: str | None) -> bytes:
+        """Return what the client is told before the final body: the error, when to come back, or not to."""
+        if reason == "finished":
+            return FINAL if self._final_id else b""
+        if reason == "error" and self._content.error is not None:
+            return self._error_frame(self._content.error) + farewell(self._notice)
+        return farewell(self._notice) if reason in ("shutdown", "lifetime", "slow", "revoked") else b""
+
+    def _error_frame(self, error: Exception) -> bytes:
+        if self._terms.on_error is None:
+            return ERROR
+        try:
+            event = self._terms.on_error(error)
+            return b"" if event is None else as_frame(event)
+        except Exception:
+            logger.exception("on_error of the stream %s failed", self._route)
+            return ERROR
 
 
 async def run_background(background: BackgroundTask, route: str) -> None:
-    """Run what a response was given to do after its stream; nobody is left who could be told that it failed."""
+    """Run what a response was given to do after its stream; a failure is logged, because the client has its answer."""
     try:
         await background()
     except Exception:

@@ -12,33 +12,16 @@ from typing import Any, Protocol
 import anyio
 from starlette.requests import ClientDisconnect
 
+from .._hub.delivery import Carrier
 from .._hub.subscription import BODY_LIMIT, PING
 from .._log.event import as_frame
 from .._loop.runtime import Signal, Wakeup, checkpoint, new_wakeup
-from .._servers.direct import Turn, current_turn
+from .direct import Turn, current_turn
 from .threads import close_in_thread, iterate_in_thread
 
 logger = logging.getLogger("sse_asgi")
 
 JOIN_SECONDS = 0.005
-
-
-class Writer(Signal, Protocol):
-    """Whoever sends what a feed has."""
-
-    @property
-    def rests(self) -> bool:
-        """Whether it has nothing to do, and can be told to send something now."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether it sends nothing more."""
-
-    def send_now(self, body: bytes) -> bool:
-        """Send this; False if that takes waiting, after which it takes what there is then."""
-
-    def gone(self, error: Exception | None) -> None:
-        """Hear that the client has gone, with what told so, if it is worth a line of the log."""
 
 
 class Feed(Protocol):
@@ -60,8 +43,8 @@ class Feed(Protocol):
     def hungry(self) -> bool:
         """Whether `run` has something to do now; it is run in a task of its own, once at a time."""
 
-    def attach(self, news: Writer) -> None:
-        """Tell the writer of news by this."""
+    def attach(self, news: Signal, carrier: Carrier | None) -> None:
+        """Set `news` when there is something to do; the carrier sends what needs no task."""
 
     def take(self) -> bytes:
         """Return what is there as one body of at most 64 KiB, unless one frame is larger; no bytes if nothing is.
@@ -77,6 +60,9 @@ class Feed(Protocol):
 
     async def run(self) -> None:
         """Get more."""
+
+    def stop(self) -> None:
+        """Give nothing more, because the stream is over."""
 
     async def close(self) -> None:
         """Let go of everything, when `run` is not running."""
@@ -103,8 +89,10 @@ class IterableFeed:
         self._sending = False
         self._last_turn = -1
         self._turn: Turn
-        self._writer: Writer  # attached before the first take
+        self._news: Signal  # attached before the first take
+        self._carrier: Carrier | None = None
         self._room: Wakeup
+        self._stopped = False
         self.hungry = True
         self.ended: str | None = None
 
@@ -113,9 +101,9 @@ class IterableFeed:
         """Whether its first event has come."""
         return self._last_turn >= 0 or self._handed_over > 0
 
-    def attach(self, news: Writer) -> None:
-        """Tell the writer when a frame is there."""
-        self._writer = news
+    def attach(self, news: Signal, carrier: Carrier | None) -> None:
+        """Give each frame to the carrier, or set `news` when one is there."""
+        self._news, self._carrier = news, carrier
         self._room = new_wakeup()
         self._turn = current_turn()
 
@@ -144,24 +132,24 @@ class IterableFeed:
     async def run(self) -> None:
         """Iterate, in this one task from first to last, and close the iterator in it."""
         self.hungry = False
-        iterator, writer, turn = self._iterator(), self._writer, self._turn
+        iterator, carrier, turn = self._iterator(), self._carrier, self._turn
         try:
             async for item in iterator:
-                if writer.stopping:  # yielded while it is cleaned up: to go on would wait for a send that never comes
+                if self._stopped:  # yielded while it is cleaned up: to go on would wait for a send that never comes
                     return
                 if item is None:
                     await checkpoint()
                     continue
                 frame = as_frame(item)
-                if writer.rests and turn.number != self._last_turn and not self._frames:
+                if carrier and carrier.rests and turn.number != self._last_turn and not self._frames:
                     self._last_turn = turn.mark()
-                    self._sending = not writer.send_now(frame)
+                    self._sending = not carrier.send_now(frame)
                 else:
                     self._hold(frame)
                 if self._sending:
                     await self._until_sent()
         except ClientDisconnect:  # it was reading the body of the request
-            writer.gone(None)
+            self.ended = "client"
             return
         finally:
             await _close_async(iterator)
@@ -176,7 +164,7 @@ class IterableFeed:
         """Have the writer send a frame, which the source need not wait for unless it is time."""
         self._frames.append(frame)
         self._size += len(frame)
-        self._writer.set()
+        self._news.set()
         # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
         # without awaiting would otherwise be heard only when it has finished.
         now = time.monotonic()
@@ -187,6 +175,10 @@ class IterableFeed:
     async def _until_sent(self) -> None:
         while self._frames or self._sending:
             await self._room
+
+    def stop(self) -> None:
+        """Break the iterator off at its next item."""
+        self._stopped = True
 
     async def close(self) -> None:
         """Close an iterator that `run` never began, which would otherwise keep what the endpoint acquired for it."""

@@ -24,7 +24,7 @@ import anyio
 from starlette.types import Message, Receive, Scope
 
 from .._loop.runtime import Alarm, Child, shared_timer, spawn
-from .._servers.direct import Watched, watch
+from .direct import Watched, watch
 
 KEY = "sse_asgi.upload"
 AHEAD_BYTES = 64 * 1024

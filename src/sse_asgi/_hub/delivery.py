@@ -1,0 +1,48 @@
+"""Delivery: one event on its way from the log to the readers of this process, handed on as an argument."""
+
+from typing import Any, Protocol
+
+from .._log.event import Entry
+
+
+class Delivery:
+    """One entry of the log while it is given to its readers.
+
+    Attributes:
+        entry: The entry.
+        now: When the delivery began, by time.monotonic().
+        position: The entry's.
+        at_once: True if the event is sent by itself, because its channels were quiet and all readers get the same
+            frame; False if it is joined with the events around it.
+        message: What the first connection made of the entry, for all others to send as well; None before.
+    """
+
+    __slots__ = ("at_once", "entry", "message", "now", "position")
+
+    def __init__(self, entry: Entry, now: float, *, at_once: bool) -> None:
+        """Begin to deliver an entry."""
+        self.entry = entry
+        self.position = entry.position
+        self.now = now
+        self.at_once = at_once and bool(entry.frame)
+        self.message: Any = None
+
+
+class Carrier(Protocol):
+    """A connection that can be sent to in the turn of the publisher, without waking its own task."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether the connection has nothing to do, so that others may send what its own task would send."""
+
+    def send(self, delivery: Delivery) -> bool:
+        """Send the event that is being delivered; return False, and do nothing, if the connection does not rest."""
+
+    def send_later(self, delivery: Delivery) -> None:
+        """Send the events that wait in the reader's buffer: with those that follow, or now where none may follow."""
+
+    def send_waiting(self) -> None:
+        """Send the events that wait in the reader's buffer now, or wake the connection's own task to do it."""
+
+    def send_now(self, body: bytes) -> bool:
+        """Send a body while the connection rests; return False if its own task has to finish that."""

@@ -1,0 +1,77 @@
+"""Content: a feed's own work, in a task of its own, and what that raised."""
+
+import logging
+
+from starlette.types import Scope
+
+from .._log.logged import named
+from .._loop.runtime import Child, Timer, Wakeup, spawn
+from .feeds import Feed
+
+logger = logging.getLogger("sse_asgi")
+
+
+class Content:
+    """Runs a feed whenever the feed has something to do: once at a time, in a task of its own.
+
+    Attributes:
+        error: What the feed raised before it was stopped; None if it raised nothing.
+    """
+
+    __slots__ = ("_child", "_feed", "_scope", "_stopped", "_wakeup", "error")
+
+    def __init__(self, feed: Feed, scope: Scope, wakeup: Wakeup) -> None:
+        """Prepare; the feed is not touched.
+
+        Args:
+            feed: What to run.
+            scope: The request's, which names the stream in the log.
+            wakeup: Set when a run has ended.
+        """
+        self._feed = feed
+        self._scope = scope
+        self._wakeup = wakeup
+        self._child: Child | None = None
+        self._stopped = False
+        self.error: Exception | None = None
+
+    def fetch(self) -> None:
+        """Run the feed, unless it runs."""
+        if self._child is None:
+            self._child = spawn(self._run, self._done)
+
+    async def _run(self) -> None:
+        try:
+            if self._feed.hungry:  # else it was ended before this task began
+                await self._feed.run()
+        except Exception as error:
+            if self._stopped:
+                logger.exception("the content of the stream %s failed while it was cleaned up", named(self._scope))
+            else:
+                self.error = error
+        except BaseException:
+            if not self._stopped:
+                self.error = RuntimeError("it was cancelled from within")
+            raise
+
+    def _done(self) -> None:
+        self._child = None
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """Cancel the feed's run once, so that what it awaits in `finally` works."""
+        self._stopped = True
+        self._feed.stop()
+        if self._child is not None:
+            self._child.cancel()
+
+    async def close(self, timer: Timer, patience: float) -> None:
+        """Wait until a stopped run has ended, for `patience` seconds at most, and close the feed."""
+        with timer.move_on_after(patience):
+            while self._child is not None:
+                await self._wakeup
+        if self._child is not None:
+            told = "the content of the stream %s took more than %s s to clean up"
+            logger.warning(told, named(self._scope), patience)
+            self._child.cancel()
+        await self._feed.close()

@@ -1,0 +1,188 @@
+"""Writer: the only place that calls a connection's `send`.
+
+A connection's own task writes, and sleeps while there is nothing to write. The writer then rests, and others send what
+the task would send, without waking it: the registry an event that it delivers, the joiner events that follow each
+other closely, the timer a ping, a generator its next item. Most sends return without waiting. A send that has to wait,
+because the client is slow, is left to the connection's task, and the writer does not rest again before it has returned.
+So one send is under way at a time, and bytes leave in the order in which the feed gave them.
+"""
+
+import asyncio
+import time
+
+from starlette.types import Message, Send
+
+from .._hub.delivery import Delivery
+from .._hub.subscription import PING
+from .._loop.runtime import Interrupt, Wakeup, checkpoint, current_task, new_interrupt
+from .direct import Unsent, may_be_direct, past_guards
+from .feeds import Feed
+from .joining import current_joiner
+
+CHECKPOINT_BYTES = 16 * 1024
+
+
+class Writer:
+    """Sends what a feed has to one client.
+
+    Attributes:
+        rests: Whether the connection's task sleeps, so that others may send.
+        sending: Whether a send is under way that waits for the client.
+        started: Whether the head was sent.
+        last: When the last send began, by time.monotonic().
+        ping_due: Whether a silence has lasted long enough for a ping, or for the head of a stream without an event.
+        until: When to stop writing, by time.monotonic(); None is never.
+    """
+
+    __slots__ = (
+        "_direct",
+        "_feed",
+        "_interrupt",
+        "_joiner",
+        "_opening",
+        "_send",
+        "_task",
+        "_unsent",
+        "_wakeup",
+        "last",
+        "ping_due",
+        "rests",
+        "sending",
+        "started",
+        "until",
+    )
+
+    def __init__(self, feed: Feed, head: Message, greeting: bytes, send: Send, wakeup: Wakeup) -> None:
+        """Prepare to write in the current task.
+
+        Args:
+            feed: Gives the bytes.
+            head: Sent before the first of them.
+            greeting: Sent with the first of them.
+            send: The request's.
+            wakeup: Wakes the connection's task.
+        """
+        self._feed = feed
+        self._opening: tuple[Message, bytes] | None = (head, greeting)
+        self._send = past_guards(send)
+        self._direct = may_be_direct(send)
+        self._wakeup = wakeup
+        self._task: asyncio.Task[None] | None = current_task()
+        self._joiner = current_joiner()
+        self._interrupt: Interrupt | None = None
+        self._unsent: Unsent | None = None
+        self.last = time.monotonic()
+        self.rests = self.sending = self.started = self.ping_due = False
+        self.until: float | None = None
+        feed.attach(wakeup, self if self._direct else None)
+
+    # In the connection's task
+
+    async def write(self, *, pings: bool) -> None:
+        """Send what is there, until nothing is left, or until it is time to stop.
+
+        Args:
+            pings: False leaves out a ping that is due, because the stream ends.
+        """
+        feed = self._feed
+        with new_interrupt(self._task) as self._interrupt:
+            if self._unsent is not None:
+                await self._unsent
+                self._unsent, self.sending = None, False
+            while self.until is None or time.monotonic() < self.until:
+                body = feed.take()
+                if body and self.started:  # as in emit, without a coroutine for each event
+                    self._begin()
+                    await self._send({"type": "http.response.body", "body": body, "more_body": True})
+                    self.sending = False
+                elif body or (self.ping_due and pings and self.until is None and not feed.ended):
+                    await self.emit(body or (feed.ping() if self.started else b""))
+                else:
+                    break
+                if len(body) > CHECKPOINT_BYTES:
+                    await checkpoint()
+        self._interrupt = None
+
+    async def emit(self, body: bytes) -> None:
+        """Send one body, behind the head and the greeting when it is the first."""
+        self._begin()
+        if self._opening is not None:
+            (head, greeting), self._opening = self._opening, None
+            self.started = True
+            await self._send(head)
+            body = (greeting + body) or PING
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self.sending = False
+
+    async def finish(self) -> None:
+        """Send the final body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def rest(self) -> None:
+        """Let others send from now on, where the server allows it."""
+        self.rests = self._direct and self.started
+
+    def _begin(self) -> None:
+        self.sending, self.ping_due = True, False
+        self.last = time.monotonic()
+
+    # In the task of others, while the writer rests
+
+    def send(self, delivery: Delivery) -> bool:
+        """Send the event that is being delivered; return False, and do nothing, if the writer does not rest."""
+        if not self.rests:
+            return False
+        if delivery.message is None:  # one for all readers: none of these servers changes a message
+            body = delivery.entry.frame
+            delivery.message = {"type": "http.response.body", "body": body, "more_body": True}
+        self.pass_on(delivery.message, delivery.now)
+        return True
+
+    def send_later(self, delivery: Delivery) -> None:
+        """Send the events that wait in the feed: with those that follow, or now where none may follow."""
+        if delivery.at_once:
+            self.send_waiting()
+        else:
+            self._joiner.add(self, delivery.now)
+
+    def send_waiting(self) -> None:
+        """Send what waits in the feed now, or wake the connection's task to do it."""
+        if body := self.take():
+            self.send_now(body)
+
+    def send_now(self, body: bytes) -> bool:
+        """Send a body; return False if that has to wait, which the connection's task does."""
+        return self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
+
+    def take(self) -> bytes:
+        """Return what others are to send for the connection's task; if there is nothing, wake that task."""
+        if self.rests and (body := self._feed.take_plain() or (self._feed.ping() if self.ping_due else b"")):
+            return body
+        self._wakeup.set()
+        return b""
+
+    def pass_on(self, message: Message, now: float) -> bool:
+        """Send a message at this time; return False if that has to wait, which the connection's task does."""
+        self.ping_due, self.last = False, now
+        self._unsent = self._joiner.sender.send(self._send, message)
+        if self._unsent is None:
+            return True
+        self.sending, self.rests = True, False
+        self._wakeup.set()
+        return False
+
+    # The end
+
+    def stop(self, until: float) -> None:
+        """Begin no send after this time, and have none begun by others."""
+        self.until, self.rests = until, False
+
+    def give_up(self) -> None:
+        """Break off a send that waits for a client that has gone."""
+        if self._interrupt is not None:
+            self._interrupt.cancel()
+
+    def close(self) -> None:
+        """Drop what is left of a send that nobody finishes."""
+        if self._unsent is not None:
+            self._unsent.close()
