@@ -56,6 +56,9 @@ class State(Enum):
     CLOSING = 4
 
 
+OPEN, ENDING, LOST, CLOSING = State
+
+
 class Connection:
     """One stream from its first byte to its last.
 
@@ -84,7 +87,7 @@ class Connection:
         self, feed: Feed, terms: Terms, scope: Scope, receive: Receive, send: Send, *, head: Message, final_id: bool
     ) -> None:
         """Prepare; nothing is sent, and the content is not touched."""
-        self.state = State.OPEN
+        self.state = OPEN
         self.reason: str | None = None
         self._feed, self._terms, self._final_id = feed, terms, final_id
         self._scope, self._receive = scope, receive
@@ -99,20 +102,22 @@ class Connection:
         Raises:
             Exception: What the content raised.
         """
-        writer = self._writer
+        writer, feed = self._writer, self._feed
         self._deadlines = Deadlines(self, writer, self._terms)
         self._notice.listen(self._on_shutdown, self._scope)
         watcher = watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
         try:
             await self._join()
-            while True:  # an idle connection waits here, with no other frame of ours
-                await writer.write(
-                    pings=self._content.error is None
-                )  # which leaves no frame of its own to an idle connection
-                if not self._goes_on():
+            while True:
+                await writer.write(self._content.error is None)
+                if feed.ended or self._content.error:
+                    self._conclude()
+                if self.state is not OPEN:
                     break
+                if feed.hungry:
+                    self._content.fetch()
                 writer.rest()
-                await self._wakeup
+                await self._wakeup  # an idle connection waits here, with no other frame of ours
                 writer.rests = False
         except OSError:  # what some servers raise from send when the client has gone
             self.reason = "client"
@@ -129,31 +134,27 @@ class Connection:
     async def _join(self) -> None:
         """Hold the head back, for `start_timeout` at most, until the client misses nothing that is published later."""
         if self._feed.immediate:
-            if self.state is State.OPEN:
+            if self.state is OPEN:
                 self._content.fetch()
             await checkpoint()
             while not (self._feed.joined or self._writer.ping_due or self.reason or self._content.error):
                 await self._wakeup
             self._writer.ping_due = True
 
-    def _goes_on(self) -> bool:
-        """Look at what the connection was woken for; return False if the stream is to end."""
-        if self.state is State.OPEN:
-            if self._feed.ended == "client":
-                self._lose("client")
-            elif self._feed.ended or self._content.error:
-                self.end(self._feed.ended or "error")
-            elif self._feed.hungry:
-                self._content.fetch()
-        return self.state is State.OPEN
+    def _conclude(self) -> None:
+        """End as the feed has ended."""
+        if self._feed.ended == "client":
+            self._lose("client")
+        else:
+            self.end(self._feed.ended or "error")
 
     # What can happen meanwhile
 
     def end(self, reason: str) -> None:
         """Send what is there, then end the stream."""
         self.reason = self.reason or reason
-        if self.state is State.OPEN:
-            self.state = State.ENDING
+        if self.state is OPEN:
+            self.state = ENDING
             self._writer.stop(time.monotonic() + DRAIN_SECONDS)
             self._wakeup.set()
 
@@ -166,13 +167,13 @@ class Connection:
 
     def cut_off(self) -> None:
         """Give up a client that does not read, and close its connection where the server lets us."""
-        if self.state is not State.CLOSING:
+        if self.state is not CLOSING:
             self._lose("slow")
             self._abort()
 
     def _lose(self, reason: str) -> None:
-        if self.state in (State.OPEN, State.ENDING):
-            self.state = State.LOST
+        if self.state in (OPEN, ENDING):
+            self.state = LOST
             self.reason = reason if reason == "client" else self.reason or reason
             self._writer.stop(0.0)
             self._wakeup.set()
@@ -180,7 +181,7 @@ class Connection:
                 self._deadlines.timer.limit(RETURN_SECONDS, self._writer.give_up)
 
     def _on_shutdown(self) -> None:
-        if self.state is not State.CLOSING:
+        if self.state is not CLOSING:
             self.end("shutdown")
             self._deadlines.stop()
             self._deadlines.timer.limit(SHUTDOWN_SECONDS, self.cut_off)
@@ -192,7 +193,7 @@ class Connection:
 
     async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float = math.inf) -> None:
         """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
-        self.state = State.CLOSING
+        self.state = CLOSING
         self._writer.rests = False
         self._deadlines.stop()
         name = named(self._scope)

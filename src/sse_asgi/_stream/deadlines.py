@@ -65,8 +65,9 @@ class Deadlines:
 
     def _set(self, silence_ends: float, now: float) -> None:
         """Ring when something can be due: what is sent from now on moves that, and is not waited for."""
-        stalled = (self._writer.last if self._writer.sending else now) + self._terms.send_timeout
-        due = min(self._ends, silence_ends, stalled, now + self._terms.ping_interval)
+        writer, terms = self._writer, self._terms
+        stalled = (writer.last if writer.sending else now) + terms.send_timeout
+        due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
         self._moment = self.timer.owe(self, due, now)
 
     def stop(self) -> None:
