@@ -22,9 +22,9 @@ from sse_asgi import (
     Hub,
     MemoryBackend,
     Settings,
-    _registry,
     create_hub,
 )
+from sse_asgi._hub import registry as _registry
 from sse_asgi.backends.base import Sink
 from sse_asgi.testing import EventStreamClient
 
