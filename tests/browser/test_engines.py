@@ -28,7 +28,7 @@ def mounted(wire: Wire) -> Callable[[Request], ASGIApp]:
 
 
 def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
-    """The browser asks once more, is answered 204, and gives up; the page is told nothing but what the job said."""
+    """The browser asks once more, the middleware answers 204, and it gives up; the page hears only what the job said."""
     runs: list[int] = []
 
     def job() -> Iterator[str]:
@@ -40,7 +40,7 @@ def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
     tab.call(READ, "/job")
     until(lambda: tab.call(CLOSED))
     assert tab.call(GOT) == ["one", "two"]
-    assert [last for _, last in wire.asked("/job")] == [None, "sse.end"]
+    assert [last for _, last in wire.asked("/job")] == [None]
     assert len(runs) == 1
 
 
