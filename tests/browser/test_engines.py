@@ -28,7 +28,7 @@ def mounted(wire: Wire) -> Callable[[Request], ASGIApp]:
 
 
 def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
-    """The browser asks once more, the middleware answers 204, and it gives up; the page hears only what the job said."""
+    """The browser asks once more, gets 204 from the middleware, and gives up; the page hears what the job said."""
     runs: list[int] = []
 
     def job() -> Iterator[str]:
