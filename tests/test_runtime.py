@@ -480,6 +480,21 @@ async def test_a_bell_that_is_owed_again_for_now_holds_nobody_up() -> None:
     assert len(set(rung)) > 1
 
 
+async def test_a_callback_of_the_timer_may_set_another_alarm() -> None:
+    """Each of them is set from inside the one before, while no other keeps the timer armed."""
+    timer, done = Timer(), anyio.Event()
+
+    def third() -> None:
+        timer.after(0.01, done.set)
+
+    def second() -> None:
+        timer.after(0.01, third)
+
+    timer.after(0.01, second)
+    with anyio.fail_after(PATIENCE):
+        await done.wait()
+
+
 async def test_an_alarm_does_not_ring_before_its_time() -> None:
     """At least the delay has passed when the callback comes."""
     timer, bell = Timer(), Bell()

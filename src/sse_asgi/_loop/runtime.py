@@ -395,7 +395,7 @@ class Timer:
             self._handle = asyncio.get_running_loop().call_later(delay, self._ring, context=self.context)
         elif self._scope is None:
             self._scope = anyio.CancelScope(deadline=anyio.current_time() + delay)
-            spawn(self._sleep, context=Context())  # trio cannot begin a task in the context that is running
+            spawn(self._sleep, context=Context())  # arming again from inside, it could not enter its own twice
         else:
             self._scope.deadline = anyio.current_time() + delay
 
