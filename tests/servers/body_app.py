@@ -63,3 +63,17 @@ async def idle(name: str, body: dict[str, int]) -> Response:
             log(f"{name}: cleaned")
 
     return EventSourceResponse(events())
+
+
+@app.post("/read/{name}")
+async def read(name: str, request: Request) -> Response:
+    """Stream what the generator has read, then nothing."""
+
+    async def events() -> AsyncIterator[Any]:
+        try:
+            yield await request.json()
+            await sleep_forever()
+        finally:
+            log(f"{name}: cleaned")
+
+    return EventSourceResponse(events())

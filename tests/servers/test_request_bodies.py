@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,6 +12,7 @@ from servers.kinds import KINDS
 from servers.processes import PATIENCE, Server
 
 NOTICE_SECONDS = 2.0
+WATCH_SECONDS = 0.2  # after so many, a client is watched whose body was read by the content
 
 
 @pytest.fixture(scope="module", params=["middleware", "bare"])
@@ -63,8 +65,10 @@ def test_a_client_that_goes_in_the_middle_of_an_upload_is_noticed(server: Server
     assert server.wait_for(f"{name}: cleaned") < NOTICE_SECONDS
 
 
-def test_a_client_whose_body_was_read_is_watched(server: Server, name: str) -> None:
-    """FastAPI reads it before the endpoint."""
-    client = begin(server, f"/idle/{name}", b'Content-Length: 8\r\n\r\n{"a": 1}', b'data: {"a":1}')
+@pytest.mark.parametrize("endpoint", ["idle", "read"])
+def test_a_client_whose_body_was_read_is_watched(server: Server, endpoint: str, name: str) -> None:
+    """FastAPI reads it before the endpoint, or the content reads it when it has begun."""
+    client = begin(server, f"/{endpoint}/{name}", b'Content-Length: 8\r\n\r\n{"a": 1}', b'data: {"a":1}')
+    time.sleep(WATCH_SECONDS)
     client.close()
     assert server.wait_for(f"{name}: cleaned") < NOTICE_SECONDS

@@ -9,13 +9,14 @@ in their `send` may depend on the task and the context that run it. Observed: un
 
 import asyncio
 from collections.abc import Generator
+from contextvars import Context
 from types import FunctionType, coroutine
 from typing import Any, Protocol
 
 import anyio.lowlevel
 from starlette.types import Message, Receive, Send
 
-from .._loop.runtime import Child, shared_timer, spawn
+from .._loop.runtime import Child, spawn
 
 # The modules of the objects that have `send`, and the functions around it, which only look at the response's head.
 SERVERS = {"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
@@ -47,15 +48,16 @@ class Watched(Protocol):
         """Hear that it has gone, with what `receive` raised, if it did."""
 
 
-def watch(receive: Receive, watched: Watched) -> Child:
+def watch(receive: Receive, watched: Watched, context: Context) -> Child:
     """Own `receive()`: called by nobody else, and never cancelled to be called again.
 
     Args:
         receive: That of a request.
         watched: Told when its client has gone.
+        context: The timer's, for what runs in no task: a copy for each idle connection would be 72 bytes.
     """
     if type(getattr(receive, "__self__", None)).__module__ in SERVERS:
-        return _Watcher(receive, watched)
+        return _Watcher(receive, watched, context)
 
     async def run() -> None:
         error = None
@@ -74,10 +76,10 @@ class _Watcher:
 
     __slots__ = ("_context", "_coroutine", "_receive", "_watched")
 
-    def __init__(self, receive: Receive, watched: Watched) -> None:
+    def __init__(self, receive: Receive, watched: Watched, context: Context) -> None:
         self._receive = receive
         self._watched = watched
-        self._context = shared_timer().context  # a copy for each idle connection would be 72 bytes
+        self._context = context
         self._coroutine: Any = receive()
         self()
 

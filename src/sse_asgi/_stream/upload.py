@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import anyio
 from starlette.types import Message, Receive, Scope
 
-from .._loop.runtime import Alarm, Child, shared_timer, spawn
+from .._loop.runtime import Alarm, Child, Timer, shared_timer, spawn
 from .direct import Watched, watch
 
 KEY = "sse_asgi.upload"
@@ -62,13 +62,14 @@ def watch_client(scope: Scope, receive: Receive, watched: Watched, content: Cont
         watched: Told when the client has gone.
         content: What may read the body; None if nothing does, so that the body is thrown away.
     """
+    timer = shared_timer()  # here, in a task: a callback cannot ask for it
     if content is None or not _may_have_body(scope):
-        return watch(receive, watched)
+        return watch(receive, watched, timer.context)
     upload: Upload | None = scope.get(KEY)
     if upload is None:
-        return _Patient(receive, watched, _look(scope, receive, content))
+        return _Patient(receive, watched, _look(scope, receive, content), timer)
     if upload.was_read:  # then what stands between may have a word of its own
-        return watch(receive, watched)
+        return watch(receive, watched, timer.context)
     return spawn(partial(upload.read_ahead, watched))
 
 
@@ -217,11 +218,11 @@ def _look_behind(request: Any, below: Look | None) -> bool | None:
 class _Patient:
     """Looks now and then, and watches as soon as nobody else needs `receive()`."""
 
-    def __init__(self, receive: Receive, watched: Watched, look: Look) -> None:
+    def __init__(self, receive: Receive, watched: Watched, look: Look, timer: Timer) -> None:
         self._receive = receive
         self._watched = watched
         self._look = look
-        self._timer = shared_timer()
+        self._timer = timer
         self._alarm = Alarm()
         self._watcher: Child | None = None
         self._again()
@@ -233,7 +234,7 @@ class _Patient:
         elif gone is None:
             self._alarm = self._timer.after(LOOK_SECONDS, self._again)
         else:
-            self._watcher = watch(self._receive, self._watched)
+            self._watcher = watch(self._receive, self._watched, self._timer.context)
 
     def cancel(self) -> None:
         self._alarm.cancel()
