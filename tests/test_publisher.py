@@ -1,5 +1,6 @@
 """Publisher: publishing from where no event loop runs, to a real Redis."""
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -201,6 +202,19 @@ async def test_in_an_event_loop_the_error_names_the_fix(new_publisher: Callable[
     """Where a loop runs, waiting would hold it up: a RuntimeError says what to write, and nothing is connected."""
     with pytest.raises(RuntimeError, match=r"`await hub\.publish\(\.\.\.\)`"):
         new_publisher().publish("a", "x")
+    assert threads() == []
+
+
+def test_a_callback_of_an_event_loop_is_in_it(new_publisher: Callable[..., Publisher]) -> None:
+    """It runs in no task, so that anyio knows nothing of it; waiting there would hold up the loop as well."""
+    problems: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, problem: problems.append(problem["exception"]))
+    loop.call_soon(new_publisher().publish, "a", "x")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert [type(problem) for problem in problems] == [RuntimeError]
     assert threads() == []
 
 

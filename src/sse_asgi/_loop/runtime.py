@@ -31,15 +31,15 @@ def on_asyncio() -> bool:
 
 def in_event_loop() -> bool:
     """Tell whether any event loop runs in this thread."""
-    try:
-        anyio.lowlevel.current_token()
-    except RuntimeError:
-        return False
-    return True
+    return running_loop() is not None
 
 
 def running_loop() -> object | None:
     """Return the event loop that runs in this thread: asyncio's loop, trio's token, or None."""
+    try:
+        return asyncio.get_running_loop()  # also in a callback, of which anyio knows nothing
+    except RuntimeError:
+        pass
     try:
         return anyio.lowlevel.current_token().native_token
     except RuntimeError:
