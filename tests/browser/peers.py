@@ -261,15 +261,19 @@ class Wire:
         self.requests: list[tuple[str, float, str | None]] = []
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        app = EventSourceMiddleware(self, hub=self.hub)
-        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", ws="none", lifespan="off"))
+        self._guarded = EventSourceMiddleware(self._answer, hub=self.hub)
+        self._server = uvicorn.Server(uvicorn.Config(self, port=port, log_level="error", ws="none", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._loop = asyncio.get_running_loop()
+        request = Request(scope)  # noted in front of the middleware, which answers some of them itself
+        self.requests.append((request.url.path, time.monotonic(), request.headers.get("last-event-id")))
+        await self._guarded(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         path = request.url.path
-        self.requests.append((path, time.monotonic(), request.headers.get("last-event-id")))
         answer = (
             self.answers[path](request) if path in self.answers else HTMLResponse("<!doctype html><title>.</title>")
         )
