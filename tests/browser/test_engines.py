@@ -40,7 +40,7 @@ def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
     tab.call(READ, "/job")
     until(lambda: tab.call(CLOSED))
     assert tab.call(GOT) == ["one", "two"]
-    assert [last for _, last in wire.asked("/job")] == [None]
+    assert [last for _, last in wire.asked("/job")] == [None, "sse.end"]
     assert len(runs) == 1
 
 
