@@ -243,6 +243,7 @@ async def test_servers_at_one_address_are_not_told_apart() -> None:
 
     class Fake(AskedServer):
         is_over = False
+        workers = 1
 
         def stops(self) -> bool:
             return self.is_over

@@ -49,8 +49,11 @@ class Hypercorn(KnownServer):
 
     def find(self, frame: FrameType, coroutine: Any, /) -> AskedServer | None:
         """Return the server whose `worker_serve` this is."""
-        module: str = frame.f_globals.get("__name__", "")
-        return HypercornServer(coroutine, coroutine) if module.startswith("hypercorn.") else None
+        if frame.f_code.co_name not in self.functions or not frame.f_globals.get("__name__", "").startswith(
+            "hypercorn."
+        ):
+            return None
+        return HypercornServer(coroutine, coroutine)
 
     def look(self, receive: Receive, /) -> Look | None:
         """Look through the queue of a request; on trio it has none that can be looked through."""

@@ -39,7 +39,7 @@ def running_servers() -> Iterator[AskedServer]:
 
 def _server(coroutine: Any) -> AskedServer | None:
     frame = coroutine.cr_frame
-    found = (one.find(frame, coroutine) for one in SERVERS if frame.f_code.co_name in one.functions)
+    found = (one.find(frame, coroutine) for one in SERVERS)
     return next(filter(None, found), None)
 
 

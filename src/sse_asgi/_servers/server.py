@@ -53,9 +53,9 @@ class AskedServer(Server, ABC):
         return None
 
     @property
+    @abstractmethod
     def workers(self) -> int:
         """How many processes serve the application, this one included."""
-        return 1
 
     @abstractmethod
     def stops(self) -> bool:
@@ -84,7 +84,7 @@ class KnownServer:
     """What is known of one kind of server; a subclass overrides what is true of it.
 
     Attributes:
-        functions: The names of the coroutine functions that serve, in one of which `find` finds a server.
+        functions: The names of the coroutine functions that serve; `find` is asked of no others.
         steppable: The modules of the objects whose `send` and `receive` may be run outside a task.
     """
 
