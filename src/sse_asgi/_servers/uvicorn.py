@@ -31,7 +31,7 @@ class UvicornServer(AskedServer):
         """
         config = self.key.config
         worker = getattr(config.callback_notify, "__self__", None)
-        return int(getattr(worker, "cfg", config).workers)
+        return int(getattr(getattr(worker, "cfg", None), "workers", config.workers))
 
     def stops(self) -> bool:
         """Tell whether it stops."""

@@ -77,11 +77,14 @@ async def test_gunicorn_tells_of_the_siblings_of_a_uvicorn() -> None:
 
 
 async def test_another_callback_of_uvicorn_tells_nothing() -> None:
-    """It need not be a method of a worker."""
+    """It need not be a method of a worker of gunicorn."""
 
-    async def notify() -> None: ...
+    class Monitor(Worker):
+        def __init__(self) -> None:
+            self.cfg = SimpleNamespace()
 
-    async with running(Quiet(uvicorn.Config(app, callback_notify=notify, log_level="error")).serve):
+    config = uvicorn.Config(app, callback_notify=Monitor().callback_notify, log_level="error")
+    async with running(Quiet(config).serve):
         assert worker_count() == 1
 
 
