@@ -60,18 +60,18 @@ async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
 def deliver_directly(count: int) -> None:
     """As to uvicorn, whose `send` may be called in any task; __main__ stands for it, and nothing is joined."""
     from sse_asgi._hub import registry
-    from sse_asgi._stream import direct
+    from sse_asgi._servers import known
 
-    direct.SERVERS.add(__name__)
+    known.STEPPABLE.add(__name__)
     registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
     deliver(count)
 
 
 def ping(count: int) -> None:
     """As under uvicorn, see above; time goes by when it is told to."""
-    from sse_asgi._stream import direct
+    from sse_asgi._servers import known
 
-    direct.SERVERS.add(__name__)
+    known.STEPPABLE.add(__name__)
     asyncio.run(_ping(count))
 
 
@@ -116,9 +116,9 @@ def deliver_raw(count: int) -> None:
 def stream_tokens(count: int) -> None:
     """As under uvicorn, see above."""
     from sse_asgi import EventSourceResponse
-    from sse_asgi._stream import direct
+    from sse_asgi._servers import known
 
-    direct.SERVERS.add(__name__)
+    known.STEPPABLE.add(__name__)
     asyncio.run(_stream(count, EventSourceResponse))
 
 

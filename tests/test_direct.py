@@ -47,7 +47,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def known_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server below be one that is known to take messages in any task."""
-    monkeypatch.setattr("sse_asgi._stream.direct.SERVERS", {__name__})
+    monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", {__name__})
 
 
 class Server:
@@ -230,7 +230,7 @@ async def test_nothing_overflows_because_it_is_held(
     """What has no room beside what is to be joined has it sent; what others cannot send is not held."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     if reads == "through another server":
-        monkeypatch.setattr("sse_asgi._stream.direct.SERVERS", set())
+        monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", set())
     options: dict[str, Any] = {"overflow": overflow, **bound}
     if reads == "with a transform":
         options["transform"] = lambda event, _: event
@@ -688,7 +688,7 @@ async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
 
 async def test_other_servers_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under granian events were lost."""
-    monkeypatch.setattr("sse_asgi._stream.direct.SERVERS", {"uvicorn.protocols.http.h11_impl"})
+    monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", {"uvicorn.protocols.http.h11_impl"})
     assert await through() == [False]
 
 

@@ -14,8 +14,9 @@ import pytest
 import uvicorn
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
-from sse_asgi._servers.known import AskedServer, address_of, running_servers, uvicorn_server
-from sse_asgi._servers.shutdown import MAX_ADDRESSES, Notice
+from sse_asgi._servers.known import running_servers
+from sse_asgi._servers.server import AskedServer, address_of
+from sse_asgi._servers.shutdown import MAX_ADDRESSES, ShutdownNotice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -102,7 +103,7 @@ def listens(name: tuple[str, int | None]) -> bool:
 class Listener:
     """What a stream does with a notice."""
 
-    def __init__(self, notice: Notice, scope: Any = None) -> None:
+    def __init__(self, notice: ShutdownNotice, scope: Any = None) -> None:
         self.told = 0
         self._notice = notice
         notice.listen(self.tell, scope)
@@ -126,7 +127,7 @@ KINDS = pytest.mark.parametrize("kinds", [("uvicorn", "uvicorn"), ("uvicorn", "h
 @KINDS
 async def test_each_stream_hears_of_its_own_server(kinds: tuple[str, str]) -> None:
     """And of one that stops later; one whose server is not known hears of any."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running(kinds[0]) as one, running(kinds[1]) as two:
         listeners = [Listener(notice, scope) for scope in (one.scope, two.scope, None)]
         one.stop()
@@ -148,7 +149,7 @@ async def test_each_stream_hears_of_its_own_server(kinds: tuple[str, str]) -> No
 @KINDS
 async def test_a_server_that_starts_later_is_found(kinds: tuple[str, str]) -> None:
     """By the address of its first stream, though streams of another were there before it."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running(kinds[0]) as one:
         first = Listener(notice, one.scope)
         async with running(kinds[1]) as two:
@@ -171,7 +172,7 @@ async def test_a_server_that_starts_later_is_found(kinds: tuple[str, str]) -> No
 @KINDS
 async def test_a_lifespan_is_that_of_its_server(kinds: tuple[str, str]) -> None:
     """By the state that the server hands to it; what stops with it waits for its streams alone."""
-    notice, quiet = Notice(), []
+    notice, quiet = ShutdownNotice(), []
     async with running(kinds[0]) as one, running(kinds[1]) as two:
         first, second = notice.watch(one.lifespan), notice.watch(two.lifespan)
         assert first is not second
@@ -191,7 +192,7 @@ async def test_a_lifespan_is_that_of_its_server(kinds: tuple[str, str]) -> None:
 
 async def test_a_lifespan_without_a_state_is_of_no_known_server() -> None:
     """As that of a server which is not one of those that can be asked."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running("uvicorn"):
         for scope in ({"type": "lifespan"}, {"type": "lifespan", "state": {}}):
             assert notice.watch(scope) is notice
@@ -200,7 +201,7 @@ async def test_a_lifespan_without_a_state_is_of_no_known_server() -> None:
 
 async def test_an_application_hears_of_every_server_at_once() -> None:
     """Where a signal tells it."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running("uvicorn") as one, running("hypercorn") as two:
         listeners = [Listener(notice, scope) for scope in (one.scope, two.scope, None)]
         notice.hear()
@@ -212,7 +213,7 @@ async def test_an_application_hears_of_every_server_at_once() -> None:
 
 async def test_a_unix_socket_is_an_address(tmp_path: Path) -> None:
     """Uvicorn names it in the scope."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with (
         running("uvicorn", uds=str(tmp_path / "one")) as one,
         running("uvicorn", uds=str(tmp_path / "two")) as two,
@@ -227,7 +228,7 @@ async def test_a_unix_socket_is_an_address(tmp_path: Path) -> None:
 
 async def test_a_server_on_all_addresses_is_known_by_its_port() -> None:
     """A scope names the address that the client has reached."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running("uvicorn", host="0.0.0.0") as one, running("uvicorn") as two:
         listeners = [Listener(notice, one.scope), Listener(notice, two.scope)]
         two.stop()
@@ -242,6 +243,7 @@ async def test_servers_at_one_address_are_not_told_apart() -> None:
 
     class Fake(AskedServer):
         is_over = False
+        workers = 1
 
         def stops(self) -> bool:
             return self.is_over
@@ -253,7 +255,7 @@ async def test_servers_at_one_address_are_not_told_apart() -> None:
         await anyio.sleep_forever()
 
     coroutine = serve()
-    notice, fakes = Notice(), [Fake(number, coroutine) for number in range(2)]
+    notice, fakes = ShutdownNotice(), [Fake(number, coroutine) for number in range(2)]
     notice._asked += fakes
     listener = Listener(notice, {"type": "http", "server": ["127.0.0.1", 80]})
     assert listener.told == 0
@@ -265,7 +267,7 @@ async def test_servers_at_one_address_are_not_told_apart() -> None:
 
 async def test_clients_cannot_fill_the_addresses() -> None:
     """Where the address of a scope is what a client says; those that are too many hear of any server."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running("uvicorn") as one:
         notice.watch()
         for port in range(MAX_ADDRESSES + 10):
@@ -280,7 +282,7 @@ async def test_clients_cannot_fill_the_addresses() -> None:
 
 async def test_a_server_that_has_stopped_while_others_listen_is_forgotten() -> None:
     """Nobody need leave for that."""
-    notice = Notice()
+    notice = ShutdownNotice()
     async with running("hypercorn") as one:
         listener = Listener(notice, one.scope)
         await one.end()
@@ -324,7 +326,7 @@ async def test_functions_with_the_names_of_servers_are_none() -> None:
         tasks.start_soon(serve)
         tasks.start_soon(worker_serve)
         await anyio.sleep(0)
-        assert (list(running_servers()), uvicorn_server()) == ([], None)
+        assert list(running_servers()) == []
         tasks.cancel_scope.cancel()
 
 

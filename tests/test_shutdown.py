@@ -1,4 +1,4 @@
-"""The Notice: who hears of a shutdown, what is touched for it, and that it is put back."""
+"""The ShutdownNotice: who hears of a shutdown, what is touched for it, and that it is put back."""
 
 import asyncio
 import os
@@ -18,8 +18,8 @@ import pytest
 import uvicorn
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 
-from sse_asgi._servers.known import uvicorn_server
-from sse_asgi._servers.shutdown import Notice, current_notice, farewell
+from sse_asgi._servers.known import running_servers
+from sse_asgi._servers.shutdown import ShutdownNotice, current_notice, farewell
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ async def test_each_event_loop_has_one_notice() -> None:
     here = current_notice()
     assert current_notice() is here
 
-    async def elsewhere() -> Notice:
+    async def elsewhere() -> ShutdownNotice:
         return current_notice()
 
     assert await anyio.to_thread.run_sync(anyio.run, elsewhere) is not here
@@ -51,7 +51,7 @@ async def test_each_event_loop_has_one_notice() -> None:
 
 async def test_every_listener_is_told_once() -> None:
     """Later ones at once, and a second shutdown tells nobody."""
-    notice, told = Notice(), []
+    notice, told = ShutdownNotice(), []
 
     def one() -> None:
         told.append(1)
@@ -71,7 +71,7 @@ async def test_every_listener_is_told_once() -> None:
 
 async def test_farewells_differ_and_spread_further_for_more_clients() -> None:
     """A retry line without a blank line, never 0."""
-    notice = Notice()
+    notice = ShutdownNotice()
     values = {int(farewell(notice).removeprefix(b"retry: ")) for _ in range(200)}
     assert len(values) > 20
     assert min(values) >= 500
@@ -90,7 +90,7 @@ async def test_a_signal_is_heard_and_passed_on(number: signal.Signals) -> None:
         passed.append(signum)
 
     signal.signal(number, previous)
-    notice, event = Notice(), anyio.Event()
+    notice, event = ShutdownNotice(), anyio.Event()
     notice.listen(event.set)
     assert signal.getsignal(number) is not previous
     os.kill(os.getpid(), number)
@@ -104,7 +104,7 @@ async def test_a_signal_is_heard_and_passed_on(number: signal.Signals) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"])
 async def test_a_loops_own_handler_is_not_called() -> None:
     """It works through the loop's wake-up descriptor all the same."""
-    notice, ours, theirs = Notice(), anyio.Event(), anyio.Event()
+    notice, ours, theirs = ShutdownNotice(), anyio.Event(), anyio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, theirs.set)
     notice.listen(ours.set)
@@ -125,7 +125,7 @@ async def test_a_handler_of_twisted_waits_for_the_streams() -> None:
 
     previous.__module__ = "twisted.internet._signals"
     signal.signal(signal.SIGTERM, previous)
-    notice, event = Notice(), anyio.Event()
+    notice, event = ShutdownNotice(), anyio.Event()
     notice.listen(event.set)
     os.kill(os.getpid(), signal.SIGTERM)
     await heard(event)
@@ -139,7 +139,7 @@ async def test_a_handler_of_twisted_waits_for_the_streams() -> None:
 
 INTERRUPTED = """
 import anyio, os, signal
-from sse_asgi._servers.shutdown import Notice
+from sse_asgi._servers.shutdown import ShutdownNotice
 
 async def busy():
     try:
@@ -151,7 +151,7 @@ async def busy():
         print("in a stream", flush=True)
 
 async def main():
-    notice = Notice()
+    notice = ShutdownNotice()
     notice.listen(lambda: print("heard", flush=True))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(busy)
@@ -175,7 +175,7 @@ def test_a_keyboard_interrupt_of_trio_is_raised_in_its_main_task() -> None:
 async def test_a_quit_is_heard_where_it_is_handled() -> None:
     """As by gunicorn's workers; nothing is touched where it would dump the core."""
     before = signal.getsignal(signal.SIGQUIT)
-    notice, event = Notice(), anyio.Event()
+    notice, event = ShutdownNotice(), anyio.Event()
     notice.listen(event.set)
     assert signal.getsignal(signal.SIGQUIT) is before
     notice.unlisten(event.set)
@@ -191,7 +191,7 @@ async def test_a_quit_is_heard_where_it_is_handled() -> None:
 
 async def test_quiet_comes_with_the_last_stream() -> None:
     """At once where there is none; each callback once."""
-    notice, told = Notice(), []
+    notice, told = ShutdownNotice(), []
     notice.watch()
     notice.when_quiet(lambda: told.append("at once"))
     one, two = object().__repr__, object().__repr__
@@ -207,7 +207,7 @@ async def test_quiet_comes_with_the_last_stream() -> None:
 
 async def test_a_callback_for_quiet_is_called_once() -> None:
     """Though it is given twice, as with two signals."""
-    notice, told = Notice(), []
+    notice, told = ShutdownNotice(), []
 
     def callback() -> None:
         told.append(1)
@@ -228,10 +228,10 @@ async def test_a_signal_after_the_event_loop_goes_to_the_handler_before() -> Non
     signal.signal(signal.SIGTERM, lambda number, _: passed.append(number))
     loop = asyncio.new_event_loop()
     loop.close()
-    notice = Notice()
+    notice = ShutdownNotice()
     call: Any = lambda _: loop.call_soon_threadsafe(print)  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sse_asgi._servers.shutdown.thread_safe_caller", lambda: call)
+        patch.setattr("sse_asgi._servers.signals.thread_safe_caller", lambda: call)
         notice.watch()
     os.kill(os.getpid(), signal.SIGTERM)
     assert passed == [signal.SIGTERM]
@@ -243,7 +243,7 @@ async def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.M
     set_handlers = []
     monkeypatch.setattr("signal.getsignal", lambda _: None)
     monkeypatch.setattr("signal.signal", lambda *arguments: set_handlers.append(arguments))
-    notice = Notice()
+    notice = ShutdownNotice()
     notice.watch()
     notice.unwatch()
     assert set_handlers == []
@@ -252,7 +252,7 @@ async def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.M
 async def test_quiet_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a stream that never ends, such as one with an endless background task."""
     monkeypatch.setattr("sse_asgi._servers.shutdown.QUIET_SECONDS", 0.01)
-    notice, event = Notice(), anyio.Event()
+    notice, event = ShutdownNotice(), anyio.Event()
     listener = object().__repr__
     notice.listen(listener)  # type: ignore[arg-type]
     notice.when_quiet(event.set)
@@ -264,7 +264,7 @@ async def test_quiet_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_an_ignored_signal_is_still_heard() -> None:
     """And stays ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    notice, event = Notice(), anyio.Event()
+    notice, event = ShutdownNotice(), anyio.Event()
     notice.listen(event.set)
     os.kill(os.getpid(), signal.SIGTERM)
     await heard(event)
@@ -275,7 +275,7 @@ async def test_an_ignored_signal_is_still_heard() -> None:
 @pytest.mark.usefixtures("handlers")
 async def test_a_handler_that_came_later_is_left_alone() -> None:
     """Only what is still ours is put back."""
-    notice = Notice()
+    notice = ShutdownNotice()
     notice.listen(lambda: None)
 
     def later(signum: int, frame: FrameType | None) -> None:
@@ -363,7 +363,7 @@ def test_uvicorns_shutdown_is_heard_in_a_thread(loop: str) -> None:
     """The instance that serves this loop is found and asked, and the loop may serve again after it."""
 
     def start(served: Served) -> None:
-        assert uvicorn_server() is served.server
+        assert [one.key for one in running_servers()] == [served.server]
         notice = current_notice()
 
         def listener() -> None:
@@ -385,7 +385,7 @@ def test_a_server_that_is_stopping_is_heard_at_once() -> None:
 
     def start(served: Served) -> None:
         served.server.should_exit = True
-        notice = Notice()
+        notice = ShutdownNotice()
         notice.listen(lambda: served.log.append("heard"))
         notice.unlisten(next(iter(notice._listeners)))
         served.server.should_exit = False
@@ -403,7 +403,7 @@ async def test_without_these_servers_none_is_asked(monkeypatch: pytest.MonkeyPat
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.delitem(sys.modules, "hypercorn")
     monkeypatch.delitem(sys.modules, "gunicorn.workers.gasgi")
-    notice = Notice()
+    notice = ShutdownNotice()
     notice.watch()
     assert signal.getsignal(signal.SIGTERM) is not before
     notice.unwatch()
@@ -430,7 +430,7 @@ async def serve_hypercorn(on_startup: Any, anyio_backend: str, *, stop: anyio.Ev
 
 async def test_hypercorns_shutdown_is_heard(anyio_backend: str) -> None:
     """From what it waits for itself, while its application still runs."""
-    notice, stop, told = Notice(), anyio.Event(), anyio.Event()
+    notice, stop, told = ShutdownNotice(), anyio.Event(), anyio.Event()
 
     def start() -> None:
         notice.listen(told.set)
@@ -444,7 +444,7 @@ async def test_hypercorns_shutdown_is_heard(anyio_backend: str) -> None:
 
 async def test_a_hypercorn_is_not_asked_without_streams(anyio_backend: str) -> None:
     """The last listener ends the asking."""
-    notice, stop, told = Notice(), anyio.Event(), []
+    notice, stop, told = ShutdownNotice(), anyio.Event(), []
 
     def start() -> None:
         notice.listen(lambda: told.append(1))
@@ -468,7 +468,7 @@ async def test_a_gunicorn_worker_that_will_end_is_heard() -> None:
         async def serve(self) -> None:
             await anyio.sleep_forever()
 
-    worker, notice, told = Worker(), Notice(), anyio.Event()
+    worker, notice, told = Worker(), ShutdownNotice(), anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.serve)
         await anyio.sleep(0)

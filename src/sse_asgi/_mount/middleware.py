@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .._hub.hub import Hub
 from .._hub.options import seconds_or_never
 from .._loop.runtime import Child, new_wakeup, spawn
-from .._servers.known import Server
-from .._servers.shutdown import Notice, current_notice
+from .._servers.server import Server
+from .._servers.shutdown import ShutdownNotice, current_notice
 from .._stream.ending import END_HEADERS, has_seen_the_end
 from .._stream.guard import Guard, GuardTerms
 from .._stream.limits import ConnectionLimit, as_limit
@@ -143,7 +143,7 @@ async def _stop_client(scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
-async def _receive_when_quiet(receive: Receive, notice: Notice, server: Server) -> Message:
+async def _receive_when_quiet(receive: Receive, notice: ShutdownNotice, server: Server) -> Message:
     """Hold the shutdown back until all streams have ended, for granian ends the event loop while they clean up."""
     message = await receive()
     if message["type"] == "lifespan.shutdown":

@@ -16,6 +16,7 @@ from typing import Any
 from starlette.types import Receive, Scope
 
 from .._loop.runtime import Timer
+from .known import SERVERS
 
 Address = tuple[str, int]
 
@@ -30,9 +31,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 def abort(scope: Scope, receive: Receive, timer: Timer) -> None:
     """Abort the connection of this request, unless that cannot, or must not, be done."""
-    transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
-    if hasattr(transport, "abort"):  # uvicorn: the outermost `receive` is a method of the request, which has it
-        transport.abort()
+    if any(one.abort(receive) for one in SERVERS):
         return
     client, server = scope.get("client"), scope.get("server")
     # Several streams share a connection of HTTP/2.

@@ -1,39 +1,31 @@
 """Hearing that the server is about to stop, which no ASGI message announces in time.
 
 A server sends `lifespan.shutdown` only after the last response has ended, so streams that wait for it keep it waiting.
-There is one Notice per event loop. Nothing is touched before somebody listens, and what was touched is put back when
-the last listener has gone.
+There is one ShutdownNotice per event loop. Nothing is touched before somebody listens, and what was touched is put back
+when the last listener has gone.
 """
 
-import inspect
-import logging
-import os
 import random
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import anyio.lowlevel
 
-from .._loop.runtime import Alarm, shared_timer, thread_safe_caller
-from .known import WILDCARDS, Address, AskedServer, Server, UvicornServer, address_of, running_servers
+from .._loop.runtime import Alarm, shared_timer
+from .known import running_servers
+from .server import Address, AskedServer, Server, address_of
+from .signals import Undo, hear_signals
 
-logger = logging.getLogger("sse_asgi")
-
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 MAX_ADDRESSES = 64
 POLL_SECONDS = 0.1
-DEATH_SECONDS = 1.0
 QUIET_SECONDS = 10.0
-RETURN_SECONDS = 0.1
 
-Undo = Callable[[], None]
 Scope = Mapping[str, Any]
 
 
-class Notice(Server):
+class ShutdownNotice(Server):
     """The news that a server of this event loop stops, told once to each of its streams.
 
     The notice itself stands for any server that cannot be asked or told from others: its streams are told when one of
@@ -61,8 +53,8 @@ class Notice(Server):
         if not self._watchers:
             self._timer = shared_timer()
             self._find()
-            if not any(isinstance(one, UvicornServer) for one in self._asked):
-                self._undos = _hear_signals(self)
+            if not any(one.tells_of_signals for one in self._asked):
+                self._undos = hear_signals(self)
         self._watchers += 1
         return self if scope is None else self._server_of(scope)
 
@@ -164,93 +156,19 @@ class Notice(Server):
             self._next_look = self._timer.after(POLL_SECONDS, self._look)
 
 
-_notice: anyio.lowlevel.RunVar[Notice] = anyio.lowlevel.RunVar("_notice")
+_notice: anyio.lowlevel.RunVar[ShutdownNotice] = anyio.lowlevel.RunVar("_notice")
 
 
-def current_notice() -> Notice:
+def current_notice() -> ShutdownNotice:
     """Return the notice of the running event loop."""
     notice = _notice.get(None)
     if notice is None:
-        notice = Notice()
+        notice = ShutdownNotice()
         _notice.set(notice)
     return notice
 
 
-def farewell(notice: Notice) -> bytes:
+def farewell(notice: ShutdownNotice) -> bytes:
     """Write a `retry:` line that spreads the clients of this process over a time that grows with their number."""
     spread = 1000 + 2 * notice.listeners
     return b"retry: %d\n" % random.randint(500, 500 + spread)  # noqa: S311 - a spread, not a secret
-
-
-def _hear_signals(notice: Notice) -> list[Undo]:
-    """Hear the signals that stop a server in front of the handlers that are installed.
-
-    `loop.add_signal_handler` would replace the server's own: observed, granian, hypercorn and gunicorn never exit then.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGQUIT") and callable(signal.getsignal(signal.SIGQUIT)):
-        numbers.append(signal.SIGQUIT)  # what gunicorn sends its workers when it got SIGINT
-    return [_wrap(number, notice) for number in numbers]
-
-
-def _wrap(number: signal.Signals, notice: Notice) -> Undo:
-    previous = signal.getsignal(number)
-    if previous is None:  # not Python's
-        return lambda: None
-    call = thread_safe_caller()
-    pass_on = _follower(number, previous, notice)
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        try:
-            call(notice.hear)
-        except RuntimeError:  # the event loop is closed
-            undo()
-            os.kill(os.getpid(), signum)
-        else:
-            pass_on(frame)
-
-    def undo() -> None:
-        if signal.getsignal(number) is handler:
-            signal.signal(number, previous)
-
-    signal.signal(number, handler)
-    return undo
-
-
-def _follower(number: signal.Signals, previous: Any, notice: Notice) -> Callable[[FrameType | None], object]:
-    """Return what passes a signal on to the handler that was there."""
-    call, timer, module = thread_safe_caller(), shared_timer(), _module(previous)
-
-    def die_soon() -> None:  # pragma: no cover - as _die
-        timer.after(DEATH_SECONDS, partial(_die, number))
-
-    if previous is signal.SIG_DFL:
-        return lambda _: call(lambda: notice.when_quiet(die_soon))  # pragma: no branch - as _die
-    if module.startswith("twisted."):
-        # Observed: daphne cancels every response at once, and waits for the first of them only. Where one that used
-        # anyio's threads is still on its way through middleware, these are never told to end, and hold the process up.
-        def stop_soon() -> None:
-            timer.after(RETURN_SECONDS, partial(previous, number, None))
-
-        return lambda _: call(lambda: notice.when_quiet(stop_soon))
-    if module.startswith("trio."):
-        # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
-        return lambda _: call(lambda: previous(number, inspect.currentframe()))
-    if callable(previous) and not module.startswith(("asyncio.unix_events", "uvloop")):
-        return partial(previous, number)
-    # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10 of 96
-    # double signals when it was called as well.
-    return lambda _: None
-
-
-def _module(handler: Any) -> str:
-    module: str = getattr(handler, "__module__", None) or type(getattr(handler, "__self__", handler)).__module__
-    return module
-
-
-def _die(number: int) -> None:  # pragma: no cover - ends the process, and its measurement; a test sees the exit status
-    """Let the signal do what it would have done without us; the server had a second to end by itself."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

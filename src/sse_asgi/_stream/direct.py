@@ -4,34 +4,28 @@ What a server's `send` does without waiting needs no task switch. Waiting for a 
 be a twentieth of an idle connection.
 
 Only where nothing is between a stream and its server but what is known to pass messages on as they are: what others do
-in their `send` may depend on the task and the context that run it. Observed: under granian events were lost.
+in their `send` may depend on the task and the context that run it.
 """
 
 import asyncio
 from collections.abc import Generator
 from contextvars import Context
-from types import FunctionType, coroutine
+from types import coroutine
 from typing import Any, Protocol
 
 import anyio.lowlevel
 from starlette.types import Message, Receive, Send
 
 from .._loop.runtime import Child, spawn
-
-# The modules of the objects that have `send`, and the functions around it, which only look at the response's head.
-SERVERS = {"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"}
-WRAPPERS = {
-    ("starlette.middleware.errors", "ServerErrorMiddleware.__call__.<locals>._send"),
-    ("starlette._exception_handler", "wrap_app_handling_exceptions.<locals>.wrapped_app.<locals>.sender"),
-}
+from .._servers.known import may_be_stepped
+from .._servers.starlette import behind_send
 
 
 def may_be_direct(send: Any) -> bool:
     """Tell whether this is the `send` of a server that is known to take messages in any task, or a plain wrapper."""
-    while isinstance(send, FunctionType) and (send.__module__, send.__qualname__) in WRAPPERS:
-        send = dict(zip(send.__code__.co_freevars, send.__closure__ or (), strict=True))["send"].cell_contents
+    send = behind_send(send)
     behind = past_guards(send)
-    return type(getattr(send, "__self__", None)).__module__ in SERVERS if behind is send else may_be_direct(behind)
+    return may_be_stepped(send) if behind is send else may_be_direct(behind)
 
 
 def past_guards(send: Any) -> Any:
@@ -56,7 +50,7 @@ def watch(receive: Receive, watched: Watched, context: Context) -> Child:
         watched: Told when its client has gone.
         context: The timer's, for what runs in no task: a copy for each idle connection would be 72 bytes.
     """
-    if type(getattr(receive, "__self__", None)).__module__ in SERVERS:
+    if may_be_stepped(receive):
         return _Watcher(receive, watched, context)
 
     async def run() -> None:

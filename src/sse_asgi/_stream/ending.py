@@ -9,7 +9,7 @@ from starlette.types import Scope
 from .._hub.options import Terms
 from .._log.event import ServerSentEvent, as_frame
 from .._loop.runtime import shared_timer
-from .._servers.shutdown import Notice, farewell
+from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .last_event_id import last_event_id
@@ -30,7 +30,7 @@ class Ending:
     """Says the last words of one stream, and cleans up after its content."""
 
     def __init__(
-        self, writer: Writer, content: Content, terms: Terms, notice: Notice, *, final_id: bool, route: str
+        self, writer: Writer, content: Content, terms: Terms, notice: ShutdownNotice, *, final_id: bool, route: str
     ) -> None:
         """Prepare to end a stream.
 

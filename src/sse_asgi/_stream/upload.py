@@ -13,17 +13,16 @@ Both need `receive()`, which gives each message once. So:
   unless the body is larger than 64 KiB, or of unknown length: then the content or a send has to notice.
 """
 
-import asyncio
 import time
-from collections.abc import Callable
 from functools import partial
-from types import FunctionType
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio
 from starlette.types import Message, Receive, Scope
 
 from .._loop.runtime import Alarm, Child, Timer, shared_timer, spawn
+from .._servers.known import look_at
+from .._servers.server import Look
 from .direct import Watched, watch
 
 KEY = "sse_asgi.upload"
@@ -31,10 +30,6 @@ AHEAD_BYTES = 64 * 1024
 UNREAD_BYTES = 4 * 1024 * 1024
 LOOK_SECONDS = 0.05
 READ_SECONDS = 5.0
-BASE_HTTP_MIDDLEWARE = (
-    "starlette.middleware.base",
-    "BaseHTTPMiddleware.__call__.<locals>.call_next.<locals>.receive_or_disconnect",
-)
 
 
 class Content(Protocol):
@@ -160,59 +155,15 @@ class Upload:
         self._changed = anyio.Event()
 
 
-Look = Callable[[], bool | None]
-
-
 def _look(scope: Scope, receive: Receive, content: Content) -> Look:
     """Return a function that takes nothing: True if the client has gone, False if `receive()` is free to be called."""
-    known = _known(receive)
+    known = look_at(receive)
     if known is not None:
         return known
     length = _length(scope)
     small = length is not None and length <= AHEAD_BYTES
     latest = time.monotonic() + READ_SECONDS
     return lambda: False if small and (content.begun or time.monotonic() > latest) else None
-
-
-def _known(receive: Receive) -> Look | None:
-    owner: Any = getattr(receive, "__self__", None)
-    if hasattr(owner, "message_event"):
-        return partial(_look_at_uvicorn, owner)
-    if hasattr(owner, "body_taken"):
-        return partial(_look_at_test_client, owner)
-    if isinstance(owner, asyncio.Queue):
-        return partial(_look_through, owner)
-    if isinstance(receive, FunctionType) and (receive.__module__, receive.__qualname__) == BASE_HTTP_MIDDLEWARE:
-        cells = dict(zip(receive.__code__.co_freevars, receive.__closure__ or (), strict=True))
-        request = cells["wrapped_receive"].cell_contents.__self__
-        return partial(_look_behind, request, _known(request.receive))
-    return None
-
-
-def _look_at_uvicorn(request: Any) -> bool | None:
-    if request.disconnected:
-        return True
-    return None if request.more_body or request.body or request.message_event.is_set() else False
-
-
-def _look_at_test_client(stream: Any) -> bool | None:
-    if stream.disconnected:
-        return True
-    return False if stream.body_taken else None
-
-
-def _look_through(queue: "asyncio.Queue[Message]") -> bool | None:
-    messages = [queue.get_nowait() for _ in range(queue.qsize())]
-    for message in messages:
-        queue.put_nowait(message)
-    return any(message["type"] == "http.disconnect" for message in messages) or None
-
-
-def _look_behind(request: Any, below: Look | None) -> bool | None:
-    """Look at the request of a BaseHTTPMiddleware, which may keep the body for the application."""
-    if getattr(request, "_wrapped_rcv_consumed", False):
-        return False
-    return (below is not None and below()) or None
 
 
 class _Patient:

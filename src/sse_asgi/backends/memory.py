@@ -3,21 +3,18 @@
 import heapq
 import logging
 import os
-import sys
 import time
-from argparse import ArgumentParser
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice
 from operator import itemgetter
-from pathlib import Path
 
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
 from .._log.names import RESERVED
 from .._log.position import Position, new_epoch
 from .._loop.runtime import running_loop
-from .._servers.known import uvicorn_server
+from .._servers.workers import worker_count
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import PAGE_BYTES, Backend, Member, Sink, presence_event
 
@@ -26,7 +23,6 @@ logger = logging.getLogger("sse_asgi")
 IDEMPOTENCY_SECONDS = 120.0
 EXPIRE_SECONDS = 1.0
 SHARE = 16  # joins and leaves, and the library's own channels, may each take one part in so many of the bytes
-SERVERS = {"gunicorn", "hypercorn", "granian"}
 
 
 class MemoryBackend(Backend):
@@ -285,28 +281,10 @@ class MemoryBackend(Backend):
 
 
 def _warn_of_workers() -> None:
-    workers = _worker_count()
+    workers = worker_count()
     if workers > 1:
         logger.warning(
             "MemoryBackend with %d workers: each worker has a hub of its own, so an event reaches only the readers "
             "of the worker that published it. Set SSE_BACKEND_URL=redis://..., or run one worker.",
             workers,
         )
-
-
-def _worker_count() -> int:
-    server, asked_for = uvicorn_server(), _asked_for()
-    if asked_for is not None:  # also where gunicorn's workers are those of uvicorn
-        return asked_for
-    return int(server.config.workers if server is not None else os.environ.get("WEB_CONCURRENCY") or 1)
-
-
-def _asked_for() -> int | None:
-    """Read the command line of a server, which its workers share; there is nothing else that all of them tell."""
-    program, *arguments = sys.argv
-    if SERVERS.isdisjoint(Path(program).parts):
-        return None
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-w", "--workers", nargs="?", default="")
-    workers = parser.parse_known_args(arguments)[0].workers or ""
-    return int(workers) if workers.isdecimal() else None

@@ -1,0 +1,23 @@
+"""EventStreamClient, which is the server of the application that it tests: it tells whether the body was taken."""
+
+from functools import partial
+from typing import Any
+
+from starlette.types import Receive
+
+from .server import KnownServer, Look
+
+
+class Client(KnownServer):
+    """What is known of EventStreamClient."""
+
+    def look(self, receive: Receive, /) -> Look | None:
+        """Look at the stream, of which `receive` is a method."""
+        stream = getattr(receive, "__self__", None)
+        return partial(_look_at, stream) if hasattr(stream, "body_taken") else None
+
+
+def _look_at(stream: Any) -> bool | None:
+    if stream.disconnected:
+        return True
+    return False if stream.body_taken else None

@@ -1,0 +1,36 @@
+"""daphne: the signal handlers of twisted must wait for the streams, and its `receive` is that of a queue."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from starlette.types import Receive
+
+from .._loop.runtime import shared_timer
+from .queues import look_through
+from .server import KnownServer, Look, WhenQuiet, module_of
+
+AROUND_SECONDS = 0.1
+
+
+class Daphne(KnownServer):
+    """What is known of daphne."""
+
+    def look(self, receive: Receive, /) -> Look | None:
+        """Look through the queue of a request."""
+        return look_through(receive)
+
+    def delayed(self, number: int, handler: Any, when_quiet: WhenQuiet, /) -> Callable[[], None] | None:
+        """Return what calls twisted's handler when the streams and what is around them have ended.
+
+        Observed: daphne cancels every response at once, and waits for the first of them only. Where one that used
+        anyio's threads is still on its way through middleware, these are never told to end, and hold the process up.
+        """
+        if not module_of(handler).startswith("twisted."):
+            return None
+        timer = shared_timer()
+
+        def stop_soon() -> None:
+            timer.after(AROUND_SECONDS, partial(handler, number, None))
+
+        return partial(when_quiet, stop_soon)

@@ -1,0 +1,99 @@
+"""Hearing the signals that stop a server in front of the handlers that are installed, and passing them on.
+
+`loop.add_signal_handler` would replace the server's own: observed, granian, hypercorn and gunicorn never exit then.
+"""
+
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any, Protocol
+
+from .._loop.runtime import shared_timer, thread_safe_caller
+from .known import SERVERS
+from .server import module_of
+
+DEATH_SECONDS = 1.0
+
+Undo = Callable[[], None]
+PassOn = Callable[[FrameType | None], object]
+
+
+class Hearer(Protocol):
+    """Hears of the signals, and knows when its streams have ended."""
+
+    def hear(self) -> None:
+        """Hear that the servers of this event loop stop."""
+
+    def when_quiet(self, callback: Callable[[], None], /) -> None:
+        """Call back when every stream has ended."""
+
+
+def hear_signals(hearer: Hearer) -> list[Undo]:
+    """Have a hearer hear the signals that stop this process; return what puts back the handlers that were there."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGQUIT") and callable(signal.getsignal(signal.SIGQUIT)):
+        numbers.append(signal.SIGQUIT)  # what gunicorn sends its workers when it got SIGINT
+    return [_wrap(number, hearer) for number in numbers]
+
+
+def _wrap(number: signal.Signals, hearer: Hearer) -> Undo:
+    previous = signal.getsignal(number)
+    if previous is None:  # not Python's
+        return lambda: None
+    call = thread_safe_caller()
+    pass_on = _follower(number, previous, hearer)
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        try:
+            call(hearer.hear)
+        except RuntimeError:  # the event loop is closed
+            undo()
+            os.kill(os.getpid(), signum)
+        else:
+            pass_on(frame)
+
+    def undo() -> None:
+        if signal.getsignal(number) is handler:
+            signal.signal(number, previous)
+
+    signal.signal(number, handler)
+    return undo
+
+
+def _follower(number: signal.Signals, previous: Any, hearer: Hearer) -> PassOn:
+    """Return what passes a signal on to the handler that was there."""
+    call, timer, module = thread_safe_caller(), shared_timer(), module_of(previous)
+
+    def die_soon() -> None:  # pragma: no cover - as _die
+        timer.after(DEATH_SECONDS, partial(_die, number))
+
+    if previous is signal.SIG_DFL:
+        return lambda _: call(lambda: hearer.when_quiet(die_soon))  # pragma: no branch - as _die
+    for server in SERVERS:
+        delayed = server.delayed(number, previous, hearer.when_quiet)
+        if delayed is not None:
+            return _later(call, delayed)
+    if module.startswith("trio."):
+        # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
+        return lambda _: call(lambda: previous(number, inspect.currentframe()))
+    if callable(previous) and not module.startswith(("asyncio.unix_events", "uvloop")):
+        return partial(previous, number)
+    # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10 of 96
+    # double signals when it was called as well.
+    return lambda _: None
+
+
+def _later(call: Callable[[Callable[[], None]], object], function: Callable[[], None]) -> PassOn:
+    return lambda _: call(function)
+
+
+def _die(number: int) -> None:  # pragma: no cover - ends the process, and its measurement; a test sees the exit status
+    """Let the signal do what it would have done without us; the server had a second to end by itself."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
