@@ -270,6 +270,27 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in (text + ".0").split("."))[:3]
 
 
+DOORS = {
+    "backends.base": ["Backend", "Member", "Sink"],
+    "backends.memory": ["MemoryBackend"],
+    "backends.redis": ["RedisBackend"],
+    "config": ["Settings", "create_hub"],
+    "decoder": ["DecodedEvent", "EventDecoder"],
+    "encoder": ["encode"],
+    "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
+    "publisher": ["Publisher"],
+    "testing": ["EventStream", "EventStreamClient"],
+    "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_public_name_is_in_its_public_place(door: str) -> None:
+    """Users import these names from these modules, wherever the code behind them stands."""
+    module = import_module(f"{PACKAGE}.{door}")
+    assert [name for name in DOORS[door] if not hasattr(module, name)] == []
+
+
 # Importing
 
 IMPORT = """
