@@ -65,6 +65,10 @@ class Content:
         if self._child is not None:
             self._child.cancel()
 
+    def last_words(self, words: bytes) -> bytes:
+        """Return what is sent before the final body, given the words that a stream ends with."""
+        return self._feed.last_words(words)
+
     async def close(self, timer: Timer, patience: float) -> None:
         """Wait until a stopped run has ended, for `patience` seconds at most, and close the feed."""
         with timer.move_on_after(patience):
