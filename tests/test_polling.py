@@ -446,6 +446,30 @@ async def test_a_client_that_goes_ends_the_waiting() -> None:
         assert (sent, readers(hub)) == ([], [])
 
 
+async def test_a_client_that_goes_while_the_poll_leaves_does_not_break_that_off() -> None:
+    """The process is unsubscribed from a channel that nobody reads any more."""
+
+    class Unsubscribing(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            gone.set()
+            await anyio.sleep(0.01)
+            await super().unsubscribe(channels)
+            unsubscribed.extend(channels)
+
+    gone = anyio.Event()
+    unsubscribed: list[str] = []
+    async with mounted(Hub(Unsubscribing())) as (hub, _):
+
+        async def receive() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        scope = {"type": "http", "method": "GET", "headers": []}
+        with anyio.fail_after(5):
+            await PollResponse(hub.subscribe("default"))(scope, receive, anyio.sleep_forever)  # type: ignore[arg-type]
+        assert (unsubscribed, hub.stats().channels) == (["default"], {})
+
+
 async def test_a_send_that_fails_is_a_client_that_has_gone() -> None:
     """Some servers raise OSError."""
     async with mounted() as (hub, _):

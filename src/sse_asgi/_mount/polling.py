@@ -151,7 +151,7 @@ class PollFeed:
         headers: Those of an answer that is not an error.
         head: Goes before the answer, and is complete when the answer is given.
         hungry: Whether nothing was read yet.
-        ended: `finished` when the answer is given and the subscription is left.
+        ended: `finished` when the answer is given.
     """
 
     immediate = False
@@ -198,8 +198,9 @@ class PollFeed:
             self._give(self._concluded())
         except (BackendError, HubClosedError):
             self._give(self._unavailable())
-        await self._subscription.close()
         self.ended = "finished"
+        # Before the answer is sent: a client that reads slowly keeps nothing, and one that asks again finds it gone.
+        await self._subscription.close()
 
     def stop(self) -> None:
         """Do nothing: `run` is cancelled."""

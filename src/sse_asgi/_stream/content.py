@@ -59,10 +59,10 @@ class Content:
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Cancel the feed's run once, so that what it awaits in `finally` works."""
+        """Cancel the feed's run once, so that what it awaits in `finally` works; not if it has only to clean up."""
         self._stopped = True
         self._feed.stop()
-        if self._child is not None:
+        if self._child is not None and self._feed.ended != "finished":
             self._child.cancel()
 
     def last_words(self, words: bytes) -> bytes:
