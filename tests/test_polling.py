@@ -30,6 +30,7 @@ from sse_asgi._loop.runtime import checkpoint
 from sse_asgi._mount import polling as polling_module
 from sse_asgi._mount.polling import MAX_EVENTS, PollResponse
 from sse_asgi._servers.shutdown import current_notice
+from sse_asgi._stream import connection as connection_module
 from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStream, EventStreamClient
 
@@ -445,6 +446,30 @@ async def test_a_client_that_goes_ends_the_waiting() -> None:
         assert (sent, readers(hub)) == ([], [])
 
 
+async def test_a_client_that_goes_while_the_poll_leaves_does_not_break_that_off() -> None:
+    """The process is unsubscribed from a channel that nobody reads any more."""
+
+    class Unsubscribing(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            gone.set()
+            await anyio.sleep(0.01)
+            await super().unsubscribe(channels)
+            unsubscribed.extend(channels)
+
+    gone = anyio.Event()
+    unsubscribed: list[str] = []
+    async with mounted(Hub(Unsubscribing())) as (hub, _):
+
+        async def receive() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        scope = {"type": "http", "method": "GET", "headers": []}
+        with anyio.fail_after(5):
+            await PollResponse(hub.subscribe("default"))(scope, receive, anyio.sleep_forever)  # type: ignore[arg-type]
+        assert (unsubscribed, hub.stats().channels) == (["default"], {})
+
+
 async def test_a_send_that_fails_is_a_client_that_has_gone() -> None:
     """Some servers raise OSError."""
     async with mounted() as (hub, _):
@@ -571,7 +596,7 @@ async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.Monkey
     """After SEND_SECONDS, by aborting its connection."""
     aborted: list[int] = []
     monkeypatch.setattr(polling_module, "SEND_SECONDS", 0.01)
-    monkeypatch.setattr(polling_module, "cut_off", lambda *_: aborted.append(1))
+    monkeypatch.setattr(connection_module, "cut_off", lambda *_: aborted.append(1))
     async with mounted() as (hub, _):
         scope = {"type": "http", "method": "GET", "headers": []}
         response: Any = PollResponse(hub.subscribe("default"))
@@ -581,12 +606,12 @@ async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.Monkey
 
         with anyio.fail_after(5):
             await response(scope, anyio.sleep_forever, send)
-    assert aborted == [1]
+    assert aborted
 
 
 async def test_a_shutdown_hurries_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not keep the server from stopping."""
-    monkeypatch.setattr(polling_module, "SHUTDOWN_SECONDS", 0.01)
+    monkeypatch.setattr(connection_module, "SHUTDOWN_SECONDS", 0.01)
     async with mounted() as (hub, _):
         scope = {"type": "http", "method": "GET", "headers": []}
         response: Any = PollResponse(hub.subscribe("default"))

@@ -1,26 +1,29 @@
-"""What is new on a subscription, in one answer that ends: for clients that poll.
+"""Polls: what is new on a subscription, in one answer that ends.
 
-A poll reads its subscription frame by frame as a stream does, so that events, ids, gaps and transforms are the same.
+A poll is served as a stream is, by a Connection, which watches the client, the send timeout and the server's shutdown.
+Its feed reads the subscription frame by frame as a stream does, so that events, ids, gaps and transforms are the same.
+Unlike a stream's, the feed ends when it is caught up and has an event, or when its wait is over. It gives one body,
+and the head for it, because only the body tells the length, and only reading tells whether the answer is a 503.
 """
 
-import contextlib
-import logging
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple
 
 import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from .._hub.delivery import Carrier
+from .._hub.options import Terms
 from .._hub.subscription import PING, Subscription
 from .._log.event import POSITION_EVENT, to_json
-from .._loop.runtime import Alarm, Timer, checkpoint, new_wakeup, shared_timer, spawn
+from .._loop.runtime import Signal, Wakeup, new_wakeup, shared_timer
 from .._servers.shutdown import current_notice, farewell
-from .._stream.guard import admit, cut_off, watch_again
+from .._stream.connection import Connection
+from .._stream.guard import admit
 from .._stream.last_event_id import last_event_id
 from .._stream.limits import refusal
 from ..decoder import DecodedEvent, EventDecoder
@@ -28,14 +31,12 @@ from ..encoder import encode
 from ..exceptions import BackendError, HubClosedError
 from .problem import problem
 
-logger = logging.getLogger("sse_asgi")
-
 RETRY_MS = 2000
 MAX_EVENTS = 1000
 MAX_BYTES = 1 << 20
 CATCH_UP_SECONDS = 1.0
 SEND_SECONDS = 30.0
-SHUTDOWN_SECONDS = 0.5
+CLEANUP_SECONDS = 5.0
 END = b"\n\n"
 WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -143,6 +144,143 @@ class Answer:
         ).encode()
 
 
+class PollFeed:
+    """Collects the frames of a subscription, and gives one answer when it has an event, or when the wait is over.
+
+    Attributes:
+        headers: Those of an answer that is not an error.
+        head: Goes before the answer, and is complete when the answer is given.
+        hungry: Whether nothing was read yet.
+        ended: `finished` when the answer is given.
+    """
+
+    immediate = False
+    joined = True
+
+    def __init__(
+        self, subscription: Subscription, answer: Answer, *, wait: float, as_stream: bool, headers: Mapping[str, str]
+    ) -> None:
+        """Prepare; nothing is read yet. For the arguments see PollResponse."""
+        media_type = "text/event-stream" if as_stream else "application/json"
+        self.headers = {**headers, "content-type": media_type, "cache-control": "no-store"}
+        self.head: Message = {"type": "http.response.start"}
+        self.hungry = True
+        self.ended: str | None = None
+        self._subscription = subscription
+        self._answer = answer
+        self._wait = wait
+        self._as_stream = as_stream
+        self._given = headers
+        self._reached = self._answered = False
+        self._body = b""
+        self._wakeup: Wakeup  # attached before it is run
+
+    # What the connection calls: the methods of a Feed
+
+    def attach(self, news: Signal, carrier: Carrier | None) -> None:  # noqa: ARG002 - the end of `run` is the news
+        """Read on behalf of `run` alone."""
+        self._wakeup = new_wakeup()
+        self._subscription.attach(self._wakeup, None)
+
+    def take(self) -> bytes:
+        """Return the answer, once."""
+        body, self._body = self._body, b""
+        return body
+
+    take_plain = ping = take  # an answer has no pings
+
+    async def run(self) -> None:
+        """Read until there is an answer."""
+        self.hungry = False
+        try:
+            with shared_timer().move_on_after(max(self._wait, CATCH_UP_SECONDS)):
+                await self._collect()
+            self._give(self._concluded())
+        except (BackendError, HubClosedError):
+            self._give(self._unavailable())
+        self.ended = "finished"
+        # Before the answer is sent: a client that reads slowly keeps nothing, and one that asks again finds it gone.
+        await self._subscription.close()
+
+    def stop(self) -> None:
+        """Do nothing: `run` is cancelled."""
+
+    def last_words(self, words: bytes) -> bytes:
+        """Return the answer with these words in it if the stream ends before it was given, because the server stops."""
+        if not self._answered:
+            self._finish()
+            self._answer.say(words)
+            self._give(self.response(more=False))
+        return self.take()
+
+    async def close(self) -> None:
+        """Leave the subscription, if `run` did not."""
+        await self._subscription.close()
+
+    # Reading
+
+    async def _collect(self) -> None:
+        """Take what is there, and wait for an event where there is none."""
+        subscription = self._subscription
+        waits_until = anyio.current_time() + self._wait
+        await subscription.run()
+        await subscription.reach()
+        self._reached = True
+        while self._takes_more():
+            if subscription.hungry:
+                await subscription.run()
+            elif self._answer.has_events or anyio.current_time() >= waits_until:
+                return
+            else:
+                with anyio.CancelScope(deadline=waits_until):
+                    await self._wakeup
+
+    def _takes_more(self) -> bool:
+        """Take everything that is ready; tell whether there may be more."""
+        answer, subscription = self._answer, self._subscription
+        while not answer.full and (frames := subscription.take()):
+            answer.add(frames)
+        return not answer.full and subscription.ended is None
+
+    def _finish(self) -> None:
+        """Take what came last, and the position if it moved without an event."""
+        if self._takes_more() and (frame := self._subscription.ping()) != PING:
+            self._answer.add(frame)
+
+    # Answering
+
+    def _concluded(self) -> Response:
+        """Answer with what was read, unless that is nothing and there may be something."""
+        self._finish()
+        subscription = self._subscription
+        behind = self._answer.full or subscription.hungry or subscription.ended == "slow"
+        complete = self._reached and not behind
+        if subscription.ended:
+            self._answer.say(farewell(current_notice()))
+        elif not (self._answer.has_events or complete):
+            return self._unavailable()
+        return self.response(more=not complete)
+
+    def response(self, *, more: bool) -> Response:
+        """Write the answer.
+
+        Args:
+            more: Whether the client should ask again at once.
+        """
+        answer = self._answer
+        body = bytes(answer.body) if self._as_stream else answer.json(self._subscription.last_event_id, more=more)
+        return Response(body, headers=self.headers)
+
+    def _unavailable(self) -> Response:
+        detail = "the backend is out of reach: ask again with the same Last-Event-ID"
+        return problem(503, detail, {**self._given, "retry-after": "1"})
+
+    def _give(self, response: Response) -> None:
+        self._answered = True
+        self.head.update(status=response.status_code, headers=response.raw_headers)
+        self._body = bytes(response.body)
+
+
 class PollResponse:
     """Answers once: with what is new, or with the first event that comes while it waits."""
 
@@ -164,139 +302,36 @@ class PollResponse:
             retry: Milliseconds until the client asks again; None is two seconds.
             headers: Sent as well.
         """
-        media_type = "text/event-stream" if as_stream else "application/json"
-        self._given = {name.lower(): value for name, value in (headers or {}).items()}
-        self._headers = {**self._given, "content-type": media_type, "cache-control": "no-store"}
+        given = {name.lower(): value for name, value in (headers or {}).items()}
         self._subscription = subscription
-        self._wait = wait
-        self._as_stream = as_stream
         self._answer = Answer(RETRY_MS if retry is None else retry)
-        self._reached = self._gone = self._stopping = False
-        self._timer: Timer  # asked for when it serves
-        self._alarm = Alarm()
-        self._reading = anyio.CancelScope()
-        self._sending = anyio.CancelScope()
+        self._feed = PollFeed(subscription, self._answer, wait=wait, as_stream=as_stream, headers=given)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if self._subscription.last_event_id is None:
             self._subscription.last_event_id = last_event_id(scope)
         if scope["method"] == "HEAD":
-            head = Response(headers=self._headers)
+            head = Response(headers=self._feed.headers)
             del head.headers["content-length"]  # which is known to those who read
             await head(scope, receive, send)
         elif admit(scope):
-            await self._serve(scope, receive, send)
+            feed = self._feed
+            await Connection(feed, _terms(), scope, receive, send, head=feed.head, final_id=False).run(None)
         else:
             self._answer.say(refusal())
-            await self._response(more=False)(scope, receive, send)
+            await self._feed.response(more=False)(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._timer, notice = shared_timer(), current_notice()
-        notice.listen(self._on_shutdown, scope)
-        watcher = spawn(partial(self._watch_client, receive))
-        try:
-            response = await self._read()
-            if not self._stopping:
-                self._limit_sending(SEND_SECONDS)
-            with self._sending, contextlib.suppress(OSError):  # what some servers raise when the client has gone
-                if not self._gone:
-                    await response(scope, receive, send)
-            if self._sending.cancelled_caught:
-                cut_off(scope, receive, self._timer)
-        finally:
-            watcher.cancel()
-            self._alarm.cancel()
-            notice.unlisten(self._on_shutdown)
-            watch_again(scope)  # for what answers if this failed
 
-    # What can happen meanwhile
-
-    async def _watch_client(self, receive: Receive) -> None:
-        """Own `receive()`, as a stream does."""
-        try:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        except OSError:
-            pass
-        except Exception:
-            logger.exception("receive() failed: the client of a poll is taken to have gone")
-        self._gone = True
-        self._reading.cancel()
-
-    def _on_shutdown(self) -> None:
-        self._stopping = True
-        self._reading.cancel()
-        self._limit_sending(SHUTDOWN_SECONDS)
-
-    def _limit_sending(self, seconds: float) -> None:
-        self._alarm.cancel()
-        self._alarm = self._timer.limit(seconds, self._sending.cancel)
-
-    # Reading
-
-    async def _read(self) -> Response:
-        limit = self._timer.limit(max(self._wait, CATCH_UP_SECONDS), self._reading.cancel)
-        try:
-            with self._reading:
-                await self._collect(limit)
-            self._finish()
-        except (BackendError, HubClosedError):
-            return self._unavailable()
-        finally:
-            limit.cancel()
-            await self._subscription.close()
-        if self._stopping or self._subscription.ended:
-            self._answer.say(farewell(current_notice()))
-        elif not (self._answer.has_events or self._complete):
-            return self._unavailable()
-        return self._response(more=not self._complete and not self._stopping)
-
-    async def _collect(self, limit: Alarm) -> None:
-        """Take what is there, and wait for an event where there is none; the limit is for what is there."""
-        subscription = self._subscription
-        begun = anyio.current_time()
-        wakeup = new_wakeup()
-        subscription.attach(wakeup, None)
-        await checkpoint()  # a task that polls and polls would let nobody else run
-        await subscription.run()
-        await subscription.reach()
-        self._reached = True
-        while self._takes_more():
-            if subscription.hungry:
-                await subscription.run()
-            elif self._answer.has_events or anyio.current_time() >= begun + self._wait:
-                return
-            else:
-                limit.cancel()
-                self._reading.deadline = begun + self._wait
-                await wakeup
-
-    def _takes_more(self) -> bool:
-        """Take everything that is ready; tell whether there may be more."""
-        answer, subscription = self._answer, self._subscription
-        while not answer.full and (frames := subscription.take()):
-            answer.add(frames)
-        return not answer.full and subscription.ended is None
-
-    def _finish(self) -> None:
-        """Take what came last, and the position if it moved without an event."""
-        if self._takes_more() and (frame := self._subscription.ping()) != PING:
-            self._answer.add(frame)
-
-    @property
-    def _complete(self) -> bool:
-        """Whether everything is in the answer that was in the log when it was asked for."""
-        subscription = self._subscription
-        return self._reached and not (self._answer.full or subscription.hungry or subscription.ended == "slow")
-
-    # Answering
-
-    def _response(self, *, more: bool) -> Response:
-        answer = self._answer
-        body = bytes(answer.body) if self._as_stream else answer.json(self._subscription.last_event_id, more=more)
-        return Response(body, headers=self._headers)
-
-    def _unavailable(self) -> Response:
-        detail = "the backend is out of reach: ask again with the same Last-Event-ID"
-        return problem(503, detail, {**self._given, "retry-after": "1"})
+def _terms() -> Terms:
+    """Return the terms of a stream without a greeting, pings and a lifetime, whose head waits for the answer."""
+    never = math.inf
+    return Terms(
+        greeting=b"",
+        ping_interval=never,
+        start_timeout=never,
+        send_timeout=SEND_SECONDS,
+        max_lifetime=never,
+        cleanup_timeout=CLEANUP_SECONDS,
+        on_error=None,
+    )

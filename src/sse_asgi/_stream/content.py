@@ -59,11 +59,15 @@ class Content:
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Cancel the feed's run once, so that what it awaits in `finally` works."""
+        """Cancel the feed's run once, so that what it awaits in `finally` works; not if it has only to clean up."""
         self._stopped = True
         self._feed.stop()
-        if self._child is not None:
+        if self._child is not None and self._feed.ended != "finished":
             self._child.cancel()
+
+    def last_words(self, words: bytes) -> bytes:
+        """Return what is sent before the final body, given the words that a stream ends with."""
+        return self._feed.last_words(words)
 
     async def close(self, timer: Timer, patience: float) -> None:
         """Wait until a stopped run has ended, for `patience` seconds at most, and close the feed."""

@@ -72,8 +72,8 @@ class Ending:
 
     async def _part(self, reason: str | None) -> None:
         writer = self._writer
-        words = b"" if writer.sending else self._last_words(reason)
         try:
+            words = b"" if writer.sending else self._content.last_words(self._last_words(reason))
             if words or not writer.started:
                 await writer.emit(words)
             await writer.finish()

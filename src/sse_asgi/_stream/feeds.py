@@ -1,6 +1,6 @@
 """What a response streams, made into frames: the interface, and its implementation for iterables.
 
-The other implementation is Subscription.
+The other implementations are Subscription, and PollFeed for an answer that ends.
 """
 
 import logging
@@ -63,6 +63,9 @@ class Feed(Protocol):
 
     def stop(self) -> None:
         """Give nothing more, because the stream is over."""
+
+    def last_words(self, words: bytes) -> bytes:
+        """Return what is sent before the final body, given the words that a stream ends with."""
 
     async def close(self) -> None:
         """Let go of everything, when `run` is not running."""
@@ -179,6 +182,10 @@ class IterableFeed:
     def stop(self) -> None:
         """Break the iterator off at its next item."""
         self._stopped = True
+
+    def last_words(self, words: bytes) -> bytes:
+        """Return the words as they are."""
+        return words
 
     async def close(self) -> None:
         """Close an iterator that `run` never began, which would otherwise keep what the endpoint acquired for it."""
