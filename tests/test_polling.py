@@ -10,7 +10,6 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sse_asgi.tickets import ChannelSigner
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
@@ -33,6 +32,7 @@ from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
 from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStream, EventStreamClient
+from sse_asgi.tickets import ChannelSigner
 
 pytestmark = pytest.mark.anyio
 
