@@ -422,7 +422,7 @@ class Timer:
             self._handle = asyncio.get_running_loop().call_later(delay, self._ring, context=self.context)
         elif self._scope is None:
             self._scope = anyio.CancelScope(deadline=anyio.current_time() + delay)
-            spawn(self._sleep, context=self.context)
+            spawn(self._sleep, context=Context())  # trio cannot begin a task in the context that is running
         else:
             self._scope.deadline = anyio.current_time() + delay
 

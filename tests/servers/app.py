@@ -39,7 +39,7 @@ PING_INTERVAL = float(os.environ.get("PING_INTERVAL", "15"))
 MAX_LIFETIME = float(os.environ["MAX_LIFETIME"]) if "MAX_LIFETIME" in os.environ else None
 publishing_module.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "30"))
 
-hub = Hub(MemoryBackend(history_size=100), ping_interval=PING_INTERVAL)
+hub = Hub(MemoryBackend(history_size=100, history_bytes=8 << 20), ping_interval=PING_INTERVAL)
 limit = ConnectionLimit(int(os.environ.get("MAX_CONNECTIONS", "100000")))
 
 

@@ -152,8 +152,10 @@ class Stream:
         self.response = self.connection.getresponse()
 
     def until(self, part: bytes) -> bytes:
-        """Read until these bytes have come."""
+        """Read until these bytes have come; pings alone do not make it wait for ever."""
+        latest = time.monotonic() + PATIENCE
         while part not in self.content:
+            assert time.monotonic() < latest, self.content[-1000:]
             line = self.response.readline()
             assert line, self.content
             self.content += line
