@@ -47,7 +47,7 @@ def calls(server: RedisServer, command: str) -> int:
 
 
 async def test_readers_that_come_back_together_share_what_is_read(server: RedisServer, new_hub: NewHub) -> None:
-    """Each has everything that it missed, in its order, and the server is asked for it once or twice."""
+    """Each has everything that it missed, in its order, and a few readings serve all of them."""
     async with new_hub(server) as hub, AsyncExitStack() as stack:
         given = await ids(hub, "a", 50)
         before = calls(server, "xrange")
@@ -56,7 +56,7 @@ async def test_readers_that_come_back_together_share_what_is_read(server: RedisS
         for reader in readers:
             await reader.has(*map(str, range(10, 50)))
         assert [reader.gaps for reader in readers] == [[]] * 100
-        assert calls(server, "xrange") - before <= 5
+        assert calls(server, "xrange") - before <= 20  # 3 on a machine at rest, 2 or 3 a reader if nothing were shared
 
 
 async def test_history_has_what_was_published_just_before(new_hub: NewHub) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -33,8 +34,9 @@ class Client:
         self.thread = threading.Thread(target=self.read, daemon=True)
 
     def read(self) -> None:
-        while received := self.socket.recv(1 << 20):
-            self.content += received
+        with suppress(ConnectionResetError):  # the server may abort a connection that it gives up
+            while received := self.socket.recv(1 << 20):
+                self.content += received
 
     def close(self) -> None:
         self.socket.shutdown(socket.SHUT_RDWR)
