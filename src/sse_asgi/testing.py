@@ -26,7 +26,8 @@ UNREAD_LIMIT = 64 * 1024
 # What the standard and Starlette put into a scope, besides what a request gives here.
 SCOPE_KEYS = (
     *("type", "asgi", "http_version", "scheme", "path", "raw_path", "root_path", "query_string", "client", "server"),
-    *("extensions", "state", "app", "auth", "endpoint", "path_params", "route", "router", "session", "user"),
+    *("extensions", "state", "app", "app_root_path", "auth", "endpoint", "path_params", "route", "router", "session"),
+    "user",
 )
 
 
