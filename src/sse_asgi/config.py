@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from starlette.config import Config
 
@@ -233,7 +233,8 @@ def _without_value(item: str) -> str:
 
 def _memory(settings: Settings) -> MemoryBackend:
     options, others = _read_query(settings, (*_HISTORY, "total_bytes"), {})
-    for name, _ in others:
+    for item in others:
+        name = unquote_plus(item.partition("=")[0])
         known = ", ".join(options)
         msg = f"{_said(settings)}: unknown option {name!r}; known: {known}"
         raise ValueError(msg)
@@ -247,7 +248,7 @@ def _redis(settings: Settings) -> Backend:
         msg = f"{_said(settings)} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
         raise ValueError(msg) from error
     options, others = _read_query(settings, _HISTORY, {"timeout": _SECONDS})
-    url = settings.backend_url.partition("?")[0] + ("?" + urlencode(others) if others else "")
+    url = settings.backend_url.partition("?")[0] + ("?" + "&".join(others) if others else "")
     try:
         return RedisBackend(url, name=settings.hub_name, **options)
     except ValueError as error:
@@ -265,16 +266,17 @@ _HISTORY = ("history_size", "history_ttl", "history_bytes")
 
 def _read_query(
     settings: Settings, names: tuple[str, ...], more: "dict[str, _Rule]"
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the backend's options, those that are settings and more, and what else the URL's query says."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the backend's options, those that are settings and more, and the other items of the URL's query."""
     options: dict[str, Any] = {name: getattr(settings, name) for name in names}
     rules = {name: _RULES[name] for name in options} | more
     others = []
-    for name, value in parse_qsl(settings.backend_url.partition("?")[2], keep_blank_values=True):
+    for item in filter(None, settings.backend_url.partition("?")[2].split("&")):
+        name, _, value = map(unquote_plus, item.partition("="))
         if name in rules:
             options[name] = rules[name].read(f"{name} in {settings.url_variable}", value)
         else:
-            others.append((name, value))
+            others.append(item)  # as it is written: the backend sees what is wrong with it
     return options, others
 
 
