@@ -3,7 +3,9 @@
 import gc
 import itertools
 import logging
+import math
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -174,8 +176,16 @@ async def test_an_event_for_each_reader_has_no_frame_that_counts() -> None:
 @pytest.mark.parametrize("options", [{"history_bytes": 0}, {"total_bytes": 0}, {"total_bytes": -1}])
 async def test_a_bound_of_no_bytes_is_refused(options: dict[str, int]) -> None:
     """The error says how to keep nothing."""
-    with pytest.raises(ValueError, match="at least 1 byte; history_size=0"):
+    with pytest.raises(ValueError, match="at least 1; history_size=0"):
         MemoryBackend(**options)
+
+
+@pytest.mark.parametrize("name", ["history_bytes", "total_bytes"])
+@pytest.mark.parametrize("value", [True, 1.5, math.inf, "4", None])
+async def test_a_bound_of_bytes_is_a_whole_number(name: str, value: Any) -> None:
+    """Anything else is refused by name, as on Redis; True kept one byte, and a text was compared with a number."""
+    with pytest.raises(ValueError, match=f"{name}={re.escape(repr(value))}: must be a whole number of bytes"):
+        MemoryBackend(**{name: value})
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -60,7 +60,7 @@ class MemoryBackend(Backend):
             max_channels: Channels that keep events.
 
         Raises:
-            ValueError: A negative number, or one of 0 that is not `history_size`.
+            ValueError: A negative number, one of 0 that is not `history_size`, or bytes that are no whole number.
         """
         if history_size < 0 or (history_ttl is not None and not history_ttl > 0) or max_channels < 1:
             msg = (
@@ -69,8 +69,8 @@ class MemoryBackend(Backend):
             )
             raise ValueError(msg)
         for name, value in (("history_bytes", history_bytes), ("total_bytes", total_bytes)):
-            if not value >= 1:
-                msg = f"{name}={value} must be at least 1 byte; history_size=0 keeps no history"
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                msg = f"{name}={value!r}: must be a whole number of bytes, at least 1; history_size=0 keeps no history"
                 raise ValueError(msg)
         self.keeps_history = history_size > 0
         self._ttl = history_ttl
