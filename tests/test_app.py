@@ -205,6 +205,8 @@ async def test_unknown_options_are_refused_at_once() -> None:
     [
         ("chanels", r"did you mean channels=\?"),
         ("ping_intervall", r"did you mean ping_interval=\?"),
+        ("ping", r"did you mean ping_interval=\?"),
+        ("cors", r"did you mean cors_headers= or cors_origins=\?"),
         ("xyz", "known: auth"),
     ],
 )

@@ -177,12 +177,13 @@ def check_known(what: str, given: Iterable[str], known: Collection[str]) -> None
         known: Those that there are.
 
     Raises:
-        TypeError: There is another one; the message names the nearest, or else all.
+        TypeError: There is another one; the message names those that begin so or are near, or else all.
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            advice = f"did you mean {near[0]}=?" if near else f"known: {', '.join(sorted(known))}"
+            longer = sorted(one for one in known if one.startswith(f"{name}_"))
+            near = " or ".join(f"{one}=" for one in longer or difflib.get_close_matches(name, known, n=1))
+            advice = f"did you mean {near}?" if near else f"known: {', '.join(sorted(known))}"
             msg = f"{what} has no option {name}=: {advice}"
             raise TypeError(msg)
 
