@@ -466,7 +466,12 @@ async def test_a_request_has_one_body() -> None:
 
 @pytest.mark.parametrize(
     ("option", "advice"),
-    [("data", "known: app, .*"), ("root_pth", r"did you mean root_path=\?"), ("timeout", "known:")],
+    [
+        ("data", "known: app, .*body, .*json, .*"),
+        ("root_pth", r"did you mean root_path=\?"),
+        ("jsn", r"did you mean json=\?"),
+        ("timeout", "known:"),
+    ],
 )
 async def test_options_that_there_are_not_are_refused(option: str, advice: str) -> None:
     """They are not put into the scope; the error says which are meant, or which there are."""

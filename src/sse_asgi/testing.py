@@ -29,6 +29,7 @@ SCOPE_KEYS = (
     *("extensions", "state", "app", "app_root_path", "auth", "endpoint", "path_params", "route", "router", "session"),
     "user",
 )
+REQUEST_KEYS = ("method", "headers", "params", "last_event_id", "body", "json")  # the arguments that are not scope
 
 
 class EventStream:
@@ -270,7 +271,7 @@ class EventStreamClient:
             Exception: What the application raised before the head, or while nobody read to the end.
         """
         given = {**self._headers, **(headers or {})}
-        check_known("EventStreamClient.stream", scope, SCOPE_KEYS)
+        check_known("EventStreamClient.stream", scope, (*SCOPE_KEYS, *REQUEST_KEYS))
         if last_event_id is not None:
             given["last-event-id"] = last_event_id
         if json is not None:
