@@ -10,6 +10,7 @@ import pytest
 from starlette.config import Config
 
 from sse_asgi import Hub, MemoryBackend, create_hub
+from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.config import Settings
 
 
@@ -391,6 +392,22 @@ async def test_bounds_in_bytes_reach_the_memory_backend(option: str) -> None:
     given: dict[str, Any] = {option: 1}
     assert await kept(create_hub(Settings(**given)), 3) == []
     assert await kept(create_hub(Settings(backend_url=f"memory://?{option}=5000", **given)), 3) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("option", ["history_bytes", "total_bytes"])
+def test_bounds_in_bytes_reach_the_redis_backend(option: str) -> None:
+    """By a setting, and by the URL, which wins; a wrong one is refused as in memory."""
+    given: dict[str, Any] = {option: 7}
+    for settings, value in (
+        (Settings(backend_url="redis://cache", **given), 7),
+        (Settings(backend_url=f"redis://cache?{option}=9", **given), 9),
+    ):
+        backend = create_hub(settings).backend
+        assert isinstance(backend, RedisBackend)
+        log = backend._publisher._log
+        assert {"history_bytes": log.bytes("a"), "total_bytes": log.total}[option] == value
+    with pytest.raises(ValueError, match=f"^{option} in SSE_BACKEND_URL='0': must be a whole number of bytes, 1 to"):
+        create_hub(Settings(backend_url=f"redis://cache?{option}=0"))
 
 
 @pytest.mark.anyio

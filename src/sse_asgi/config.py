@@ -51,7 +51,7 @@ class Settings:
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
         history_bytes: `SSE_HISTORY_BYTES`: bytes of events kept for each channel.
-        total_bytes: `SSE_TOTAL_BYTES`: bytes kept for all channels together, in memory.
+        total_bytes: `SSE_TOTAL_BYTES`: bytes of events kept for all channels together.
         buffer_size: `SSE_BUFFER_SIZE`: live events that may wait for one reader.
         buffer_bytes: `SSE_BUFFER_BYTES`: bytes of them.
         overflow: `SSE_OVERFLOW`: replay, close, drop_oldest or latest.
@@ -232,7 +232,7 @@ def _without_value(item: str) -> str:
 
 
 def _memory(settings: Settings) -> MemoryBackend:
-    options, others = _read_query(settings, (*_HISTORY, "total_bytes"), {})
+    options, others = _read_query(settings, _HISTORY, {})
     for item in others:
         name = unquote_plus(item.partition("=")[0])
         known = ", ".join(options)
@@ -261,7 +261,7 @@ _REDIS_SCHEMES = (*_SERVERS, "unix", *(f"{server}+{kind}" for server in _SERVERS
 _BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
 
 
-_HISTORY = ("history_size", "history_ttl", "history_bytes")
+_HISTORY = ("history_size", "history_ttl", "history_bytes", "total_bytes")
 
 
 def _read_query(

@@ -181,18 +181,20 @@ class Model:
         held: The sequences and sizes that each channel holds.
     """
 
-    def __init__(self, sizes: dict[str, int], weights: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], weights: dict[str, int], total: int) -> None:
         self.events: dict[int, tuple[str, ...]] = {}
         self.held: dict[str, list[tuple[int, int]]] = {name: [] for name in sizes}
         self._sizes = sizes
         self._weights = weights
+        self._total = total
 
     def keep(self, sequence: int, channels: tuple[str, ...], size: int) -> None:
         self.events[sequence] = channels
         for name in channels:
             held = self.held[name]
             held.append((sequence, size))
-            while len(held) > self._sizes[name] or sum(size for _, size in held) > self._weights[name]:
+            most = 0 if size * len(channels) > self._total else min(self._weights[name], self._total)
+            while len(held) > self._sizes[name] or sum(size for _, size in held) > most:
                 del held[0]
 
     def after(self, start: int, channels: tuple[str, ...]) -> tuple[list[int], list[int]]:
@@ -205,10 +207,10 @@ class Model:
 class Runs:
     """Random events of a few channels, and random readers of them, on a real server and in the model."""
 
-    def __init__(self, backend: Backend, seed: int) -> None:
+    def __init__(self, backend: Backend, seed: int, total: int = 1 << 20) -> None:
         self.random = random.Random(seed)
         self.names = ("a", "b", "c", "d")
-        self.model = Model(SIZES, WEIGHTS)
+        self.model = Model(SIZES, WEIGHTS, total)
         self.backend = backend
         self.positions: list[Position] = []
 
@@ -254,6 +256,78 @@ async def test_what_none_of_a_readers_channels_holds_is_announced_and_nothing_el
                 lost = []
             assert max((last for _, last in replay.gaps), default=None) == max(lost, default=None)
             assert {reason for reason, _ in replay.gaps} == ({"trimmed"} if lost else set())
+
+
+@pytest.fixture
+def streams(shared_redis: RedisServer, name: str) -> Callable[[], dict[str, list[int]]]:
+    """Return a function that returns the sequences that each of the four channels holds in Redis."""
+    script = """
+    local held = {}
+    for at, key in ipairs(KEYS) do
+        held[at] = {}
+        for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
+            table.insert(held[at], string.match(entry[1], '^%d+'))
+        end
+        held[at] = table.concat(held[at], ' ')
+    end
+    return table.concat(held, ';')
+    """
+
+    def read() -> dict[str, list[int]]:
+        found = shared_redis.cli("EVAL", script, "4", *(f"sse:{{{name}}}:s:{channel}" for channel in "abcd"))
+        return {channel: [*map(int, held.split())] for channel, held in zip("abcd", found.split(";"), strict=True)}
+
+    return read
+
+
+@pytest.mark.parametrize("total", [200, 400, 600])
+@pytest.mark.parametrize("seed", range(5))
+async def test_what_gave_way_to_other_channels_is_announced_and_nothing_else(
+    new_hub: NewHub, streams: Callable[[], dict[str, list[int]]], seed: int, total: int
+) -> None:
+    """Channels give way in the order of their last events, only where it is needed, and each reader is told rightly."""
+    gave_way = 0
+    async with runs(new_hub, total_bytes=total) as hub:
+        run = Runs(hub.backend, 2000 + seed, total)
+        model = run.model
+        for _ in range(40):
+            for _ in range(run.random.randint(1, 6)):
+                await run.publish()
+                gave_way += follow(model, streams(), run.positions[-1].sequence, total)
+            channels, after, limit = run.reader()
+            replay = Replay()
+            await replay.read(hub.backend, channels, after, run.positions[-1], limit=limit)
+            held, lost = model.after(after.sequence if after else 0, channels)
+            assert replay.sequences == held
+            if after is None:
+                lost = []
+            assert max((last for _, last in replay.gaps), default=None) == max(lost, default=None)
+            assert bool(replay.gaps) == bool(lost)
+            assert {reason for reason, _ in replay.gaps} <= {"trimmed", "evicted"}
+    assert gave_way > 20
+
+
+def follow(model: Model, found: dict[str, list[int]], newest: int, total: int) -> int:
+    """Let the model drop what Redis has dropped, if Redis should have; return how many channels gave way."""
+    own = model.events[newest]
+    last = {
+        name: max(one for one, names in model.events.items() if name in names or one == min(model.events))
+        for name in found
+    }
+    gone = [name for name, held in model.held.items() if held and not found[name] and name not in own]
+    bytes_before = sum(size for held in model.held.values() for _, size in held)
+    for name, held in model.held.items():
+        kept = [one for one in held if one[0] in found[name]]
+        assert [one for one, _ in kept] == found[name]
+        assert kept == held[len(held) - len(kept) :]
+        if len(kept) < len(held):
+            assert bytes_before > total  # streams of so few events are counted exactly
+            assert name in gone or name in own
+            others = [other for other in found if found[other] and other not in own]
+            assert not others if name in own else all(last[name] <= last[other] for other in others)
+        model.held[name] = kept
+    assert sum(size for held in model.held.values() for _, size in held) <= total
+    return len(gone)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -143,6 +143,15 @@ async def test_the_documented_rights_are_enough(new_server: NewServer, new_hub: 
         assert len(await hub.history("a")) == 2
 
 
+async def test_the_documented_rights_are_enough_to_make_room(new_server: NewServer, new_hub: NewHub) -> None:
+    """The same user may let channels give way to others."""
+    server = new_server("--user", "me", "on", ">pw", "resetchannels", *documented_rules()).start()
+    async with new_hub(url=server.url.replace("//", "//me:pw@"), total_bytes=250) as hub:
+        for number in range(30):
+            await hub.publish(f"c{number % 5}", "x" * (70 if number % 3 else 1))
+        assert 0 < sum([len(await hub.history(f"c{number}")) for number in range(5)]) < 10
+
+
 @pytest.mark.parametrize("size", [0, 10])
 async def test_the_documented_rights_are_enough_for_presence(new_server: NewServer, new_hub: NewHub, size: int) -> None:
     """The same user may list who is here, and let go of whom nobody hears of any more."""

@@ -167,6 +167,27 @@ async def test_a_slot_that_is_being_moved(cluster: list[RedisServer], new_hub: N
         assert hub.backend._worker.session is session  # type: ignore[attr-defined]
 
 
+async def test_nothing_gives_way_while_a_slot_is_being_moved(
+    cluster: list[RedisServer], new_hub: NewHub, name: str
+) -> None:
+    """A stream that may have moved is not deleted, publishing goes on, and afterwards the sum is brought down."""
+    await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
+    slot, url = str(key_slot(name.encode())), f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    async with new_hub(url=url, total_bytes=250) as hub:
+        for channel in "abc":
+            await hub.publish(channel, "x" * 70)
+        owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
+        other = next(node for node in cluster if node is not owner)
+        owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", other.cli("CLUSTER", "MYID"))
+        owner.cli("DEL", f"sse:{{{name}}}:s:a")
+        await hub.publish("c", "y" * 70)
+        assert owner.cli("HMGET", f"sse:{{{name}}}:m", "a", "c:a").split() == ["316", "79", "0"]
+        owner.cli("CLUSTER", "SETSLOT", slot, "STABLE")
+        await hub.publish("c", "z" * 1)
+        assert owner.cli("HGET", f"sse:{{{name}}}:m", "a") == "247"
+        assert [len(await hub.history(channel)) for channel in "abc"] == [0, 1, 3]
+
+
 async def test_a_slot_that_does_not_arrive(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
     """Whoever publishes waits no longer than for a Redis that is away."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))

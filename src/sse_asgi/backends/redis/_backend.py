@@ -55,6 +55,7 @@ class RedisBackend(Backend):
         history_size: Sized = 1000,
         history_ttl: Kept = 3600,
         history_bytes: Sized = 4 << 20,
+        total_bytes: int = 256 << 20,
         timeout: float = 5.0,
     ) -> None:
         """Prepare; nothing is connected before the hub is opened.
@@ -72,6 +73,9 @@ class RedisBackend(Backend):
                 are too many.
             history_bytes: Bytes of events kept for each channel, or a function of its name, which is checked as that of
                 `history_size`; an event that is larger alone is not kept.
+            total_bytes: Bytes of events kept for all channels together; an event counts once for each of its channels.
+                Where there are more, the channels that were published to longest ago lose their histories. Joins and
+                leaves are not counted.
             timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
 
         Raises:
@@ -82,6 +86,9 @@ class RedisBackend(Backend):
             raise ValueError(msg)
         size = _by_channel("history_size", history_size, _is_size, SIZES, own=OWN_SIZE)
         weight = _by_channel("history_bytes", history_bytes, _is_weight, WEIGHTS, own=OWN_BYTES)
+        if not _is_weight(total_bytes):
+            msg = f"total_bytes={total_bytes!r}: must be {WEIGHTS}"
+            raise ValueError(msg)
         ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
@@ -89,7 +96,7 @@ class RedisBackend(Backend):
         self._timeout = timeout
         self._scripts = Scripts()
         self._recovery = Recovery(self._keys, self._scripts, ttl)
-        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), weight, self.keeps_history)
+        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
         self._publisher = Publisher(log, timeout)
         self._attendance = Attendance(log)
         self._worker: Worker | None = None

@@ -8,8 +8,10 @@ class Keys:
         meta: A hash: `e` epoch, `o` the epoch before, `s` last sequence, `r` run id of the server that fenced last, `h`
             holes: what a server still had after a restart, and what it gives out from then on, as pairs; `x` the last
             sequence that fell out of the index; `n` the last one that was put there; `y` and `j` the same of the index
-            of joins and leaves; `b:<channel>` the bytes of all its events, and of those before the oldest that is kept.
+            of joins and leaves; `b:<channel>` the bytes of all its events, and of those before the oldest that is kept;
+            `c:<channel>` the bytes that it counts for in `a`, the sum of all channels.
         index: A sorted set: each channel's last sequence.
+            Beside it is `a`, the same of the channels that are counted in the sum.
         joins: A sorted set: the last sequence of each channel's joins and leaves.
         leases: A sorted set: until when each process that lists who is here is heard of.
         base: What all of them begin with.

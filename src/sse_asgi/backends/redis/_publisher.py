@@ -2,6 +2,7 @@
 
 import asyncio
 
+from ..._log.names import RESERVED
 from ..._log.position import Position, new_epoch
 from ..._servers.shutdown import current_notice
 from ...exceptions import BackendError, PublishUnknownError
@@ -76,14 +77,15 @@ class Publisher:
         seconds = 0 if idempotency_key is None else IDEMPOTENCY_SECONDS
         known = worker.feed.position
         before = "" if known is None else known.epoch
-        arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload]
+        total = "" if channels[0].startswith(RESERVED) else self._log.total
+        arguments: list[Argument] = [new_epoch(), before, session.verbs[0], seconds, payload, total]
         for name in channels:
             arguments += (
                 name,
                 self._log.keys.topic(name),
                 self._log.size(name),
                 self._log.ttl(name),
-                self._log.bytes(name),
+                min(self._log.bytes(name), self._log.total),
             )
         reply = await self._log.scripts.publish.run(session.server.link, keys, arguments)
         text, _, problem = reply.decode(errors="replace").partition(" ")

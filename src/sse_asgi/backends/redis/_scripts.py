@@ -46,6 +46,7 @@ class Log(NamedTuple):
         size: How many events a channel keeps.
         ttl: For how many milliseconds; 0 is for ever.
         bytes: How many bytes of events a channel keeps.
+        total: How many bytes of events all channels of the application keep together.
         keeps: Whether any channel keeps events.
     """
 
@@ -54,6 +55,7 @@ class Log(NamedTuple):
     size: Callable[[str], int]
     ttl: Callable[[str], int]
     bytes: Callable[[str], int]
+    total: int
     keeps: bool
 
 

@@ -32,7 +32,7 @@ UNREADABLE = (
 )
 # These are about redis-py's pools and its own ways of reading, which a hub does not use: a URL that has them works.
 IGNORED = {"max_connections"}
-ELSEWHERE = {"timeout", "history_size", "history_ttl", "history_bytes"}
+ELSEWHERE = {"timeout", "history_size", "history_ttl", "history_bytes", "total_bytes"}
 OBJECTS = {
     "connection_class",
     "credential_provider",

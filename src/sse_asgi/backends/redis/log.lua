@@ -9,17 +9,36 @@ local MAX_CHANNELS = 100000
 -- What meta calls the last sequence that fell out of an index, and what it calls the last one that was put there.
 local EVENTS, JOINS = {forgotten = 'x', newest = 'n'}, {forgotten = 'y', newest = 'j'}
 local CHUNK = 16
+-- How many channels give way to one event of one channel, and the part of a full stream that changes between two looks.
+local GIVE_WAY, SLACK = 16, 16
 
 local function exact(number) return string.format('%.0f', number) end
 
 local function tally(name) return 'b:' .. name end
+
+-- What a channel counts for in the sum `a` of all channels of the application, and how many events are added before its
+-- stream is looked at again; a sorted set orders these channels by their last events. Workers of an earlier version change neither: what they keep is counted at the next event.
+local function share(name) return 'c:' .. name end
+local function counted(meta) return string.sub(meta, 1, -2) .. 'a' end
+
+local function uncount(meta, name)
+    local known = redis.pcall('HMGET', meta, 'a', share(name))
+    redis.pcall('HDEL', meta, tally(name), share(name))
+    local part = string.match(known[2] or '', '^%d+')
+    local all = math.max(0, (tonumber(known[1] or '') or 0) - (part or 0))
+    if part then redis.pcall('HSET', meta, 'a', exact(all)) end
+    return all
+end
 
 -- The index is bounded. A channel that is not in it was last published to at `forgotten` or before.
 local function bound(meta, index, kind)
     for _ = 1, redis.call('ZCARD', index) - MAX_CHANNELS do
         local gone = redis.call('ZPOPMIN', index)
         redis.call('HSET', meta, kind.forgotten, gone[2])
-        if kind == EVENTS then redis.pcall('HDEL', meta, tally(gone[1])) end
+        if kind == EVENTS then
+            uncount(meta, gone[1])
+            redis.pcall('ZREM', counted(meta), gone[1])
+        end
     end
 end
 
@@ -125,19 +144,81 @@ local function add(stream, size, ...)
     end
 end
 
+-- Return the bytes of all events before the oldest that a full stream has, as far as it says so.
+local function older(stream, total, before)
+    local entry = redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    local upto = entry and tonumber(field(entry, 't') or '')
+    return upto and upto <= total and math.max(before, upto - weight(entry)) or before
+end
+
 -- Add an event to a stream whose bytes are counted, with more fields if there are any.
 local function weigh(event, meta, payload, at, size, bytes, ...)
-    local known = redis.call('HMGET', meta, tally(at.name))[1]
-    local told, from = string.match(known or '', '^(%d+) (%d+)$')
+    local known = redis.call('HMGET', meta, tally(at.name), share(at.name), 'a')
+    local told, from = string.match(known[1] or '', '^(%d+) (%d+)$')
+    local had, wait = string.match(known[2] or '', '^(%d+) (%d+)$')
+    had, wait = tonumber(had or 0), tonumber(wait or 0)
     local total, before = tonumber(told or count(event, at.stream, bytes)) + #payload, tonumber(from or 0)
     local text = exact(total)
     if #payload > bytes then size = 0 end
     add(at.stream, size, event.sequence .. '-0', 'p', at.before, 'd', payload, 't', text, ...)
+    local length, part, looks = redis.pcall('XLEN', at.stream), nil, 0
+    if length == 1 then before = total - #payload end -- what expired counts no longer
     if total - before > bytes then
         before = #payload > bytes and total or fit(event, at.stream, total, before, bytes)
-        from = exact(before)
+    elseif length == tonumber(size) and length > 1 then
+        -- A full stream drops events that are not looked at: it counts for a little more, and is looked at now and then.
+        if wait > 0 and total - before <= had then
+            part, looks = had, wait - 1
+        else
+            before, looks = older(at.stream, total, before), math.floor(length / SLACK)
+            part = total - before
+            if looks > 0 then part = math.min(bytes, part + math.floor(part / SLACK)) end
+        end
     end
-    attempt(event, 'HSET', meta, tally(at.name), text .. ' ' .. (from or '0'))
+    local sums = text .. ' ' .. exact(before)
+    if not event.bound then
+        attempt(event, 'HSET', meta, tally(at.name), sums)
+        return
+    end
+    at.total, at.dropped, at.part = total, before, part or total - before
+    event.all = math.max(0, (tonumber(known[3] or '') or 0) - had) + at.part
+    attempt(event, 'HSET', meta, tally(at.name), sums, share(at.name), exact(at.part) .. ' ' .. looks, 'a', exact(event.all))
+    redis.pcall('ZADD', counted(meta), event.sequence, at.name)
+end
+
+-- Bring the bytes of all channels down to the bound. The channels that were published to longest ago give way: they lose
+-- their streams, and the index still knows their last events. A stream that has expired counts until its turn comes.
+-- While a cluster moves the slot, what has moved already cannot be deleted, and nothing gives way.
+local function relieve(event, meta, payload, places)
+    if not event.all or event.all <= event.bound then return end
+    local own, stop = {}, GIVE_WAY * #places + #places
+    for _, at in ipairs(places) do own[at.name] = at end
+    local names = redis.pcall('ZRANGE', counted(meta), 0, stop - 1)
+    if names.err then return end
+    for _, name in ipairs(names) do
+        if event.all <= event.bound then return end
+        if not own[name] then
+            if type(redis.pcall('DEL', string.sub(meta, 1, -2) .. 's:' .. name)) == 'table' then return end
+            event.all = uncount(meta, name)
+            attempt(event, 'ZREM', counted(meta), name)
+        end
+    end
+    if #names == stop then return end -- the next events go on
+    -- There are no others left, so that the sum is known, and events of several channels make room for themselves.
+    event.all = 0
+    for _, at in ipairs(places) do event.all = event.all + (at.part or 0) end
+    for _, at in ipairs(places) do
+        local excess, part = event.all - event.bound, at.part or 0
+        local bytes = math.max(#payload, part - excess)
+        if excess > 0 and part > bytes then
+            at.dropped = fit(event, at.stream, at.total, at.dropped, bytes)
+            at.part = at.total - at.dropped
+            event.all = event.all - part + at.part
+            local sums = exact(at.total) .. ' ' .. exact(at.dropped)
+            attempt(event, 'HSET', meta, tally(at.name), sums, share(at.name), exact(at.part) .. ' 0')
+        end
+    end
+    attempt(event, 'HSET', meta, 'a', exact(event.all))
 end
 
 -- Keep an event at a place in its channel's history.

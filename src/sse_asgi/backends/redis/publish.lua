@@ -3,7 +3,7 @@
 -- KEYS: meta, index, each channel's stream, and the key to remember if there is one; where a cluster moves a slot, each
 --       key that does not exist yet has to wait, so that none is named that is not needed
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds to remember (0: not),
---       the payload, then for each channel: its name, its topic, how many events it keeps, for how many milliseconds
+--       the payload, how many bytes all channels keep together (nothing: they are not counted), then for each channel: its name, its topic, how many events it keeps, for how many milliseconds
 --       (0: for ever), how many bytes of them
 -- Returns the position, "<epoch>-<sequence>", and after a space what Redis refused when something was stored already.
 local meta, index = KEYS[1], KEYS[2]
@@ -17,16 +17,19 @@ end
 
 local event = number(meta, index, EVENTS, ARGV[1], ARGV[2])
 local places, previous = {}, {}
-for channel = 1, (#ARGV - 5) / 5 do
-    local at = place(event, index, ARGV[1 + channel * 5], KEYS[2 + channel])
+event.bound = tonumber(ARGV[6])
+for channel = 1, (#ARGV - 6) / 5 do
+    local at = place(event, index, ARGV[2 + channel * 5], KEYS[2 + channel])
     places[channel], previous[channel * 2 - 1], previous[channel * 2] = at, at.name, at.before
 end
 previous = #places > 1 and cjson.encode(previous)
 for channel, at in ipairs(places) do
-    local topic, size, ttl, bytes = unpack(ARGV, 2 + channel * 5, 5 + channel * 5)
-    local message = keep(event, meta, index, payload, at, size, ttl, tonumber(bytes), previous)
+    local topic, size, ttl, bytes = unpack(ARGV, 3 + channel * 5, 6 + channel * 5)
+    local most = event.bound and #payload * #places > event.bound and 0 or tonumber(bytes)
+    local message = keep(event, meta, index, payload, at, size, ttl, most, previous)
     attempt(event, verb, topic, message)
 end
+relieve(event, meta, payload, places)
 
 local position = event.epoch .. '-' .. event.sequence
 if memory then attempt(event, 'SET', memory, position, 'EX', seconds) end
