@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sse_asgi.tickets import RedactTickets, Ticket, TicketError
 from starlette.exceptions import HTTPException
 
 from mounting import mounted, status
 from sse_asgi import ChannelSigner, Grant, Hub, Pattern
+from sse_asgi.tickets import RedactTickets, Ticket, TicketError
 from strategies import PATIENT
 
 SECRET = "a secret of many characters"
