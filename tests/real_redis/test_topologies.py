@@ -40,7 +40,7 @@ async def test_sentinel_names_the_master(new_server: NewServer, new_hub: NewHub,
     async with new_hub(url=url) as hub, reading(hub, "a") as reader:
         await hub.publish("a", "1")
         await reader.has("1")
-        await until(lambda: replica.cli("DBSIZE") == "3")
+        await until(lambda: replica.cli("DBSIZE") == "4")
         master.kill()
         await until(lambda: hub.state == "down")
         await until(lambda: hub.state == "up")

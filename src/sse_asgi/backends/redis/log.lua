@@ -17,7 +17,8 @@ local function exact(number) return string.format('%.0f', number) end
 local function tally(name) return 'b:' .. name end
 
 -- What a channel counts for in the sum `a` of all channels of the application, and how many events are added before its
--- stream is looked at again; a sorted set orders these channels by their last events. Workers of an earlier version change neither: what they keep is counted at the next event.
+-- stream is looked at again; a sorted set orders these channels by their last events. Workers of an earlier version change
+-- neither: what they keep is counted at the channel's next event.
 local function share(name) return 'c:' .. name end
 local function counted(meta) return string.sub(meta, 1, -2) .. 'a' end
 
@@ -182,7 +183,8 @@ local function weigh(event, meta, payload, at, size, bytes, ...)
     end
     at.total, at.dropped, at.part = total, before, part or total - before
     event.all = math.max(0, (tonumber(known[3] or '') or 0) - had) + at.part
-    attempt(event, 'HSET', meta, tally(at.name), sums, share(at.name), exact(at.part) .. ' ' .. looks, 'a', exact(event.all))
+    local part_and_wait = exact(at.part) .. ' ' .. looks
+    attempt(event, 'HSET', meta, tally(at.name), sums, share(at.name), part_and_wait, 'a', exact(event.all))
     redis.pcall('ZADD', counted(meta), event.sequence, at.name)
 end
 
