@@ -19,7 +19,11 @@ from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse,
 from sse_asgi._stream.upload import AHEAD_BYTES, UNREAD_BYTES
 from sse_asgi.testing import EventStreamClient
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    # Starlettes before 0.47 leave it to the garbage collector behind BaseHTTPMiddleware, of which trio warns.
+    pytest.mark.filterwarnings("ignore:Async generator 'starlette.requests.Request.stream':ResourceWarning"),
+]
 
 CHUNK = b"x" * 1000
 
