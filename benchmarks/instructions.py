@@ -77,7 +77,7 @@ def ping(count: int) -> None:
 
 async def _ping(count: int) -> None:
     from sse_asgi import EventSourceApp, Hub
-    from sse_asgi._loop.runtime import shared_timer
+    from sse_asgi._loop.timer import shared_timer
 
     async with Hub() as hub:
         app, server = EventSourceApp(hub), _Server()

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_asgi._loop.runtime import shared_timer
+from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.abort import abort
 
 pytestmark = pytest.mark.anyio

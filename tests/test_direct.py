@@ -21,7 +21,7 @@ from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
-from sse_asgi._hub.control import disconnect_order
+from sse_asgi._hub.orders import disconnect_order
 from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
 from sse_asgi._servers.shutdown import current_notice
@@ -540,7 +540,7 @@ async def test_a_ping_is_sent_without_waking_the_connection() -> None:
 
 
 async def disconnect(hub: Hub, _: Connection) -> None:
-    hub._control._obey(disconnect_order(None, "ada", None))
+    hub._orders._obey(disconnect_order(None, "ada", None))
 
 
 async def drain(hub: Hub, _: Connection) -> None:

@@ -24,7 +24,7 @@ from sse_asgi import (
     MemoryBackend,
     get_hub,
 )
-from sse_asgi._loop.runtime import shared_timer
+from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
@@ -323,7 +323,7 @@ async def test_a_foreign_stream_without_ping_and_lifetime_sets_no_alarm() -> Non
     app = application(None, plain, ping_interval=None)
     async with EventStreamClient(app) as client, client.stream("/") as stream:
         await stream.received(b"data: 1\n\n")
-        assert all(when < float("inf") for when in shared_timer()._owed)
+        assert all(when < float("inf") for when in shared_timer()._scheduled)
 
 
 async def test_uvicorn_takes_it_for_what_it_is() -> None:
@@ -390,7 +390,7 @@ async def test_busy_foreign_streams_are_not_pinged() -> None:
 
 async def test_a_foreign_stream_stuck_in_a_send_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a client that does not read."""
-    monkeypatch.setattr("sse_asgi._stream.guard.PATIENCE", 0.02)
+    monkeypatch.setattr("sse_asgi._stream.foreign.PATIENCE", 0.02)
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})

@@ -55,7 +55,7 @@ STRANGERS: dict[str, set[str]] = {
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
     "itsdangerous": {"_mount.tickets"},
-    "trio": {"_loop.runtime"},
+    "trio": {"_loop._trio"},
     "fastapi": {"_demo"},
     "uvicorn": {"_demo"},
 }
@@ -152,8 +152,8 @@ def test_the_imports_that_the_wings_are_judged_by_are_found() -> None:
     """The reader of imports sees plain, relative, inner and parents' ones, so that an empty result means none."""
     assert {"_log.event", "_log.position", "backends.base"} <= own_imports("backends.memory")
     assert {"_mount.app", "backends.base", "exceptions"} < own_imports("")
-    assert Import("trio", in_function=True) in set(imports("_loop.runtime"))
-    assert Import("asyncio", in_function=False) in set(imports("_loop.runtime"))
+    assert Import("trio", in_function=True) in set(imports("_loop._trio"))
+    assert Import("asyncio", in_function=False) in set(imports("_loop.timer"))
 
 
 @pytest.mark.parametrize("module", PATHS)

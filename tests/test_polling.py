@@ -25,7 +25,7 @@ from sse_asgi import (
     MemoryBackend,
     ServerSentEvent,
 )
-from sse_asgi._loop.runtime import checkpoint
+from sse_asgi._loop.running import checkpoint
 from sse_asgi._mount import polling as polling_module
 from sse_asgi._mount.polling import MAX_EVENTS, PollResponse
 from sse_asgi._servers.shutdown import current_notice

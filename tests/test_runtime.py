@@ -15,20 +15,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from sse_asgi._loop.runtime import (
-    Alarm,
-    Interrupt,
-    Timer,
-    Wakeup,
-    checkpoint,
-    current_task,
-    new_interrupt,
-    new_wakeup,
-    on_asyncio,
-    shared_timer,
-    spawn,
-    thread_safe_caller,
-)
+from sse_asgi._loop.running import checkpoint, on_asyncio, thread_safe_caller
+from sse_asgi._loop.tasks import Interrupt, current_task, new_interrupt, spawn
+from sse_asgi._loop.timer import Alarm, Timer, shared_timer
+from sse_asgi._loop.wakeup import Wakeup, new_wakeup
 
 pytestmark = pytest.mark.anyio
 
@@ -470,9 +460,9 @@ async def test_a_bell_that_is_owed_again_for_now_holds_nobody_up() -> None:
         def ring(self, now: float) -> None:
             rung.append(turns)
             if len(rung) < 10:
-                timer.owe(self, now, now)
+                timer.schedule(self, now, now)
 
-    timer.owe(Restless(), time.monotonic(), time.monotonic())
+    timer.schedule(Restless(), time.monotonic(), time.monotonic())
     with anyio.fail_after(5):
         while len(rung) < 10:
             turns += 1
@@ -617,7 +607,7 @@ async def test_an_alarm_that_fails_takes_no_other_with_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither of the same moment, nor of later ones."""
-    monkeypatch.setattr("sse_asgi._loop.runtime.COARSE", 0.0)
+    monkeypatch.setattr("sse_asgi._loop.timer.COARSE_SECONDS", 0.0)
     timer, told, rung = Timer(), anyio.Event(), anyio.Event()
 
     def fail() -> None:
@@ -639,9 +629,9 @@ async def test_cancelled_alarms_are_let_go() -> None:
     for _ in range(10_000):
         timer.after(1000, rung.set).cancel()
     kept = [timer.after(1000, rung.set) for _ in range(3)]
-    owed = [bell for moment in timer._owed.values() for bell in moment]
+    owed = [bell for moment in timer._scheduled.values() for bell in moment]
     assert len(owed) == 1 + len(kept)
-    assert len(timer._owed) < 100
+    assert len(timer._scheduled) < 100
     with anyio.fail_after(5):
         await rung.wait()
     for alarm in kept:
@@ -668,7 +658,7 @@ async def test_a_limit_can_be_cancelled_or_never_come() -> None:
     timer.after(0.011, limits[0].cancel)
     timer.after(0.05, bell.ring("later"))
     assert await bell.heard(2) == ["limit", "later"]
-    assert timer._owed == {}
+    assert timer._scheduled == {}
 
 
 async def test_a_block_is_broken_off_after_its_time() -> None:
@@ -680,7 +670,7 @@ async def test_a_block_is_broken_off_after_its_time() -> None:
     with timer.move_on_after(60) as scope:
         await checkpoint()
     assert not scope.cancelled_caught
-    assert not any(timer._owed.values())
+    assert not any(timer._scheduled.values())
 
 
 async def test_an_alarm_rings_in_the_context_of_no_request() -> None:
@@ -722,7 +712,7 @@ async def test_an_alarm_that_has_rung_holds_no_other() -> None:
     kept, other = Alarm(bell.ring("kept")), Alarm(bell.ring("other"))
     gone = weakref.ref(other.ring)
     for alarm in (kept, other):
-        alarm.moment = timer.owe(alarm, when, when - 0.01)
+        alarm.batch = timer.schedule(alarm, when, when - 0.01)
     del alarm, other
     assert await bell.heard(2) == ["kept", "other"]
     gc.collect()

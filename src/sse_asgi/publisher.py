@@ -16,7 +16,7 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from ._hub.hub import Hub
-from ._loop.runtime import in_event_loop, thread_safe_caller
+from ._loop.running import in_event_loop, thread_safe_caller
 from .config import Settings, create_hub
 
 LEAVE_SECONDS = 1.0

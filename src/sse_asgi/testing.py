@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from ._hub.options import check_known
 from ._log.event import POSITION_EVENT, to_json
-from ._loop.runtime import spawn
+from ._loop.tasks import spawn
 from .decoder import DecodedEvent, EventDecoder
 
 GRACE_SECONDS = 5.0

@@ -15,7 +15,7 @@ import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
-from sse_asgi._loop.runtime import new_wakeup
+from sse_asgi._loop.wakeup import new_wakeup
 from sse_asgi.backends import _shelf, memory
 from sse_asgi.backends.base import Member, is_presence
 
@@ -319,7 +319,7 @@ async def test_a_reader_of_many_channels_costs_what_its_channels_cost(order: str
             count = itertools.count()
             sys.setprofile(lambda *_: next(count) and None)
             try:
-                while subscription.hungry:
+                while subscription.needs_run:
                     await subscription.run()
                     while subscription.take():
                         pass

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sse_asgi import ServerSentEvent
 from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
-from sse_asgi._loop.runtime import checkpoint
+from sse_asgi._loop.running import checkpoint
 from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.backends.redis._feed import Feed
 from sse_asgi.backends.redis._keys import Keys

@@ -30,7 +30,7 @@ from sse_asgi import (
     HubClosedError,
     MemoryBackend,
 )
-from sse_asgi._loop.runtime import coroutines
+from sse_asgi._loop.tasks import coroutines
 from sse_asgi._mount import publishing as publishing_module
 from sse_asgi._servers.shutdown import current_notice
 

@@ -8,7 +8,9 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from .._loop.runtime import Child, new_wakeup, running_loop, spawn, thread_safe_caller
+from .._loop.running import running_loop, thread_safe_caller
+from .._loop.tasks import Child, spawn
+from .._loop.wakeup import new_wakeup
 from ..exceptions import HubClosedError
 
 T = TypeVar("T")

@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
-from .._loop.runtime import checkpoint, running_loop
+from .._loop.running import checkpoint, running_loop
 from ..backends.base import NO_PRESENCE, Backend
 from ..backends.memory import MemoryBackend
 from ..exceptions import BackendError
-from .control import disconnect_order
 from .newest import newest_events
 from .opening import OpenHub
 from .options import (
@@ -33,6 +32,7 @@ from .options import (
     is_personal,
     listed_channels,
 )
+from .orders import disconnect_order
 from .outbox import Outgoing
 from .patterns import Pattern, Patterns
 from .registry import CONTROL, Registry
@@ -378,7 +378,7 @@ class Hub(OpenHub):
         if presence and type(self.backend).attend is Backend.attend:
             raise NotImplementedError(NO_PRESENCE)
         if identity is not None or properties is not None:
-            self._control.start()
+            self._orders.start()
         return subscription
 
     def _subscribable(self) -> Registry:
@@ -395,7 +395,7 @@ class Hub(OpenHub):
             HubClosedError: The hub is not open.
         """
         self._opened("cannot subscribe")
-        self._control.start()
+        self._orders.start()
         return time.monotonic()
 
     def subscriptions(self, channel: str | None = None) -> list[Subscription]:

@@ -7,11 +7,11 @@ from typing import Self
 
 import anyio
 
-from .._loop.runtime import checkpoint
+from .._loop.running import checkpoint
 from ..backends.base import Backend
 from ..exceptions import HubClosedError
-from .control import Control
 from .home import Home
+from .orders import Orders
 from .outbox import Outbox, Outgoing
 from .presence import Presence
 from .registry import Registry
@@ -50,7 +50,7 @@ class OpenHub:
         self.backend = backend
         self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
-        self._control: Control
+        self._orders: Orders
         self._outbox: Outbox
         self._connection = AsyncExitStack()
         self._home: Home | None = None
@@ -90,7 +90,7 @@ class OpenHub:
         registry = Registry(self.backend, Presence(self.backend, *self._presence_seconds), home)
         try:
             await self._connection.enter_async_context(self.backend.connect(registry))
-            self._control = Control(registry)
+            self._orders = Orders(registry)
             self._outbox = Outbox(home, registry.tally, partial(self._publish_now, registry))
             self._registry, self._owner = registry, _current_task()
         finally:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent
-from .._loop.runtime import Child, new_wakeup, spawn
+from .._loop.tasks import Child, spawn
+from .._loop.wakeup import new_wakeup
 from ..exceptions import HubClosedError, SSEError
 from .home import Home
 from .stats import Tally

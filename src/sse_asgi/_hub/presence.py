@@ -15,7 +15,9 @@ from itertools import islice
 
 import anyio
 
-from .._loop.runtime import Child, Timer, Wakeup, new_wakeup, shared_timer, spawn
+from .._loop.tasks import Child, spawn
+from .._loop.timer import Timer, shared_timer
+from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend, Member
 from ..exceptions import SSEError
 

@@ -8,7 +8,8 @@ import anyio
 
 from .._log.event import Entry, History
 from .._log.position import MAX_SEQUENCE, Position
-from .._loop.runtime import Wakeup, checkpoint, new_wakeup
+from .._loop.running import checkpoint
+from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend, Member
 from ..exceptions import HubClosedError
 from .delivery import Delivery

@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from .._log.event import Entry, ServerSentEvent
 from .._log.position import Position, furthest
-from .._loop.runtime import Signal, Wakeup, new_wakeup
+from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from ..exceptions import SlowReaderError
 from .buffer import Buffer
 from .delivery import Carrier, Delivery
@@ -213,7 +213,7 @@ class Subscription:
         self._carrier = carrier if self._plain else None
 
     @property
-    def hungry(self) -> bool:
+    def needs_run(self) -> bool:
         """Whether it must be entered or caught up."""
         return not self._open and (self._state == "new" or self.behind)
 

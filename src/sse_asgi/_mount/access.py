@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .._hub.options import check_callable, check_seconds
 from .._hub.subscription import Subscription
 from .._log.logged import one_line
-from .._loop.runtime import Alarm, Child, shared_timer, spawn
+from .._loop.tasks import Child, spawn
+from .._loop.timer import Alarm, shared_timer
 from .channels import ServedChannels
 from .grant import Grant, as_grant
 from .tickets import ChannelSigner, TicketError

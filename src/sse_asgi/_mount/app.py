@@ -30,7 +30,7 @@ from .access import Access, Admission, Authorize, verdict
 from .channels import Channels, ServedChannels
 from .cors import CrossOrigin
 from .polling import PollResponse, check_max_wait, requested_poll
-from .publishing import PublishResponse, check_max_body_bytes, refusal
+from .publishing import PublishResponse, check_max_body_bytes, problem_response
 from .tickets import ChannelSigner
 
 MAX_LIFETIME = 1800.0
@@ -188,7 +188,7 @@ class EventSourceApp:
             return await self._handle(request, cors)
         except HTTPException as error:
             if request.method == "POST" and self._publish is not None:
-                return refusal(error, cors)
+                return problem_response(error, cors)
             refused = _with_headers(error, cors)
             if "starlette.exception_handlers" in scope:
                 raise refused from error

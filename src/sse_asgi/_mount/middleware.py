@@ -11,11 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._hub.hub import Hub
 from .._hub.options import seconds_or_never
-from .._loop.runtime import Child, new_wakeup, spawn
+from .._loop.tasks import Child, spawn
+from .._loop.wakeup import new_wakeup
 from .._servers.server import Server
 from .._servers.shutdown import ShutdownNotice, current_notice
 from .._stream.ending import END_HEADERS, has_seen_the_end
-from .._stream.guard import Guard, GuardTerms
+from .._stream.foreign import Guard, GuardTerms
 from .._stream.limits import ConnectionLimit, as_limit
 from ..exceptions import HubClosedError
 

@@ -20,12 +20,13 @@ from .._hub.delivery import Carrier
 from .._hub.options import Terms
 from .._hub.subscription import PING, Subscription
 from .._log.event import POSITION_EVENT, to_json
-from .._loop.runtime import Signal, Wakeup, new_wakeup, shared_timer
+from .._loop.timer import shared_timer
+from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .._servers.shutdown import current_notice, farewell
 from .._stream.connection import Connection
-from .._stream.guard import admit
+from .._stream.foreign import admit
 from .._stream.last_event_id import last_event_id
-from .._stream.limits import refusal
+from .._stream.limits import refused_body
 from ..decoder import DecodedEvent, EventDecoder
 from ..encoder import encode
 from ..exceptions import BackendError, HubClosedError
@@ -150,7 +151,7 @@ class PollFeed:
     Attributes:
         headers: Those of an answer that is not an error.
         head: Goes before the answer, and is complete when the answer is given.
-        hungry: Whether nothing was read yet.
+        needs_run: Whether nothing was read yet.
         ended: `finished` when the answer is given.
     """
 
@@ -164,7 +165,7 @@ class PollFeed:
         media_type = "text/event-stream" if as_stream else "application/json"
         self.headers = {**headers, "content-type": media_type, "cache-control": "no-store"}
         self.head: Message = {"type": "http.response.start"}
-        self.hungry = True
+        self.needs_run = True
         self.ended: str | None = None
         self._subscription = subscription
         self._answer = answer
@@ -191,7 +192,7 @@ class PollFeed:
 
     async def run(self) -> None:
         """Read until there is an answer."""
-        self.hungry = False
+        self.needs_run = False
         try:
             with shared_timer().move_on_after(max(self._wait, CATCH_UP_SECONDS)):
                 await self._collect()
@@ -227,7 +228,7 @@ class PollFeed:
         await subscription.reach()
         self._reached = True
         while self._takes_more():
-            if subscription.hungry:
+            if subscription.needs_run:
                 await subscription.run()
             elif self._answer.has_events or anyio.current_time() >= waits_until:
                 return
@@ -253,7 +254,7 @@ class PollFeed:
         """Answer with what was read, unless that is nothing and there may be something."""
         self._finish()
         subscription = self._subscription
-        behind = self._answer.full or subscription.hungry or subscription.ended == "slow"
+        behind = self._answer.full or subscription.needs_run or subscription.ended == "slow"
         complete = self._reached and not behind
         if subscription.ended:
             self._answer.say(farewell(current_notice()))
@@ -319,7 +320,7 @@ class PollResponse:
             feed = self._feed
             await Connection(feed, _terms(), scope, receive, send, head=feed.head, final_id=False).run(None)
         else:
-            self._answer.say(refusal())
+            self._answer.say(refused_body())
             await self._feed.response(more=False)(scope, receive, send)
 
 

@@ -1,4 +1,4 @@
-"""Publishing over HTTP: a POST to an event, and every refusal to a problem."""
+"""Publishing over HTTP: a POST to an event, and every problem_response to a problem."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .._hub.hub import Hub
 from .._hub.options import check_type
 from .._log.event import ServerSentEvent, to_json
-from .._loop.runtime import shared_timer
+from .._loop.timer import shared_timer
 from .._servers.shutdown import current_notice
 from ..exceptions import BackendError, PublishUnknownError
 from .access import verdict
@@ -62,7 +62,7 @@ class PublishResponse:
             event_id = await self._serve(receive)
             response: Response = JSONResponse({"id": event_id}, 202, {"cache-control": "no-store", **self._headers})
         except HTTPException as error:
-            response = refusal(error, self._headers)
+            response = problem_response(error, self._headers)
         await response(scope, receive, send)
 
     async def _serve(self, receive: Receive) -> str | None:
@@ -78,7 +78,7 @@ class PublishResponse:
         return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
 
 
-def refusal(error: HTTPException, headers: Mapping[str, str]) -> Response:
+def problem_response(error: HTTPException, headers: Mapping[str, str]) -> Response:
     """Answer with a problem."""
     return problem(error.status_code, error.detail, {**headers, **(error.headers or {})})
 

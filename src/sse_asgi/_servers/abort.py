@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from .._loop.runtime import Timer
+from .._loop.timer import Timer
 from .known import SERVERS
 
 Address = tuple[str, int]

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import Receive
 
-from .._loop.runtime import shared_timer
+from .._loop.timer import shared_timer
 from .queues import look_through
 from .server import KnownServer, Look, WhenQuiet, module_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import Receive
 
-from .._loop.runtime import coroutines
+from .._loop.tasks import coroutines
 from .client import Client
 from .daphne import Daphne
 from .granian import Granian

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio.lowlevel
 
-from .._loop.runtime import Alarm, shared_timer
+from .._loop.timer import Alarm, shared_timer
 from .known import running_servers
 from .server import Address, AskedServer, Server, address_of
 from .signals import Undo, hear_signals

@@ -12,7 +12,8 @@ from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
-from .._loop.runtime import shared_timer, thread_safe_caller
+from .._loop.running import thread_safe_caller
+from .._loop.timer import shared_timer
 from .known import SERVERS
 from .server import module_of
 

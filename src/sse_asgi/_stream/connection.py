@@ -30,14 +30,16 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .._hub.options import Terms
 from .._log.logged import named, one_line
-from .._loop.runtime import Child, checkpoint, new_wakeup, spawn
+from .._loop.running import checkpoint
+from .._loop.tasks import Child, spawn
+from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS
 from .._servers.shutdown import current_notice
 from .content import Content
 from .deadlines import Deadlines
 from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
-from .guard import cut_off, watch_again
+from .foreign import cut_off, watch_again
 from .upload import watch_client
 from .writer import Writer
 
@@ -114,7 +116,7 @@ class Connection:
                     self._conclude()
                 if self.state is not OPEN:
                     break
-                if feed.hungry:
+                if feed.needs_run:
                     self._content.fetch()
                 writer.rest()
                 await self._wakeup  # an idle connection waits here, with no other frame of ours

@@ -5,7 +5,9 @@ import logging
 from starlette.types import Scope
 
 from .._log.logged import named
-from .._loop.runtime import Child, Timer, Wakeup, spawn
+from .._loop.tasks import Child, spawn
+from .._loop.timer import Timer
+from .._loop.wakeup import Wakeup
 from .feeds import Feed
 
 logger = logging.getLogger("sse_asgi")
@@ -42,7 +44,7 @@ class Content:
 
     async def _run(self) -> None:
         try:
-            if self._feed.hungry:  # else it was ended before this task began
+            if self._feed.needs_run:  # else it was ended before this task began
                 await self._feed.run()
         except Exception as error:
             if self._stopped:

@@ -5,7 +5,7 @@ import random
 from typing import Protocol
 
 from .._hub.options import Terms
-from .._loop.runtime import Moment, shared_timer
+from .._loop.timer import Batch, shared_timer
 from .writer import Writer
 
 
@@ -29,7 +29,7 @@ class Deadlines:
         timer: The event loop's.
     """
 
-    __slots__ = ("_connection", "_ends", "_looked", "_moment", "_terms", "_writer", "timer")
+    __slots__ = ("_batch", "_connection", "_ends", "_looked", "_terms", "_writer", "timer")
 
     def __init__(self, connection: Timed, writer: Writer, terms: Terms) -> None:
         """Begin with the time that the first bytes have."""
@@ -38,7 +38,7 @@ class Deadlines:
         lifetime = terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
         self._ends = min(math.inf, writer.last + lifetime)  # one infinity for all
         self._looked = math.inf
-        self._moment: Moment
+        self._batch: Batch
         self._set(writer.last + terms.start_timeout, writer.last)
 
     def ring(self, now: float) -> None:
@@ -55,7 +55,7 @@ class Deadlines:
         elif (sending or not writer.started) and self._looked != last:
             # If the event loop was blocked, the client has read, or the content is there, and it was not seen yet.
             self._looked = last
-            self._moment = self.timer.owe_again(self, patience, now)
+            self._batch = self.timer.schedule_again(self, patience, now)
         elif sending:
             self._connection.cut_off()
         else:
@@ -68,8 +68,8 @@ class Deadlines:
         writer, terms = self._writer, self._terms
         stalled = (writer.last if writer.sending else now) + terms.send_timeout
         due = min(self._ends, silence_ends, stalled, now + terms.ping_interval)
-        self._moment = self.timer.owe(self, due, now)
+        self._batch = self.timer.schedule(self, due, now)
 
     def stop(self) -> None:
         """Ring no more."""
-        self._moment.pop(self, None)
+        self._batch.pop(self, None)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import anyio.lowlevel
 from starlette.types import Message, Receive, Send
 
-from .._loop.runtime import Child, spawn
+from .._loop.tasks import Child, spawn
 from .._servers.known import may_be_stepped
 from .._servers.starlette import behind_send
 

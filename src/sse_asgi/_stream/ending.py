@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from .._hub.options import Terms
 from .._log.event import ServerSentEvent, as_frame
-from .._loop.runtime import shared_timer
+from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content

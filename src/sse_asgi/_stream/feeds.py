@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect
 from .._hub.delivery import Carrier
 from .._hub.subscription import BODY_LIMIT, PING
 from .._log.event import as_frame
-from .._loop.runtime import Signal, Wakeup, checkpoint, new_wakeup
+from .._loop.running import checkpoint
+from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .direct import Turn, current_turn
 from .threads import close_in_thread, iterate_in_thread
 
@@ -40,7 +41,7 @@ class Feed(Protocol):
         """Why nothing more will come once nothing is pending, or None."""
 
     @property
-    def hungry(self) -> bool:
+    def needs_run(self) -> bool:
         """Whether `run` has something to do now; it is run in a task of its own, once at a time."""
 
     def attach(self, news: Signal, carrier: Carrier | None) -> None:
@@ -96,7 +97,7 @@ class IterableFeed:
         self._carrier: Carrier | None = None
         self._room: Wakeup
         self._stopped = False
-        self.hungry = True
+        self.needs_run = True
         self.ended: str | None = None
 
     @property
@@ -134,7 +135,7 @@ class IterableFeed:
 
     async def run(self) -> None:
         """Iterate, in this one task from first to last, and close the iterator in it."""
-        self.hungry = False
+        self.needs_run = False
         iterator, carrier, turn = self._iterator(), self._carrier, self._turn
         try:
             async for item in iterator:
@@ -189,9 +190,9 @@ class IterableFeed:
 
     async def close(self) -> None:
         """Close an iterator that `run` never began, which would otherwise keep what the endpoint acquired for it."""
-        if not self.hungry:
+        if not self.needs_run:
             return
-        self.hungry = False
+        self.needs_run = False
         try:
             with anyio.move_on_after(self._cleanup_timeout, shield=True) as limit:
                 await _close_unused(self._iterable)

@@ -93,6 +93,6 @@ def as_limit(value: Any) -> ConnectionLimit | None:
     return ConnectionLimit(value)
 
 
-def refusal() -> bytes:
+def refused_body() -> bytes:
     """Write the whole body of a stream that was refused."""
     return b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311 - a spread, not a secret

@@ -17,9 +17,9 @@ from ..encoder import encode
 from .connection import Connection
 from .ending import END_HEADERS, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
-from .guard import admit
+from .foreign import admit
 from .last_event_id import last_event_id
-from .limits import refusal
+from .limits import refused_body
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
 
@@ -140,7 +140,7 @@ class EventSourceResponse(Response):
     ) -> None:
         """Answer without the content, which the endpoint has made: close it, and run the background task."""
         self._reason = reason
-        body = refusal() if reason == "refused" else b""
+        body = refused_body() if reason == "refused" else b""
         patience: float | None = self._terms.cleanup_timeout
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -20,7 +20,8 @@ from typing import Protocol
 import anyio
 from starlette.types import Message, Receive, Scope
 
-from .._loop.runtime import Alarm, Child, Timer, shared_timer, spawn
+from .._loop.tasks import Child, spawn
+from .._loop.timer import Alarm, Timer, shared_timer
 from .._servers.known import look_at
 from .._servers.server import Look
 from .direct import Watched, watch

@@ -14,7 +14,9 @@ from starlette.types import Message, Send
 
 from .._hub.delivery import Delivery
 from .._hub.subscription import PING
-from .._loop.runtime import Interrupt, Wakeup, checkpoint, current_task, new_interrupt
+from .._loop.running import checkpoint
+from .._loop.tasks import Interrupt, current_task, new_interrupt
+from .._loop.wakeup import Wakeup
 from .direct import Unsent, may_be_direct, past_guards
 from .feeds import Feed
 from .joining import current_joiner

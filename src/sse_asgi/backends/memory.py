@@ -13,7 +13,7 @@ from operator import itemgetter
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
 from .._log.names import RESERVED
 from .._log.position import Position, new_epoch
-from .._loop.runtime import running_loop
+from .._loop.running import running_loop
 from .._servers.workers import worker_count
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import PAGE_BYTES, Backend, Member, Sink, presence_event

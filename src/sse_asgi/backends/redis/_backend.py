@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..._log.event import History, RenderedEvent, ServerSentEvent
 from ..._log.names import RESERVED
 from ..._log.position import Position
-from ..._loop.runtime import on_asyncio
+from ..._loop.running import on_asyncio
 from ...exceptions import BackendError
 from ..base import Backend, Member, Sink
 from ._address import read_address

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .._log.event import ServerSentEvent, to_json
 from .._log.position import Position
-from .._loop.runtime import Child, spawn
+from .._loop.tasks import Child, spawn
 from ..exceptions import HubClosedError
 from .options import Options, check_identity
 from .registry import CONTROL, Registry
@@ -51,7 +51,7 @@ def disconnect_order(properties: Any, identity: str | None, channels: Collection
     return ServerSentEvent(wanted, event=ORDER)
 
 
-class Control:
+class Orders:
     """Hears the orders, and carries them out on the readers of this process."""
 
     def __init__(self, registry: Registry) -> None:

@@ -17,10 +17,11 @@ import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .._loop.runtime import Alarm, Timer, current_task, new_interrupt, shared_timer, spawn
+from .._loop.tasks import current_task, new_interrupt, spawn
+from .._loop.timer import Alarm, Timer, shared_timer
 from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.shutdown import current_notice, farewell
-from .limits import ConnectionLimit, refusal
+from .limits import ConnectionLimit, refused_body
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi")
@@ -164,7 +165,7 @@ class ForeignStream:
         for name in ("content-length", "content-encoding"):
             del headers[name]
         await self._send({**head, "status": 200})
-        await self._send_body(refusal(), more=False)
+        await self._send_body(refused_body(), more=False)
         self._helper = spawn(self._stop)
 
     async def _stop(self) -> None:

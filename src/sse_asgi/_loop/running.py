@@ -1,0 +1,44 @@
+"""Which event loop runs here, and how other threads call into it."""
+
+import asyncio
+from collections.abc import Callable
+
+import anyio.lowlevel
+
+from . import _trio
+
+
+def on_asyncio() -> bool:
+    """Tell whether an asyncio loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def in_event_loop() -> bool:
+    """Tell whether any event loop runs in this thread."""
+    return running_loop() is not None
+
+
+def running_loop() -> object | None:
+    """Return the event loop that runs in this thread: asyncio's loop, trio's token, or None."""
+    try:
+        return asyncio.get_running_loop()  # also in a callback, of which anyio knows nothing
+    except RuntimeError:
+        pass
+    try:
+        return anyio.lowlevel.current_token().native_token
+    except RuntimeError:
+        return None
+
+
+async def checkpoint() -> None:
+    """Let every other task that is ready run once."""
+    await (asyncio.sleep(0) if on_asyncio() else _trio.checkpoint())
+
+
+def thread_safe_caller() -> Callable[[Callable[[], None]], object]:
+    """Return a function that runs a callback in this event loop; other threads and signal handlers may call it."""
+    return asyncio.get_running_loop().call_soon_threadsafe if on_asyncio() else _trio.thread_safe_caller()

@@ -1,0 +1,214 @@
+"""One timer for each event loop, shared by all connections.
+
+The event loop holds one handle, for the earliest alarm. Alarms of a second or more are rounded up to the next quarter
+of a second, so that many pings are sent in one batch: 10,000 idle connections wake the process four times a second. An
+alarm that is cancelled leaves its batch at once, and what its callback refers to is freed.
+"""
+
+import asyncio
+import heapq
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from functools import partial
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+from ._trio import DeadlineHandle
+from .running import on_asyncio
+
+logger = logging.getLogger("sse_asgi")
+
+COARSE_SECONDS = 1.0  # from here on, alarms are rounded up
+GRID_SECONDS = 0.25
+LOOK_SECONDS = 0.1
+
+
+class Timed(Protocol):
+    """An object that the timer calls at a scheduled time."""
+
+    def ring(self, now: float) -> None:
+        """Act on the scheduled time; `now` is time.monotonic()."""
+
+
+Batch = dict[Timed, None]  # the objects of one time; an object that is removed from it is not called
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+class Alarm:
+    """Calls a function at the time for which it is scheduled."""
+
+    __slots__ = ("_callback", "batch")
+
+    def __init__(self, callback: Callable[[], None] = _nothing) -> None:
+        """Remember the function; nothing is scheduled yet."""
+        self._callback = callback
+        self.batch: Batch = {}
+
+    def ring(self, now: float) -> None:  # noqa: ARG002 - other Timed objects need the time
+        """Call the function."""
+        self._callback()
+
+    def cancel(self) -> None:
+        """Leave the batch, and release the function."""
+        self.batch.pop(self, None)
+        self._callback = _nothing
+
+
+class Limit(Alarm):
+    """An alarm of a time limit, which rings twice before it calls its function.
+
+    An event loop that was blocked finds its timers due before it has read what arrived in the meantime. The short wait
+    between the two rings lets that be handled first. It may show that the limit was kept.
+    """
+
+    __slots__ = ("_delay", "_looked", "_timer")
+
+    def __init__(self, timer: "Timer", delay: float, callback: Callable[[], None]) -> None:
+        """Remember the function; nothing is scheduled yet."""
+        super().__init__(callback)
+        self._timer = timer
+        self._delay = delay
+        self._looked = False
+
+    def ring(self, now: float) -> None:
+        """Schedule a second look, or call the function at the second look."""
+        if self._looked:
+            super().ring(now)
+        else:
+            self._looked = True
+            self.batch = self._timer.schedule_again(self, self._delay, now)
+
+
+class _CallLater:
+    """Calls back at a deadline that can be moved, on asyncio."""
+
+    __slots__ = ("_callback", "_context", "_handle", "_loop")
+
+    def __init__(self, callback: Callable[[], None], context: Context) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._callback = callback
+        self._context = context  # not the current one, that of a request: the timer sets its next deadline in it too
+        self._handle: asyncio.TimerHandle | None = None
+
+    def move(self, delay: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_later(delay, self._callback, context=self._context)
+
+
+class Timer:
+    """All the alarms of one event loop.
+
+    Attributes:
+        context: An empty context for callbacks of this event loop that belong to no request. The context variables of a
+            request would live as long as the handle. Each event loop has its own, because two loops cannot run in one
+            context at a time.
+    """
+
+    def __init__(self) -> None:
+        """Start with no alarms."""
+        self.context = Context()
+        self._together: dict[Callable[[set[Any]], None], set[Any]] = {}
+        self._scheduled: dict[float, Batch] = {}
+        self._times: list[float] = []
+        self._armed = math.inf
+        self._handle = _CallLater(self._ring, self.context) if on_asyncio() else DeadlineHandle(self._ring)
+
+    def after(self, delay: float, callback: Callable[[], None]) -> Alarm:
+        """Call the function after `delay` seconds."""
+        alarm, now = Alarm(callback), time.monotonic()
+        alarm.batch = self.schedule(alarm, now + delay, now)
+        return alarm
+
+    def limit(self, delay: float, callback: Callable[[], None]) -> Alarm:
+        """Call the function after `delay` seconds, as a Limit does; never if the delay is infinite."""
+        alarm, now = Limit(self, delay, callback), time.monotonic()
+        alarm.batch = self.schedule(alarm, now + delay, now)
+        return alarm
+
+    @contextmanager
+    def move_on_after(self, delay: float, *, shield: bool = False) -> Iterator[anyio.CancelScope]:
+        """Cancel the block after `delay` seconds, like anyio.move_on_after but with a Limit."""
+        with anyio.CancelScope(shield=shield) as scope:
+            alarm = self.limit(delay, scope.cancel)
+            try:
+                yield scope
+            finally:
+                alarm.cancel()
+
+    def together(self, delay: float, callback: Callable[[set[Any]], None], item: Any) -> None:
+        """Call the function once for many items.
+
+        The first item for a function starts the delay. The function gets every item that was given until the delay is
+        over.
+        """
+        items = self._together.get(callback)
+        if items is None:
+            items = self._together[callback] = set()
+            self.after(delay, partial(self._hand_over, callback))
+        items.add(item)
+
+    def _hand_over(self, callback: Callable[[set[Any]], None]) -> None:
+        callback(self._together.pop(callback))
+
+    def schedule(self, timed: Timed, when: float, now: float) -> Batch:
+        """Schedule an object for a time of time.monotonic(); removing it from the batch that is returned cancels it."""
+        if when >= now + COARSE_SECONDS:
+            if when == math.inf:
+                return {}
+            when = math.ceil(when / GRID_SECONDS) * GRID_SECONDS
+        batch = self._scheduled.get(when)
+        if batch is None:
+            batch = self._scheduled[when] = {}
+            heapq.heappush(self._times, when)
+            if when < self._armed:
+                self._arm(when)
+        batch[timed] = None
+        return batch
+
+    def schedule_again(self, timed: Timed, patience: float, now: float) -> Batch:
+        """Schedule the second look of a limit of `patience` seconds; see Limit."""
+        return self.schedule(timed, now + min(LOOK_SECONDS, patience / 4), now)
+
+    def _arm(self, when: float) -> None:
+        self._armed = when
+        self._handle.move(max(0.0, when - time.monotonic()))
+
+    def _ring(self) -> None:
+        self._armed = math.inf
+        now = time.monotonic()
+        due = []
+        while self._times and self._times[0] <= now:
+            due.append(self._scheduled.pop(heapq.heappop(self._times)))
+        for batch in due:  # an object that a call schedules for now again waits for the next run
+            for timed in list(batch):
+                if timed not in batch:
+                    continue
+                try:
+                    timed.ring(now)
+                except Exception:  # the other objects of the batch must still be called
+                    logger.exception("a callback of the timer failed")
+            batch.clear()  # its alarms refer to it
+        if self._times and self._times[0] < self._armed:
+            self._arm(self._times[0])
+
+
+_timer: anyio.lowlevel.RunVar[Timer] = anyio.lowlevel.RunVar("_timer")
+
+
+def shared_timer() -> Timer:
+    """Return the timer of the running event loop; call it in a task, because callbacks have no RunVar."""
+    timer = _timer.get(None)
+    if timer is None:
+        timer = Timer()
+        _timer.set(timer)
+    return timer
