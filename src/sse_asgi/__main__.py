@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import sys
-from importlib.metadata import version
 
 from . import _demo
 from .exceptions import SSEError
@@ -17,7 +16,7 @@ INTERRUPTED = 130  # the exit code that shells give a command that Ctrl-C ended
 def main() -> None:
     """Run the command of the arguments; without a command, run the demo."""
     arguments = sys.argv[1:]
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["demo", *arguments]
     options = _parser().parse_args(arguments)
     if options.command == "demo":
@@ -32,7 +31,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Server-Sent Events for ASGI: run a demo, or publish an event from a shell.",
         epilog="Each command has its own help: python -m sse_asgi publish --help",
     )
-    parser.add_argument("--version", action="version", version=f"sse-asgi {version('sse-asgi')}")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
         "demo", help="run a chat in the browser (the default)", description="Run a chat in the browser."
@@ -45,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser(
         "publish",
         help="publish one event and print its id",
-        description="Publish one event to a hub on Redis, and print the event's id. Variables SSE_... set the rest.",
+        description="Publish one event to a hub on Redis, and print the event's id. The SSE_ variables of the environment set other options.",
     )
     publish.add_argument("url", help="the hub's backend, such as redis://localhost")
     publish.add_argument("channel", help="name of the channel")

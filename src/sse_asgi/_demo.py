@@ -43,10 +43,12 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens, so that the address answers before it is printed."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
-        listener.bind(address)
-        listener.listen()
+        with contextlib.ExitStack() as if_it_fails:
+            listener = if_it_fails.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+            listener.bind(address)
+            listener.listen()
+            if_it_fails.pop_all()
     except OSError as error:
         sys.exit(f"Cannot listen on {host}, port {port}: {error.strerror}. Choose others with --host and --port.")
     return listener
