@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser(
         "publish",
         help="publish one event and print its id",
-        description="Publish one event to a hub on Redis, and print the event's id. The SSE_ variables of the environment set other options.",
+        description="Publish one event to a hub on Redis, and print the event's id.",
     )
     publish.add_argument("url", help="the hub's backend, such as redis://localhost")
     publish.add_argument("channel", help="name of the channel")
