@@ -84,7 +84,7 @@ def interrupted() -> Iterator[None]:
 # Publishing
 
 
-def test_publish_takes_what_a_hub_takes() -> None:
+def test_the_signature_of_publish_is_that_of_a_hub() -> None:
     """The signature is that of Hub.publish."""
     given, wanted = (inspect.signature(one.publish).parameters.values() for one in (Publisher, Hub))
     assert list(given) == list(wanted)

@@ -47,7 +47,7 @@ def test_shift_and_enter_makes_a_line(chat: Demo, enter: Enter) -> None:
     assert bob.texts.inner_text() == "one\ntwo"
 
 
-def test_who_enters_reads_what_was_said_before(chat: Demo, enter: Enter) -> None:
+def test_a_new_visitor_reads_the_history(chat: Demo, enter: Enter) -> None:
     """A visitor who enters sees the history in order, with authors and times."""
     ada = enter("Ada", chat)
     for text in ("one", "two", "three"):
@@ -114,7 +114,7 @@ def test_joining_and_leaving_are_announced(chat: Demo, enter: Enter) -> None:
     ada.sees()
 
 
-def test_who_has_a_tab_or_soon_has_one_again_has_not_left(chat: Demo, enter: Enter) -> None:
+def test_a_reload_is_not_a_departure(chat: Demo, enter: Enter) -> None:
     """A reload, and the end of one of two tabs, cause no notice, while a later departure does."""
     ada, again, bob = enter("Ada", chat), enter("Ada", chat), enter("Bob", chat)
     carl = enter("Carl", chat)
@@ -126,7 +126,7 @@ def test_who_has_a_tab_or_soon_has_one_again_has_not_left(chat: Demo, enter: Ent
     bob.sees("Ada")
 
 
-def test_who_was_away_is_told_who_came_and_went(chat: Demo, enter: Enter, room: str) -> None:
+def test_a_visitor_who_was_away_gets_joins_and_leaves(chat: Demo, enter: Enter, room: str) -> None:
     """Notices stand in order between the messages; the page has none about its own visitor, whose return others see."""
     ada, bob, carl = enter("Ada", chat), enter("Bob", chat), enter("Carl", chat)
     bob.is_told("Carl joined")
@@ -239,7 +239,7 @@ def test_the_page_starts_over_where_the_browser_gave_up(chat: Demo, enter: Enter
     ada.is_told()
 
 
-def test_what_cannot_be_sent_is_kept(own_chat: Demo, enter: Enter) -> None:
+def test_a_message_that_cannot_be_sent_is_kept(own_chat: Demo, enter: Enter) -> None:
     """While the server is down, the text stays in the box with an error below; later it can be sent, once."""
     ada = enter("Ada", own_chat)
     own_chat.stop()
@@ -280,7 +280,7 @@ def test_a_lost_answer_does_not_make_two_messages(chat: Demo, enter: Enter) -> N
     ada.page.unroute_all(behavior="wait")  # the server has the message before the test has its answer
 
 
-def test_what_is_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -> None:
+def test_text_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -> None:
     """Only the text that was sent leaves the box."""
     ada = enter("Ada", chat)
     held: list[Route] = []

@@ -181,7 +181,7 @@ def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, redis: RedisS
         carl.is_told("Bob left", "Bob joined")
 
 
-def test_redis_forgets_who_is_here(enter: Enter, tmp_path: Path) -> None:
+def test_redis_loses_its_members(enter: Enter, tmp_path: Path) -> None:
     """If Redis comes back empty, each process announces its members again, and pages only warn of missing messages."""
     with RedisServer(tmp_path / "forgets") as redis, Chat(2, redis) as chat:
         ada, bob = enter_apart(enter, chat)
@@ -225,7 +225,7 @@ def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> N
         assert "Traceback" not in log
 
 
-def test_what_is_said_while_redis_is_away(enter: Enter, room: str, redis: RedisServer) -> None:
+def test_a_message_sent_while_redis_is_away(enter: Enter, room: str, redis: RedisServer) -> None:
     """The page says that the message was not sent, and keeps it; it can be sent once. A visitor who enters waits."""
     with Chat(2, redis) as chat:
         ada, bob = enter_apart(enter, chat)

@@ -51,7 +51,7 @@ def test_the_same_draft_is_published_once(chat: Demo, room: str) -> None:
         assert [json.loads(stream.next("message").data)["text"] for _ in range(2)] == ["once", "else"]
 
 
-def test_who_starts_over_says_in_the_query_what_was_seen(chat: Demo, room: str) -> None:
+def test_the_query_can_have_the_last_event_id(chat: Demo, room: str) -> None:
     """`?last_event_id=` resumes there: only later events follow, without a snapshot and without a gap."""
     with chat.stream(room=room, name="Bob") as stream:
         stream.next("snapshot")
@@ -83,7 +83,7 @@ def test_another_life_of_the_server_is_a_gap_and_a_snapshot(chat: Demo, room: st
             assert stream.next("snapshot", "sse.gap").event == "snapshot"
 
 
-def test_who_comes_and_goes_is_an_event(chat: Demo, room: str) -> None:
+def test_joins_and_leaves_are_events(chat: Demo, room: str) -> None:
     """Every member gets joins and leaves with the name; two tabs are one member; the room is listed meanwhile."""
     with chat.stream(room=room, name="Ada") as stream:
         with chat.stream(room=room, name="bob") as second, chat.stream(room=room, name="bob") as third:
@@ -95,7 +95,7 @@ def test_who_comes_and_goes_is_an_event(chat: Demo, room: str) -> None:
     until(lambda: room not in json.loads(chat.get("rooms")))
 
 
-def test_those_who_came_hide_nothing_that_was_said(chat: Demo, room: str) -> None:
+def test_joins_do_not_push_messages_out_of_the_snapshot(chat: Demo, room: str) -> None:
     """The snapshot has the messages, also if many visitors have joined since."""
     assert chat.post(room, "said before") == 204
     for number in range(210):
@@ -103,7 +103,7 @@ def test_those_who_came_hide_nothing_that_was_said(chat: Demo, room: str) -> Non
     assert [message["text"] for message in state["messages"]] == ["said before"]
 
 
-def test_who_goes_at_once_is_gone(chat: Demo, room: str) -> None:
+def test_a_tab_that_closes_at_once_leaves(chat: Demo, room: str) -> None:
     """A tab that closes before its first byte either never joins, or leaves before tabs that close later."""
     with chat.stream(room=room, name="Ada") as stream:
         assert who(stream) == ("sse.join", "Ada")

@@ -80,7 +80,7 @@ def test_port_0_is_any_free_one() -> None:
 
 
 @pytest.mark.parametrize("port", ["abc", "-1", "65536", "8000.5"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_a_wrong_port_is_refused(port: str) -> None:
     """A wrong PORT is one line of error, without a traceback."""
     result = run(sys.executable, "-m", "sse_asgi", PORT=port)
     assert result.returncode == 2

@@ -11,7 +11,7 @@ from browser.engines import Tab
 from browser.peers import Wire, until
 from sse_asgi import EventSourceApp, EventSourceResponse, Subscription
 
-# Reads a stream as a page does that knows nothing of the library's own events, and notes what it was told.
+# Reads a stream as a page that ignores the library's own events, and records the others.
 READ = """(url, ...types) => {
   window.got = [];
   window.source = new EventSource(url);
@@ -70,7 +70,7 @@ class Reader:
         self._wire.call(subscription.end, "shutdown")
 
 
-def test_a_reader_that_was_told_nothing_yet_misses_nothing(tab: Tab, wire: Wire) -> None:
+def test_a_reader_without_events_yet_misses_none(tab: Tab, wire: Wire) -> None:
     """A stream that ends before its first event is resumed from the position that it began with."""
     wire.answers["/news"] = reader = Reader(wire)
     before = wire.hub.publish_from_thread("news", "before")

@@ -47,7 +47,7 @@ def test_what_is_published_is_shown(open_: Open) -> None:
     expect(one.get_by_label("Text")).to_have_value("")
 
 
-def test_who_comes_is_shown(open_: Open) -> None:
+def test_visits_are_shown(open_: Open) -> None:
     """Earlier visitors see the new one, and every tab shows each message once."""
     page = open_("who_visits")
     ada = page()

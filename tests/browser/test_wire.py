@@ -15,7 +15,7 @@ from sse_asgi.encoder import encode
 
 STREAM = "text/event-stream"
 
-# Opens an EventSource, and returns what it dispatched up to the event of type `done`.
+# Opens an EventSource, and returns the events that it dispatched before the one of type `done`.
 READ = """([url, types]) => new Promise((resolve, reject) => {
   const source = new EventSource(url), seen = [];
   const note = event => event instanceof MessageEvent && seen.push([event.type, event.data, event.lastEventId]);
@@ -142,7 +142,7 @@ def read(page: Page, wire: Wire, path: str, cases: list[Fields]) -> list[Decoded
     return [DecodedEvent(*event) for event in seen]
 
 
-def test_the_browser_dispatches_what_was_encoded(page: Page, wire: Wire) -> None:
+def test_the_browser_dispatches_the_encoded_events(page: Page, wire: Wire) -> None:
     """Chromium and EventDecoder read the type, data and lastEventId of every event as they were written."""
     body = b"".join(encode(**case._asdict()) for case in CASES)
     wire.answers["/cases"] = lambda _: Response(body + encode("", event="done"), media_type=STREAM)

@@ -43,7 +43,7 @@ async def test_a_message_has_a_length(load: Load, message: str) -> None:
     assert (answer.status_code, answer.text) == (400, "message must have 1 to 2000 characters")
 
 
-async def test_what_cannot_be_stored_is_told(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_cannot_be_stored_is_a_503(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is 503, so the page keeps the text."""
     example = load("login_chat")
 

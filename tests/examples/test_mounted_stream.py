@@ -55,7 +55,7 @@ async def test_one_channel_is_for_admins(load: Load, monkeypatch: pytest.MonkeyP
             assert "analytics" in (await stream.next_event()).data
 
 
-async def test_nobody_is_an_admin_without_a_password(load: Load) -> None:
+async def test_without_a_password_no_login_works(load: Load) -> None:
     """If no password is set, an empty one is refused."""
     async with served(load("mounted_stream")) as (_, http):
         assert (await http.post("/login", data={"password": ""})).status_code == 403
