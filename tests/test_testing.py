@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from sse_asgi import Hub
+from sse_asgi import Hub, testing
 from sse_asgi.testing import EventStream, EventStreamClient
 from streaming_apps import Probe, body, streaming
 
@@ -231,6 +231,24 @@ async def test_a_stalled_client_makes_send_wait() -> None:
         await stream.ended()
         assert probe.sent == 2
         assert b"data: b" not in stream.content
+
+
+async def test_send_waits_for_a_reader_that_is_behind() -> None:
+    """As with a socket, a send waits while more than UNREAD_LIMIT bytes are unread."""
+    large = b"x" * testing.UNREAD_LIMIT
+
+    async def work(probe: Probe) -> None:
+        for _ in range(3):
+            await probe.send_event(large)
+
+    probe = Probe(work)
+    async with EventStreamClient(probe).stream("/") as stream:
+        await anyio.wait_all_tasks_blocked()
+        assert probe.sent == 1
+        for _ in range(3):
+            assert len((await stream.next_event()).data) == len(large)
+        await anyio.wait_all_tasks_blocked()
+        assert probe.sent == 3
 
 
 # The request

@@ -14,24 +14,6 @@ SOON = 0.05
 """Seconds in which an event that must not happen would have happened."""
 
 
-async def test_send_waits_for_a_reader_that_is_behind() -> None:
-    """As with a socket, a send waits while more than UNREAD_LIMIT bytes are unread."""
-    large = b"x" * testing.UNREAD_LIMIT
-
-    async def work(probe: Probe) -> None:
-        for _ in range(3):
-            await probe.send_event(large)
-
-    probe = Probe(work)
-    async with EventStreamClient(probe).stream("/") as stream:
-        await anyio.wait_all_tasks_blocked()
-        assert probe.sent == 1
-        for _ in range(3):
-            assert len((await stream.next_event()).data) == len(large)
-        await anyio.wait_all_tasks_blocked()
-        assert probe.sent == 3
-
-
 async def test_a_reader_takes_an_event_that_comes_in_large_parts() -> None:
     """A wait for an event reads, so an event that is larger than the limit arrives."""
     large = b"x" * 40_000
