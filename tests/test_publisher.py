@@ -453,9 +453,11 @@ def test_a_process_id_may_be_used_again(settings: Settings, monkeypatch: pytest.
         monkeypatch.setattr(thread, "is_alive", lambda: False)
         one.publish("a", "child")
         assert len(threads()) == 2
+        one.close()
         monkeypatch.undo()
         one._first.stop()
         thread.join(PATIENCE)
+    assert threads() == []
     assert texts(settings) == ["parent", "child"]
 
 
