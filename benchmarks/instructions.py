@@ -62,7 +62,7 @@ def deliver_directly(count: int) -> None:
     from sse_asgi._hub import registry
     from sse_asgi._servers import known
 
-    known.STEPPABLE.add(__name__)
+    known.STEPPABLE = known.STEPPABLE | {__name__}
     registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
     deliver(count)
 
@@ -71,7 +71,7 @@ def ping(count: int) -> None:
     """As under uvicorn, see above; time goes by when it is told to."""
     from sse_asgi._servers import known
 
-    known.STEPPABLE.add(__name__)
+    known.STEPPABLE = known.STEPPABLE | {__name__}
     asyncio.run(_ping(count))
 
 
@@ -118,7 +118,7 @@ def stream_tokens(count: int) -> None:
     from sse_asgi import EventSourceResponse
     from sse_asgi._servers import known
 
-    known.STEPPABLE.add(__name__)
+    known.STEPPABLE = known.STEPPABLE | {__name__}
     asyncio.run(_stream(count, EventSourceResponse))
 
 
