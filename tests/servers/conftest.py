@@ -1,5 +1,6 @@
-"""Real servers for the tests of this folder."""
+"""Real servers for the tests of this folder, and the signal handlers of the tests' own process."""
 
+import signal
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -69,3 +70,12 @@ def server(which: str) -> Iterator[Server]:
 def name() -> str:
     """Return what tells one request from another in the log."""
     return uuid4().hex
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Restore the signal handlers after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,0 +1,78 @@
+"""What must be seen on a real uvicorn: it stops with open streams, and nothing is cut off or left behind."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from servers.processes import HERE, Server
+
+Start = Callable[..., Server]
+
+
+def test_a_recycled_worker_stops(uvicorn_server: Start) -> None:
+    """With --limit-max-requests no signal is sent, and streams hear of it all the same."""
+    server = uvicorn_server("--limit-max-requests", "4")
+    stream = server.open("/hub/")
+    stream.until(b"\n\n")
+    began = time.monotonic()
+    while server.process.poll() is None and time.monotonic() < began + 10:
+        try:
+            server.get("/publish?data=x")
+        except OSError:
+            break
+    assert b"retry: " in stream.rest()
+    assert server.ended(began)[0] < 4
+
+
+def test_workers_stop(uvicorn_server: Start) -> None:
+    """Each of several processes, and the memory backend has warned them."""
+    server = uvicorn_server("--workers", "2")
+    streams = [server.open("/busy") for _ in range(6)]
+    for stream in streams:
+        stream.until(b"\n\n")
+    took, log = server.stop()
+    assert took < 4
+    assert all(b"retry: " in stream.rest() for stream in streams)
+    assert "MemoryBackend with 2 workers" in log
+
+
+def test_a_reload_does_not_wait_for_streams(uvicorn_server: Start, tmp_path: Path) -> None:
+    """A file is edited: the streams end, the new process answers."""
+    shutil.copy(HERE / "app.py", tmp_path / "app.py")
+    server = uvicorn_server("--reload", "--reload-dir", str(tmp_path), "--app-dir", str(tmp_path))
+    stream = server.open("/hub/")
+    stream.until(b"\n\n")
+    time.sleep(1.1)  # file times have a resolution
+    with (tmp_path / "app.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert b"retry: " in stream.rest()
+    server.wait_until_it_answers()
+    server.stop()
+
+
+def test_resuming_after_a_disconnect(uvicorn_server: Start) -> None:
+    """Over real sockets: what was published meanwhile comes once, in order."""
+    server = uvicorn_server()
+    stream = server.open("/hub/")
+    stream.until(b"\n\n")
+    server.get("/publish?data=1")
+    last_event_id = stream.until(b"data: 1\n\n").split(b"id: ")[-1].split(b"\n")[0].decode()
+    stream.close()
+    for number in range(2, 5):
+        server.get(f"/publish?data={number}")
+    again = server.open("/hub/", **{"Last-Event-ID": last_event_id})
+    content = again.until(b"data: 4\n\n")
+    assert [line for line in content.splitlines() if line.startswith(b"data")] == [b"data: 2", b"data: 3", b"data: 4"]
+    again.close()
+    server.stop()
+
+
+def test_a_client_that_leaves_is_noticed(uvicorn_server: Start) -> None:
+    """The source is cleaned up, and the background task runs, while the server goes on."""
+    server = uvicorn_server()
+    stream = server.open("/idle")
+    stream.until(b"\n\n")
+    stream.close()
+    server.wait_for("job cleaned\nreason client\n")
+    server.stop()
