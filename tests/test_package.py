@@ -8,13 +8,9 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import tokenize
 import tomllib
-from collections import deque
 from collections.abc import Iterator
-from contextvars import Context
-from functools import lru_cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from importlib.metadata import version
@@ -25,9 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import sse_asgi
-
-PACKAGE = "sse_asgi"
-SOURCE = Path(sse_asgi.__file__).parent
+from modules import PACKAGE, PATHS, SOURCE, TESTS, FunctionNode, functions_of, tree_of, wing_of
 
 # A row imports from its own row and from those above it in this list, never from one below. A wing is a folder; the
 # empty name is the package itself, its one door.
@@ -62,18 +56,9 @@ STRANGERS: dict[str, set[str]] = {
 
 MAX_BODY_LINES = 30
 MAX_MODULE_LINES = 300
+MAX_ATTRIBUTES = 15
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | FunctionNode
-
-
-def module_name(path: Path) -> str:
-    """Name a file as it is imported, relative to the package."""
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-PATHS = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
 class Import(NamedTuple):
@@ -85,7 +70,7 @@ class Import(NamedTuple):
 
 def imports(module: str) -> Iterator[Import]:
     """Find every import of a module, those for types only and those inside functions included."""
-    nodes = [(child, False) for child in ast.iter_child_nodes(ast.parse(PATHS[module].read_text()))]
+    nodes = [(child, False) for child in ast.iter_child_nodes(tree_of(module))]
     while nodes:
         node, in_function = nodes.pop()
         if isinstance(node, ast.Import):
@@ -117,11 +102,6 @@ def own_imports(module: str) -> set[str]:
 
 
 # Wings
-
-
-def wing_of(module: str) -> str:
-    """Name the folder, or the module at the top, that a module belongs to."""
-    return module.partition(".")[0]
 
 
 LEVELS = {wing: level for level, row in enumerate(WINGS) for wing in row}
@@ -172,48 +152,6 @@ def test_what_may_be_missing_is_imported_when_it_is_needed(stranger: str) -> Non
     assert all(one.in_function for one in found)
 
 
-# State
-
-# What cannot be a constant.
-CHANGEABLE: tuple[Any, ...] = (Context, deque, type(lru_cache(len)), type(threading.Lock()), threading.local)
-CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
-
-
-def assigned(module: str) -> set[str]:
-    """Name what a module assigns, or defines as a function, on its own first level."""
-    tree = ast.parse(PATHS[module].read_text())
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.AnnAssign | ast.For)]
-    functions = {node.name for node in tree.body if isinstance(node, FunctionNode)}
-    targets = [target for node in nodes for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
-    return functions | {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
-
-
-def changed(module: str) -> Iterator[str]:
-    """Name what a module changes in place."""
-    for node in ast.walk(ast.parse(PATHS[module].read_text())):
-        stored = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
-        if isinstance(node, ast.Subscript | ast.Attribute) and (stored or getattr(node, "attr", "") in CHANGES):
-            yield ast.unparse(node.value)
-        elif isinstance(node, ast.AugAssign):
-            yield ast.unparse(node.target)
-
-
-CHANGED = {name.rpartition(".")[2] for module in PATHS for name in changed(module)}
-
-
-@pytest.mark.parametrize("module", PATHS)
-def test_a_module_has_no_state(module: str) -> None:
-    """No cache, lock or context, and only containers that are constants: nothing is shared between event loops."""
-    if module == "__main__":
-        return  # it runs when it is imported, and has names of its own in functions only
-    names = vars(import_module(f"{PACKAGE}.{module}".rstrip(".")))
-    values = {name: names[name] for name in assigned(module) & names.keys() if not name.startswith("__")}
-    containers = {name for name, value in values.items() if isinstance(value, list | dict | set | bytearray)}
-    assert {name for name, value in values.items() if isinstance(value, CHANGEABLE)} == set()
-    assert {name for name in containers if name != name.upper() or name in CHANGED} == set()
-    assert not [node for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, ast.Global)]
-
-
 # The one door
 
 
@@ -256,7 +194,7 @@ def test_another_attribute_is_an_attribute_error() -> None:
 
 def test_the_lowest_versions_are_tested() -> None:
     """What scripts/lowest installs is what pyproject.toml allows at the least."""
-    root = Path(__file__).parents[1]
+    root = TESTS.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     lowest = {re.sub(r"\[.*\]", "", name): version for name, version in (one.split(">=") for one in declared)}
@@ -289,6 +227,53 @@ def test_a_public_name_is_in_its_public_place(door: str) -> None:
     """Users import these names from these modules, wherever the code behind them stands."""
     module = import_module(f"{PACKAGE}.{door}")
     assert [name for name in DOORS[door] if not hasattr(module, name)] == []
+
+
+def test_the_table_of_public_places_is_complete() -> None:
+    """It has every module without an underscore in its path, the package and the command line apart."""
+    assert {name for name in PATHS if not re.search(r"(^|\.)_", name)} - {"", "backends"} == DOORS.keys()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_public_name_is_one_object(door: str) -> None:
+    """The package itself gives the same object as the module."""
+    module = import_module(f"{PACKAGE}.{door}")
+    shared = {*DOORS[door]} & {*sse_asgi.__all__}
+    assert [name for name in shared if getattr(module, name) is not getattr(sse_asgi, name)] == []
+
+
+# Logging
+
+
+def loggers(module: str) -> list[str]:
+    """Return the arguments of all calls of `getLogger`, as they are written."""
+    calls = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
+    return [ast.unparse(one) for call in calls if ast.unparse(call.func).endswith("getLogger") for one in call.args]
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_a_module_logs_by_the_name_of_its_wing(module: str) -> None:
+    """So that operators can filter by wing. The command line, which shows what is logged, has them all."""
+    wing = "backends.redis" if module.startswith("backends.redis") else wing_of(module)
+    own = PACKAGE if module == "__main__" else f"{PACKAGE}.{wing.lstrip('_')}"
+    assert set(loggers(module)) <= {repr(own)}
+
+
+# Tests
+
+
+def mirror_of(module: str) -> Path:
+    """Return the file of a module's own tests, without the underscores around its name; this one is the package's."""
+    if not module:
+        return Path(__file__)
+    *folders, name = PATHS[module].relative_to(SOURCE).with_suffix("").parts
+    return TESTS.joinpath(*(folder.strip("_") for folder in folders), f"test_{name.strip('_')}.py")
+
+
+@pytest.mark.parametrize("module", [name for name in PATHS if functions_of(tree_of(name))])
+def test_a_module_has_tests_of_its_own_name(module: str) -> None:
+    """`scripts/mirror` proves that they cover it by themselves."""
+    assert mirror_of(module).is_file()
 
 
 # Importing
@@ -362,8 +347,8 @@ def body_lines(function: FunctionNode) -> int:
 @pytest.mark.parametrize("module", PATHS)
 def test_no_function_is_long(module: str) -> None:
     """No function's body has more than 30 lines, its docstring apart."""
-    functions = [node for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, FunctionNode)]
-    assert {one.name: body_lines(one) for one in functions if body_lines(one) > MAX_BODY_LINES} == {}
+    lines = {function.name: body_lines(function) for function in functions_of(tree_of(module))}
+    assert {name: count for name, count in lines.items() if count > MAX_BODY_LINES} == {}
 
 
 @pytest.mark.parametrize("module", PATHS)
@@ -373,8 +358,55 @@ def test_no_module_is_long(module: str) -> None:
     assert len(code_lines(source) - docstring_lines(ast.parse(source))) <= MAX_MODULE_LINES
 
 
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """Name the attributes that a class gives to its objects: those in `__slots__`, and those that its methods set."""
+    found: set[str] = set()
+    for one in node.body:
+        if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == "__slots__":
+            found |= {str(name.value) for name in ast.walk(one.value) if isinstance(name, ast.Constant)}
+    for part in itertools.chain.from_iterable(ast.walk(function) for function in functions_of(node)):
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and ast.unparse(part.value) == "self":
+            found.add(part.attr)
+    return found
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_no_class_has_many_attributes(module: str) -> None:
+    """No class gives its objects more than 15 attributes, those of its base classes apart."""
+    classes = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.ClassDef)]
+    counts = {node.name: len(attributes_of(node)) for node in classes}
+    assert {name: count for name, count in counts.items() if count > MAX_ATTRIBUTES} == {}
+
+
+def test_the_attributes_of_a_class_are_found() -> None:
+    """In slots and in every method, each once; a field of the class itself is not one."""
+    source = """
+class One:
+    __slots__ = ("a", "b")
+    x: int
+
+    def __init__(self):
+        self.a = self.d = 1
+        self.e: int = self.z
+
+    def change(self):
+        self.c, other.y = 3, 4
+"""
+    (node,) = ast.parse(source).body
+    assert isinstance(node, ast.ClassDef)
+    assert attributes_of(node) == set("abcde")
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_options_have_names_and_types(module: str) -> None:
+    """No function takes any option of any type; `Unpack` of a TypedDict names those that are passed on."""
+    options = {function.name: function.args.kwarg for function in functions_of(tree_of(module))}
+    annotations = {name: one.annotation for name, one in options.items() if one is not None}
+    assert [name for name, one in annotations.items() if one is None or ast.unparse(one) in ("Any", "object")] == []
+
+
 @pytest.mark.parametrize("module", PATHS)
 def test_a_module_says_what_it_does(module: str) -> None:
     """The first line of a module's docstring is a sentence, or a heading that the next lines explain."""
-    first = (ast.get_docstring(ast.parse(PATHS[module].read_text())) or "").split("\n\n")[0]
+    first = (ast.get_docstring(tree_of(module)) or "").split("\n\n")[0]
     assert re.search(r"[.:]$", first)
