@@ -1,4 +1,4 @@
-"""Content that yields after the end holds neither its place in a limit nor the server."""
+"""Content that yields after the end keeps neither its place in a limit nor the server."""
 
 import signal
 import time
@@ -21,7 +21,7 @@ def content(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_client_that_leaves_frees_its_place(serve: Callable[..., Server], content: str) -> None:
-    """At the next yield; the content's own `finally` is run, and nothing is logged."""
+    """At the next yield. The content's own `finally` runs, and no error is logged."""
     server = serve(COMMAND)
     stream = server.open(f"/content/{content}")
     stream.until(b"data: x\n\ndata: x\n\n")
@@ -32,7 +32,7 @@ def test_a_client_that_leaves_frees_its_place(serve: Callable[..., Server], cont
 
 
 def test_the_server_stops(serve: Callable[..., Server], content: str) -> None:
-    """With Ctrl-C, and the body is complete."""
+    """After Ctrl-C, and the body is complete."""
     server = serve(COMMAND)
     stream = server.open(f"/content/{content}")
     stream.until(b"data: x\n\ndata: x\n\n")
