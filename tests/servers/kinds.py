@@ -3,7 +3,7 @@
 import signal
 from typing import NamedTuple
 
-# A second for the streams, and one for a loaded machine. hypercorn aborts streams after 3 s, which is the shortest limit
+# A second for the streams, and one for a loaded machine. hypercorn aborts streams after 3 s: the shortest limit
 # of all these servers. So a server that stops in less has not waited for a stream.
 STOP_SECONDS = 2.0
 
