@@ -1,4 +1,4 @@
-"""The modules of the package: their files, their syntax trees, and what a tree says at first sight."""
+"""The modules of the package, for tests: their names, files and syntax trees."""
 
 import ast
 from pathlib import Path

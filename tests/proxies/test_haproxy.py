@@ -100,7 +100,7 @@ def test_the_applications_own_statuses_pass(haproxy: Haproxy) -> None:
 
 
 def test_the_application_knows_its_own_origin(haproxy: Haproxy) -> None:
-    """The Host is passed on, so that what the page's own origin asks for is not taken for another's."""
+    """The Host is passed on, so a request from the page's own origin is accepted, and one from another is not."""
     statuses = []
     for origin in (f"https://127.0.0.1:{haproxy.port}", "http://elsewhere.example"):
         with haproxy.get("/events/", Origin=origin) as reader:

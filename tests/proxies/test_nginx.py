@@ -115,7 +115,7 @@ def test_only_temporary_errors_become_retries(own_nginx: Nginx, start: Start) ->
 
 
 def test_the_application_knows_its_own_origin(own_nginx: Nginx, start: Start) -> None:
-    """The Host is passed on, so that what the page's own origin asks for is not taken for another's."""
+    """The Host is passed on, so a request from the page's own origin is accepted, and one from another is not."""
     start()
     statuses = []
     for origin in (f"http://127.0.0.1:{own_nginx.port}", "http://elsewhere.example"):

@@ -105,7 +105,7 @@ async def test_a_server_does_not_stop_before_its_application_has_started() -> No
 @pytest.mark.filterwarnings("ignore:The config `workers` has no affect")
 @pytest.mark.parametrize(("parent", "count"), [(SimpleNamespace(), 4), (None, 1)])
 async def test_several_workers_are_configured(monkeypatch: pytest.MonkeyPatch, parent: Any, count: int) -> None:
-    """The workers are children of the command; `serve` is one process, whatever the configuration says."""
+    """The workers are children of the command; `serve` is one process and ignores the option."""
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
     async with in_task(lambda: serve_hypercorn(idle_app, asyncio.Event(), workers=4)):
         assert worker_count() == count

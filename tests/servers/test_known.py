@@ -1,4 +1,4 @@
-"""The known servers: which of them run here, and what their `send` and `receive` are."""
+"""The known servers: finding those that run, and looking at their `send` and `receive`."""
 
 import asyncio
 from typing import Any

@@ -47,7 +47,7 @@ def test_a_reload_does_not_wait_for_streams(uvicorn_server: Start, tmp_path: Pat
     stream.until(b"\n\n")
     with (tmp_path / "app.py").open("a") as file:
         file.write("\n# edited\n")
-    later = time.time() + 10  # a change that is seen, whatever the resolution of file times
+    later = time.time() + 10  # file times may have a resolution of a second
     os.utime(tmp_path / "app.py", (later, later))
     assert b"retry: " in stream.rest()
     server.wait_until_it_answers()

@@ -47,7 +47,7 @@ def test_a_server_begins_without_streams() -> None:
 
 
 class Asked(AskedServer):
-    """A server with these sockets; what else is known of it is what is known of any."""
+    """A server of which nothing is known."""
 
     workers = 1
     sockets: tuple[Any, ...] = ()

@@ -213,7 +213,7 @@ def test_a_transport_is_aborted() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_a_real_request_is_one_of_these(http: str) -> None:
-    """What is known of uvicorn's requests is true of its protocols: attributes, transport and module."""
+    """The requests of uvicorn's own protocols have these attributes, a transport, and a module that is listed."""
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

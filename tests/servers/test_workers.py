@@ -11,19 +11,19 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyn
 
 @pytest.mark.parametrize(("asked_for", "count"), [("4", 4), ("1", 1), ("", 1), ("many", 1)])
 async def test_the_environment_asks_for_several(monkeypatch: pytest.MonkeyPatch, asked_for: str, count: int) -> None:
-    """Where no server is found."""
+    """WEB_CONCURRENCY counts where no server is found."""
     monkeypatch.setenv("WEB_CONCURRENCY", asked_for)
     assert worker_count() == count
 
 
-async def test_without_a_word_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process."""
+async def test_an_unknown_number_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a server and without the variable, there is this process only."""
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
     assert worker_count() == 1
 
 
 async def test_a_running_server_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the environment asks for."""
+    """The environment does not count then."""
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     async with in_task(Unstarted(uvicorn.Config(idle_app, workers=2, log_level="error")).serve):
         assert worker_count() == 2

@@ -96,6 +96,6 @@ def _later(call: Callable[[Callable[[], None]], object], function: Callable[[], 
 
 
 def _die(number: int) -> None:  # pragma: no cover - ends the process and its measurement; a test sees the exit status
-    """Let the signal do what it does by default; the server has had a second to end by itself."""
+    """Let the signal kill the process, as it does by default; the server has had a second to end by itself."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
