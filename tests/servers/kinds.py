@@ -3,8 +3,8 @@
 import signal
 from typing import NamedTuple
 
-# A second for the streams, and one for a loaded machine. hypercorn aborts streams after 3 s: the shortest limit
-# of all these servers. So a server that stops in less has not waited for a stream.
+# A second for the streams, and one for the server. hypercorn aborts streams after 3 s, the shortest limit of all these
+# servers. So a server that stops in less has not waited for a stream.
 STOP_SECONDS = 2.0
 
 UVICORN = ("uvicorn", "app:app", "--port", "{port}", "--log-level", "warning")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from servers.kinds import KINDS, Kind
-from servers.processes import Server, wait_until
+from servers.processes import Server, clock, wait_until
 
 Serve = Callable[..., Server]
 NOTICE_SECONDS = 1.0
@@ -96,7 +96,7 @@ def test_a_server_that_stops_answers_at_once(serve: Serve, connect: Connect, one
     server = serve(one)
     last = server.get("/publish?data=x")
     client = begin_to_wait(server, connect)
-    began = time.monotonic()
+    began = clock()
     server.send(signal.SIGTERM)
     status, answer = client.answer()
     took, log = server.ended(began)
@@ -114,7 +114,7 @@ def test_a_server_that_stops_does_not_wait_for_a_body(serve: Serve, connect: Con
     post(client, "Content-Length: 3")
     client.socket.sendall(b"ab")
     wait_until(lambda: census(server, "listeners") == 1)
-    began = time.monotonic()
+    began = clock()
     server.send(signal.SIGTERM)
     status, answer = client.answer()
     took, log = server.ended(began)

@@ -1,7 +1,6 @@
 """Every server stops with open streams: bodies are complete, content has cleaned up, and no process is left."""
 
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
@@ -9,7 +8,7 @@ from http.client import HTTPException
 import pytest
 
 from servers.kinds import KINDS, Kind
-from servers.processes import Server, Stream, wait_until
+from servers.processes import Server, Stream, clock, wait_until
 
 Serve = Callable[..., Server]
 Record = Callable[[str, str, str, float], None]
@@ -59,10 +58,10 @@ def stop_with_fifty_streams(server: Server, way: str) -> tuple[Server, float]:
     streams = [server.open(PATHS[number % len(PATHS)]) for number in range(STREAMS)]
     for stream in streams:
         stream.until(b"\n\n")
-    began = time.monotonic()
+    began = clock()
     WAYS[way][1](server)
     assert_complete(server, streams)
-    return server, time.monotonic() - began
+    return server, clock() - began
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -122,7 +121,7 @@ def test_it_stops_with_streams_over_http2(serve: Serve, name: str) -> None:
     for stream in streams:
         stream.until(b"\n\n")
     server.send(signal.SIGTERM)
-    began = time.monotonic()
+    began = clock()
     for stream in streams:
         assert retry_of(stream.rest())
     took, log = server.ended(began)

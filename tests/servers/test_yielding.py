@@ -1,13 +1,12 @@
 """Content that yields after the end keeps neither its place in a limit nor the server."""
 
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
 
 from servers.kinds import UVICORN
-from servers.processes import Server, wait_until
+from servers.processes import Server, clock, wait_until
 
 SOON = 3.0  # less than `cleanup_timeout`, which is 5 s
 COMMAND = tuple(word.replace("app:app", "yielding_app:app") for word in UVICORN)
@@ -36,7 +35,7 @@ def test_the_server_stops(serve: Callable[..., Server], content: str) -> None:
     server = serve(COMMAND)
     stream = server.open(f"/content/{content}")
     stream.until(b"data: x\n\ndata: x\n\n")
-    began = time.monotonic()
+    began = clock()
     server.send_to_all(signal.SIGINT)
     assert b"retry: " in stream.rest()
     took, log = server.ended(began)
