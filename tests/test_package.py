@@ -263,9 +263,7 @@ def test_a_module_logs_by_the_name_of_its_wing(module: str) -> None:
 
 
 def mirror_of(module: str) -> Path:
-    """Return the file of a module's own tests, without the underscores around its name; this one is the package's."""
-    if not module:
-        return Path(__file__)
+    """Return the file of a module's own tests; the underscores around names are dropped."""
     *folders, name = PATHS[module].relative_to(SOURCE).with_suffix("").parts
     return TESTS.joinpath(*(folder.strip("_") for folder in folders), f"test_{name.strip('_')}.py")
 
