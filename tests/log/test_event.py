@@ -19,7 +19,16 @@ from hypothesis import given
 
 from oracle import interpret
 from sse_asgi import ServerSentEvent
-from sse_asgi._log.event import Entry, History, ReceivedEntry, RenderedEvent, as_event, as_frame, to_json
+from sse_asgi._log.event import (
+    Entry,
+    History,
+    ReceivedEntry,
+    RenderedEvent,
+    as_event,
+    as_frame,
+    as_published,
+    to_json,
+)
 from sse_asgi._log.position import Position
 from sse_asgi.encoder import encode
 from strategies import PATIENT, fields
@@ -50,6 +59,7 @@ class Level(enum.IntEnum):
 
 
 FULL = ServerSentEvent("a\nb", event="chat", id="7", retry=1, comment="why")
+FULL_WITHOUT_ID = ServerSentEvent("a\nb", event="chat", retry=1, comment="why")
 
 
 # Data
@@ -336,6 +346,37 @@ def test_a_rendered_event_has_no_bytes_of_its_own() -> None:
     assert RenderedEvent(str, "chat", 5).encode() == b""
 
 
+# Events that are published
+
+
+def test_data_is_published_as_an_event() -> None:
+    """An event is published as it is, and other data becomes an event with the given type and retry."""
+    assert as_published(FULL_WITHOUT_ID, None, None) is FULL_WITHOUT_ID
+    assert as_published({"a": 1}, "chat", 5) == ServerSentEvent({"a": 1}, event="chat", retry=5)
+    assert as_published("", None, None) == ServerSentEvent("")
+
+
+def test_a_function_is_published_as_a_rendered_event() -> None:
+    """Its fields are checked at once, though its data is made later."""
+    assert as_published(str, "chat", 5) == RenderedEvent(str, "chat", 5)
+    with pytest.raises(ValueError, match="retry"):
+        as_published(str, "chat", -1)
+
+
+@pytest.mark.parametrize("nothing", [None, ServerSentEvent(comment="x"), FULL])
+def test_an_event_without_data_or_with_an_id_is_not_published(nothing: Any) -> None:
+    """Browsers ignore an event without data, and the log assigns the ids."""
+    with pytest.raises(ValueError, match=r"without data|needs data, and no id"):
+        as_published(nothing, None, None)
+
+
+@pytest.mark.parametrize(("event", "retry"), [("chat", None), (None, 5)])
+def test_the_fields_of_an_event_are_its_own(event: str | None, retry: int | None) -> None:
+    """A type or a retry beside a ServerSentEvent is a ValueError."""
+    with pytest.raises(ValueError, match="give event and retry to the ServerSentEvent"):
+        as_published(ServerSentEvent("x"), event, retry)
+
+
 # Events in a log
 
 POSITION = Position("0123abcd", 42)
@@ -404,3 +445,50 @@ def test_an_entry_whose_event_is_made_for_each_reader_has_no_frame() -> None:
 def test_a_page_of_history_is_complete_unless_it_says_otherwise() -> None:
     """Without more arguments there is no next page and no reason."""
     assert History([]) == ([], None, None, 0)
+
+
+LOSSES: list[tuple[str | None, int, int | None, str | None]] = [
+    (None, 0, 0, None),
+    ("trimmed", 5, 0, "trimmed"),
+    ("trimmed", 5, 5, None),
+    ("trimmed", 5, None, None),
+    ("expired", 6, 5, "expired"),
+    ("epoch", 0, 0, "epoch"),
+    ("fork", 5, 9, "fork"),
+    ("epoch", 5, None, "epoch"),
+]
+
+
+@pytest.mark.parametrize(("reason", "lost", "told", "announced"), LOSSES)
+def test_a_loss_is_announced_once(reason: str | None, lost: int, told: int | None, announced: str | None) -> None:
+    """A loss that the reader knows is not announced again; a position of another log always is."""
+    page = History([], None, reason, lost)
+    assert page.announced(told) == announced
+    assert page.foreign == (reason in ("epoch", "fork"))
+
+
+def test_an_entry_can_carry_the_bytes_for_one_reader() -> None:
+    """The position stays, and the entry that all readers share does not change."""
+    entry = Entry(ServerSentEvent("x"), POSITION, ("a",))
+    mine = entry.seen_as(b"mine")
+    assert (mine.frame, mine.position) == (b"mine", POSITION)
+    assert entry.frame == b"id: 0123abcd-42\ndata: x\n\n"
+
+
+def test_readers_of_one_channel_share_the_event_that_they_see() -> None:
+    """The object is made once; a reader whose event was transformed gets another."""
+    event = ServerSentEvent("x")
+    entry = Entry(event, POSITION, ("a",))
+    seen = entry.for_reader(event, ["a"])
+    assert entry.for_reader(event, ["a"]) is seen
+    assert entry.for_reader(ServerSentEvent("y"), ["a"]).data == "y"
+
+
+@pytest.mark.parametrize("event", [FULL_WITHOUT_ID, ServerSentEvent("x"), ServerSentEvent(comment="only")])
+def test_an_event_of_a_frame_has_its_fields(event: ServerSentEvent) -> None:
+    """The fields are read from the frame at the first access, and another name is an AttributeError."""
+    made = ServerSentEvent.from_frame(event.encode())
+    assert made == event
+    assert repr(made) == repr(event)
+    with pytest.raises(AttributeError, match="has no attribute 'evnt'"):
+        _ = made.evnt  # type: ignore[attr-defined]

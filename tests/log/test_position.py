@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_asgi._log.position import Position, new_epoch
+from sse_asgi._log.position import Position, furthest, new_epoch
 from strategies import PATIENT, texts
 
 EPOCHS = st.text("0123456789abcdef", min_size=8, max_size=8)
@@ -77,3 +77,23 @@ def test_an_epoch_is_eight_hex_digits() -> None:
     epochs = {new_epoch() for _ in range(3)}
     assert len(epochs) == 3
     assert all(re.fullmatch("[0-9a-f]{8}", epoch) for epoch in epochs)
+
+
+HERE = Position("0123abcd", 42)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "expected"),
+    [
+        (None, HERE, HERE),
+        (HERE, None, None),
+        (HERE, Position("0123abcd", 41), HERE),
+        (HERE, Position("0123abcd", 43), Position("0123abcd", 43)),
+        (HERE, Position("fedcba98", 1), Position("fedcba98", 1)),
+    ],
+)
+def test_the_furthest_position_is_the_later_one_of_an_epoch(
+    mine: Position | None, other: Position | None, expected: Position | None
+) -> None:
+    """A position of another epoch, or of none, gives way to the other position."""
+    assert furthest(mine, other) == expected
