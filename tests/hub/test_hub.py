@@ -11,16 +11,11 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from hub.backends import Elsewhere
+from hub.loops import in_other_loop, in_thread
 from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, ServerSentEvent, SSEError
-from sse_asgi._log.event import History
-from sse_asgi._log.position import Position
-from sse_asgi.backends.base import Backend
 
 pytestmark = pytest.mark.anyio
-
-BAD_NAMES = ["", "a\nb", "a\0", "\x7f", "\x85", "x" * 513, "é" * 257, "\ud800"]
-GOOD_NAMES = ["a", "room:42/é😀 \u2028", "x" * 512, "é" * 256, "sse", " "]
-
 
 # Opening
 
@@ -39,122 +34,6 @@ async def test_publishing_on_a_closed_hub_says_how_to_open_it() -> None:
     assert hub.state == "closed"
 
 
-async def test_closing_ends_subscriptions_and_refuses_new_ones() -> None:
-    """What is pending is still read, then the iteration ends; a subscription made before cannot be entered after."""
-    hub = Hub()
-    async with hub:
-        assert hub.state == "up"
-        late = hub.subscribe("a")
-        subscription = await hub.subscribe("a").__aenter__()
-        await hub.publish("a", "last")
-    assert [event.data async for event in subscription] == ["last"]
-    with pytest.raises(HubClosedError):
-        await late.__aenter__()
-
-
-async def test_a_hub_can_be_opened_again_and_keeps_its_log() -> None:
-    """History belongs to the backend, and outlives the hub's opening."""
-    hub = Hub()
-    async with hub:
-        first = await hub.publish("a", "1")
-        await hub.publish("a", "2")
-    async with hub, hub.subscribe("a", last_event_id=first) as subscription:
-        assert (await anext(subscription)).data == "2"
-
-
-async def test_nested_opening_borrows() -> None:
-    """The first opener owns the hub: an inner exit closes nothing."""
-    hub = Hub()
-    async with hub:
-        async with hub:
-            pass
-        await hub.publish("a", "still open")
-    assert hub.state == "closed"
-
-
-async def test_the_owners_exit_closes_at_once() -> None:
-    """A borrower in another task does not keep the hub open, nor does its later exit disturb."""
-    hub = Hub()
-    borrowed, closed = anyio.Event(), anyio.Event()
-
-    async def borrow() -> None:
-        async with hub:
-            borrowed.set()
-            await closed.wait()
-
-    async with anyio.create_task_group() as tasks:
-        async with hub:
-            tasks.start_soon(borrow)
-            await borrowed.wait()
-        assert hub.state == "closed"
-        async with hub:
-            closed.set()
-            await anyio.wait_all_tasks_blocked()
-        assert hub.state == "closed"
-
-
-async def test_a_borrower_may_leave_in_another_task() -> None:
-    """Neither that nor an owner who does so confuses who closes."""
-    hub = Hub()
-    entered = anyio.Event()
-
-    async def enter() -> None:
-        await hub.__aenter__()
-        entered.set()
-
-    async with hub, anyio.create_task_group() as tasks:
-        tasks.start_soon(enter)
-        await entered.wait()
-        tasks.start_soon(hub.__aexit__)
-        await anyio.wait_all_tasks_blocked()
-        assert hub.state == "up"
-    assert hub.state == "closed"
-    await hub.__aenter__()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(hub.__aexit__)
-    assert hub.state == "closed"
-
-
-async def test_closing_a_closed_hub_does_nothing() -> None:
-    """An exit too many harms nobody."""
-    hub = Hub()
-    await hub.__aexit__()
-    async with hub:
-        assert hub.state == "up"
-
-
-async def test_a_hub_belongs_to_one_event_loop() -> None:
-    """Opening it in a second loop while it is open is refused with a clear error."""
-    hub = Hub()
-    errors: list[BaseException] = []
-
-    def other_loop() -> None:
-        try:
-            anyio.run(hub.__aenter__)
-        except RuntimeError as error:
-            errors.append(error)
-
-    async with hub:
-        thread = threading.Thread(target=other_loop)
-        thread.start()
-        await anyio.to_thread.run_sync(thread.join)
-    assert "another event loop" in str(errors[0])
-
-
-async def test_a_hub_works_in_one_loop_after_another() -> None:
-    """Nothing of a closed loop stays behind."""
-    hub = Hub()
-
-    async def once() -> None:
-        async with hub, hub.subscribe("a") as subscription:
-            await hub.publish("a", "x")
-            await anext(subscription)
-
-    for _ in range(3):
-        await anyio.to_thread.run_sync(anyio.run, once)
-        await once()
-
-
 async def test_lifespan_opens_the_hub_and_shows_it() -> None:
     """`hub.lifespan` fits Starlette's and FastAPI's lifespan, and its state holds the hub."""
     hub = Hub()
@@ -162,49 +41,6 @@ async def test_lifespan_opens_the_hub_and_shows_it() -> None:
         assert state == {"hub": hub}
         assert hub.state == "up"
     assert hub.state == "closed"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"buffer_size": 0},
-        {"buffer_bytes": 0},
-        {"overflow": "explode"},
-        {"ping_interval": 0},
-        {"ping_interval": -1.0},
-    ],
-)
-async def test_bad_options_are_refused(options: dict[str, Any]) -> None:
-    """A wrong value is refused where it is given, and the message has it."""
-    with pytest.raises(ValueError, match=str(next(iter(options)))):
-        Hub(**options)
-
-
-async def test_a_backend_is_an_object() -> None:
-    """A URL is for create_hub, and the error says so in words that work."""
-    with pytest.raises(TypeError, match=r"\(got str\): create_hub\('redis://localhost'\) makes a hub from a URL"):
-        Hub("memory://")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("seconds", ["15", True, [1]])
-async def test_seconds_are_a_number(seconds: Any) -> None:
-    """Another type is a TypeError that names the option."""
-    with pytest.raises(TypeError, match="ping_interval must be a number of seconds or None"):
-        Hub(ping_interval=seconds)
-
-
-async def test_events_of_history_are_no_initial_ones() -> None:
-    """They have positions in the log; the error names the option that begins with them."""
-    async with Hub() as hub:
-        await hub.publish("a", "x")
-        with pytest.raises(ValueError, match="give rewind=n instead"):
-            hub.subscribe("a", initial=await hub.history("a"))
-
-
-async def test_unknown_options_are_refused() -> None:
-    """A misspelt option is a TypeError."""
-    with pytest.raises(TypeError):
-        Hub(bufer_size=3)  # type: ignore[call-arg]
 
 
 # Publishing
@@ -225,48 +61,6 @@ async def test_several_channels_reach_a_reader_once() -> None:
         await hub.publish(("c", "z", "z"), "2")
         events = [await anext(subscription), await anext(subscription)]
     assert [(event.data, event.channels) for event in events] == [("1", ("a", "b")), ("2", ("z",))]
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-async def test_bad_channel_names_are_refused(name: str) -> None:
-    """Empty, too long, or unprintable: ValueError, for readers and publishers."""
-    async with Hub() as hub:
-        with pytest.raises(ValueError, match="channel"):
-            await hub.publish(name, "x")
-        with pytest.raises(ValueError, match="channel"):
-            hub.subscribe(name)
-
-
-@pytest.mark.parametrize("name", GOOD_NAMES)
-async def test_any_other_channel_name_works(name: str) -> None:
-    """Names are taken verbatim."""
-    async with Hub() as hub, hub.subscribe(name) as subscription:
-        await hub.publish(name, "x")
-        assert (await anext(subscription)).channels == (name,)
-
-
-@pytest.mark.parametrize("channels", [b"a", 3, None, [b"a"], [1]])
-async def test_channels_of_a_wrong_type_are_refused(channels: Any) -> None:
-    """A channel is a str."""
-    async with Hub() as hub:
-        with pytest.raises(TypeError, match="str"):
-            await hub.publish(channels, "x")
-
-
-async def test_at_least_one_channel_is_needed() -> None:
-    """No channel: ValueError."""
-    async with Hub() as hub:
-        with pytest.raises(ValueError, match="at least one"):
-            await hub.publish([], "x")
-        with pytest.raises(ValueError, match="at least one"):
-            hub.subscribe()
-
-
-async def test_a_list_given_to_subscribe_is_explained() -> None:
-    """To subscribe one gives names, not a list of them, and the error says so."""
-    async with Hub() as hub:
-        with pytest.raises(TypeError, match=r"subscribe\('a', 'b'\)"):
-            hub.subscribe(["a", "b"])  # type: ignore[arg-type]
 
 
 async def test_an_event_needs_data() -> None:
@@ -337,17 +131,6 @@ async def test_idempotency_key_publishes_once() -> None:
         assert len(await hub.history("a")) == 1
 
 
-@pytest.mark.parametrize("option", ["key", "idempotency_key"])
-async def test_a_key_that_cannot_be_written_is_refused(option: str) -> None:
-    """Whatever the backend, a key is text."""
-    async with Hub() as hub:
-        with pytest.raises(TypeError, match=f"^{option} must be a str .got int.: give str"):
-            await hub.publish("a", "1", **{option: 7})  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=f"^{option}='.ud800' has a lone surrogate"):
-            await hub.publish("a", "1", **{option: "\ud800"})  # type: ignore[arg-type]
-        await hub.publish("a", "1", **{option: "ä"})  # type: ignore[arg-type]
-
-
 RESERVED_USES: list[Callable[[Hub], Any]] = [
     lambda hub: hub.publish("sse.control", "x"),
     lambda hub: hub.publish(["a", "sse.x"], "x"),
@@ -379,28 +162,6 @@ async def test_callable_data_is_rendered_for_each_reader() -> None:
     assert second.data == "for all"
 
 
-class Elsewhere(Backend):
-    """A backend of some ten lines, that crosses processes, so to speak."""
-
-    def __init__(self) -> None:
-        self.inner = MemoryBackend()
-
-    def connect(self, sink: Any) -> Any:
-        return self.inner.connect(sink)
-
-    async def publish(self, channels: Any, event: Any, *, key: str | None, idempotency_key: str | None) -> Any:
-        return await self.inner.publish(channels, event, key=key, idempotency_key=idempotency_key)
-
-    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
-        return await self.inner.subscribe(channels)
-
-    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
-        await self.inner.unsubscribe(channels)
-
-    async def history(self, channels: Any, after: Any, upto: Position, limit: int) -> History:
-        return await self.inner.history(channels, after, upto, limit)
-
-
 async def test_callable_data_cannot_leave_the_process() -> None:
     """On a backend that crosses processes it is a TypeError that names transform."""
     async with Hub(Elsewhere()) as hub:
@@ -423,120 +184,6 @@ async def test_a_backend_error_reaches_the_publisher() -> None:
 
 
 # History, drain, state
-
-
-async def test_history_returns_the_newest_in_order() -> None:
-    """As readers would see them, over any number of pages."""
-    async with Hub() as hub:
-        assert await hub.history("a") == []
-        for number in range(600):
-            await hub.publish(["a", "b"][number % 2], str(number))
-        await hub.publish("a", lambda _: "rendered events have no data of their own")
-        events = await hub.history("a", "b", limit=3)
-        assert len(await hub.history("a", "b", limit=1000)) == 600
-    assert [(event.data, event.channels) for event in events] == [("597", ("b",)), ("598", ("a",)), ("599", ("b",))]
-    assert all(event.id for event in events)
-
-
-async def test_history_reads_what_it_returns() -> None:
-    """Ten events of a long history, and not the others before them."""
-
-    class Counting(MemoryBackend):
-        read = 0
-
-        async def history(self, *args: Any) -> History:
-            page = await super().history(*args)
-            self.read += len(page.entries)
-            return page
-
-    backend = Counting()
-    async with Hub(backend) as hub:
-        for number in range(1000):
-            await hub.publish("a", str(number))
-        assert [event.data for event in await hub.history("a", limit=10)] == [
-            str(number) for number in range(990, 1000)
-        ]
-    assert backend.read == 10
-
-
-async def test_history_takes_a_number_of_events() -> None:
-    """None are wanted by 0; a negative number is refused."""
-    async with Hub() as hub:
-        await hub.publish("a", "x")
-        assert await hub.history("a", limit=0) == []
-        with pytest.raises(ValueError, match=r"limit must be a number of events, at least 0 \(got -1\)"):
-            await hub.history("a", limit=-1)
-
-
-async def test_history_counts_no_joins() -> None:
-    """They come along, and leave room for what was said."""
-    async with Hub(presence_grace=0) as hub:
-        for number in range(3):
-            await hub.publish("a", str(number))
-        for _ in range(5):
-            async with hub.subscribe("a", identity="ada", presence=True), hub.subscribe("a") as other:
-                await hub.publish("a", "x")
-                await anext(other)
-        said = [event.data for event in await hub.history("a", limit=8) if event.event is None]
-    assert said == ["0", "1", "2", *"xxxxx"]
-
-
-async def test_events_that_are_published_while_history_is_read_push_out_the_oldest() -> None:
-    """There are never more than were asked for."""
-
-    class Publishing(MemoryBackend):
-        async def rewind(self, *args: Any) -> Position | None:
-            position = await super().rewind(*args)
-            await self.publish(("a",), ServerSentEvent("meanwhile"), key=None, idempotency_key=None)
-            return position
-
-    async with Hub(Publishing()) as hub:
-        for number in range(3):
-            await hub.publish("a", str(number))
-        assert [event.data for event in await hub.history("a", limit=2)] == ["2", "meanwhile"]
-
-
-async def test_history_is_read_again_where_the_log_begins_another_life() -> None:
-    """Nothing of the life before is in it."""
-
-    class Restarting(MemoryBackend):
-        restarted = False
-
-        async def history(self, *args: Any) -> History:
-            page = await super().history(*args)
-            if not self.restarted:
-                self.restarted = True
-                sinks = self._sinks
-                self._begin()
-                self._sinks = sinks
-                await self.publish(("a",), ServerSentEvent("after"), key=None, idempotency_key=None)
-            return page
-
-    async with Hub(Restarting()) as hub:
-        await hub.publish("a", "before")
-        assert [event.data for event in await hub.history("a")] == ["after"]
-
-
-async def test_history_of_a_backend_that_was_never_there_is_an_error() -> None:
-    """It is not known whether anything is kept."""
-
-    class Away(Elsewhere):
-        @asynccontextmanager
-        async def connect(self, sink: Any) -> AsyncIterator[None]:
-            sink.state(up=False)
-            yield
-
-    async with Hub(Away()) as hub:
-        with pytest.raises(BackendError, match="has not been there yet"):
-            await hub.history("a")
-
-
-async def test_history_is_empty_without_history() -> None:
-    """With history_size=0 there is nothing to return."""
-    async with Hub(MemoryBackend(history_size=0)) as hub:
-        await hub.publish("a", "x")
-        assert await hub.history("a") == []
-        assert not hub.keeps_history
 
 
 async def test_drain_ends_readers_and_waits_for_them() -> None:
@@ -669,3 +316,125 @@ def test_a_thread_that_outlives_the_loop_is_told() -> None:
     anyio.run(hub.__aenter__)
     with pytest.raises(HubClosedError):
         hub.publish_from_thread("a", "x")
+
+
+@pytest.mark.parametrize("other", ["asyncio", "trio"])
+async def test_another_loop_can_call_the_hub(other: str) -> None:
+    """Its calls run in the hub's loop, whichever loop it is."""
+    async with Hub() as hub, hub.subscribe("a", "b", identity="ada", presence="a") as reader:
+        position = await in_other_loop(other, functools.partial(hub.publish, "b", "x", key="k"))
+        assert [event.id for event in await in_other_loop(other, functools.partial(hub.history, "b"))] == [position]
+        assert await in_other_loop(other, functools.partial(hub.presence, "a")) == ["ada"]
+        await in_other_loop(other, functools.partial(hub.disconnect, identity="ada"))
+        assert [event.data async for event in reader if event.event is None] == ["x"]
+        await in_other_loop(other, hub.drain)
+        assert (await in_thread(hub.stats)).published == 1
+
+
+async def test_a_thread_without_a_loop_can_subscribe() -> None:
+    """A `def` endpoint runs in such a thread."""
+    async with Hub() as hub:
+        async with await in_thread(functools.partial(hub.subscribe, "a", properties=7)) as reader:
+            hub.publish_soon("a", "x")
+            assert (await anext(reader)).data == "x"
+
+
+# Disconnect, presence, patterns
+
+
+async def test_disconnect_ends_the_streams_that_match() -> None:
+    """Readers that were authorized after `moment` and before the order end too."""
+    async with Hub(patterns=["a.*"]) as hub:
+        assert hub.patterns == ("a.*",)
+        since = hub.moment()
+        async with hub.subscribe("a", identity="ada") as open_reader:
+            await hub.disconnect(identity="ada", channels="a")
+            assert [event async for event in open_reader] == []
+        async with hub.subscribe("a", identity="ada", since=since) as late, hub.subscribe("a", identity="ada") as new:
+            assert [event async for event in late] == []
+            assert new.ended is None
+
+
+async def test_presence_is_refused_where_the_backend_has_none() -> None:
+    """The error names the methods that the backend lacks."""
+    async with Hub(Elsewhere()) as hub:
+        with pytest.raises(NotImplementedError, match="implement `attend` and `present`"):
+            hub.subscribe("a", identity="ada", presence=True)
+
+
+async def test_a_backend_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the backend's own trouble, if there is one."""
+
+    class Silent(MemoryBackend):
+        trouble = "no route to host"
+
+        async def present(self, channel: str) -> list[str]:
+            await anyio.sleep_forever()
+            return [channel]
+
+    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.01)
+    async with Hub(Silent()) as hub:
+        with pytest.raises(BackendError, match=r"presence cannot be read \(no route to host\)"):
+            await hub.presence("a")
+
+
+async def test_history_is_read_within_its_limit() -> None:
+    """A negative limit is refused, and so is a backend that was never reached."""
+
+    class Away(Elsewhere):
+        @asynccontextmanager
+        async def connect(self, sink: Any) -> AsyncIterator[None]:
+            sink.state(up=False)
+            yield
+
+    async with Hub() as hub:
+        for text in "xyz":
+            await hub.publish("a", text)
+        assert [event.data for event in await hub.history("a", limit=2)] == ["y", "z"]
+        with pytest.raises(ValueError, match="at least 0"):
+            await hub.history("a", limit=-1)
+    async with Hub(Away()) as hub:
+        with pytest.raises(BackendError, match="has not been there yet"):
+            await hub.history("a")
+
+
+# Options that are checked once
+
+
+async def test_readers_without_options_of_their_own_share_the_hubs() -> None:
+    """Thousands of them have one object."""
+    async with Hub() as hub:
+        assert hub.subscribe("a").options is hub.subscribe("b").options
+        assert hub.subscribe("a", buffer_size=3).options.buffer_size == 3
+
+
+async def test_options_can_be_checked_before_the_hub_is_open() -> None:
+    """EventSourceApp does so, and subscribes with them; the channels are checked for each reader."""
+    hub = Hub(buffer_size=5)
+    options = hub._reader_options(initial=["first"], overflow="latest")
+    assert (options.buffer_size, options.overflow) == (5, "latest")
+    assert hub._reader_options() is hub._defaults
+    with pytest.raises(ValueError, match="overflow must be one of"):
+        hub._reader_options(overflow="explode")  # type: ignore[arg-type]
+    with pytest.raises(HubClosedError):
+        hub._subscribe(("a",), None, options, None)
+    async with hub, hub._subscribe(("a",), "", options.for_reader(7, "ada", ()), None) as reader:
+        assert (await anext(reader)).data == "first"
+        assert (reader.options.properties, reader.options.identity) == (7, "ada")
+        with pytest.raises(ValueError, match="own: choose another"):
+            hub._subscribe(("sse.a",), None, options, None)
+
+
+@pytest.mark.parametrize("value", [7, b"0123abcd-1"])
+async def test_a_last_event_id_is_a_str(value: Any) -> None:
+    """Another type is a TypeError."""
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match="last_event_id must be a str"):
+            hub.subscribe("a", last_event_id=value)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_grace_is_not_negative(seconds: float) -> None:
+    """0 seconds are allowed."""
+    with pytest.raises(ValueError, match="presence_grace must be 0 seconds or more"):
+        Hub(presence_grace=seconds)

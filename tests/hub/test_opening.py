@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import secrets
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from sse_asgi import (
     EventSourceMiddleware,
     EventSourceResponse,
     Hub,
+    HubClosedError,
     MemoryBackend,
     Settings,
     create_hub,
@@ -29,6 +31,133 @@ from sse_asgi.backends.base import Sink
 from sse_asgi.testing import EventStreamClient
 
 PATIENCE = 30.0
+
+
+# Opening and closing
+
+
+@pytest.mark.anyio
+async def test_closing_ends_subscriptions_and_refuses_new_ones() -> None:
+    """What is pending is still read, then the iteration ends; a subscription made before cannot be entered after."""
+    hub = Hub()
+    async with hub:
+        assert hub.state == "up"
+        late = hub.subscribe("a")
+        subscription = await hub.subscribe("a").__aenter__()
+        await hub.publish("a", "last")
+    assert [event.data async for event in subscription] == ["last"]
+    with pytest.raises(HubClosedError):
+        await late.__aenter__()
+
+
+@pytest.mark.anyio
+async def test_a_hub_can_be_opened_again_and_keeps_its_log() -> None:
+    """History belongs to the backend, and outlives the hub's opening."""
+    hub = Hub()
+    async with hub:
+        first = await hub.publish("a", "1")
+        await hub.publish("a", "2")
+    async with hub, hub.subscribe("a", last_event_id=first) as subscription:
+        assert (await anext(subscription)).data == "2"
+
+
+@pytest.mark.anyio
+async def test_nested_opening_borrows() -> None:
+    """The first opener owns the hub: an inner exit closes nothing."""
+    hub = Hub()
+    async with hub:
+        async with hub:
+            pass
+        await hub.publish("a", "still open")
+    assert hub.state == "closed"
+
+
+@pytest.mark.anyio
+async def test_the_owners_exit_closes_at_once() -> None:
+    """A borrower in another task does not keep the hub open, nor does its later exit disturb."""
+    hub = Hub()
+    borrowed, closed = anyio.Event(), anyio.Event()
+
+    async def borrow() -> None:
+        async with hub:
+            borrowed.set()
+            await closed.wait()
+
+    async with anyio.create_task_group() as tasks:
+        async with hub:
+            tasks.start_soon(borrow)
+            await borrowed.wait()
+        assert hub.state == "closed"
+        async with hub:
+            closed.set()
+            await anyio.wait_all_tasks_blocked()
+        assert hub.state == "closed"
+
+
+@pytest.mark.anyio
+async def test_a_borrower_may_leave_in_another_task() -> None:
+    """Neither that nor an owner who does so confuses who closes."""
+    hub = Hub()
+    entered = anyio.Event()
+
+    async def enter() -> None:
+        await hub.__aenter__()
+        entered.set()
+
+    async with hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(enter)
+        await entered.wait()
+        tasks.start_soon(hub.__aexit__)
+        await anyio.wait_all_tasks_blocked()
+        assert hub.state == "up"
+    assert hub.state == "closed"
+    await hub.__aenter__()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hub.__aexit__)
+    assert hub.state == "closed"
+
+
+@pytest.mark.anyio
+async def test_closing_a_closed_hub_does_nothing() -> None:
+    """An exit too many harms nobody."""
+    hub = Hub()
+    await hub.__aexit__()
+    async with hub:
+        assert hub.state == "up"
+
+
+@pytest.mark.anyio
+async def test_a_hub_belongs_to_one_event_loop() -> None:
+    """Opening it in a second loop while it is open is refused with a clear error."""
+    hub = Hub()
+    errors: list[BaseException] = []
+
+    def other_loop() -> None:
+        try:
+            anyio.run(hub.__aenter__)
+        except RuntimeError as error:
+            errors.append(error)
+
+    async with hub:
+        thread = threading.Thread(target=other_loop)
+        thread.start()
+        await anyio.to_thread.run_sync(thread.join)
+    assert "another event loop" in str(errors[0])
+
+
+@pytest.mark.anyio
+async def test_a_hub_works_in_one_loop_after_another() -> None:
+    """Nothing of a closed loop stays behind."""
+    hub = Hub()
+
+    async def once() -> None:
+        async with hub, hub.subscribe("a") as subscription:
+            await hub.publish("a", "x")
+            await anext(subscription)
+
+    for _ in range(3):
+        await anyio.to_thread.run_sync(anyio.run, once)
+        await once()
 
 
 # Cancelled while it closes

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent, Subscription
@@ -251,3 +252,24 @@ async def test_after_a_drain_it_is_heard_again() -> None:
         async with hub.subscribe("a", identity="ada") as reader:
             await hub.disconnect(identity="ada")
             assert await ended(reader) == "revoked"
+
+
+async def test_a_thread_can_begin_to_listen() -> None:
+    """Orders after its call are received, and a second call changes nothing."""
+    async with Hub() as hub:
+        await anyio.to_thread.run_sync(hub.moment)
+        hub._orders.start()
+        hub._orders.start()
+        async with hub.subscribe("a", identity="ada") as reader:
+            await hub.disconnect(identity="ada")
+            assert await ended(reader) == "revoked"
+
+
+async def test_closing_the_hub_ends_the_listening() -> None:
+    """A hub that closes before its task has begun raises nothing."""
+    async with Hub() as hub:
+        hub.moment()
+        registry = hub._registry
+    assert registry is not None
+    await anyio.wait_all_tasks_blocked()
+    assert hub.state == "closed"

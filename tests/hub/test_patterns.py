@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_asgi import Hub, Pattern
-from sse_asgi._hub.patterns import compile_pattern
+from sse_asgi._hub.patterns import Patterns, compile_pattern
 
 CASES = [
     ("orders.*", "orders.1", True),
@@ -117,3 +117,11 @@ def test_the_librarys_own_channels_are_not_gathered() -> None:
     """A pattern has a channel of its name."""
     with pytest.raises(ValueError, match="library's own"):
         Hub(patterns=["sse.*"])
+
+
+def test_a_channel_is_published_to_its_patterns_as_well() -> None:
+    """Each pattern once, after the channels; without patterns the channels are returned as they are."""
+    patterns = Patterns(["orders.*", "*.eu"])
+    assert patterns.gather(("orders.eu", "users.eu")) == ("orders.eu", "users.eu", "orders.*", "*.eu")
+    channels = ("orders.eu",)
+    assert Patterns(()).gather(channels) is channels

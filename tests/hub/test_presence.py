@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from sse_asgi import Backend, BackendError, Hub, MemoryBackend, Subscription
+from sse_asgi._hub.presence import Presence
 from sse_asgi.backends.base import Member
 
 pytestmark = pytest.mark.anyio
@@ -246,3 +247,12 @@ async def test_where_nobody_is_here_nothing_runs() -> None:
             with anyio.fail_after(5):
                 while hub._registry.presence._task is not None:  # type: ignore[union-attr]
                     await anyio.sleep(0.005)
+
+
+async def test_a_beat_without_readers_does_nothing() -> None:
+    """No task is started for it."""
+    presence = Presence(MemoryBackend(), 15.0, 5.0)
+    presence.beat()
+    presence.leave("nobody")
+    await presence.close()
+    assert presence._task is None
