@@ -43,6 +43,19 @@ async def test_lifespan_opens_the_hub_and_shows_it() -> None:
     assert hub.state == "closed"
 
 
+async def test_a_backend_is_an_object() -> None:
+    """A URL is for create_hub, and the error says so in words that work."""
+    with pytest.raises(TypeError, match=r"\(got str\): create_hub\('redis://localhost'\) makes a hub from a URL"):
+        Hub("memory://")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, 10])
+async def test_a_hub_knows_whether_history_is_kept(size: int) -> None:
+    """The backend says so, whether the hub is open or not."""
+    hub = Hub(MemoryBackend(history_size=size))
+    assert hub.keeps_history == (size > 0)
+
+
 # Publishing
 
 

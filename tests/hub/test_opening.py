@@ -160,6 +160,63 @@ async def test_a_hub_works_in_one_loop_after_another() -> None:
         await once()
 
 
+@pytest.mark.anyio
+async def test_two_tasks_may_open_it_at_once() -> None:
+    """The second one waits until the first has opened it, and borrows it then."""
+    go_on = anyio.Event()
+    connections: list[str] = []
+
+    class Slow(MemoryBackend):
+        @asynccontextmanager
+        async def connect(self, sink: Sink) -> AsyncIterator[None]:
+            await go_on.wait()
+            connections.append("one")
+            async with super().connect(sink):
+                yield
+
+    hub = Hub(Slow())
+
+    async def use() -> None:
+        async with hub:
+            assert await hub.publish("a", "x")
+            await anyio.wait_all_tasks_blocked()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use)
+        tasks.start_soon(use)
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+    assert connections == ["one"]
+    assert hub.state == "closed"
+
+
+@pytest.mark.anyio
+async def test_a_hub_whose_backend_fails_can_be_opened_later() -> None:
+    """The error is raised, and the hub belongs to no event loop afterwards."""
+    errors = [OSError("not now")]
+
+    class Failing(MemoryBackend):
+        @asynccontextmanager
+        async def connect(self, sink: Sink) -> AsyncIterator[None]:
+            if errors:
+                raise errors.pop()
+            async with super().connect(sink):
+                yield
+
+    hub = Hub(Failing())
+    with pytest.raises(OSError, match="not now"):
+        await hub.__aenter__()
+    assert hub.state == "closed"
+    with pytest.raises(HubClosedError, match="cannot publish"):
+        await hub.publish("a", "x")
+
+    async def open_it() -> None:
+        async with hub:
+            assert hub.state == "up"
+
+    await anyio.to_thread.run_sync(anyio.run, open_it)
+
+
 # Cancelled while it closes
 
 

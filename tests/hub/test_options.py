@@ -79,12 +79,6 @@ async def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         Hub(**options)
 
 
-async def test_a_backend_is_an_object() -> None:
-    """A URL is for create_hub, and the error says so in words that work."""
-    with pytest.raises(TypeError, match=r"\(got str\): create_hub\('redis://localhost'\) makes a hub from a URL"):
-        Hub("memory://")  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("seconds", ["15", True, [1]])
 async def test_seconds_are_a_number(seconds: Any) -> None:
     """Another type is a TypeError that names the option."""

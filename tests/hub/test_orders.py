@@ -1,5 +1,6 @@
 """hub.disconnect: which streams it ends, in which process, and what it survives."""
 
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -273,3 +274,14 @@ async def test_closing_the_hub_ends_the_listening() -> None:
     assert registry is not None
     await anyio.wait_all_tasks_blocked()
     assert hub.state == "closed"
+
+
+async def test_a_thread_and_the_loop_may_begin_to_listen_at_once() -> None:
+    """The hub listens once: the call that the thread has scheduled finds that the loop has begun."""
+    async with Hub() as hub:
+        thread = threading.Thread(target=hub.moment)
+        thread.start()
+        thread.join()  # blocks the event loop, so that the scheduled call waits
+        hub.moment()
+        await anyio.wait_all_tasks_blocked()
+        assert len(hub._registry._channels[CONTROL].readers) == 1  # type: ignore[union-attr]
