@@ -1,4 +1,4 @@
-"""A backend that crosses processes, as far as a hub can tell."""
+"""A backend that a hub takes for one that crosses processes."""
 
 from typing import Any
 

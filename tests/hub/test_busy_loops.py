@@ -19,7 +19,7 @@ from servers.processes import Server
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("kind", ["asyncio-memory", "asyncio-redis"])
 def test_loops_in_threads_lose_nothing(kind: str, loop: str, shared_redis: RedisServer) -> None:
-    """What three loops publish reaches the readers of a fourth, without a hole and in the order of its ids."""
+    """Readers in a fourth loop get all events of three publishing loops, in the order of the ids."""
     hub = new_hub(kind, shared_redis)
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
 
@@ -84,7 +84,7 @@ app.add_middleware(EventSourceMiddleware, hub=hub)
 
 @pytest.mark.parametrize("kind", ["asyncio-memory", "asyncio-redis"])
 def test_bots_in_threads_do_a_real_server_no_harm(kind: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """Uvicorn on uvloop lives on, and each client gets each event of three bots once."""
+    """Uvicorn on uvloop goes on serving, and each client gets each event of three bots once."""
     (tmp_path / "with_bots.py").write_text(BOT)
     url = shared_redis.url if kind == "asyncio-redis" else "memory://"
     command = ("uvicorn", "with_bots:app", "--port", "{port}", "--loop", "uvloop", "--app-dir", str(tmp_path))

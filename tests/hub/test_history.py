@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_history_returns_the_newest_in_order() -> None:
-    """As readers would see them, over any number of pages."""
+    """The events are those that readers see, over any number of pages."""
     async with Hub() as hub:
         assert await hub.history("a") == []
         for number in range(600):
@@ -28,7 +28,7 @@ async def test_history_returns_the_newest_in_order() -> None:
 
 
 async def test_history_reads_what_it_returns() -> None:
-    """Ten events of a long history, and not the others before them."""
+    """For ten events of a long history, no earlier events are read."""
 
     class Counting(MemoryBackend):
         read = 0
@@ -49,7 +49,7 @@ async def test_history_reads_what_it_returns() -> None:
 
 
 async def test_history_takes_a_number_of_events() -> None:
-    """None are wanted by 0; a negative number is refused."""
+    """0 returns no events, and a negative number is refused."""
     async with Hub() as hub:
         await hub.publish("a", "x")
         assert await hub.history("a", limit=0) == []
@@ -58,7 +58,7 @@ async def test_history_takes_a_number_of_events() -> None:
 
 
 async def test_history_counts_no_joins() -> None:
-    """They come along, and leave room for what was said."""
+    """`sse.join` and `sse.leave` are returned, and do not count towards the limit."""
     async with Hub(presence_grace=0) as hub:
         for number in range(3):
             await hub.publish("a", str(number))
@@ -71,7 +71,7 @@ async def test_history_counts_no_joins() -> None:
 
 
 async def test_events_that_are_published_while_history_is_read_push_out_the_oldest() -> None:
-    """There are never more than were asked for."""
+    """There are never more events than the limit."""
 
     class Publishing(MemoryBackend):
         async def rewind(self, *args: Any) -> Position | None:
@@ -86,7 +86,7 @@ async def test_events_that_are_published_while_history_is_read_push_out_the_olde
 
 
 async def test_history_is_read_again_where_the_log_begins_another_life() -> None:
-    """Nothing of the life before is in it."""
+    """No event of the old epoch is returned."""
 
     class Restarting(MemoryBackend):
         restarted = False
@@ -107,7 +107,7 @@ async def test_history_is_read_again_where_the_log_begins_another_life() -> None
 
 
 async def test_history_of_a_backend_that_was_never_there_is_an_error() -> None:
-    """It is not known whether anything is kept."""
+    """The hub cannot know whether there is a history."""
 
     class Away(Elsewhere):
         @asynccontextmanager

@@ -49,7 +49,7 @@ def other(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# Calls that are carried over
+# Calls from other event loops
 
 
 async def test_another_loop_can_publish(hub: Hub, other: str) -> None:
@@ -73,7 +73,7 @@ async def test_another_loop_gets_what_the_hub_raises(hub: Hub, other: str) -> No
 
 
 async def test_another_loop_can_wait_in_publish_from_thread(hub: Hub, other: str) -> None:
-    """It holds up that loop, and not the hub's."""
+    """The call blocks that loop, and not the hub's."""
     position = await in_other_loop(other, as_async(partial(hub.publish_from_thread, "a", "x")))
     assert [event.id for event in await hub.history("a")] == [position]
 
@@ -100,7 +100,7 @@ async def test_another_loop_can_read_history(hub: Hub, other: str) -> None:
 
 
 async def test_another_loop_can_disconnect(hub: Hub, other: str) -> None:
-    """The streams that are meant end."""
+    """The matching streams end."""
     async with hub.subscribe("a", identity="ada") as reader:
         await in_other_loop(other, partial(hub.disconnect, identity="ada"))
         with anyio.fail_after(PATIENCE):
@@ -109,7 +109,7 @@ async def test_another_loop_can_disconnect(hub: Hub, other: str) -> None:
 
 
 async def test_another_loop_can_ask_for_presence(hub: Hub, other: str) -> None:
-    """It is told of the readers of the hub's loop."""
+    """It gets the identities of the readers in the hub's loop."""
     async with hub.subscribe("a", identity="ada", presence=True):
         assert await in_other_loop(other, partial(hub.presence, "a")) == ["ada"]
 
@@ -133,7 +133,7 @@ async def test_another_loop_can_drain(hub: Hub, other: str) -> None:
 
 
 async def test_other_threads_can_look_inside(hub: Hub, other: str) -> None:
-    """Statistics and subscriptions are looked at in the hub's loop, where nothing changes them meanwhile."""
+    """Statistics and subscriptions are read in the hub's loop, where they cannot change meanwhile."""
     async with hub.subscribe("a") as reader:
         assert (await in_thread(hub.stats)).connections == 1
         assert (await in_other_loop(other, as_async(hub.stats))).connections == 1
@@ -142,7 +142,7 @@ async def test_other_threads_can_look_inside(hub: Hub, other: str) -> None:
 
 
 async def test_another_thread_can_take_the_moment(hub: Hub, other: str) -> None:
-    """From then on orders to disconnect are heard, in the hub's loop."""
+    """From then on disconnect orders are received in the hub's loop."""
     since = await in_other_loop(other, as_async(hub.moment))
     await hub.disconnect({"user": 7})
     async with hub.subscribe("a", properties={"user": 7}, since=since) as reader:
@@ -161,7 +161,7 @@ async def test_another_thread_can_end_a_subscription(hub: Hub, other: str) -> No
 
 
 async def test_a_call_that_is_cancelled_is_cancelled_in_the_hubs_loop(other: str) -> None:
-    """What it waited for there is not waited for any more."""
+    """The call's task in the hub's loop ends."""
     reading, given_up = threading.Event(), threading.Event()
 
     class Slow(MemoryBackend):
@@ -186,7 +186,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_in_the_hubs_loop(other: str
 
 
 async def test_a_call_that_is_given_up_before_it_began_is_not_made(other: str) -> None:
-    """The hub's loop was busy, and has nothing to do for it when it is not any more."""
+    """The hub's loop was blocked, and does not run the call afterwards."""
     given_up = threading.Event()
 
     async def give_up(hub: Hub) -> None:
@@ -197,7 +197,7 @@ async def test_a_call_that_is_given_up_before_it_began_is_not_made(other: str) -
     async with Hub() as hub:
         thread = threading.Thread(target=partial(anyio.run, give_up, hub, backend=other))
         thread.start()
-        given_up.wait(PATIENCE)  # holds up this event loop, on purpose
+        given_up.wait(PATIENCE)  # blocks this event loop, on purpose
         await anyio.to_thread.run_sync(thread.join)
         assert await hub.history("a") == []
 
@@ -227,7 +227,7 @@ async def test_another_loop_cannot_open_or_close_it(hub: Hub, other: str) -> Non
 
 
 async def test_another_loop_cannot_use_a_subscription(hub: Hub, other: str) -> None:
-    """It can neither enter, iterate nor leave one, and what is tried there changes nothing here."""
+    """It can neither enter, iterate nor leave one, and the attempts change nothing."""
     new = hub.subscribe("a")
     with refused("cannot enter the subscription"):
         await in_other_loop(other, new.__aenter__)
@@ -260,7 +260,7 @@ async def test_a_response_in_another_loop_is_refused(hub: Hub, other: str) -> No
 
 
 async def test_a_memory_backend_is_open_in_one_loop(other: str) -> None:
-    """A second hub on it in another loop would be handed its events in the first one's."""
+    """A second hub on it in another loop would get its events in the first hub's loop."""
     backend = MemoryBackend()
 
     async def open_another() -> None:
@@ -290,7 +290,7 @@ async def test_a_thread_can_subscribe(hub: Hub) -> None:
 
 
 async def test_orders_between_subscribing_in_a_thread_and_entering_are_heard(hub: Hub) -> None:
-    """They are read from the log, if the hub's loop does not listen yet."""
+    """Such orders are read from the log, if the hub's loop does not listen yet."""
     async with hub.subscribe("warm"):
         pass  # the hub's position is known
     subscribed = await in_thread(partial(hub.subscribe, "a", identity="ada"))
@@ -353,7 +353,7 @@ async def test_a_loop_that_has_ended_is_told_of(other: str) -> None:
 
 @pytest.mark.parametrize("kind", ["asyncio-memory"], indirect=True)
 async def test_a_loop_that_stands_still_is_told_of() -> None:
-    """It would run nothing, and the call would wait for ever."""
+    """A stopped loop runs no task, and the call would wait for ever."""
     loop = asyncio.new_event_loop()
     hub = Hub()
     with contextlib.closing(loop):
@@ -364,7 +364,7 @@ async def test_a_loop_that_stands_still_is_told_of() -> None:
 
 
 async def test_a_call_whose_loop_ends_is_told_of(other: str) -> None:
-    """The hub's loop cancels the call when it ends, and nobody waits for ever."""
+    """The hub's loop cancels the call when it ends, and the caller gets an error."""
     reading = threading.Event()
 
     class Slow(MemoryBackend):
@@ -391,7 +391,7 @@ async def test_a_call_whose_loop_ends_is_told_of(other: str) -> None:
 
 @pytest.mark.parametrize("kind", ["asyncio-memory"], indirect=True)
 async def test_a_waiting_loop_that_has_ended_is_not_answered() -> None:
-    """A loop that is stopped while its call is under way does no harm to the hub's."""
+    """If a loop stops during its call, the hub goes on working."""
     reading, go_on = threading.Event(), anyio.Event()
 
     class Slow(MemoryBackend):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_publishing_on_a_closed_hub_says_how_to_open_it() -> None:
-    """A hub outside `async with` refuses, and names the ways in."""
+    """A hub outside `async with` raises, and the error names the ways to open it."""
     hub = Hub()
     with pytest.raises(HubClosedError, match=r"async with hub.*EventSourceMiddleware.*lifespan"):
         await hub.publish("a", "x")
@@ -100,7 +100,7 @@ async def test_an_event_of_your_own_has_no_id() -> None:
 
 @pytest.mark.parametrize(("data", "error"), [(float("nan"), ValueError), (object(), TypeError), (b"\xff", ValueError)])
 async def test_bad_data_is_refused_before_it_is_stored(data: Any, error: type[Exception]) -> None:
-    """Nothing of it reaches the log."""
+    """Bad data does not reach the log."""
     async with Hub() as hub:
         with pytest.raises(error):
             await hub.publish("a", data)
@@ -158,7 +158,7 @@ RESERVED_USES: list[Callable[[Hub], Any]] = [
 
 @pytest.mark.parametrize("use", RESERVED_USES)
 async def test_what_begins_with_sse_is_the_librarys_own(use: Callable[[Hub], Any]) -> None:
-    """Whoever chooses a name or a type for an application cannot give orders, or speak as the library."""
+    """An application cannot publish or read on the library's channels, nor use its event types."""
     async with Hub() as hub:
         with pytest.raises(ValueError, match=r"begin with 'sse\.' are the library's own: choose another"):
             await use(hub)
@@ -184,7 +184,7 @@ async def test_callable_data_cannot_leave_the_process() -> None:
 
 
 async def test_a_backend_error_reaches_the_publisher() -> None:
-    """What was not stored raises."""
+    """An event that was not stored raises."""
 
     class Failing(Elsewhere):
         async def publish(self, *_: Any, **__: Any) -> Any:
@@ -200,7 +200,7 @@ async def test_a_backend_error_reaches_the_publisher() -> None:
 
 
 async def test_drain_ends_readers_and_waits_for_them() -> None:
-    """They get what is pending, then the end; the hub stays open."""
+    """They get pending events, then the end; the hub stays open."""
     async with Hub() as hub:
         seen: list[str | None] = []
 
@@ -218,7 +218,7 @@ async def test_drain_ends_readers_and_waits_for_them() -> None:
 
 
 async def test_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that does not come back does not hold it up."""
+    """A reader that does not leave does not block it."""
     monkeypatch.setattr("sse_asgi._hub.hub.DRAIN_SECONDS", 0.01)
     async with Hub() as hub, hub.subscribe("a"):
         await hub.drain()
@@ -242,7 +242,7 @@ async def test_two_can_drain_at_once() -> None:
 
 
 async def test_state_tells_when_the_backend_is_down() -> None:
-    """`hub.state` is what the backend last said."""
+    """`hub.state` follows the backend's last report."""
     backend = Elsewhere()
     async with Hub(backend) as hub:
         [registry] = backend.inner._sinks
@@ -252,18 +252,18 @@ async def test_state_tells_when_the_backend_is_down() -> None:
         assert hub.state == "up"
 
 
-# Looking inside
+# Statistics and subscriptions
 
 
 async def test_statistics_say_what_is_here_now() -> None:
-    """Readers of each channel, and what waits for them; a filtered or taken event does not wait."""
+    """Readers and waiting events are counted; a filtered or taken event does not wait."""
     async with Hub() as hub, hub.subscribe("a", "b") as both, hub.subscribe("a", properties=1):
         await hub.publish("a", "x")
         await hub.publish("b", "y")
         await anext(both)
         await anyio.wait_all_tasks_blocked()
         frame = len("id: 01234567-1\ndata: x\n\n")
-        # The second one has its position to take too.
+        # The position frame of the second reader waits too.
         found = hub.stats()
         assert found.connections == 2
         assert found.channels == {"a": 2, "b": 1}
@@ -276,7 +276,7 @@ async def test_statistics_say_what_is_here_now() -> None:
 
 
 async def test_drops_and_gaps_are_counted() -> None:
-    """What was dropped for a slow reader, and what was announced as lost."""
+    """Events dropped for a slow reader and announced gaps are counted."""
     async with Hub(buffer_size=2, overflow="drop_oldest") as hub, hub.subscribe("a") as slow:
         for number in range(5):
             await hub.publish("a", number)
@@ -286,7 +286,7 @@ async def test_drops_and_gaps_are_counted() -> None:
 
 
 async def test_the_subscriptions_of_a_channel_can_be_looked_at() -> None:
-    """Those that are open here, with what they are about."""
+    """The open subscriptions of this process are returned, with their options."""
     async with Hub() as hub, hub.subscribe("a", properties=1) as one, hub.subscribe("b", identity="ada") as two:
         assert hub.subscriptions("a") == [one]
         assert hub.subscriptions("c") == []
@@ -298,7 +298,7 @@ async def test_the_subscriptions_of_a_channel_can_be_looked_at() -> None:
 
 
 async def test_a_thread_publishes_and_waits() -> None:
-    """It gets the id, or what publish raises."""
+    """The thread gets the id, or the error of publish."""
     async with Hub() as hub, hub.subscribe("a") as reader:
         publish = functools.partial(hub.publish_from_thread, "a", "x", event="e", idempotency_key="once")
         first = await anyio.to_thread.run_sync(publish)
@@ -315,14 +315,14 @@ async def test_a_thread_publishes_and_waits() -> None:
 
 
 async def test_in_an_event_loop_a_thread_is_not_waited_for() -> None:
-    """It would hold up all that runs there, and mostly itself."""
+    """The call would block its own event loop."""
     async with Hub() as hub:
         with pytest.raises(RuntimeError, match=r"await hub.publish\(...\) here"):
             hub.publish_from_thread("a", "x")
 
 
 def test_a_thread_that_outlives_the_loop_is_told() -> None:
-    """Whether the hub was closed, or its loop ended with it open."""
+    """The hub may be closed, or its loop may have ended while it was open."""
     hub = Hub()
     with pytest.raises(HubClosedError):
         hub.publish_from_thread("a", "x")

@@ -1,4 +1,4 @@
-"""The life of a hub: what is left when closing is interrupted, and what it holds of the request that opened it."""
+"""The life of a hub: opening, borrowing, closing under cancellation, and freeing the first request."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ PATIENCE = 30.0
 
 @pytest.mark.anyio
 async def test_closing_ends_subscriptions_and_refuses_new_ones() -> None:
-    """What is pending is still read, then the iteration ends; a subscription made before cannot be entered after."""
+    """Pending events are still read, then the iteration ends; an older subscription cannot be entered any more."""
     hub = Hub()
     async with hub:
         assert hub.state == "up"
@@ -96,7 +96,7 @@ async def test_the_owners_exit_closes_at_once() -> None:
 
 @pytest.mark.anyio
 async def test_a_borrower_may_leave_in_another_task() -> None:
-    """Neither that nor an owner who does so confuses who closes."""
+    """The hub closes with the owner's exit all the same, in whichever task that exit runs."""
     hub = Hub()
     entered = anyio.Event()
 
@@ -119,7 +119,7 @@ async def test_a_borrower_may_leave_in_another_task() -> None:
 
 @pytest.mark.anyio
 async def test_closing_a_closed_hub_does_nothing() -> None:
-    """An exit too many harms nobody."""
+    """A surplus exit changes nothing."""
     hub = Hub()
     await hub.__aexit__()
     async with hub:
@@ -147,7 +147,7 @@ async def test_a_hub_belongs_to_one_event_loop() -> None:
 
 @pytest.mark.anyio
 async def test_a_hub_works_in_one_loop_after_another() -> None:
-    """Nothing of a closed loop stays behind."""
+    """The hub keeps no state of a closed loop."""
     hub = Hub()
 
     async def once() -> None:
@@ -221,7 +221,7 @@ async def test_a_hub_whose_backend_fails_can_be_opened_later() -> None:
 
 
 class Watched(MemoryBackend):
-    """Knows whether it is connected, and waits for ever where a hub closes."""
+    """Knows whether it is connected, and blocks for ever while a hub closes."""
 
     connected = False
 
@@ -239,7 +239,7 @@ class Watched(MemoryBackend):
 
 
 async def cancelled_again(hub: Hub, turns: int, times: int) -> None:
-    """Have a hub closed by a cancellation, and cancel its task again some turns of the event loop later."""
+    """Close a hub by a cancellation, and cancel its task again some turns of the event loop later."""
     entered = asyncio.Event()
 
     async def serve() -> None:
@@ -264,7 +264,7 @@ async def cancelled_again(hub: Hub, turns: int, times: int) -> None:
 def test_a_second_cancellation_leaves_nothing_connected(
     turns: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever it comes while the hub closes, the backend is left, and the hub can be opened again."""
+    """The backend is disconnected in every case, and the hub can be opened again."""
     monkeypatch.setattr(_registry, "UNSUBSCRIBE_SECONDS", 0.1)
     backend = Watched()
     hub = Hub(backend)
@@ -281,7 +281,7 @@ def test_a_second_cancellation_leaves_nothing_connected(
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
 def test_a_second_cancellation_closes_the_connections_to_redis(turns: int, shared_redis: RedisServer) -> None:
-    """Redis sees no client of the hub any more."""
+    """Redis then has no client of the hub any more."""
     name = secrets.token_hex(8)
     hub = create_hub(f"{shared_redis.url}?client_name={name}")
 
@@ -297,7 +297,7 @@ def test_a_second_cancellation_closes_the_connections_to_redis(turns: int, share
 
 @pytest.mark.anyio
 async def test_a_cancelled_scope_closes_it_too() -> None:
-    """Where anyio's scopes cancel, what the backend does at its end is not cut off."""
+    """If an anyio scope cancels, the end of the backend's connection still runs completely."""
     ended: list[str] = []
 
     class Slow(MemoryBackend):
@@ -349,7 +349,7 @@ async def test_opening_it_while_it_closes_is_another_life() -> None:
 
 @pytest.mark.anyio
 async def test_closing_it_twice_at_once_closes_it_once() -> None:
-    """The second one waits for nothing, and finds nothing to do."""
+    """The second exit does not wait, and finds nothing to do."""
     hub = Hub()
     await hub.__aenter__()
     hub.publish_soon("a", "x")
@@ -359,11 +359,11 @@ async def test_closing_it_twice_at_once_closes_it_once() -> None:
     assert hub.state == "closed"
 
 
-# What it holds of a request
+# The context variables of a request
 
 
 class Held:
-    """What an application keeps in a context variable of a request: its user, its session."""
+    """An object that an application keeps in a context variable of a request, like its user or session."""
 
 
 VARIABLE: ContextVar[Held] = ContextVar("VARIABLE")
@@ -401,13 +401,13 @@ async def check_that_nothing_is_held(hub: Hub) -> None:
 
 @pytest.mark.anyio
 async def test_the_context_of_the_first_request_is_freed() -> None:
-    """Its variables go with it, although it opened the hub, and was the first with a reader, a ping and an identity."""
+    """Its variables are freed, though it opened the hub and had the first reader, ping and identity."""
     await check_that_nothing_is_held(Hub(presence_grace=0.1))
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_context_of_the_first_request_is_freed_on_redis(shared_redis: RedisServer) -> None:
-    """Neither the connections nor their timers hold it."""
+    """Neither the connections nor their timers refer to it."""
     settings = Settings(backend_url=shared_redis.url, hub_name=secrets.token_hex(8), presence_grace=0.1)
     await check_that_nothing_is_held(create_hub(settings))

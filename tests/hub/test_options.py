@@ -102,7 +102,7 @@ async def test_unknown_options_are_refused() -> None:
 
 @pytest.mark.parametrize("option", ["key", "idempotency_key"])
 async def test_a_key_that_cannot_be_written_is_refused(option: str) -> None:
-    """Whatever the backend, a key is text."""
+    """A key is text, on every backend."""
     async with Hub() as hub:
         with pytest.raises(TypeError, match=f"^{option} must be a str .got int.: give str"):
             await hub.publish("a", "1", **{option: 7})  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_a_reader_without_anything_of_its_own_shares_the_options() -> None:
     ("identity", "error"), [(7, TypeError), ("", ValueError), ("a\nb", ValueError), ("é" * 257, ValueError)]
 )
 def test_an_identity_could_be_the_name_of_a_channel(identity: Any, error: type[Exception]) -> None:
-    """Any other is refused; None is no identity."""
+    """Any other identity is refused, and None is allowed."""
     with pytest.raises(error, match="identity"):
         Options().for_reader(None, identity, ())
     checks.check_identity(None)
@@ -186,7 +186,7 @@ def test_a_rewind_and_a_snapshot_exclude_each_other() -> None:
 
 
 def test_a_snapshot_may_take_its_subscription() -> None:
-    """Functions of no argument and of one are told apart; another one is refused."""
+    """Functions of no argument and of one are distinguished; any other is refused."""
     assert checks.is_personal(_snapshot)
     assert not checks.is_personal(_plain_snapshot)
     assert not checks.is_personal(None)

@@ -1,4 +1,4 @@
-"""hub.disconnect: which streams it ends, in which process, and what it survives."""
+"""hub.disconnect: which streams it ends, in which process, and after which failures."""
 
 import threading
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ async def ended(subscription: Subscription) -> str | None:
 
 
 async def others_are_open(hub: Hub, *subscriptions: Subscription) -> None:
-    """Give an order that was wrong time to do harm: a later one has been obeyed."""
+    """Wait until a later order has been obeyed, then check that these readers are still open."""
     async with hub.subscribe("later", identity="later") as later:
         await hub.disconnect(identity="later")
         await ended(later)
@@ -93,7 +93,7 @@ async def test_every_hub_on_the_backend_obeys() -> None:
 
 
 async def test_an_order_that_came_before_it_was_heard_is_obeyed() -> None:
-    """A reader that exists when the order is given is concerned, though nothing was entered yet."""
+    """The order ends a reader that exists when it is given."""
     async with Hub() as hub:
         reader = hub.subscribe("a", identity="ada")
         await reader.__aenter__()
@@ -103,7 +103,7 @@ async def test_an_order_that_came_before_it_was_heard_is_obeyed() -> None:
 
 
 async def test_an_order_that_is_heard_before_a_reader_enters_concerns_it() -> None:
-    """It was let in before, and reads nothing, neither live nor from history; whoever is let in later is not meant."""
+    """A reader authorized before the order gets no event; a reader authorized after it is not affected."""
     async with Hub() as hub:
         first = await hub.publish("a", "x")
         since = hub.moment()
@@ -120,12 +120,12 @@ async def test_an_order_that_is_heard_before_a_reader_enters_concerns_it() -> No
             assert (before.ended, late.ended, after.ended) == ("revoked", "revoked", None)
 
 
-@pytest.mark.parametrize("nobody", [{}, {"properties": {}}, {"channels": ["a"]}])
-async def test_everybody_is_not_meant(nobody: Any) -> None:
+@pytest.mark.parametrize("arguments", [{}, {"properties": {}}, {"channels": ["a"]}])
+async def test_everybody_is_not_meant(arguments: Any) -> None:
     """An order that would end all streams is refused; drain() does that."""
     async with Hub() as hub:
         with pytest.raises(ValueError, match=r"say whose streams.*disconnect\(identity='ada'\)"):
-            await hub.disconnect(**nobody)
+            await hub.disconnect(**arguments)
 
 
 IDENTITIES: list[tuple[Any, type[Exception], str]] = [
@@ -139,7 +139,7 @@ IDENTITIES: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize(("identity", "error", "match"), IDENTITIES)
 async def test_an_identity_is_what_could_be_a_name(identity: Any, error: type[Exception], match: str) -> None:
-    """Others cannot be listed, or are not equal to themselves after JSON."""
+    """Other identities cannot be listed, or differ from themselves after JSON."""
     async with Hub() as hub:
         with pytest.raises(error, match=match):
             hub.subscribe("a", identity=identity)
@@ -148,7 +148,7 @@ async def test_an_identity_is_what_could_be_a_name(identity: Any, error: type[Ex
 
 
 async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever can write to the log cannot make the hub deaf."""
+    """Malformed orders do not stop the hub from obeying later ones."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
         events = [
             ServerSentEvent(data, event="disconnect")
@@ -164,7 +164,7 @@ async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> 
 
 
 class Detached:
-    """What a database session has let go of."""
+    """An object that is detached from its database session."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -178,7 +178,7 @@ class Detached:
 async def test_properties_that_cannot_be_read_concern_their_reader_only(
     caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """The others are ended, and it is said."""
+    """The other streams end, and the failure is logged."""
     async with (
         Hub() as hub,
         hub.subscribe("a", properties=Detached(error)) as broken,
@@ -192,7 +192,7 @@ async def test_properties_that_cannot_be_read_concern_their_reader_only(
 
 
 async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
-    """Where the log itself was lost, nobody can know what was ordered."""
+    """If the log itself was lost, the lost orders are unknown, and a warning says so."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
         await anyio.wait_all_tasks_blocked()
         for one in list(hub._registry._channels[CONTROL].readers):  # type: ignore[union-attr]
@@ -202,7 +202,7 @@ async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFix
 
 
 async def test_a_failure_of_the_backend_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody hears then, which is said once, loudly; readers are not disturbed."""
+    """The hub then receives no orders, and logs this once; readers go on."""
 
     class Broken(MemoryBackend):
         async def subscribe(self, channels: tuple[str, ...]) -> Any:
@@ -244,7 +244,7 @@ async def test_whoever_comes_during_a_drain_is_concerned() -> None:
 
 
 async def test_after_a_drain_it_is_heard_again() -> None:
-    """Whoever comes next can be disconnected."""
+    """The next reader can be disconnected."""
     async with Hub() as hub:
         async with hub.subscribe("a", properties=1) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(hub.drain)

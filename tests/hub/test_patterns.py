@@ -1,4 +1,4 @@
-"""Patterns: what a hub gathers under the name of a pattern."""
+"""Patterns: channels that gather the events of all matching channels."""
 
 import re
 import time
@@ -55,7 +55,7 @@ def test_what_does_not_match_is_found_out_at_once() -> None:
 
 
 def test_a_name_without_a_star_is_no_pattern() -> None:
-    """It would be gathered from itself."""
+    """It would gather its own events."""
     with pytest.raises(ValueError, match=r"must have a '\*' \(got 'orders'\).*need not be gathered"):
         Hub(patterns=["orders"])
     with pytest.raises(TypeError, match="collection of str"):
@@ -87,7 +87,7 @@ USES: list[Callable[[Hub, str], Any]] = [
 @pytest.mark.anyio
 @pytest.mark.parametrize("use", USES)
 async def test_what_is_gathered_is_asked_for_as_a_pattern(use: Callable[[Hub, str], Any]) -> None:
-    """A name in which a user had a part, `orders.` and what was asked for, is no way to everybody's events."""
+    """A name with user input, such as `orders.` and a query, does not give access to the events of all."""
     async with Hub(patterns=["orders.*"]) as hub:
         with pytest.raises(ValueError, match=r"'orders\.\*' is a pattern of this hub.*say Pattern\('orders"):
             await use(hub, "orders.*")

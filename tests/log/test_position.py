@@ -16,7 +16,7 @@ SEQUENCES = st.integers(0, 10**16 - 1)
 @PATIENT
 @given(EPOCHS, SEQUENCES)
 def test_a_position_is_read_back_from_its_id(epoch: str, sequence: int) -> None:
-    """Parsing what str() wrote gives an equal position."""
+    """Parsing the result of str() gives an equal position."""
     position = Position(epoch, sequence)
     assert Position.parse(str(position)) == position
 
@@ -63,7 +63,7 @@ def test_a_position_is_written_as_epoch_and_sequence() -> None:
     ],
 )
 def test_malformed_text_is_no_position(text: str) -> None:
-    """Whatever no log of ours ever wrote is None, never an error."""
+    """Text that is not an id of this library is None, never an error."""
     assert Position.parse(text) is None
 
 

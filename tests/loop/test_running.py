@@ -24,7 +24,7 @@ def test_without_an_event_loop_it_is_not_asyncio() -> None:
     assert not on_asyncio()
 
 
-@pytest.mark.parametrize("_turn", range(10))  # trio runs what is ready in an order that it draws by lot
+@pytest.mark.parametrize("_turn", range(10))  # trio draws the order of ready tasks by lot
 async def test_a_checkpoint_lets_every_ready_task_run(_turn: int) -> None:
     """After one checkpoint each task that was ready has had its turn."""
     ran: list[int] = []

@@ -39,7 +39,7 @@ async def test_a_spawned_task_runs_beside() -> None:
 
 
 async def test_a_spawned_task_needs_no_callback() -> None:
-    """Whoever does not care about the end gives no callback."""
+    """The callback is optional."""
     ran = anyio.Event()
 
     async def work() -> None:
@@ -52,7 +52,7 @@ async def test_a_spawned_task_needs_no_callback() -> None:
 
 
 async def test_a_spawned_task_has_a_copy_of_the_context() -> None:
-    """It sees what was set before, and what it sets is seen by nobody else."""
+    """The task sees earlier values, and its own changes stay inside it."""
     seen: list[str] = []
     ended = anyio.Event()
 
@@ -174,7 +174,7 @@ async def test_the_coroutine_of_every_task_is_found() -> None:
 
 
 async def test_an_interrupt_breaks_off_its_block() -> None:
-    """The block ends quietly where it waits, and what follows can await."""
+    """The block ends quietly at its await, and the code after it can await."""
     interrupts: list[Interrupt] = []
     reached: list[str] = []
 
@@ -225,7 +225,7 @@ async def test_an_interrupt_breaks_off_once() -> None:
 
 
 async def test_an_exception_comes_through_an_interrupt() -> None:
-    """What the block raises while it is broken off is raised, and what follows can await."""
+    """An exception of the interrupted block is raised, and the code after it can await."""
     interrupts: list[Interrupt] = []
     caught: list[str] = []
 

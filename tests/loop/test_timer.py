@@ -32,7 +32,7 @@ def test_a_spread_time_differs_by_up_to_a_fifth() -> None:
 
 
 class Bell:
-    """Notes who rang, and can be waited for."""
+    """Records the alarms that rang, and can be awaited."""
 
     def __init__(self) -> None:
         self.rung: list[str] = []
@@ -72,8 +72,8 @@ async def test_alarms_of_one_time_ring_in_the_order_they_were_set(monkeypatch: p
     assert await bell.heard(3) == ["a", "b", "c"]
 
 
-async def test_a_bell_that_is_owed_again_for_now_holds_nobody_up() -> None:
-    """As with an interval that is shorter than what the clock can tell: everybody else has a turn before it rings."""
+async def test_an_object_that_is_scheduled_again_for_now_blocks_no_task() -> None:
+    """An object that schedules itself for now, again and again, lets other tasks run before each call."""
     timer, turns, rung = Timer(), 0, []
 
     class Restless:
@@ -123,7 +123,7 @@ async def test_a_cancelled_alarm_does_not_ring() -> None:
 
 
 async def test_a_cancelled_alarm_lets_go_of_its_callback() -> None:
-    """Whatever the callback held can be collected before the time is up."""
+    """The objects of the callback can be collected before the time is up."""
 
     class Holder:
         def ring(self) -> None:
@@ -151,7 +151,7 @@ async def test_a_nearer_alarm_is_not_held_up_by_a_farther_one() -> None:
 
 @pytest.mark.parametrize("delay", [0, 0.01])
 async def test_an_alarm_can_be_set_by_another(delay: float) -> None:
-    """What a callback sets rings too, also with no delay."""
+    """An alarm that a callback sets rings too, even without a delay."""
     timer, bell = Timer(), Bell()
 
     def again() -> None:
@@ -164,7 +164,7 @@ async def test_an_alarm_can_be_set_by_another(delay: float) -> None:
 
 
 async def test_an_alarm_can_be_cancelled_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a callback cancels does not ring, even if it is due in the same moment."""
+    """An alarm that a callback cancels does not ring, even if it is due at the same time."""
     timer, bell = Timer(), Bell()
     alarms: list[Alarm] = []
 
@@ -202,7 +202,7 @@ async def test_all_alarms_share_one_handle_on_asyncio() -> None:
 
 
 async def test_an_event_loop_has_one_shared_timer() -> None:
-    """Whoever asks gets the same one, in every task."""
+    """Every task gets the same timer."""
     timers: list[Timer] = [shared_timer()]
 
     async def ask() -> None:
@@ -242,15 +242,15 @@ async def test_an_alarm_that_fails_takes_no_other_with_it(
     assert [record.message for record in caplog.records] == ["a callback of the timer failed"]
 
 
-async def test_cancelled_alarms_are_let_go() -> None:
-    """Of a storm of short streams, whose pings would be due much later, nothing stays but some moments."""
+async def test_cancelled_alarms_are_freed() -> None:
+    """After many short streams, whose pings would be due much later, only a few batches stay."""
     timer, rung = Timer(), anyio.Event()
     timer.after(0.01, rung.set)
     for _ in range(10_000):
         timer.after(1000, rung.set).cancel()
     kept = [timer.after(1000, rung.set) for _ in range(3)]
-    owed = [bell for moment in timer._scheduled.values() for bell in moment]
-    assert len(owed) == 1 + len(kept)
+    alarms = [alarm for batch in timer._scheduled.values() for alarm in batch]
+    assert len(alarms) == 1 + len(kept)
     assert len(timer._scheduled) < 100
     with anyio.fail_after(5):
         await rung.wait()
@@ -272,7 +272,7 @@ async def test_a_limit_is_not_reached_before_what_came_in_has_had_its_turn(delay
 
 
 async def test_a_limit_can_be_cancelled_or_never_come() -> None:
-    """At its time too, and what is infinite is not owed."""
+    """It can be cancelled at its time, and an infinite limit is not scheduled."""
     timer, bell = Timer(), Bell()
     limits = [timer.limit(delay, bell.ring("limit")) for delay in (0.01, 0.01, math.inf)]
     timer.after(0.011, limits[0].cancel)
@@ -294,7 +294,7 @@ async def test_a_block_is_broken_off_after_its_time() -> None:
 
 
 async def test_an_alarm_rings_in_the_context_of_no_request() -> None:
-    """Else the context variables of whoever set the timer would live as long as it rings, and be seen by others."""
+    """Otherwise the caller's context variables would live as long as the timer, and be seen in other callbacks."""
     timer, bell, seen = Timer(), Bell(), []
     colour.set("red")
 
@@ -310,7 +310,7 @@ async def test_an_alarm_rings_in_the_context_of_no_request() -> None:
 
 
 async def test_what_is_to_be_done_together_is_done_once() -> None:
-    """With everything that was given within the time, and again for what is given later."""
+    """One call gets all items of the delay; later items get another call."""
     timer, bell, done = Timer(), Bell(), []
 
     def do(items: set[str]) -> None:
@@ -326,7 +326,7 @@ async def test_what_is_to_be_done_together_is_done_once() -> None:
 
 
 async def test_an_alarm_that_has_rung_holds_no_other() -> None:
-    """Whoever keeps one keeps nobody else who was told at the same time."""
+    """Keeping one alarm does not keep other alarms of the same time in memory."""
     timer, bell = Timer(), Bell()
     when = time.monotonic() + 0.01
     kept, other = Alarm(bell.ring("kept")), Alarm(bell.ring("other"))

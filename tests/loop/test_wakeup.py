@@ -33,7 +33,7 @@ async def test_a_wakeup_that_is_set_returns_at_once() -> None:
 
 
 async def test_a_wakeup_wakes_its_waiter() -> None:
-    """Setting it while somebody waits ends the wait."""
+    """Setting it while a task waits ends the wait."""
     waiter = Waiter(new_wakeup())
     async with anyio.create_task_group() as group:
         group.start_soon(waiter.run)
@@ -79,7 +79,7 @@ async def test_a_wakeup_works_again_and_again() -> None:
 
 
 async def test_a_wakeup_may_be_set_twice_for_one_waiter() -> None:
-    """Setting it again before the waiter has had its turn does no harm."""
+    """Setting it again before the waiter runs changes nothing."""
     waiter = Waiter(new_wakeup())
     async with anyio.create_task_group() as group:
         group.start_soon(waiter.run)

@@ -2,7 +2,7 @@
 
 The event loop holds one handle, for the earliest alarm. Alarms of a second or more are rounded up to the next quarter
 of a second, so that many pings are sent in one batch: 10,000 idle connections wake the process four times a second. An
-alarm that is cancelled leaves its batch at once, and what its callback refers to is freed.
+alarm that is cancelled leaves its batch at once, and the objects of its callback are freed.
 """
 
 import asyncio
@@ -73,8 +73,8 @@ class Alarm:
 class Limit(Alarm):
     """An alarm of a time limit, which rings twice before it calls its function.
 
-    An event loop that was blocked finds its timers due before it has read what arrived in the meantime. The short wait
-    between the two rings lets that be handled first. It may show that the limit was kept.
+    An event loop that was blocked finds its timers due before it has read the input that arrived in the meantime. The
+    short wait between the two rings lets that input be handled first. It may show that the limit was kept.
     """
 
     __slots__ = ("_delay", "_looked", "_timer")
