@@ -104,7 +104,7 @@ class Orders:
         try:
             wanted = _read(order)
         except (ValueError, KeyError, TypeError):
-            logger.warning("ignored a malformed order of hub.disconnect on the channel %s", CONTROL)
+            logger.warning("hub.disconnect ignored a malformed order on the channel %s", CONTROL)
             return
         self._recent.append((time.monotonic(), wanted))
         for reader in self._registry.subscriptions():

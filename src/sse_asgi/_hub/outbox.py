@@ -91,9 +91,7 @@ class Outbox:
     # In the hub's event loop
 
     def _begin(self) -> None:
-        self._task = spawn(
-            self._run, context=Context()
-        )  # an empty context: the task outlives the request that starts it
+        self._task = spawn(self._run, context=Context())  # empty: the task outlives the request that starts it
 
     async def _run(self) -> None:
         while (outgoing := self._next()) is not None:

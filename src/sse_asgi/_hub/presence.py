@@ -59,9 +59,7 @@ class Presence:
         self._wanted.update(self._readers[reader])
         if self._task is None:
             self._changed, self._timer = new_wakeup(), shared_timer()
-            self._task = spawn(
-                self._run, context=Context()
-            )  # an empty context: the task outlives the request that starts it
+            self._task = spawn(self._run, context=Context())  # empty: the task outlives the request that starts it
         self._changed.set()
 
     def beat(self) -> None:
@@ -82,9 +80,8 @@ class Presence:
 
     async def present(self, channel: str) -> list[str]:
         """Return the identities on a channel, those of this process that are not listed yet included."""
-        await self._backend.attend(
-            self._process, lease=self._ttl
-        )  # expires dead processes, which no other process may do
+        # This call expires the identities of dead processes. There may be no other process that does so.
+        await self._backend.attend(self._process, lease=self._ttl)
         listed = await self._backend.present(channel)
         return sorted({*listed, *(identity for name, identity in self._wanted if name == channel)})
 
@@ -94,10 +91,8 @@ class Presence:
         if task is None:
             return
         task.cancel()
-        with (
-            anyio.move_on_after(LEAVE_SECONDS, shield=True),
-            suppress(SSEError),
-        ):  # on an error the lease ends after the ttl
+        # On an error the lease ends after the ttl.
+        with anyio.move_on_after(LEAVE_SECONDS, shield=True), suppress(SSEError):
             await self._backend.attend(self._process, lease=self._grace)
 
     async def _run(self) -> None:
