@@ -16,6 +16,7 @@ from starlette.routing import Mount
 from starlette.types import Message
 
 from sse_asgi import (
+from sse_asgi._hub.gate import OPEN
     BackendError,
     EventSourceApp,
     EventSourceMiddleware,
@@ -76,7 +77,7 @@ async def waiting(client: EventStreamClient, hub: Hub, query: str = "", **option
 
 async def until_read(hub: Hub) -> None:
     """Wait until a subscription is caught up."""
-    while not any(reader._open for reader in readers(hub)):
+    while not any(reader.gate.state is OPEN for reader in readers(hub)):
         await anyio.sleep(0)
 
 

@@ -1,0 +1,349 @@
+"""Registry: entering, leaving, delivering, reading history in turn, draining, counting."""
+
+import itertools
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from hub.readers import Steps, read
+from sse_asgi import Hub, HubClosedError, MemoryBackend
+from sse_asgi._hub.registry import READS_AT_ONCE
+from sse_asgi._hub.subscription import PAGE
+from sse_asgi._log.event import History
+from sse_asgi._log.position import Position
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_leaving_lets_go_of_the_channel() -> None:
+    """After the last reader nothing of a channel is left in the hub."""
+    async with Hub() as hub:
+        registry = hub._registry
+        assert registry is not None
+        async with hub.subscribe("a"), hub.subscribe("a", "b"):
+            assert registry._channels.keys() == {"a", "b"}
+        assert not registry._channels
+
+
+async def test_a_reader_who_gives_up_on_the_backend_leaves_nothing_behind() -> None:
+    """The backend was not told of a reader, so it is not told of the end either."""
+
+    class Stuck(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            raise AssertionError
+
+    async with Hub(Stuck()) as hub:
+        with anyio.move_on_after(0.01):
+            await hub.subscribe("a").__aenter__()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+
+
+async def test_a_hub_that_is_closed_unsubscribes_from_everything_once() -> None:
+    """Whoever leaves it afterwards does not take a channel from the hub that has been opened since."""
+    calls: list[tuple[str, ...]] = []
+
+    class Told(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.append(channels)
+
+    hub = Hub(Told())
+    async with hub:
+        subscription = await hub.subscribe("a", "b").__aenter__()
+    assert calls == [("a", "b")]
+    async with hub:
+        await subscription.__aexit__()
+        assert calls == [("a", "b")]
+
+
+async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
+    """What is subscribed too late is unsubscribed at once, and the reader hears that the hub was closed."""
+    calls: list[str] = []
+    closed = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            await closed.wait()
+            return await super().subscribe(channels)
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.extend(channels)
+
+    async def visit() -> None:
+        with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+            await hub.subscribe("a").__aenter__()
+
+    hub = Hub(Slow())
+    async with anyio.create_task_group() as tasks:
+        async with hub:
+            tasks.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+        assert calls == []
+        closed.set()
+    assert calls == ["a"]
+
+
+async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:
+    """Two first readers make one call to the backend, and a reader who comes while the last leaves one more."""
+    calls: list[str] = []
+    gate = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            calls.append("subscribe")
+            await gate.wait()
+            return await super().subscribe(channels)
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            calls.append("unsubscribe")
+            await anyio.sleep(0)
+            await super().unsubscribe(channels)
+
+    async def visit() -> None:
+        async with hub.subscribe("a"):
+            pass
+
+    async with Hub(Slow()) as hub:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(visit)
+            tasks.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+            assert calls == ["subscribe"]
+            gate.set()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(visit)
+        assert calls[-1] == "unsubscribe"
+        assert calls.count("subscribe") == calls.count("unsubscribe")
+
+
+async def test_a_reader_who_comes_while_the_last_one_leaves_is_subscribed_again() -> None:
+    """It waits for the unsubscribe, and then makes a subscribe of its own."""
+    calls: list[str] = []
+    leaving, go_on = anyio.Event(), anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+            calls.append("subscribe")
+            return await super().subscribe(channels)
+
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            leaving.set()
+            await go_on.wait()
+            calls.append("unsubscribe")
+
+    async def visit() -> None:
+        async with hub.subscribe("a"):
+            pass
+
+    async with Hub(Slow()) as hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(visit)
+        await leaving.wait()
+        async with anyio.create_task_group() as others:
+            others.start_soon(visit)
+            others.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+            assert calls == ["subscribe"]
+            go_on.set()
+    assert calls == ["subscribe", "unsubscribe"] * 2
+
+
+async def test_a_reader_who_gives_up_does_not_take_the_channel_from_the_next() -> None:
+    """One leaves, one gives up waiting for that, one stays: the channel is subscribed for the last."""
+    leaving, go_on = anyio.Event(), anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            leaving.set()
+            await go_on.wait()
+
+    async def visit() -> None:
+        async with hub.subscribe("a"):
+            pass
+
+    async def stay() -> None:
+        async with hub.subscribe("a") as subscription:
+            assert hub._registry is not None
+            assert hub._registry._channels["a"].subscribed
+            await hub.publish("a", "x")
+            assert (await anext(subscription)).data == "x"
+
+    async with Hub(Slow()) as hub, anyio.create_task_group() as tasks:
+        tasks.start_soon(visit)
+        await leaving.wait()
+        async with anyio.create_task_group() as impatient:
+            impatient.start_soon(visit)
+            await anyio.wait_all_tasks_blocked()
+            impatient.cancel_scope.cancel()
+            tasks.start_soon(stay)
+            tasks.start_soon(lambda: anyio.sleep(0))
+            go_on.set()
+
+
+class Counted(MemoryBackend):
+    """Writes down the calls, which do not return before the gate is open, and proves that each channel has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, ...]] = []
+        self.gate = anyio.Event()
+        self._busy: set[str] = set()
+
+    async def _called(self, channels: tuple[str, ...]) -> None:
+        assert self._busy.isdisjoint(channels)
+        self.calls.append(channels)
+        self._busy.update(channels)
+        try:
+            await self.gate.wait()
+        finally:
+            self._busy.difference_update(channels)
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
+        await self._called(channels)
+        return await super().subscribe(channels)
+
+    async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+        await self._called(channels)
+
+
+async def test_many_channels_are_one_call() -> None:
+    """A reader subscribes to all of its channels that nobody reads yet at once, and leaves them at once."""
+    backend = Counted()
+    backend.gate.set()
+    names = [f"{number:02}" for number in range(50)]
+    async with Hub(backend) as hub, hub.subscribe("07", "x"):
+        async with hub.subscribe(*reversed(names)):
+            pass
+    own = tuple(name for name in names if name != "07")
+    assert backend.calls[1:3] == [own, own]
+
+
+@pytest.mark.parametrize("first", [("a", "b"), ("b", "a")])
+async def test_readers_of_the_same_channels_do_not_wait_for_each_other_in_a_circle(first: tuple[str, str]) -> None:
+    """In whatever order they name them, while the calls for one channel take turns."""
+    backend = Counted()
+
+    async def visit(*channels: str) -> None:
+        async with hub.subscribe(*channels) as subscription:
+            assert subscription.joined
+
+    async with Hub(backend) as hub:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for channels in (first, ("b", "c"), ("c", "a"), ("b", "a"), ("c", "b", "a")):
+                    tasks.start_soon(visit, *channels)
+                await anyio.wait_all_tasks_blocked()
+                backend.gate.set()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+
+
+async def test_a_channel_of_all_readers_holds_up_none_of_their_own() -> None:
+    """Who waited for a call of another does not keep the next one waiting during its own."""
+    backend = Counted()
+
+    async def visit(number: int) -> None:
+        async with hub.subscribe("a room", f"user {number}"):
+            await anyio.sleep_forever()
+
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(visit, number)
+        await anyio.wait_all_tasks_blocked()
+        ((room, first),) = backend.calls
+        assert room == "a room"
+        backend.gate.set()
+        backend.gate = anyio.Event()
+        await anyio.wait_all_tasks_blocked()
+        assert {(first,), *backend.calls[1:]} == {(f"user {number}",) for number in range(5)}
+        backend.gate.set()
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_gives_up_on_several_channels_leaves_those_of_others() -> None:
+    """A channel that another waits for goes on to it, and the rest is forgotten."""
+    backend = Counted()
+
+    async def stay() -> None:
+        async with hub.subscribe("a"):
+            await anyio.sleep_forever()
+
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as impatient:
+            impatient.start_soon(hub.subscribe("a", "b").__aenter__)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(stay)
+            await anyio.wait_all_tasks_blocked()
+            impatient.cancel_scope.cancel()
+        assert hub._registry is not None
+        assert set(hub._registry._channels) == {"a"}
+        await anyio.wait_all_tasks_blocked()
+        assert backend.calls == [("a", "b"), ("a",)]
+        backend.gate.set()
+        tasks.cancel_scope.cancel()
+
+
+class Slow(MemoryBackend):
+    """A memory backend that counts how many pages are read at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    async def history(self, *args: Any) -> History:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        self.now -= 1
+        return await super().history(*args)
+
+
+async def test_so_many_pages_are_read_at_a_time() -> None:
+    """However many readers come back at once, all of them get what they missed."""
+    backend = Slow()
+    counts = []
+    async with Hub(backend) as hub:
+        first = await hub.publish("a", "0")
+        await hub.publish("a", "1")
+
+        async def resume() -> None:
+            async with hub.subscribe("a", last_event_id=first) as subscription:
+                counts.append(subscription.recovery.replayed)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3 * READS_AT_ONCE):
+                tasks.start_soon(resume)
+    assert backend.most == READS_AT_ONCE
+    assert counts == [1] * 3 * READS_AT_ONCE
+
+
+async def test_others_have_a_turn_between_two_pages() -> None:
+    """A reader reads at most one page before everything else that is ready runs."""
+    backend = Steps(history_size=8 * PAGE)
+    turns: list[int] = []
+    async with Hub(backend) as hub:
+        first = await hub.publish("a", "0")
+        for number in range(8 * PAGE - 1):
+            await hub.publish("a", str(number))
+
+        async def read_all() -> None:
+            async with hub.subscribe("a", last_event_id=first) as subscription:
+                await read(subscription, 8 * PAGE - 1)
+
+        async def count() -> None:
+            while turns[-1:] != [8]:
+                turns.append(backend.calls)
+                await anyio.lowlevel.checkpoint()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(count)
+                tasks.start_soon(read_all)
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(turns))
