@@ -16,7 +16,6 @@ from starlette.routing import Mount
 from starlette.types import Message
 
 from sse_asgi import (
-from sse_asgi._hub.gate import OPEN
     BackendError,
     EventSourceApp,
     EventSourceMiddleware,
@@ -26,6 +25,7 @@ from sse_asgi._hub.gate import OPEN
     MemoryBackend,
     ServerSentEvent,
 )
+from sse_asgi._hub.gate import OPEN
 from sse_asgi._loop.running import checkpoint
 from sse_asgi._mount import polling as polling_module
 from sse_asgi._mount.polling import MAX_EVENTS, PollResponse
