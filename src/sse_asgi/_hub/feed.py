@@ -52,13 +52,17 @@ class SubscriptionFeed:
             and carrier.send(delivery)
         ):
             gate.position = gate.written = delivery.position
-        elif carrier is None or not delivery.entry.frame:
-            gate.hold(delivery.entry)
+            return
+        entry = delivery.entry
+        has_room = gate.buffer.append(entry)
+        if carrier is None or not entry.frame:
+            if not has_room:
+                gate.overflow(entry)
             self._news.set()
         else:
-            if not gate.buffer.append(delivery.entry):
+            if not has_room:
                 carrier.send_waiting()
-                gate.hold(delivery.entry)
+                gate.hold(entry)
             carrier.send_later(delivery)
 
     # What the connection calls
@@ -82,7 +86,7 @@ class SubscriptionFeed:
     def take(self) -> bytes:
         """Take the frames that wait, joined: at most 64 KiB, or a single larger one."""
         gate = self._gate
-        if not gate.ready and not (gate.state is OPEN and gate.buffer.entries):
+        if not (gate.ready or gate.buffer.entries):
             return b""
         return gate.take_joined() or self._take_one_by_one()
 

@@ -10,7 +10,7 @@ path for resuming, for a slow reader and for a loss. The publisher never waits.
     OPEN      The reader is up to date. The buffer holds every later event.
 
     CLOSED -> OPEN          a round has read to its end, or there is no history to read
-    any -> MISSED           lose(): the backend reports a loss; hold(): the buffer overflows, and history has the rest
+    any -> MISSED           lose(): the backend reports a loss; overflow(): the buffer is full, and history has the rest
     MISSED -> CLOSED        begin_round()
 
 A gate that was ended stays in its state. It takes no live event any more, and gives the events that it has.
@@ -97,9 +97,12 @@ class Gate:
     # Inputs while the reader is served
 
     def hold(self, entry: Entry) -> None:
-        """Hold a live entry; if the buffer is full, do what the overflow rule says."""
-        if self.ended is not None or self.buffer.append(entry):  # else a slow reader would go on after its end
-            return
+        """Hold a live entry, unless the reader was ended: a slow one, whose buffer is never empty, would never end."""
+        if self.ended is None and not self.buffer.append(entry):
+            self.overflow(entry)
+
+    def overflow(self, entry: Entry) -> None:
+        """Do what the overflow rule says about an entry for which the buffer has no room."""
         rule = self._overflow_rule
         is_open = self.state is OPEN
         if entry.position is None or (is_open and rule == "drop_oldest"):
