@@ -134,6 +134,12 @@ def test_keeping_the_latest_says_when_that_is_too_much() -> None:
     assert not filled(100, 20, entry(10), entry(10)).append_keeping_latest(entry(10))
 
 
+def test_the_bounds_are_told_with_the_ways_out() -> None:
+    """The reader of the error learns the numbers, and what can be done."""
+    told = "more than 3 events or 500 bytes were waiting: read faster, raise buffer_size or buffer_bytes"
+    assert Buffer(3, 500).bounds.startswith(told)
+
+
 class _Action(NamedTuple):
     name: str
     size: int

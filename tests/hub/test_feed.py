@@ -6,7 +6,11 @@ import pytest
 
 from hub.readers import framed, position_frame, take_all
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
+from sse_asgi._hub.delivery import Delivery
+from sse_asgi._hub.feed import SubscriptionFeed
 from sse_asgi._hub.subscription import PAGE
+from sse_asgi._log.event import Entry, RenderedEvent
+from sse_asgi._loop.wakeup import new_wakeup
 
 pytestmark = pytest.mark.anyio
 
@@ -171,3 +175,142 @@ async def test_a_connection_cut_anywhere_resumes_without_loss() -> None:
                     got = [frame.splitlines()[-1] for frame in frames[1:cut]]
                     rest = [f"data: {event.data}".encode() for event in await take_all(resumed)]
                     assert got + rest == [f"data: {number}".encode() for number in range(4, 9)]
+
+
+# The events that a connection is sent in the publisher's turn
+
+
+class Connection:
+    """A connection's writer: notes what it is told, and takes the frames that wait when it is told to."""
+
+    def __init__(self) -> None:
+        """Rest."""
+        self.rests = True
+        self.told: list[str] = []
+        self.sent = b""
+        self.feed: SubscriptionFeed
+
+    def send(self, delivery: Delivery) -> bool:
+        """Send one event, if it rests."""
+        self.told.append("send")
+        self.sent += delivery.entry.frame if self.rests else b""
+        return self.rests
+
+    def send_later(self, delivery: Delivery) -> None:
+        """Only note it."""
+        self.told.append("later")
+
+    def send_waiting(self) -> None:
+        """Send the frames that wait, if it rests."""
+        self.told.append("waiting")
+        self.sent += self.feed.take_plain() if self.rests else b""
+
+    def send_now(self, body: bytes) -> bool:
+        """Never be asked, because a subscription's frames are taken."""
+        raise AssertionError(body)
+
+
+async def connected(hub: Hub, **options: Any) -> tuple[Connection, SubscriptionFeed]:
+    """Enter a subscription for a connection, and send what a stream begins with."""
+    connection = Connection()
+    connection.feed = feed = SubscriptionFeed(hub.subscribe("a", **options))
+    feed.attach(new_wakeup(), connection)
+    await feed.run()
+    feed.take()
+    return connection, feed
+
+
+def delivery(data: str, *, at_once: bool) -> Delivery:
+    """Return an event that is delivered."""
+    return Delivery(Entry(ServerSentEvent(data), None, ("a",)), 0.0, at_once=at_once)
+
+
+async def test_an_event_goes_at_once_where_nothing_waits_before_it() -> None:
+    """Otherwise it is held, and sent with those that follow."""
+    async with Hub() as hub:
+        connection, feed = await connected(hub)
+        feed.offer(delivery("1", at_once=True))
+        assert (connection.told, connection.sent) == (["send"], b"data: 1\n\n")
+        feed.offer(delivery("2", at_once=False))
+        feed.offer(delivery("3", at_once=True))
+        assert connection.told == ["send", "later", "later"]
+        assert feed.take_plain() == b"data: 2\n\ndata: 3\n\n"
+        assert feed.take_plain() == b""
+        await feed.close()
+
+
+async def test_an_event_is_held_where_the_connection_does_not_rest() -> None:
+    """Its own task takes it."""
+    async with Hub() as hub:
+        connection, feed = await connected(hub)
+        connection.rests = False
+        feed.offer(delivery("1", at_once=True))
+        assert (connection.told, connection.sent) == (["send", "later"], b"")
+        assert feed.take() == b"data: 1\n\n"
+        await feed.close()
+
+
+@pytest.mark.parametrize(("rests", "left"), [(True, b"data: 3\n\n"), (False, b"")])
+async def test_a_full_buffer_is_sent_before_it_overflows(*, rests: bool, left: bytes) -> None:
+    """Events overflow only where the connection cannot be sent to."""
+    async with Hub(buffer_size=2) as hub:
+        connection, feed = await connected(hub)
+        connection.rests = rests
+        for number in (1, 2, 3):
+            feed.offer(delivery(str(number), at_once=False))
+        assert connection.told == ["later", "later", "waiting", "later"]
+        assert connection.sent == (b"data: 1\n\ndata: 2\n\n" if rests else b"")
+        if rests:
+            assert feed.take_plain() == left
+        else:  # without a position there is no history to read: the oldest were dropped, which is announced
+            assert feed.take().startswith(b'event: sse.gap\ndata: {"reason":"overflow"}\n\ndata: 2')
+        await feed.close()
+
+
+async def test_an_event_that_differs_for_each_reader_is_taken_by_the_connections_task() -> None:
+    """Callable data has no shared frame; with a transform no event has, so the connection is not used at all."""
+    async with Hub() as hub:
+        connection, feed = await connected(hub)
+        feed.offer(Delivery(Entry(RenderedEvent(lambda _: "mine", None, None), None, ("a",)), 0.0, at_once=True))
+        assert (connection.told, feed.take_plain()) == ([], b"")
+        assert feed.take() == b"data: mine\n\n"
+        await feed.close()
+        connection, feed = await connected(hub, transform=lambda event, _: event)
+        feed.offer(delivery("1", at_once=True))
+        assert connection.told == []
+        assert feed.take() == b"data: 1\n\n"
+        await feed.close()
+
+
+async def test_a_reader_that_was_ended_is_offered_nothing() -> None:
+    """The connection ends it."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        async with framed(subscription) as feed:
+            feed.take()
+            subscription.end("revoked")
+            feed.offer(delivery("late", at_once=True))
+            assert (feed.ended, feed.take()) == ("revoked", b"")
+
+
+# The life of a feed
+
+
+async def test_a_feed_enters_its_subscription_once_and_leaves_it() -> None:
+    """Closing a feed that was never run leaves nothing, because it entered nothing."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        feed = SubscriptionFeed(subscription)
+        await feed.close()
+        feed.attach(new_wakeup(), None)
+        assert (feed.immediate, feed.joined, feed.needs_run) == (True, False, True)
+        await feed.run()
+        assert (feed.joined, feed.needs_run) == (True, False)
+        assert hub.subscriptions() == [subscription]
+        await feed.reach()
+        feed.stop()
+        assert feed.last_words(b"bye") == b"bye"
+        await feed.close()
+        assert hub.subscriptions() == []
+        with pytest.raises(RuntimeError, match="entered once"):
+            feed.attach(new_wakeup(), None)

@@ -368,6 +368,14 @@ def test_what_waits_is_counted() -> None:
     assert gate.waiting == (3, sum(len(live(one).frame) for one in (2, 5, 6)))
 
 
+def test_without_history_every_held_event_is_later() -> None:
+    """A reader that has no position is given all of them."""
+    gate = new_gate()
+    gate.hold(Entry(ServerSentEvent("x")))
+    gate.arrive(None)
+    assert taken(gate) == ["x"]
+
+
 # Frames that are the same for all readers
 
 

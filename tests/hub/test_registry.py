@@ -7,11 +7,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from hub.readers import Steps, read
-from sse_asgi import Hub, HubClosedError, MemoryBackend
-from sse_asgi._hub.registry import READS_AT_ONCE
+from hub.readers import Steps, data, read, reason, take_all
+from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent
+from sse_asgi._hub.delivery import Delivery
+from sse_asgi._hub.registry import CONTROL, READS_AT_ONCE, Registry
 from sse_asgi._hub.subscription import PAGE
-from sse_asgi._log.event import History
+from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
 
 pytestmark = pytest.mark.anyio
@@ -347,3 +348,144 @@ async def test_others_have_a_turn_between_two_pages() -> None:
                 tasks.start_soon(count)
                 tasks.start_soon(read_all)
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(turns))
+
+
+# Delivering
+
+
+def registry_of(hub: Hub) -> Registry:
+    """Return the registry of an open hub."""
+    assert hub._registry is not None
+    return hub._registry
+
+
+async def test_an_event_of_several_channels_is_offered_once_to_each_reader() -> None:
+    """Also to a reader of two of them."""
+    async with Hub() as hub, hub.subscribe("a", "b") as both, hub.subscribe("b") as one:
+        await hub.publish(["a", "b", "c"], "x")
+        assert data(await take_all(both)) == data(await take_all(one)) == ["x"]
+
+
+async def test_the_position_moves_with_each_event_and_without_one() -> None:
+    """An event without a position leaves it where it is."""
+    async with Hub() as hub:
+        registry = registry_of(hub)
+        await hub.publish("nobody reads it", "x")
+        moved = registry.position()
+        assert moved is not None
+        registry.deliver(Entry(ServerSentEvent("x"), None, ("a",)))
+        assert registry.position() == moved
+        registry.advance(later := moved._replace(sequence=moved.sequence + 5))
+        assert registry.position() == later
+
+
+async def test_only_the_first_event_after_a_pause_goes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events that follow within the pause are joined; so are those of a channel whose delivery took longer."""
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 0.05)
+    offered: list[bool] = []
+
+    class Receiver:
+        def offer(self, delivery: Delivery) -> None:
+            offered.append(delivery.at_once)
+
+    async with Hub() as hub:
+        registry, subscription = registry_of(hub), hub.subscribe("a")
+        await registry.enter(subscription, Receiver())
+        for seconds in (0.1, 0, 0, 0.1):
+            await anyio.sleep(seconds)
+            registry.deliver(Entry(ServerSentEvent("x"), None, ("a",)))
+        registry._channels["a"].pause = 10.0
+        await anyio.sleep(0.1)
+        registry.deliver(Entry(ServerSentEvent("x"), None, ("a",)))
+        await registry.leave(subscription)
+    assert offered[:2] == [True, False]
+    assert offered[3:] == [True, False]
+
+
+async def test_a_gap_reaches_the_readers_of_its_channels() -> None:
+    """With no channels named it reaches all."""
+    async with Hub() as hub, hub.subscribe("a") as one, hub.subscribe("b") as other:
+        registry_of(hub).gap("epoch", ("a", "unknown"))
+        assert [reason(event) for event in await take_all(one)] == ["epoch"]
+        assert await take_all(other) == []
+        registry_of(hub).gap("fork", None)
+        assert [reason(event) for event in await take_all(other)] == ["fork"]
+
+
+# Ending, and looking inside
+
+
+async def test_draining_ends_readers_and_waits_for_them_up_to_its_patience() -> None:
+    """The hub's own reader stays, and two can drain at once."""
+    async with Hub() as hub, anyio.create_task_group() as tasks:
+        registry = registry_of(hub)
+        async with hub.subscribe("a") as stays:
+            with anyio.fail_after(5):
+                await registry.drain(0.01)
+            assert stays.ended == "shutdown"
+
+        async def read_to_the_end() -> None:
+            async with hub.subscribe("a") as subscription:
+                assert [event async for event in subscription] == []
+
+        tasks.start_soon(read_to_the_end)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as drains:
+                drains.start_soon(registry.drain, 4.0)
+                drains.start_soon(registry.drain, 4.0)
+        assert registry.subscriptions() == []
+
+
+async def test_a_registry_that_was_closed_takes_no_reader() -> None:
+    """A subscription that was made before cannot be entered after."""
+    async with Hub() as hub:
+        late = hub.subscribe("a")
+    with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+        await late.__aenter__()
+
+
+async def test_the_hubs_own_reader_is_not_counted() -> None:
+    """Nor is its channel; the counters are those of all readers."""
+    async with Hub(buffer_size=2, overflow="drop_oldest") as hub, hub.subscribe("a", identity="ada") as one:
+        registry = registry_of(hub)
+        await anyio.wait_all_tasks_blocked()
+        assert CONTROL in registry._channels
+        for number in range(4):
+            await hub.publish("a", str(number))
+        await take_all(one)
+        await hub.publish("a", "waits")
+        assert registry.subscriptions() == registry.subscriptions("a") == [one]
+        assert registry.subscriptions("c") == []
+        found = registry.stats()
+    assert (found.connections, found.channels) == (1, {"a": 1})
+    assert (found.drops, found.gaps, found.published) == (2, 1, 5)
+    assert (found.buffered_events, found.buffered_bytes) == (
+        1,
+        sum(len(entry.frame) for entry in one.gate.buffer.entries),
+    )
+    assert found.buffered_bytes > 0
+
+
+async def test_a_reader_is_listed_while_it_is_entered() -> None:
+    """On the channels that it asked for."""
+    async with Hub(presence_grace=0) as hub:
+        async with hub.subscribe("a", "b", identity="ada", presence="a"):
+            assert await registry_of(hub).presence.present("a") == ["ada"]
+            assert await registry_of(hub).presence.present("b") == []
+
+
+async def test_the_backend_is_asked_for_everything_else() -> None:
+    """Pages without waiting, where the newest events begin, and that everything published is delivered."""
+    async with Hub() as hub:
+        registry = registry_of(hub)
+        ids = [await hub.publish("a", str(number)) for number in range(3)]
+        upto = registry.position()
+        assert upto is not None
+        await registry.reach()
+        assert str(await registry.rewind(("a",), 2, upto)) == ids[0]
+        page = await registry.page(("a",), None, upto, 10)
+        assert [str(entry.position) for entry in page.entries] == ids
+        assert hub.state == "up"
+        registry.state(up=False)
+        assert hub.state == "down"

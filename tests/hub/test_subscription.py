@@ -5,10 +5,11 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from hub.readers import OTHER_EPOCH, Steps, data, read, reason, take_all
-from sse_asgi import Hub, MemoryBackend, ServerSentEvent
+from sse_asgi import Hub, MemoryBackend, ServerSentEvent, SlowReaderError
 from sse_asgi._hub.subscription import PAGE
 
 pytestmark = pytest.mark.anyio
@@ -251,6 +252,71 @@ async def test_it_may_be_ended_before_anybody_serves_it() -> None:
         subscription.end("revoked")
         async with subscription:
             assert [event async for event in subscription] == []
+
+
+async def test_lost_events_are_read_again() -> None:
+    """A reader that may have lost live events is caught up, without a gap if nothing is missing."""
+    async with Hub() as hub, hub.subscribe("a") as subscription:
+        await hub.publish("a", "1")
+        assert subscription.waiting == (
+            2,
+            sum(len(one.frame) for one in (*subscription.gate.ready, *subscription.gate.buffer.entries)),
+        )
+        subscription.lose(None)
+        assert data(await take_all(subscription)) == ["1"]
+
+
+async def test_a_slow_reader_is_told_in_an_error() -> None:
+    """With `overflow="close"`; its stream has ended as slow."""
+    async with Hub(buffer_size=1, overflow="close") as hub, hub.subscribe("a") as subscription:
+        await hub.publish("a", "1")
+        await hub.publish("a", "2")
+        assert subscription.ended == "slow"
+        with pytest.raises(SlowReaderError, match="more than 1 events"):
+            await anext(subscription)
+
+
+async def test_a_reader_that_is_ended_gets_the_events_that_wait() -> None:
+    """And waits for no others."""
+    async with Hub() as hub, hub.subscribe("a", transform=lambda event, _: None if event.data == "2" else event) as one:
+        for text in "123":
+            await hub.publish("a", text)
+        one.end("revoked")
+        one.end("shutdown")
+        assert data([event async for event in one]) == ["1", "3"]
+        assert one.ended == "revoked"
+
+
+async def test_another_thread_ends_a_subscription_soon() -> None:
+    """The hub's event loop does it."""
+    async with Hub() as hub, hub.subscribe("a") as subscription:
+        await anyio.to_thread.run_sync(subscription.end, "revoked")
+        with anyio.fail_after(5):
+            assert [event async for event in subscription] == []
+
+
+@pytest.mark.parametrize("position_frames", [True, False])
+async def test_a_reader_begins_where_nothing_is_kept_of_its_channel(*, position_frames: bool) -> None:
+    """With the position, unless it wants none."""
+    async with Hub() as hub:
+        last = await hub.publish("elsewhere", "x")
+        async with hub.subscribe("a", rewind=1, position_frames=position_frames) as subscription:
+            shown = [str(entry.position) for entry in subscription.gate.ready]
+            assert shown == ([last] if position_frames else [])
+
+
+async def test_an_unreadable_id_is_a_gap_at_the_beginning() -> None:
+    """`recovery` says why."""
+    async with Hub() as hub, hub.subscribe("a", last_event_id="x") as subscription:
+        assert subscription.recovery == ("gap", 0, "malformed")
+        assert reason(await anext(subscription)) == "malformed"
+
+
+async def test_a_loss_without_history_is_announced() -> None:
+    """There is no page to read."""
+    async with Hub(MemoryBackend(history_size=0)) as hub, hub.subscribe("a") as subscription:
+        subscription.lose("fork")
+        assert [reason(event) for event in await take_all(subscription)] == ["fork"]
 
 
 # Options that are refused

@@ -6,6 +6,9 @@ import pytest
 
 from hub.readers import data, reason, take_all
 from sse_asgi import Hub, ServerSentEvent
+from sse_asgi._hub.options import Options
+from sse_asgi._hub.view import seen_event, seen_frame, take_snapshot
+from sse_asgi._log.event import Entry, RenderedEvent
 from sse_asgi._log.position import Position
 
 pytestmark = pytest.mark.anyio
@@ -66,3 +69,59 @@ async def test_a_failing_transform_is_a_gap_for_that_reader_alone(caplog: pytest
     assert [event.id for event in events] == ids
     assert "secret" not in (events[1].data or "")
     assert "secret" in caplog.text
+
+
+AT = Position("0000000a", 5)
+PLAIN = Entry(ServerSentEvent("x"), AT, ("a",))
+RENDERED = Entry(RenderedEvent(lambda properties: properties, None, None), AT, ("a",))
+
+
+def seen(entry: Entry, **options: Any) -> bytes:
+    """Return the frame that a reader with these options gets."""
+    return seen_frame(entry, ("a",), Options(**options))
+
+
+def test_most_readers_get_the_frame_of_the_entry() -> None:
+    """It is not written again: for a plain event, one that a transform returns, and the gate's own entries."""
+    own = Entry(ServerSentEvent("hi"))
+    assert seen(PLAIN) is PLAIN.frame
+    assert seen(PLAIN, transform=lambda event, _: event) is PLAIN.frame
+    assert seen(own, transform=lambda *_: None) is own.frame
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "expected"),
+    [
+        (RENDERED, {"properties": "ann"}, b"id: 0000000a-5\ndata: ann\n\n"),
+        (RENDERED, {"properties": ""}, b""),
+        (
+            RENDERED,
+            {"properties": "ann", "transform": lambda event, _: event.data * 2},
+            b"id: 0000000a-5\ndata: annann\n\n",
+        ),
+        (PLAIN, {"transform": lambda *_: "y"}, b"id: 0000000a-5\ndata: y\n\n"),
+        (PLAIN, {"transform": lambda *_: None}, b""),
+        (Entry(ServerSentEvent("x"), None, ("a",)), {"transform": lambda *_: "y"}, b"data: y\n\n"),
+    ],
+)
+def test_a_readers_own_frame_has_the_id_of_the_entry(entry: Entry, options: dict[str, Any], expected: bytes) -> None:
+    """A filtered event has no frame."""
+    assert seen(entry, **options) == expected
+
+
+def test_a_position_is_no_event() -> None:
+    """A reader that iterates does not get it."""
+    assert seen_event(Entry(None, AT), ("a",), Options()) is None
+
+
+@pytest.mark.parametrize("personal", [True, False])
+async def test_a_snapshot_may_ask_for_its_subscription(*, personal: bool) -> None:
+    """One that takes an argument gets it."""
+
+    async def state(*given: Any) -> Any:
+        return [*given]
+
+    entry = await take_snapshot(Options(snapshot=state, personal=personal), "the subscription", AT)
+    assert isinstance(entry.event, ServerSentEvent)
+    assert (entry.event.data, entry.event.event) == ('["the subscription"]' if personal else "[]", "snapshot")
+    assert entry.position == AT
