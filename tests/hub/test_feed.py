@@ -24,7 +24,7 @@ async def test_no_position_is_written_before_the_newest_events() -> None:
 
 
 async def test_a_reader_for_which_nothing_is_kept_begins_with_a_position() -> None:
-    """As any fresh reader does."""
+    """The frame is left out with position_frames=False."""
     async with Hub() as hub:
         last = await hub.publish("b", "elsewhere")
         async with framed(hub.subscribe("a", rewind=1)) as feed:
@@ -34,7 +34,7 @@ async def test_a_reader_for_which_nothing_is_kept_begins_with_a_position() -> No
 
 
 async def test_a_fresh_stream_begins_with_the_position() -> None:
-    """So that a reader who got no event yet resumes from the right place."""
+    """A reader that got no event yet resumes from the right place."""
     async with Hub() as hub:
         position = await hub.publish("a", "before")
         async with framed(hub.subscribe("a")) as feed:
@@ -43,14 +43,14 @@ async def test_a_fresh_stream_begins_with_the_position() -> None:
 
 
 async def test_the_position_comes_after_the_initial_events() -> None:
-    """Whoever is cut off among them gets them again: no id is ahead of an unsent event."""
+    """A reader that is cut off among them gets them again: no id is ahead of an unsent event."""
     async with Hub() as hub, framed(hub.subscribe("a", initial=["1", "2"])) as feed:
         frames = feed.take()
     assert frames.index(b"id:") > frames.index(b"data: 2")
 
 
 async def test_a_snapshot_brings_the_position_itself() -> None:
-    """No id is written before it."""
+    """No id is written before the snapshot."""
 
     async def state() -> str:
         return "s"
@@ -71,7 +71,7 @@ async def test_a_resumed_stream_writes_no_id_of_its_own() -> None:
 
 
 async def test_what_is_pending_goes_out_in_one_body() -> None:
-    """Joined, up to 64 KiB; a larger event goes alone."""
+    """Frames are joined up to 64 KiB. A larger event goes alone."""
     async with Hub(buffer_size=1000) as hub, framed(hub.subscribe("a")) as feed:
         feed.take()
         for number in range(100):
@@ -89,7 +89,7 @@ async def test_what_is_pending_goes_out_in_one_body() -> None:
 
 
 async def test_what_a_transform_makes_is_bounded_too() -> None:
-    """A body is counted in the bytes that the reader gets, and each event is transformed once."""
+    """The bytes that the reader gets are counted, and each event is transformed once."""
     calls: list[str | None] = []
 
     def blow_up(event: ServerSentEvent, _: Any) -> str:
@@ -105,7 +105,7 @@ async def test_what_a_transform_makes_is_bounded_too() -> None:
 
 
 async def test_a_ping_shows_a_position_that_moved() -> None:
-    """Other channels were busy: the reader's id is kept from falling out of history; otherwise it is a bare comment."""
+    """A busy channel elsewhere moves the reader's id, which stays in history. Otherwise a ping is a bare comment."""
     async with Hub() as hub, framed(hub.subscribe("a")) as feed:
         feed.take()
         assert feed.ping() == b":\n"
@@ -117,7 +117,7 @@ async def test_a_ping_shows_a_position_that_moved() -> None:
 
 
 async def test_a_rendered_event_is_taken_once() -> None:
-    """Callable data goes out with its id, and moves the reader behind it."""
+    """Callable data goes out with its id, and moves the reader's position."""
     async with Hub(buffer_size=1) as hub, framed(hub.subscribe("a")) as feed:
         feed.take()
         published = await hub.publish("a", lambda _: "mine")
@@ -130,7 +130,7 @@ async def test_a_rendered_event_is_taken_once() -> None:
 
 
 async def test_a_filtered_event_moves_the_position_at_the_next_ping() -> None:
-    """Skipped by transform: nothing is written until there is silence."""
+    """An event that the transform skips writes no frame, until a ping does."""
     async with Hub() as hub, framed(hub.subscribe("a", transform=lambda *_: None)) as feed:
         feed.take()
         moved = await hub.publish("a", "filtered")
@@ -139,7 +139,7 @@ async def test_a_filtered_event_moves_the_position_at_the_next_ping() -> None:
 
 
 async def test_a_ping_during_a_replay_shows_no_position() -> None:
-    """Nothing may be ahead of what is still to be replayed."""
+    """No id may be ahead of an event that is still to be replayed."""
     async with Hub() as hub:
         first = await hub.publish("a", "0")
         for number in range(2 * PAGE - 40):
@@ -153,7 +153,7 @@ async def test_a_ping_during_a_replay_shows_no_position() -> None:
 
 
 async def test_position_frames_can_be_turned_off() -> None:
-    """No `sse.position`, neither at the start nor as a ping."""
+    """`sse.position` is written neither at the start nor as a ping."""
     async with Hub() as hub, framed(hub.subscribe("a", position_frames=False)) as feed:
         assert feed.take() == b""
         await hub.publish("b", "elsewhere")
@@ -161,7 +161,7 @@ async def test_position_frames_can_be_turned_off() -> None:
 
 
 async def test_a_connection_cut_anywhere_resumes_without_loss() -> None:
-    """Whatever prefix of its frames a reader got, its last id brings exactly the rest."""
+    """For each prefix of its frames that a reader got, its last id brings exactly the rest."""
     async with Hub(MemoryBackend(history_size=5)) as hub:
         first = await hub.publish("a", "0")
         for number in range(1, 9):
@@ -181,7 +181,7 @@ async def test_a_connection_cut_anywhere_resumes_without_loss() -> None:
 
 
 class Connection:
-    """A connection's writer: notes what it is told, and takes the frames that wait when it is told to."""
+    """A connection's writer that records its calls, and takes the frames that wait when it is told to."""
 
     def __init__(self) -> None:
         """Rest."""
@@ -197,7 +197,7 @@ class Connection:
         return self.rests
 
     def send_later(self, delivery: Delivery) -> None:
-        """Only note it."""
+        """Record the call."""
         self.told.append("later")
 
     def send_waiting(self) -> None:
@@ -206,12 +206,12 @@ class Connection:
         self.sent += self.feed.take_plain() if self.rests else b""
 
     def send_now(self, body: bytes) -> bool:
-        """Never be asked, because a subscription's frames are taken."""
+        """Fail, because a subscription's frames are taken, not sent."""
         raise AssertionError(body)
 
 
 async def connected(hub: Hub, **options: Any) -> tuple[Connection, SubscriptionFeed]:
-    """Enter a subscription for a connection, and send what a stream begins with."""
+    """Enter a subscription for a connection, and take the frames that a stream begins with."""
     connection = Connection()
     connection.feed = feed = SubscriptionFeed(hub.subscribe("a", **options))
     feed.attach(new_wakeup(), connection)
@@ -226,7 +226,7 @@ def delivery(data: str, *, at_once: bool) -> Delivery:
 
 
 async def test_an_event_goes_at_once_where_nothing_waits_before_it() -> None:
-    """Otherwise it is held, and sent with those that follow."""
+    """Otherwise it is held, and sent with the events that follow."""
     async with Hub() as hub:
         connection, feed = await connected(hub)
         feed.offer(delivery("1", at_once=True))
@@ -240,7 +240,7 @@ async def test_an_event_goes_at_once_where_nothing_waits_before_it() -> None:
 
 
 async def test_an_event_is_held_where_the_connection_does_not_rest() -> None:
-    """Its own task takes it."""
+    """The connection's own task takes it."""
     async with Hub() as hub:
         connection, feed = await connected(hub)
         connection.rests = False
@@ -297,7 +297,7 @@ async def test_a_reader_that_was_ended_is_offered_nothing() -> None:
 
 
 async def test_a_feed_enters_its_subscription_once_and_leaves_it() -> None:
-    """Closing a feed that was never run leaves nothing, because it entered nothing."""
+    """Closing a feed that never ran does nothing."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
         feed = SubscriptionFeed(subscription)

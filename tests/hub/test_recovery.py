@@ -36,7 +36,7 @@ async def test_a_burst_while_the_backend_subscribes_is_read_from_history() -> No
 
 
 async def test_events_during_a_replay_come_once_and_in_order() -> None:
-    """Live events that history already held are skipped, later ones follow."""
+    """Live events that were read from history already are skipped. Later ones follow."""
     backend = Steps()
     async with Hub(backend) as hub:
         first = await hub.publish("a", "0")
@@ -53,7 +53,7 @@ async def test_events_during_a_replay_come_once_and_in_order() -> None:
 
 
 async def test_a_long_replay_is_read_in_pages() -> None:
-    """It does not count as buffered, and each page is read when the one before was taken."""
+    """Its events do not count as buffered. A page is read when the one before was taken."""
     backend = Steps(history_size=4 * PAGE)
     last = 2 * PAGE + PAGE // 2
     async with Hub(backend, buffer_size=2) as hub:
@@ -69,7 +69,7 @@ async def test_a_long_replay_is_read_in_pages() -> None:
 
 
 async def test_held_events_may_be_dropped_and_read_again() -> None:
-    """More live events during a replay than the buffer holds: none is missing, none twice."""
+    """During a replay come more live events than the buffer holds: none is missing, and none comes twice."""
     backend = Steps()
     async with Hub(backend, buffer_size=2) as hub:
         first = await hub.publish("a", "0")
@@ -86,7 +86,7 @@ async def test_held_events_may_be_dropped_and_read_again() -> None:
 
 
 async def test_trimming_between_two_pages_is_announced() -> None:
-    """What falls out of history in the middle of a replay is a gap in its place."""
+    """Events that fall out of history in the middle of a replay are a gap in their place."""
     size = 2 * PAGE + 88
     backend = MemoryBackend(history_size=size)
     async with Hub(backend) as hub:
@@ -104,7 +104,7 @@ async def test_trimming_between_two_pages_is_announced() -> None:
 
 @pytest.mark.parametrize("bad", ["x", "5", "é", "0" * 4096, "\U0001f600", "00000000-", "sse.end"])
 async def test_an_unreadable_id_is_a_gap(bad: str) -> None:
-    """The stream begins with sse.gap, then what is kept, then live; never an error."""
+    """The stream begins with sse.gap. The events that are kept follow, then the live ones. It is never an error."""
     async with Hub() as hub:
         await hub.publish("a", "kept")
         async with hub.subscribe("a", last_event_id=bad) as subscription:
@@ -116,14 +116,14 @@ async def test_an_unreadable_id_is_a_gap(bad: str) -> None:
 
 
 async def test_another_epoch_is_a_gap() -> None:
-    """An id from another life of the log."""
+    """The id is from another life of the log."""
     async with Hub() as hub, hub.subscribe("a", last_event_id=OTHER_EPOCH) as subscription:
         assert subscription.recovery == ("gap", 0, "epoch")
         assert reason(await anext(subscription)) == "epoch"
 
 
 async def test_an_id_from_the_future_is_a_fork() -> None:
-    """A position that this log never gave out."""
+    """This log never gave out the position."""
     async with Hub() as hub:
         epoch = str(await hub.publish("a", "x")).partition("-")[0]
         async with hub.subscribe("a", last_event_id=f"{epoch}-99") as subscription:
@@ -131,7 +131,7 @@ async def test_an_id_from_the_future_is_a_fork() -> None:
 
 
 async def test_a_gap_is_announced_first_and_once() -> None:
-    """Its id is just before the first event that follows, so that resuming from it is no gap again."""
+    """Its id is just before the event that follows, so a reader that resumes from it has no gap again."""
     async with Hub(MemoryBackend(history_size=3)) as hub:
         first = await hub.publish("a", "0")
         for number in range(1, 9):
@@ -145,7 +145,7 @@ async def test_a_gap_is_announced_first_and_once() -> None:
 
 
 async def test_a_loss_that_reaches_over_pages_is_announced_once() -> None:
-    """A quiet channel's long history comes before what the busy one lost."""
+    """The long history of a quiet channel comes before the events that the busy channel lost."""
     async with Hub(MemoryBackend(history_size=600)) as hub:
         first = await hub.publish("a", "0")
         for number in range(600):
@@ -159,7 +159,7 @@ async def test_a_loss_that_reaches_over_pages_is_announced_once() -> None:
 
 
 async def test_a_gap_without_history_carries_the_current_position() -> None:
-    """Nothing is left: resuming from the gap's id misses nothing later."""
+    """History is empty, and a reader that resumes from the gap's id misses no later event."""
     async with Hub() as hub:
         await hub.publish("b", "other")
         async with hub.subscribe("a", last_event_id=OTHER_EPOCH) as subscription:
@@ -170,7 +170,7 @@ async def test_a_gap_without_history_carries_the_current_position() -> None:
 
 
 async def test_lost_live_events_are_announced_in_their_place() -> None:
-    """What the backend reports as lost reaches every reader of the channel once, then it goes on."""
+    """Every reader of the channel gets one gap for a loss that the backend reports, then the later events."""
     async with Hub() as hub, hub.subscribe("a") as subscription, hub.subscribe("b") as other:
         await hub.publish("a", "1")
         assert data(await read(subscription, 1)) == ["1"]
@@ -185,7 +185,7 @@ async def test_lost_live_events_are_announced_in_their_place() -> None:
 
 
 async def test_lost_live_events_are_announced_without_history_too() -> None:
-    """Also where nothing can be read again."""
+    """The gap comes although no event can be read again."""
     async with Hub(MemoryBackend(history_size=0)) as hub, hub.subscribe("a") as subscription:
         assert hub._registry is not None
         hub._registry.gap("fork", ("a",))
@@ -195,7 +195,7 @@ async def test_lost_live_events_are_announced_without_history_too() -> None:
 
 
 class Unhurried(MemoryBackend):
-    """A memory backend that lets others run before and after each answer, as one behind a network does."""
+    """A memory backend that lets other tasks run before and after each answer, as a backend behind a network does."""
 
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
         await anyio.sleep(0)
@@ -221,8 +221,8 @@ class Unhurried(MemoryBackend):
 async def test_each_readers_union_is_what_was_published(
     rng: random.Random, buffer_size: int, total: int, readers: int
 ) -> None:
-    """Readers on random channels, cut and resumed at random: in order, nothing lost, nothing twice."""
-    rng = random.Random(rng.random())  # one draw is enough: what follows depends on the event loop's order as well
+    """Readers of random channels are cut and resumed at random: each gets all events once, in order."""
+    rng = random.Random(rng.random())  # one draw is enough: the rest depends on the event loop's order as well
     names = ["a", "b", "c", "d"]
     published: list[tuple[str, set[str]]] = []
     hub = Hub(Unhurried(history_size=total), buffer_size=buffer_size, buffer_bytes=400)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_leaving_lets_go_of_the_channel() -> None:
-    """After the last reader nothing of a channel is left in the hub."""
+    """When the last reader has left, the hub forgets the channel."""
     async with Hub() as hub:
         registry = hub._registry
         assert registry is not None
@@ -29,7 +29,7 @@ async def test_leaving_lets_go_of_the_channel() -> None:
 
 
 async def test_a_reader_who_gives_up_on_the_backend_leaves_nothing_behind() -> None:
-    """The backend was not told of a reader, so it is not told of the end either."""
+    """The process never was subscribed, so it does not unsubscribe either."""
 
     class Stuck(MemoryBackend):
         async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
@@ -47,7 +47,7 @@ async def test_a_reader_who_gives_up_on_the_backend_leaves_nothing_behind() -> N
 
 
 async def test_a_hub_that_is_closed_unsubscribes_from_everything_once() -> None:
-    """Whoever leaves it afterwards does not take a channel from the hub that has been opened since."""
+    """A reader that leaves afterwards does not unsubscribe the hub that has been opened since."""
     calls: list[tuple[str, ...]] = []
 
     class Told(MemoryBackend):
@@ -64,7 +64,7 @@ async def test_a_hub_that_is_closed_unsubscribes_from_everything_once() -> None:
 
 
 async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
-    """What is subscribed too late is unsubscribed at once, and the reader hears that the hub was closed."""
+    """A channel that is subscribed too late is unsubscribed at once, and entering raises HubClosedError."""
     calls: list[str] = []
     closed = anyio.Event()
 
@@ -91,7 +91,7 @@ async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
 
 
 async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:
-    """Two first readers make one call to the backend, and a reader who comes while the last leaves one more."""
+    """Two first readers make one call to the backend. A reader that enters while the last one leaves makes another."""
     calls: list[str] = []
     gate = anyio.Event()
 
@@ -125,7 +125,7 @@ async def test_first_readers_of_a_channel_wait_for_one_subscribe() -> None:
 
 
 async def test_a_reader_who_comes_while_the_last_one_leaves_is_subscribed_again() -> None:
-    """It waits for the unsubscribe, and then makes a subscribe of its own."""
+    """It waits for the unsubscribe call, and then makes a subscribe call of its own."""
     calls: list[str] = []
     leaving, go_on = anyio.Event(), anyio.Event()
 
@@ -156,7 +156,7 @@ async def test_a_reader_who_comes_while_the_last_one_leaves_is_subscribed_again(
 
 
 async def test_a_reader_who_gives_up_does_not_take_the_channel_from_the_next() -> None:
-    """One leaves, one gives up waiting for that, one stays: the channel is subscribed for the last."""
+    """One reader leaves, one gives up waiting for that, one stays: the channel is subscribed for the third."""
     leaving, go_on = anyio.Event(), anyio.Event()
 
     class Slow(MemoryBackend):
@@ -188,7 +188,7 @@ async def test_a_reader_who_gives_up_does_not_take_the_channel_from_the_next() -
 
 
 class Counted(MemoryBackend):
-    """Writes down the calls, which do not return before the gate is open, and proves that each channel has one."""
+    """Records the calls, which wait for the gate, and proves that a channel has one call at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Counted(MemoryBackend):
 
 
 async def test_many_channels_are_one_call() -> None:
-    """A reader subscribes to all of its channels that nobody reads yet at once, and leaves them at once."""
+    """A reader subscribes to all of its channels without a reader in one call, and unsubscribes in one call."""
     backend = Counted()
     backend.gate.set()
     names = [f"{number:02}" for number in range(50)]
@@ -227,7 +227,7 @@ async def test_many_channels_are_one_call() -> None:
 
 @pytest.mark.parametrize("first", [("a", "b"), ("b", "a")])
 async def test_readers_of_the_same_channels_do_not_wait_for_each_other_in_a_circle(first: tuple[str, str]) -> None:
-    """In whatever order they name them, while the calls for one channel take turns."""
+    """The order in which they name the channels does not matter. The calls for one channel take turns."""
     backend = Counted()
 
     async def visit(*channels: str) -> None:
@@ -246,7 +246,7 @@ async def test_readers_of_the_same_channels_do_not_wait_for_each_other_in_a_circ
 
 
 async def test_a_channel_of_all_readers_holds_up_none_of_their_own() -> None:
-    """Who waited for a call of another does not keep the next one waiting during its own."""
+    """A reader that waited for another reader's call does not keep the next one waiting during its own call."""
     backend = Counted()
 
     async def visit(number: int) -> None:
@@ -268,7 +268,7 @@ async def test_a_channel_of_all_readers_holds_up_none_of_their_own() -> None:
 
 
 async def test_who_gives_up_on_several_channels_leaves_those_of_others() -> None:
-    """A channel that another waits for goes on to it, and the rest is forgotten."""
+    """The channel that another reader waits for is passed on to that reader. The other one is forgotten."""
     backend = Counted()
 
     async def stay() -> None:
@@ -307,7 +307,7 @@ class Slow(MemoryBackend):
 
 
 async def test_so_many_pages_are_read_at_a_time() -> None:
-    """However many readers come back at once, all of them get what they missed."""
+    """Many readers come back at once, and each of them gets the event that it missed."""
     backend = Slow()
     counts = []
     async with Hub(backend) as hub:
@@ -326,7 +326,7 @@ async def test_so_many_pages_are_read_at_a_time() -> None:
 
 
 async def test_others_have_a_turn_between_two_pages() -> None:
-    """A reader reads at most one page before everything else that is ready runs."""
+    """A reader reads one page at most before every other task that is ready runs."""
     backend = Steps(history_size=8 * PAGE)
     turns: list[int] = []
     async with Hub(backend) as hub:
@@ -360,14 +360,14 @@ def registry_of(hub: Hub) -> Registry:
 
 
 async def test_an_event_of_several_channels_is_offered_once_to_each_reader() -> None:
-    """Also to a reader of two of them."""
+    """A reader of two of them gets it once, too."""
     async with Hub() as hub, hub.subscribe("a", "b") as both, hub.subscribe("b") as one:
         await hub.publish(["a", "b", "c"], "x")
         assert data(await take_all(both)) == data(await take_all(one)) == ["x"]
 
 
 async def test_the_position_moves_with_each_event_and_without_one() -> None:
-    """An event without a position leaves it where it is."""
+    """An event without a position does not move it."""
     async with Hub() as hub:
         registry = registry_of(hub)
         await hub.publish("nobody reads it", "x")
@@ -446,7 +446,7 @@ async def test_a_registry_that_was_closed_takes_no_reader() -> None:
 
 
 async def test_the_hubs_own_reader_is_not_counted() -> None:
-    """Nor is its channel; the counters are those of all readers."""
+    """Its channel is not counted either. The counters include every other reader."""
     async with Hub(buffer_size=2, overflow="drop_oldest") as hub, hub.subscribe("a", identity="ada") as one:
         registry = registry_of(hub)
         await anyio.wait_all_tasks_blocked()
@@ -468,7 +468,7 @@ async def test_the_hubs_own_reader_is_not_counted() -> None:
 
 
 async def test_a_reader_is_listed_while_it_is_entered() -> None:
-    """On the channels that it asked for."""
+    """It is listed on the channels that it asked for, and on no others."""
     async with Hub(presence_grace=0) as hub:
         async with hub.subscribe("a", "b", identity="ada", presence="a"):
             assert await registry_of(hub).presence.present("a") == ["ada"]
@@ -476,7 +476,7 @@ async def test_a_reader_is_listed_while_it_is_entered() -> None:
 
 
 async def test_the_backend_is_asked_for_everything_else() -> None:
-    """Pages without waiting, where the newest events begin, and that everything published is delivered."""
+    """It passes on: reading a page, finding the newest events, waiting for deliveries, the backend's state."""
     async with Hub() as hub:
         registry = registry_of(hub)
         ids = [await hub.publish("a", str(number)) for number in range(3)]

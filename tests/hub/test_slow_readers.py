@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_replay_catches_a_slow_reader_up() -> None:
-    """With overflow="replay" a full buffer loses nothing."""
+    """With overflow="replay" no event is lost when the buffer is full."""
     async with Hub(buffer_size=4) as hub, hub.subscribe("a") as subscription:
         for number in range(50):
             await hub.publish("a", str(number))
@@ -23,7 +23,7 @@ async def test_replay_catches_a_slow_reader_up() -> None:
 
 
 async def test_replay_announces_what_history_no_longer_holds() -> None:
-    """Only that becomes a gap."""
+    """Events that history still holds are replayed. Only the others become a gap."""
     async with Hub(MemoryBackend(history_size=5), buffer_size=2) as hub, hub.subscribe("a") as subscription:
         for number in range(20):
             await hub.publish("a", str(number))
@@ -32,7 +32,7 @@ async def test_replay_announces_what_history_no_longer_holds() -> None:
 
 
 async def test_replay_after_a_partly_read_buffer_begins_where_the_reader_is() -> None:
-    """What was taken before the overflow does not come again."""
+    """Events that were taken before the overflow do not come again."""
     async with Hub(buffer_size=4) as hub, hub.subscribe("a") as subscription:
         for number in range(4):
             await hub.publish("a", str(number))
@@ -52,7 +52,7 @@ async def test_bytes_are_bounded_too() -> None:
 
 
 async def test_an_event_larger_than_the_buffer_is_admitted_when_it_is_empty() -> None:
-    """It is delivered without a detour."""
+    """It is held as any other event is."""
     async with Hub(buffer_bytes=10) as hub, hub.subscribe("a") as subscription:
         await hub.publish("a", "x" * 100)
         assert len(subscription.gate.buffer.entries) == 1
@@ -70,7 +70,7 @@ async def test_close_ends_a_slow_reader_with_an_error() -> None:
 
 @pytest.mark.parametrize("iterated", [True, False])
 async def test_a_reader_that_was_ended_gets_nothing_newer(*, iterated: bool) -> None:
-    """However slowly it reads: what was pending is all that it gets, and it comes back for the rest."""
+    """It gets the events that waited when it was ended, even if it reads slowly. It comes back for the rest."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
         async with subscription if iterated else framed(subscription) as reader:
@@ -86,7 +86,7 @@ async def test_a_reader_that_was_ended_gets_nothing_newer(*, iterated: bool) -> 
 
 
 async def test_drop_oldest_announces_what_it_drops() -> None:
-    """The newest stay, behind an sse.gap whose id is just before them."""
+    """The newest events stay, behind an sse.gap with the id just before them."""
     async with Hub(buffer_size=3, overflow="drop_oldest") as hub, hub.subscribe("a") as subscription:
         for number in range(10):
             await hub.publish("a", str(number))
@@ -97,7 +97,7 @@ async def test_drop_oldest_announces_what_it_drops() -> None:
 
 
 async def test_latest_keeps_the_newest_of_each_key() -> None:
-    """When the buffer is full, older values of a key make room; events without a key stay."""
+    """When the buffer is full, older values of a key make room. Events without a key stay."""
     async with Hub(buffer_size=3, overflow="latest") as hub, hub.subscribe("a") as subscription:
         await hub.publish("a", "plain")
         for number in range(10):
@@ -107,7 +107,7 @@ async def test_latest_keeps_the_newest_of_each_key() -> None:
 
 
 async def test_latest_replays_when_keys_are_not_enough() -> None:
-    """Too many keys for the buffer: caught up from history."""
+    """The buffer cannot hold all keys, so the reader is caught up from history."""
     async with Hub(buffer_size=3, overflow="latest") as hub, hub.subscribe("a") as subscription:
         for number in range(10):
             await hub.publish("a", str(number), key=str(number))
@@ -116,7 +116,7 @@ async def test_latest_replays_when_keys_are_not_enough() -> None:
 
 @pytest.mark.parametrize("overflow", ["replay", "close", "drop_oldest", "latest"])
 async def test_without_history_every_rule_drops_the_oldest(overflow: Any) -> None:
-    """There is nothing to replay: the newest stay behind an sse.gap, and nobody is cut."""
+    """There is no history to replay, so the newest events stay behind an sse.gap, and no reader is closed."""
     hub = Hub(MemoryBackend(history_size=0), buffer_size=2, overflow=overflow)
     async with hub, hub.subscribe("a") as subscription:
         for number in range(5):

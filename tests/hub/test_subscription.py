@@ -26,7 +26,7 @@ async def test_a_fresh_reader_gets_what_comes_later() -> None:
 
 
 async def test_an_empty_id_is_fresh_on_purpose() -> None:
-    """`last_event_id=""` is no gap."""
+    """`last_event_id=""` does not cause a gap."""
     async with Hub() as hub, hub.subscribe("a", last_event_id="") as subscription:
         assert subscription.recovery.outcome == "fresh"
 
@@ -44,7 +44,7 @@ async def test_a_resumed_reader_misses_nothing() -> None:
 
 
 async def test_entering_twice_is_refused() -> None:
-    """A subscription is one reader's, once."""
+    """A subscription serves one reader, once."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
         async with subscription:
@@ -55,14 +55,14 @@ async def test_entering_twice_is_refused() -> None:
 
 
 async def test_iterating_outside_is_refused() -> None:
-    """It says to enter first."""
+    """The error says to enter first."""
     async with Hub() as hub:
         with pytest.raises(RuntimeError, match="async with subscription"):
             await anext(hub.subscribe("a"))
 
 
 async def test_a_failing_entry_leaves_nothing_behind() -> None:
-    """An exception while entering takes the reader out again."""
+    """An exception while entering removes the reader again."""
 
     async def fail() -> None:
         msg = "snapshot"
@@ -76,7 +76,7 @@ async def test_a_failing_entry_leaves_nothing_behind() -> None:
 
 
 async def test_a_cancelled_entry_leaves_nothing_behind() -> None:
-    """Nor does a cancellation, at any level."""
+    """A cancellation while entering removes the reader again."""
     backend = Steps()
     backend.before = anyio.sleep_forever
     async with Hub(backend) as hub:
@@ -89,7 +89,7 @@ async def test_a_cancelled_entry_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(1, ["9"]), (3, ["7", "8", "9"]), (10, list("0123456789"))])
 async def test_a_fresh_reader_can_begin_with_the_newest_events(count: int, expected: list[str]) -> None:
-    """As many as it asks for, in order, with their ids, then what is published later, once."""
+    """It gets as many as it asks for, in order, with their ids; then later events, once."""
     async with Hub() as hub:
         for number in range(10):
             await hub.publish("ab"[number % 2], str(number))
@@ -103,7 +103,7 @@ async def test_a_fresh_reader_can_begin_with_the_newest_events(count: int, expec
 
 @pytest.mark.parametrize("count", [math.inf, 10**20, 2 * PAGE])
 async def test_a_fresh_reader_can_begin_with_all_that_is_kept(count: float) -> None:
-    """Over several pages, and without a gap, although older events were trimmed from one of its channels."""
+    """They come over several pages, and without a gap, although older events of one channel were trimmed."""
     size = PAGE + PAGE // 2
     async with Hub(MemoryBackend(history_size=size)) as hub:
         await hub.publish("quiet", "the oldest")
@@ -115,7 +115,7 @@ async def test_a_fresh_reader_can_begin_with_all_that_is_kept(count: float) -> N
 
 
 async def test_what_falls_out_while_a_reader_rewinds_is_announced() -> None:
-    """A hole in the middle of what it was to get is a gap like any other."""
+    """Events that are trimmed in the middle of them are a gap like any other."""
     async with Hub(MemoryBackend(history_size=2 * PAGE)) as hub:
         for number in range(2 * PAGE):
             await hub.publish("a", str(number))
@@ -129,7 +129,7 @@ async def test_what_falls_out_while_a_reader_rewinds_is_announced() -> None:
 
 
 async def test_a_resumed_reader_does_not_rewind() -> None:
-    """It goes on after its id."""
+    """It resumes after its id."""
     async with Hub() as hub:
         await hub.publish("a", "0")
         first = await hub.publish("a", "1")
@@ -139,7 +139,7 @@ async def test_a_resumed_reader_does_not_rewind() -> None:
 
 
 async def test_initial_events_come_before_the_newest() -> None:
-    """Then what was published, then what is published."""
+    """The newest kept events follow, then the live ones."""
     async with Hub() as hub:
         await hub.publish("a", "kept")
         async with hub.subscribe("a", initial=["initial"], rewind=5) as subscription:
@@ -148,7 +148,7 @@ async def test_initial_events_come_before_the_newest() -> None:
 
 
 async def test_without_history_there_is_nothing_to_rewind() -> None:
-    """The stream begins now."""
+    """The stream begins with live events."""
     async with Hub(MemoryBackend(history_size=0)) as hub:
         await hub.publish("a", "before")
         async with hub.subscribe("a", rewind=math.inf) as subscription:
@@ -157,7 +157,7 @@ async def test_without_history_there_is_nothing_to_rewind() -> None:
 
 
 async def test_initial_events_come_first_on_a_fresh_stream_only() -> None:
-    """Not when it resumes, nor after a gap."""
+    """A stream that resumes or has a gap does not get them."""
     async with Hub() as hub:
         first = await hub.publish("a", "x")
         async with hub.subscribe("a", initial=["hello", ServerSentEvent("!", event="e")]) as fresh:
@@ -169,7 +169,7 @@ async def test_initial_events_come_first_on_a_fresh_stream_only() -> None:
 
 
 async def test_a_snapshot_comes_before_every_later_event() -> None:
-    """Its id is the position before the call, and what is published meanwhile follows."""
+    """Its id is the position before the call. Events that are published meanwhile follow."""
     async with Hub() as hub:
         before = await hub.publish("a", "before")
 
@@ -184,7 +184,7 @@ async def test_a_snapshot_comes_before_every_later_event() -> None:
 
 
 async def test_a_resumed_reader_needs_no_snapshot() -> None:
-    """It is skipped when history has everything."""
+    """The snapshot is not taken when history has all missed events."""
 
     async def state() -> str:
         raise AssertionError
@@ -197,7 +197,7 @@ async def test_a_resumed_reader_needs_no_snapshot() -> None:
 
 
 async def test_after_a_gap_a_snapshot_replaces_history() -> None:
-    """Gap, snapshot, then only later events; the gap has no id, because the snapshot is still to come."""
+    """The gap comes first, then the snapshot, then later events. The gap has no id, because the snapshot follows."""
 
     async def state() -> str:
         await hub.publish("a", "meanwhile")
@@ -212,7 +212,7 @@ async def test_after_a_gap_a_snapshot_replaces_history() -> None:
 
 
 async def test_events_held_during_a_snapshot_may_be_dropped_and_read_again() -> None:
-    """A slow snapshot under a burst larger than the buffer loses nothing."""
+    """No event is lost when more are published during a slow snapshot than the buffer holds."""
 
     async def state() -> str:
         for number in range(20):
@@ -224,7 +224,7 @@ async def test_events_held_during_a_snapshot_may_be_dropped_and_read_again() -> 
 
 
 async def test_a_snapshot_without_history_has_no_id() -> None:
-    """There are no positions then; what is published meanwhile follows all the same."""
+    """There are no positions then. Events that are published meanwhile still follow."""
 
     async def state() -> str:
         await hub.publish("a", "meanwhile")
@@ -236,7 +236,7 @@ async def test_a_snapshot_without_history_has_no_id() -> None:
 
 
 async def test_without_history_every_connection_is_fresh() -> None:
-    """Events carry no id, an id that is sent all the same is no gap."""
+    """Events carry no id. An id that a client sends anyway does not cause a gap."""
     async with Hub(MemoryBackend(history_size=0)) as hub:
         async with hub.subscribe("a", last_event_id="bad", initial=["hi"]) as subscription:
             assert subscription.recovery.outcome == "fresh"
@@ -246,7 +246,7 @@ async def test_without_history_every_connection_is_fresh() -> None:
 
 
 async def test_it_may_be_ended_before_anybody_serves_it() -> None:
-    """Then it ends as it begins."""
+    """The iteration then ends at once."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
         subscription.end("revoked")
@@ -277,7 +277,7 @@ async def test_a_slow_reader_is_told_in_an_error() -> None:
 
 
 async def test_a_reader_that_is_ended_gets_the_events_that_wait() -> None:
-    """And waits for no others."""
+    """The iteration ends behind them."""
     async with Hub() as hub, hub.subscribe("a", transform=lambda event, _: None if event.data == "2" else event) as one:
         for text in "123":
             await hub.publish("a", text)
@@ -288,7 +288,7 @@ async def test_a_reader_that_is_ended_gets_the_events_that_wait() -> None:
 
 
 async def test_another_thread_ends_a_subscription_soon() -> None:
-    """The hub's event loop does it."""
+    """The hub's event loop ends it."""
     async with Hub() as hub, hub.subscribe("a") as subscription:
         await anyio.to_thread.run_sync(subscription.end, "revoked")
         with anyio.fail_after(5):
@@ -297,7 +297,7 @@ async def test_another_thread_ends_a_subscription_soon() -> None:
 
 @pytest.mark.parametrize("position_frames", [True, False])
 async def test_a_reader_begins_where_nothing_is_kept_of_its_channel(*, position_frames: bool) -> None:
-    """With the position, unless it wants none."""
+    """It begins with the position, unless position_frames=False."""
     async with Hub() as hub:
         last = await hub.publish("elsewhere", "x")
         async with hub.subscribe("a", rewind=1, position_frames=position_frames) as subscription:
@@ -313,7 +313,7 @@ async def test_an_unreadable_id_is_a_gap_at_the_beginning() -> None:
 
 
 async def test_a_loss_without_history_is_announced() -> None:
-    """There is no page to read."""
+    """No page is read."""
     async with Hub(MemoryBackend(history_size=0)) as hub, hub.subscribe("a") as subscription:
         subscription.lose("fork")
         assert [reason(event) for event in await take_all(subscription)] == ["fork"]
@@ -346,7 +346,7 @@ async def test_a_rewind_that_is_not_a_number_is_refused(rewind: Any) -> None:
 
 
 async def test_a_snapshot_excludes_rewinding() -> None:
-    """It stands for all events before it."""
+    """A snapshot stands for all events before it."""
     async with Hub() as hub:
         with pytest.raises(ValueError, match="rewind and snapshot exclude each other"):
             hub.subscribe("a", rewind=1, snapshot=AsyncMock())
@@ -369,7 +369,7 @@ async def test_initial_events_have_no_id() -> None:
 
 @pytest.mark.parametrize("option", ["transform", "snapshot"])
 async def test_functions_are_passed_uncalled(option: str) -> None:
-    """Anything else is a TypeError."""
+    """The result of calling them is a TypeError."""
     async with Hub() as hub:
         with pytest.raises(TypeError, match=option):
             hub.subscribe("a", **{option: "result"})  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_snapshot_is_an_async_function() -> None:
-    """A plain one is a TypeError that says so."""
+    """A plain function is a TypeError that says so."""
     async with Hub() as hub:
         with pytest.raises(TypeError, match="async function"):
             await hub.subscribe("a", snapshot=lambda: 5).__aenter__()  # type: ignore[arg-type, return-value]
@@ -34,7 +34,7 @@ async def test_a_snapshot_may_be_an_event_of_its_own() -> None:
 
 
 async def test_transform_personalises_and_filters() -> None:
-    """It gets the event with id and channels, and the properties; the position stays the hub's."""
+    """The transform gets the event with id and channels, and the properties. The id stays the hub's."""
     seen: list[tuple[str | None, tuple[str, ...]]] = []
 
     def transform(event: ServerSentEvent, name: str) -> Any:
@@ -53,7 +53,7 @@ async def test_transform_personalises_and_filters() -> None:
 
 
 async def test_a_failing_transform_is_a_gap_for_that_reader_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and neither the event nor the error's details reach the reader."""
+    """The error is logged. Neither the event nor the error's details reach the reader."""
 
     def transform(event: ServerSentEvent, _: Any) -> ServerSentEvent:
         if event.data == "2":
@@ -116,7 +116,7 @@ def test_a_position_is_no_event() -> None:
 
 @pytest.mark.parametrize("personal", [True, False])
 async def test_a_snapshot_may_ask_for_its_subscription(*, personal: bool) -> None:
-    """One that takes an argument gets it."""
+    """A function that takes an argument gets the subscription."""
 
     async def state(*given: Any) -> Any:
         return [*given]
