@@ -9,6 +9,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from .._hub.feed import SubscriptionFeed
 from .._hub.options import Terms, seconds_or_never, shared_terms
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
@@ -180,7 +181,7 @@ def _is_event_source(scope: Scope) -> bool:
 
 def _feed(content: Any, cleanup_timeout: float) -> Feed:
     if isinstance(content, Subscription):
-        return content
+        return SubscriptionFeed(content)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
         return IterableFeed(content, cleanup_timeout)
