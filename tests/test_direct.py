@@ -26,7 +26,7 @@ from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream.connection import Connection
-from sse_asgi._stream.direct import may_be_direct
+from sse_asgi._stream.sender import may_be_direct
 from sse_asgi._stream.feeds import JOIN_SECONDS
 from sse_asgi._stream.joining import PAUSE_SECONDS, current_joiner
 from sse_asgi.backends.base import Sink

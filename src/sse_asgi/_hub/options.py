@@ -1,10 +1,11 @@
 """What a reader or a response can ask for, checked where it is asked for."""
 
 import difflib
+import enum
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from .._log.event import ServerSentEvent, as_event
 from .._log.names import RESERVED
@@ -14,6 +15,19 @@ MAX_NAME_BYTES = 512
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
 Snapshot = Callable[..., Awaitable[Any]]
+
+
+class NotGiven(enum.Enum):
+    """The type of the default of an option whose value depends on other things."""
+
+    NOT_GIVEN = "not given"
+
+    def __repr__(self) -> str:
+        """Show the name in signatures."""
+        return self.name
+
+
+NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 
 
 class Options(NamedTuple):
