@@ -52,7 +52,7 @@ class Feed(Protocol):
         """Serve a connection: set `news` when there is something to do, and send by `carrier` without a task."""
 
     def take(self) -> bytes:
-        """Return the pending frames as one body of at most 64 KiB, or a single larger frame; no bytes if there are none.
+        """Return the pending frames as one body of at most 64 KiB, or one larger frame; no bytes if none is pending.
 
         The writer calls it again when it has sent that body.
         """

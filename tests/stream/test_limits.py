@@ -202,12 +202,12 @@ async def test_a_foreign_stream_in_the_place_of_a_poll_that_failed_is_guarded() 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"total": 0}, "total=0 must be an int above 0"),
-        ({"total": True}, "total=True must be"),
-        ({"total": 1.5}, "total=1.5 must be"),
-        ({"per_key": -1, "key": str}, "per_key=-1 must be"),
-        ({"per_key": 1}, "per_key and key go together"),
-        ({"key": str}, "per_key and key go together"),
+        ({"total": 0}, r"total must be an int above 0 \(got 0\)"),
+        ({"total": True}, r"total must be .* \(got True\)"),
+        ({"total": 1.5}, r"total must be .* \(got 1.5\)"),
+        ({"per_key": -1, "key": str}, r"per_key must be .* \(got -1\)"),
+        ({"per_key": 1}, r"per_key and key go together \(got only per_key\)"),
+        ({"key": str}, r"per_key and key go together \(got only key\)"),
     ],
 )
 def test_a_limit_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
@@ -226,7 +226,7 @@ def test_what_is_no_limit_is_refused() -> None:
         ConnectionLimit(per_key=1, key=key)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="max_connections must be an int, a ConnectionLimit or None, not str"):
         EventSourceMiddleware(plain, max_connections="1")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="total=0"):
+    with pytest.raises(ValueError, match=r"total must be .* \(got 0\)"):
         EventSourceMiddleware(plain, max_connections=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ping_interval=0"):
         EventSourceMiddleware(plain, ping_interval=0)  # type: ignore[arg-type]

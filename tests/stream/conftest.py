@@ -1,0 +1,21 @@
+"""Fixtures for the tests of streams."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sse_asgi._servers.shutdown import current_notice
+from stream.helpers import Server
+
+
+@pytest.fixture
+async def notice() -> AsyncIterator[None]:
+    """Leave the event loop's notice as it was."""
+    yield
+    current_notice().heard = False
+
+
+@pytest.fixture
+def known_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Server be one that is known to take messages in any task."""
+    monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", {Server.__module__})

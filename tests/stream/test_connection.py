@@ -1,0 +1,471 @@
+"""Connection: the start of a stream, its ends, and clients that are lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sse_asgi import (
+    EventSourceApp,
+    EventSourceMiddleware,
+    EventSourceResponse,
+    Hub,
+    HubClosedError,
+    MemoryBackend,
+    ServerSentEvent,
+)
+from sse_asgi._servers.shutdown import current_notice
+from sse_asgi._stream import connection as connection_module
+from sse_asgi.testing import EventStreamClient
+from stream.helpers import AsyncRows, Job, Kept, Server, directly, serve, shut_down
+
+pytestmark = pytest.mark.anyio
+
+
+# The start
+
+
+async def test_a_subscription_starts_at_once() -> None:
+    """Head and first bytes before there is any event, and what is published after the head is not missed."""
+    async with Hub() as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
+        await hub.publish("a", "x")
+        assert (await stream.next_event()).data == "x"
+
+
+async def test_the_first_bytes_do_not_wait_for_the_backend() -> None:
+    """While entering takes long there is a comment already; the position follows when it is known."""
+    gate = anyio.Event()
+
+    class Slow(MemoryBackend):
+        async def subscribe(self, channels: tuple[str, ...]) -> Any:
+            await gate.wait()
+            return await super().subscribe(channels)
+
+    async with Hub(Slow()) as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
+        await stream.received(b":\n")
+        assert stream.content == b":\n"
+        gate.set()
+        await stream.received(b"\n\n")
+        assert stream.content.startswith(b":\nid: ")
+
+
+async def test_a_stream_that_is_revoked_before_it_starts_is_answered() -> None:
+    """An empty stream with a farewell, not a connection that breaks."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        subscription.ended = "revoked"
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await EventSourceResponse(subscription)(scope, receive, send)
+
+        async with EventStreamClient(app).stream("/") as stream:
+            assert b"retry:" in await stream.read()
+
+
+async def test_an_iterable_starts_at_its_first_event() -> None:
+    """Not before: so that an exception can still become an error response."""
+    job = Job(before=0)
+    heads = []
+
+    async def send(message: Message) -> None:
+        heads.append(message)
+
+    async def receive() -> Message:
+        await job.started.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert heads == []
+        return {"type": "http.disconnect"}
+
+    await EventSourceResponse(job.run())({"type": "http", "method": "GET", "headers": []}, receive, send)
+    assert heads == []
+    assert job.log == ["started", "cleaning", "cleaned"]
+
+
+async def test_an_iterable_starts_after_start_timeout() -> None:
+    """A slow one still opens the stream."""
+    async with serve(Job(before=0).run, start_timeout=0.01).stream("/") as stream:
+        await stream.received(b":\n")
+
+
+@pytest.mark.parametrize("error", [HTTPException(403, "no"), ValueError("no")])
+async def test_an_exception_before_the_first_event_is_raised(error: Exception) -> None:
+    """Nothing was sent, so it becomes a real error response."""
+
+    async def fail() -> AsyncIterator[str]:
+        raise error
+        yield ""
+
+    with pytest.raises(type(error)):
+        async with serve(fail).stream("/"):
+            pass
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
+async def test_what_comes_at_once_needs_no_start_timeout() -> None:
+    """The source has a turn before the head is sent without it."""
+    sent = []
+
+    async def fail() -> AsyncIterator[str]:
+        raise LookupError
+        yield ""
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    response = EventSourceResponse(fail(), start_timeout=0)
+    with pytest.raises(LookupError):
+        await response({"type": "http", "method": "GET", "headers": []}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    assert sent == []
+
+
+async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
+    """Also for a subscription, as long as nothing was sent."""
+
+    async def fail() -> None:
+        raise HTTPException(404)
+
+    async with Hub() as hub:
+        with pytest.raises(HTTPException):
+            async with serve(lambda: hub.subscribe("a", snapshot=fail)).stream("/"):
+                pass
+
+
+async def test_a_stream_that_ends_before_it_begins_is_closed() -> None:
+    """A stream that is refused because the server stops has not begun its content."""
+    rows = AsyncRows()
+    response = EventSourceResponse(rows)
+    notice = current_notice()
+    notice.heard = True
+    try:
+        async with EventStreamClient(response).stream("/") as stream:
+            await stream.read()
+    finally:
+        notice.heard = False
+    assert (response.reason, rows.closed, list(rows.rows)) == ("shutdown", 1, ["a", "b"])
+
+
+class Distant(MemoryBackend):
+    """Takes its time to subscribe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = anyio.Event()
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Any:
+        await self.there.wait()
+        return await super().subscribe(channels)
+
+
+async def test_who_has_seen_the_head_misses_nothing() -> None:
+    """It waits until the backend has joined the channels, however far away that is."""
+    backend = Distant()
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+                await hub.publish("a", "x")
+                assert (await stream.next_event()).data == "x"
+
+        tasks.start_soon(read)
+        await anyio.sleep(0.05)  # in which a head would be sent
+        backend.there.set()
+
+
+async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
+    """After `start_timeout` the stream opens, and is pinged."""
+    async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
+        await stream.received(b":\n")
+        assert stream.status_code == 200
+
+
+async def test_a_subscription_that_was_entered_is_refused() -> None:
+    """By hand or by the response, not both: it would be left when the endpoint returns."""
+    async with Hub() as hub:
+        async with hub.subscribe("a") as subscription:
+            pass
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with serve(lambda: subscription).stream("/"):
+                pass
+
+
+async def test_initial_events_do_not_wait_for_the_snapshot() -> None:
+    """They go out while it is made."""
+    gate = anyio.Event()
+
+    async def snapshot() -> str:
+        await gate.wait()
+        return "state"
+
+    async with Hub() as hub:
+        content = lambda: hub.subscribe("a", initial=["hello"], snapshot=snapshot)  # noqa: E731
+        async with serve(content).stream("/") as stream:
+            assert (await stream.next_event()).data == "hello"
+            gate.set()
+            assert (await stream.next_event()).data == "state"
+
+
+async def test_a_closed_hub_is_an_error_response() -> None:
+    """Entered after closing: raised before anything is sent."""
+    hub = Hub()
+    async with hub:
+        subscription = hub.subscribe("a")
+    with pytest.raises(HubClosedError):
+        async with serve(lambda: subscription).stream("/"):
+            pass
+
+
+# The end
+
+
+async def test_a_subscription_never_ends_for_good() -> None:
+    """A drained hub sends what is pending and a retry, not the final id; `sse.end` as an id is just unreadable."""
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a"))
+        async with client.stream("/", last_event_id="sse.end") as stream:
+            assert (await stream.next_event()).event == "sse.gap"
+            await hub.publish("a", "last")
+            await hub.drain()
+            content = await stream.read()
+        assert b"data: last\n\nretry: " in content
+        assert b"sse.end" not in content
+        assert stream.complete
+
+
+async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
+    """The browser comes back with its Last-Event-ID."""
+    async with Hub(buffer_size=1, overflow="close") as hub:
+        async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+            stream.stall()
+            for number in range(10):
+                await hub.publish("a", str(number))
+            stream._reading = True
+            stream._notify()
+            assert b"retry:" in await stream.read()
+        assert stream.complete
+
+
+async def test_the_application_may_revoke_a_subscription() -> None:
+    """Its stream ends with a retry, and says why."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        app = Kept(subscription)
+        async with EventStreamClient(app).stream("/") as stream:
+            await stream.received(b"id: ")
+            subscription.end("revoked")
+            assert b"retry: " in (await stream.read()).splitlines()[-1]
+            await stream.ended()
+    assert app.noted[-1] == ("revoked", False)
+
+
+async def test_leaving_a_subscription_stream_leaves_the_hub() -> None:
+    """Nothing of a reader stays behind."""
+    async with Hub() as hub:
+        async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+            await stream.received(b"\n\n")
+            assert hub._registry is not None
+            assert hub._registry._channels
+        assert not hub._registry._channels
+        assert current_notice().listeners == 0
+
+
+@pytest.mark.usefixtures("notice")
+async def test_shutdown_cuts_off_nobody_who_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then its connection may serve another request."""
+    cut: list[int] = []
+    monkeypatch.setattr(connection_module, "SHUTDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "cut_off", lambda *_: cut.append(1))
+    async with serve(Job().run).stream("/") as stream:
+        await stream.next_event()
+        await shut_down()
+        await stream.read()
+        await stream.ended()
+    await anyio.sleep(0.1)
+    assert cut == []
+
+
+@directly
+async def test_a_reader_that_was_ended_reads_no_history() -> None:
+    """It is ended after the reading was decided on, and before it begins: it gets nothing that is published later."""
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("default"))
+        async with Server().serve(response) as server:
+            assert hub._registry is not None
+            hub._registry.gap(None, None)
+            await asyncio.sleep(0)
+            assert response._connection is not None
+            assert response._connection._content._child is not None
+            hub.subscriptions()[0].end("revoked")
+            await hub.backend.publish(("default",), ServerSentEvent("later"), key=None, idempotency_key=None)
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+        assert "later" not in server.data()
+
+
+# Lost clients
+
+
+@pytest.mark.parametrize("guards", [0, 1, 2])
+async def test_a_client_that_does_not_read_is_cut_off(guards: int) -> None:
+    """After send_timeout, by aborting its transport where the server shows it; no event is sent to it again."""
+    aborted = anyio.Event()
+    log = []
+
+    class Cycle:
+        """What uvicorn's receive belongs to."""
+
+        class transport:  # noqa: N801 - an attribute of that name
+            abort = aborted.set
+
+        def __init__(self, receive: Receive) -> None:
+            self._receive = receive
+
+        async def receive(self) -> Message:
+            return await self._receive()
+
+    async def flood() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 1000
+        finally:
+            log.append("closed")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        guarded: ASGIApp = EventSourceResponse(flood(), send_timeout=0.05)
+        for _ in range(guards):
+            guarded = EventSourceMiddleware(guarded)
+        await guarded(scope, Cycle(receive).receive, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        stream.stall()
+        await stream.ended()
+        assert not stream.complete
+    assert aborted.is_set()
+    assert log == ["closed"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("send failed"), ConnectionResetError()])
+async def test_a_send_that_fails_leaves_nothing_behind(error: Exception) -> None:
+    """Whatever it raises: the reader has left, the notice is not listened to, and what is no disconnect is raised."""
+    calls = 0
+
+    async def send(_: Message) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise error
+
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("a"))
+
+        async def serve_it() -> None:
+            await response({"type": "http", "method": "GET", "headers": []}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+
+        with anyio.move_on_after(5):
+            async with anyio.create_task_group() as tasks:
+                caught: list[Exception] = []
+
+                async def run() -> None:
+                    try:
+                        await serve_it()
+                    except RuntimeError as raised:
+                        caught.append(raised)
+
+                tasks.start_soon(run)
+                await anyio.wait_all_tasks_blocked()
+                await hub.publish("a", "x")
+        assert caught == ([error] if isinstance(error, RuntimeError) else [])
+        assert hub._registry is not None
+        assert not hub._registry._channels
+    assert current_notice().listeners == 0
+
+
+async def test_a_receive_that_fails_is_a_disconnect(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it raises, which is logged."""
+    job = Job()
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        async def broken() -> Message:
+            await job.started.wait()
+            msg = "receive"
+            raise LookupError(msg)
+
+        await EventSourceResponse(job.run(), start_timeout=0)(scope, broken, send)
+
+    async def send(_: Message) -> None:
+        pass
+
+    await app({"type": "http", "method": "GET", "headers": []}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    assert job.log[-1] == "cleaned"
+    assert "receive" in caplog.text
+
+
+async def test_an_oserror_from_send_is_a_disconnect() -> None:
+    """As some servers tell it."""
+    job = Job()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def broken(message: Message) -> None:
+            if message.get("body"):
+                raise ConnectionResetError
+            await send(message)
+
+        await EventSourceResponse(job.run())(scope, receive, broken)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.ended()
+    assert job.log == ["started", "cleaning", "cleaned"]
+
+
+async def test_an_oserror_from_receive_is_a_disconnect() -> None:
+    """The same."""
+    job, reset = Job(), anyio.Event()
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        async def broken() -> Message:
+            await reset.wait()
+            raise ConnectionResetError
+
+        await EventSourceResponse(job.run())(scope, broken, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        reset.set()
+        await stream.ended()
+    assert job.log[-1] == "cleaned"
+
+
+@directly
+async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> None:
+    """The send is stopped if it does not return by itself."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = asyncio.Event().wait
+        await hub.publish("default", "x")
+        server.gone.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        assert hub.subscriptions() == []
+        assert server.busy == 0
+
+
+@directly
+async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its client has gone there is nothing left to stop."""
+    monkeypatch.setattr("sse_asgi._stream.connection.RETURN_SECONDS", 0.01)
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        server.gone.set()
+        await asyncio.sleep(0)
+        free.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        await asyncio.sleep(0.05)
+    assert server.data() == ["x"]

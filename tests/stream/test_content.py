@@ -1,0 +1,142 @@
+"""Content: the task of a feed, its cancellation and its cleanup."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from sse_asgi import EventSourceResponse, Hub, MemoryBackend
+from stream.helpers import Job, Server, block, directly, serve
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_source_cancelled_from_within_is_an_error() -> None:
+    """It ends the stream instead of leaving it hanging."""
+
+    async def cancelled() -> AsyncIterator[str]:
+        yield "1"
+        raise anyio.get_cancelled_exc_class()
+
+    if anyio.get_cancelled_exc_class().__module__.startswith("trio"):
+        return  # trio's Cancelled cannot be made by hand
+    with pytest.raises(RuntimeError, match="cancelled from within"):
+        async with serve(cancelled).stream("/") as stream:
+            await stream.ended()
+            assert b"sse.error" in stream.content
+
+
+async def test_a_disconnect_cleans_the_source_up_with_its_awaits() -> None:
+    """While it awaits: it is cancelled once, and what it awaits in `finally` works."""
+    job = Job()
+    async with serve(job.run).stream("/") as stream:
+        await stream.next_event()
+        stream.disconnect()
+        await stream.ended()
+    assert job.log == ["started", "cleaning", "cleaned"]
+
+
+async def test_cleanup_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """What does not end in cleanup_timeout is cut and logged."""
+    cut = anyio.Event()
+
+    async def stubborn() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await anyio.sleep_forever()
+        finally:
+            try:
+                with anyio.CancelScope(shield=anyio.get_cancelled_exc_class().__module__.startswith("asyncio")):
+                    await anyio.sleep_forever()
+            finally:
+                cut.set()
+
+    async with serve(stubborn, cleanup_timeout=0.05).stream("/") as stream:
+        await stream.next_event()
+    with anyio.fail_after(5):
+        await cut.wait()
+    if not anyio.get_cancelled_exc_class().__module__.startswith("trio"):
+        assert "took more than 0.05 s to clean up" in caplog.text
+
+
+async def test_content_that_outlives_its_cleanup_leaves_the_hub_all_the_same() -> None:
+    """A snapshot that does not let itself be cancelled holds no reader in the hub."""
+    gate, began = anyio.Event(), anyio.Event()
+
+    async def stubborn() -> str:
+        began.set()
+        with anyio.CancelScope(shield=True):
+            try:
+                await gate.wait()
+            except BaseException:  # noqa: BLE001 - that is the point
+                await gate.wait()
+        return "state"
+
+    async with Hub() as hub:
+        async with serve(lambda: hub.subscribe("a", snapshot=stubborn), cleanup_timeout=0.05).stream("/") as stream:
+            await began.wait()
+            stream.disconnect()
+            await stream.ended()
+            assert hub._registry is not None
+            assert not hub._registry._channels
+            gate.set()
+
+
+async def test_leaving_a_hub_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that does not answer when the last reader leaves holds nobody up."""
+    monkeypatch.setattr("sse_asgi._hub.registry.UNSUBSCRIBE_SECONDS", 0.05)
+
+    class Stuck(MemoryBackend):
+        async def unsubscribe(self, channels: tuple[str, ...]) -> None:
+            await anyio.sleep_forever()
+
+    async with Hub(Stuck()) as hub:
+        async with serve(lambda: hub.subscribe("a"), cleanup_timeout=0.01).stream("/") as stream:
+            await stream.received(b"\n\n")
+        assert stream._ended.is_set()
+
+
+async def test_an_exception_in_cleanup_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nobody left to tell."""
+
+    async def messy() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await anyio.sleep_forever()
+        finally:
+            msg = "in cleanup"
+            raise LookupError(msg)
+
+    async with serve(messy).stream("/") as stream:
+        await stream.next_event()
+    assert "in cleanup" in caplog.text
+
+
+@directly
+async def test_content_that_was_cleaned_up_while_the_event_loop_was_blocked_is_not_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is not cancelled a second time."""
+    committed, log = asyncio.Event(), []
+
+    async def job() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await asyncio.sleep(3600)
+        finally:
+            log.append("cleaning")
+            await committed.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            log.append("cleaned")
+
+    async with Server().serve(EventSourceResponse(job(), cleanup_timeout=0.2)) as server:
+        server.gone.set()
+        while not log:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        block(0.5, committed.set)
+    assert log == ["cleaning", "cleaned"]
+    assert caplog.text == ""

@@ -1,0 +1,270 @@
+"""Ending: last words, background tasks, and cleanup in spite of cancellations."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.background import BackgroundTask
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_asgi import EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi._servers.shutdown import current_notice
+from sse_asgi.testing import EventStreamClient
+from stream.helpers import FINAL, Job, numbers, serve, three_then_fail
+
+pytestmark = pytest.mark.anyio
+
+
+# Errors
+
+
+async def test_an_exception_after_the_start_loses_nothing() -> None:
+    """Everything yielded is sent, then sse.error without details and id, a retry, the final body; then it is raised."""
+    async with serve(three_then_fail).stream("/") as stream:
+        events = [await stream.next_event() for _ in range(4)]
+        with pytest.raises(LookupError, match="secret"):
+            await stream.next_event()
+    assert stream.complete
+    assert stream.retry is not None
+    assert stream.content.index(b"sse.error") < stream.content.index(b"retry:")
+    assert [event.data for event in events[:3]] == ["0", "1", "2"]
+    assert (events[3].event, events[3].id) == ("sse.error", "")
+    assert b"secret" not in stream.content
+
+
+async def test_on_error_gives_another_event() -> None:
+    """Or none; one that fails is logged, and the default goes out."""
+
+    def fail(_: Exception) -> None:
+        msg = "on_error"
+        raise RuntimeError(msg)
+
+    outcomes = {}
+    for name, on_error in {
+        "own": lambda e: ServerSentEvent(type(e).__name__, event="x"),
+        "none": lambda _: None,
+    }.items():
+        with pytest.raises(LookupError):
+            async with serve(three_then_fail, on_error=on_error).stream("/") as stream:
+                await stream.ended()
+                outcomes[name] = stream.content
+    with pytest.raises(LookupError):
+        async with serve(three_then_fail, on_error=fail).stream("/") as stream:
+            await stream.ended()
+            outcomes["fails"] = stream.content
+    assert b"event: x\ndata: LookupError\n\nretry: " in outcomes["own"]
+    assert b"event:" not in outcomes["none"]
+    assert b"event: sse.error\n" in outcomes["fails"]
+
+
+async def test_a_subscription_that_fails_later_ends_the_same_way() -> None:
+    """A backend error while catching up: sse.error, then raised."""
+
+    class Failing(MemoryBackend):
+        async def history(self, *args: Any) -> Any:
+            if len(self._sinks) == 1 and failing:
+                msg = "history"
+                raise OSError(msg)
+            return await super().history(*args)
+
+    failing: list[bool] = []
+    async with Hub(Failing(), buffer_size=1) as hub:
+        with pytest.raises(OSError, match="history"):
+            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+                failing.append(True)
+                for _ in range(3):
+                    await MemoryBackend.publish(
+                        hub.backend,  # type: ignore[arg-type]
+                        ("a",),
+                        ServerSentEvent("x"),
+                        key=None,
+                        idempotency_key=None,
+                    )
+                await stream.ended()
+                assert b"event: sse.error" in stream.content
+                assert stream.complete
+
+
+# The final id
+
+
+async def test_a_finished_iterable_ends_with_the_final_id() -> None:
+    """For a GET that accepts event streams, and the request that comes with it is answered 204 without running it."""
+    runs = []
+
+    def content() -> Any:
+        runs.append(job := Job())
+        return numbers() if len(runs) == 1 else job.run()
+
+    client = serve(content)
+    async with client.stream("/") as stream:
+        assert (await stream.read()).endswith(b"data: 2\n\n" + FINAL)
+        assert stream.complete
+    async with client.stream("/", last_event_id=stream.last_event_id) as again:
+        assert again.status_code == 204
+        assert await again.read() == b""
+        assert "content-type" not in again.headers
+    assert runs[1].log == []
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "options"),
+    [("POST", {}, {}), ("GET", {"accept": "*/*"}, {}), ("GET", {}, {"reconnect_after_end": True})],
+)
+async def test_others_get_no_final_id(method: str, headers: dict[str, str], options: dict[str, Any]) -> None:
+    """POST, clients that are no EventSource, and where it was turned off: then the iterable runs again."""
+    client = serve(numbers, **options)
+    async with client.stream("/", method=method, headers=headers) as stream:
+        assert b"sse.end" not in await stream.read()
+    if options:
+        async with client.stream("/", last_event_id="sse.end") as again:
+            assert b"data: 2" in await again.read()
+
+
+# Background tasks
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "disconnect", "cancel"])
+async def test_a_background_task_runs_however_the_stream_ends(end: str) -> None:
+    """After cleanup, whenever a response had started."""
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            if end == "fail":
+                raise LookupError
+            if end != "finish":
+                await anyio.sleep_forever()
+        finally:
+            log.append("cleaned")
+
+    async def background() -> None:
+        await anyio.sleep(0.01)
+        log.append("background")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = EventSourceResponse(content(), background=BackgroundTask(background))
+        with anyio.CancelScope() as scope_of_app:
+            scopes.append(scope_of_app)
+            await response(scope, receive, send)
+
+    scopes: list[anyio.CancelScope] = []
+    try:
+        async with EventStreamClient(app).stream("/") as stream:
+            await stream.next_event()
+            if end == "cancel":
+                scopes[0].cancel()
+            elif end == "disconnect":
+                stream.disconnect()
+            await stream.ended()
+            assert stream.complete or end == "disconnect"
+    except LookupError:
+        assert end == "fail"
+    assert log == ["cleaned", "background"]
+
+
+async def test_a_background_task_runs_for_a_client_that_left_before_the_head() -> None:
+    """What the endpoint began is ended; an error response has its own."""
+    ran: list[str] = []
+
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    async with Hub() as hub:
+        await EventSourceResponse(hub.subscribe("a"), background=BackgroundTask(ran.append, "left"))(scope, gone, send)
+    assert ran == ["left"]
+
+    async def fail() -> AsyncIterator[str]:
+        raise LookupError
+        yield ""
+
+    with pytest.raises(LookupError):
+        async with serve(fail, background=BackgroundTask(ran.append, "failed")).stream("/"):
+            pass
+    assert ran == ["left"]
+
+
+async def test_a_failing_background_task_is_logged_and_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The stream's own error is still raised."""
+
+    async def fail() -> None:
+        msg = "background"
+        raise RuntimeError(msg)
+
+    with pytest.raises(LookupError, match="secret"):
+        async with serve(three_then_fail, background=BackgroundTask(fail)).stream("/") as stream:
+            await stream.ended()
+    assert "background" in caplog.text
+
+
+# Ends that fail
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_no_shield_keeps_out_leaves_nothing_behind() -> None:
+    """Asyncio's own, while the end of a stream is stuck in send: what is left is done by another task."""
+    stuck = anyio.Event()
+
+    async def send(message: Message) -> None:
+        if message.get("more_body") is False:
+            stuck.set()
+            await anyio.sleep_forever()
+
+    async def gone() -> Message:
+        await anyio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("a"))
+        task = asyncio.create_task(response({"type": "http", "method": "GET", "headers": []}, gone, send))
+        await stuck.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await anyio.wait_all_tasks_blocked()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+    assert current_notice().listeners == 0
+
+
+FORGED = "/x%0A2026-01-01 ERROR forged%1B%5B2J%E2%80%A8end"
+
+
+SHOWN = r"/x\n2026-01-01 ERROR forged\x1b[2J\u2028end"
+
+
+async def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Of whatever failed: the content after its first event, its clean-up, `on_error`, a background task."""
+
+    async def content() -> AsyncIterator[str]:
+        yield "x"
+        msg = "a\nforged error"
+        raise Odd(msg)
+
+    class Odd(Exception):  # noqa: N818 - it is one for this test alone
+        def __repr__(self) -> str:
+            return f"Odd({self.args[0]})"
+
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    client = serve(content, on_error=fail, background=BackgroundTask(fail))
+    with contextlib.suppress(Odd):
+        async with client.stream(FORGED) as stream:
+            await stream.read()
+    client = serve(lambda: ["x"], background=BackgroundTask(fail))
+    async with client.stream(FORGED, method="HEAD") as stream:
+        await stream.ended()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4
+    assert [line for line in lines if f"GET {SHOWN}" not in line and f"HEAD {SHOWN}" not in line] == []
+    assert [line for line in lines if "\n" in line] == []

@@ -1,0 +1,407 @@
+"""IterableFeed: items become frames, iterables are closed, and are pulled only while no send is pending."""
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_asgi import EventSourceResponse, ServerSentEvent
+from sse_asgi.testing import EventStreamClient
+from stream.helpers import (
+    FINAL,
+    AsyncRows,
+    Rows,
+    Server,
+    SyncRows,
+    answer_without_the_content,
+    contents,
+    directly,
+    numbers,
+    serve,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+# Items
+
+
+async def test_items_follow_the_data_rule() -> None:
+    """Text, bytes, JSON and events; None is skipped."""
+
+    async def items() -> AsyncIterator[Any]:
+        for item in ("a", b"b", {"c": 1}, None, ServerSentEvent("d", id="1"), [None]):
+            yield item
+
+    async with serve(items).stream("/") as stream:
+        events = [(event.data, event.id) async for event in stream]
+    assert events[:-1] == [("a", ""), ("b", ""), ('{"c":1}', ""), ("d", "1"), ("[null]", "1")]
+    assert events[-1] == ('{"state":"finished"}', "sse.end")
+
+
+class Countdown:
+    """An async iterator that is no generator."""
+
+    def __init__(self) -> None:
+        self.rest = ["1", "0"]
+
+    def __aiter__(self) -> "Countdown":
+        return self
+
+    async def __anext__(self) -> str:
+        if not self.rest:
+            raise StopAsyncIteration
+        return self.rest.pop()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ["0", "1"], lambda: ("0", "1"), lambda: iter(["0", "1"]), lambda: numbers(2), Countdown]
+)
+async def test_any_iterable_works(make: Callable[[], Any]) -> None:
+    """Lists, sync iterators and async generators."""
+    async with serve(make).stream("/") as stream:
+        assert await contents(stream) == ["0", "1"]
+
+
+async def test_an_item_that_cannot_be_written_is_the_sources_error() -> None:
+    """It is raised on, and the generator is closed."""
+    closed = anyio.Event()
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield object()
+        finally:
+            closed.set()
+
+    with pytest.raises(TypeError, match="object"):
+        async with serve(items).stream("/"):
+            pass
+    assert closed.is_set()
+
+
+async def test_an_empty_iterable_is_an_empty_stream() -> None:
+    """200 with the final id."""
+    async with serve(list).stream("/") as stream:
+        assert await stream.read() == FINAL
+        assert stream.status_code == 200
+
+
+async def test_context_variables_of_the_request_are_visible() -> None:
+    """The source runs in a copy of the request's context."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    async def content() -> AsyncIterator[str]:
+        yield variable.get()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        variable.set("request")
+        await EventSourceResponse(content())(scope, receive, send)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        assert (await stream.next_event()).data == "request"
+
+
+# Closing
+
+
+@pytest.mark.parametrize("kind", [AsyncRows, SyncRows])
+async def test_a_failing_close_is_logged_and_hides_nothing(kind: type[Rows], caplog: pytest.LogCaptureFixture) -> None:
+    """The answer is complete, and the background task runs."""
+    rows = kind(fails=True)
+    assert (await answer_without_the_content("HEAD", rows))[1] == ["background"]
+    assert f"a {kind.__name__} that was not streamed could not be closed" in caplog.text
+
+
+async def test_a_close_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    """After `cleanup_timeout`."""
+    rows = AsyncRows(hangs=True)
+    assert (await answer_without_the_content("HEAD", rows, cleanup_timeout=0.01))[1] == ["background"]
+    assert "took more than 0.01 s to close" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["finished", "client", "error"])
+async def test_an_async_iterator_is_closed_however_its_stream_ends(end: str) -> None:
+    """One with `aclose()` that is not a generator, in the task that iterated it."""
+    tasks: list[int] = []
+
+    class Cursor(AsyncRows):
+        async def __anext__(self) -> str:
+            tasks.append(anyio.get_current_task().id)
+            try:
+                return await super().__anext__()
+            except StopAsyncIteration:
+                if end == "error":
+                    msg = "it failed"
+                    raise ValueError(msg) from None
+                if end == "client":
+                    await anyio.sleep_forever()
+                raise
+
+        async def aclose(self) -> None:
+            tasks.append(anyio.get_current_task().id)
+            self._close()
+
+    cursor = Cursor()
+    with contextlib.suppress(ValueError):
+        async with serve(lambda: cursor).stream("/") as stream:
+            await stream.received(b"data: b")
+            if end == "client":
+                stream.disconnect()
+            await stream.ended()
+    assert cursor.closed == 1
+    assert len({*tasks}) == 1
+
+
+async def test_a_stream_of_objects_is_closed() -> None:
+    """So that a producer which sends to it hears that the client has gone."""
+    sending, receiving = anyio.create_memory_object_stream[str](1)
+    async with sending, serve(lambda: receiving).stream("/") as stream:
+        await sending.send("x")
+        await stream.received(b"data: x")
+        stream.disconnect()
+        await stream.ended()
+        with pytest.raises(anyio.BrokenResourceError):
+            await sending.send("y")
+
+
+async def test_a_source_suspended_at_yield_is_closed_in_its_task() -> None:
+    """While a send is pending: the generator is closed by the task that ran it, in its context."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[Any] = []
+
+    async def endless() -> AsyncIterator[str]:
+        token = variable.set("mine")
+        task = anyio.get_current_task().id
+        try:
+            while True:
+                yield "x" * 70_000
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0)
+            seen.append((variable.get(), anyio.get_current_task().id == task))
+            variable.reset(token)
+
+    async with serve(endless).stream("/") as stream:
+        stream.stall()
+        await anyio.wait_all_tasks_blocked()
+    assert seen == [("mine", True)]
+
+
+# Pulling and joining
+
+
+async def test_a_source_is_not_pulled_while_a_send_is_pending() -> None:
+    """A client that does not read stops the generator within an item."""
+    pulled = 0
+
+    async def endless() -> AsyncIterator[str]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            await anyio.sleep(0)
+            yield "x" * 1000
+
+    async with serve(endless).stream("/") as stream:
+        stream.stall()
+        await anyio.wait_all_tasks_blocked()
+        before = pulled
+        await anyio.sleep(0.02)
+        assert pulled == before
+        assert pulled * 1000 < len(stream.content) + 2 * 66_000
+
+
+async def test_a_source_that_pauses_is_sent_at_once() -> None:
+    """What was yielded before a pause does not wait for more."""
+    go = anyio.Event()
+
+    async def pausing() -> AsyncIterator[str]:
+        yield "1"
+        yield "2"
+        await go.wait()
+        yield "3"
+
+    async with serve(pausing).stream("/") as stream:
+        assert [(await stream.next_event()).data for _ in range(2)] == ["1", "2"]
+        go.set()
+        assert (await stream.next_event()).data == "3"
+
+
+async def test_a_busy_source_that_never_awaits_is_not_held_back() -> None:
+    """Joining ends after some milliseconds, and everyone else gets a turn."""
+    times = []
+
+    async def busy() -> AsyncIterator[str]:
+        for _ in range(3):
+            threading.Event().wait(0.02)
+            yield "x"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            times.append(message.get("body", b""))
+            await send(message)
+
+        await EventSourceResponse(busy())(scope, receive, note)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.read()
+    assert times[1:4] == [b"data: x\n\n"] * 3
+
+
+async def test_bodies_are_joined_up_to_64_kib() -> None:
+    """A generator that does not pause goes out in few bodies, none larger, except for a single larger event."""
+    bodies = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def note(message: Message) -> None:
+            bodies.append(len(message.get("body", b"")))
+            await send(message)
+
+        items = ["x" * 1000] * 200 + ["y" * 100_000] + ["z"]
+        await EventSourceResponse(items)(scope, receive, note)
+
+    async with EventStreamClient(app).stream("/") as stream:
+        events = await contents(stream)
+    assert len(events) == 202
+    assert len(bodies) < 60
+    assert [size for size in bodies if size > 64 * 1024] == [100_008]
+
+
+async def test_a_source_that_yields_only_none_does_not_starve_the_loop() -> None:
+    """Each None is a checkpoint, so that a disconnect is noticed."""
+
+    async def idle() -> AsyncIterator[None]:
+        while True:
+            yield None
+
+    async with serve(idle, start_timeout=0).stream("/") as stream:
+        await stream.received(b":\n")
+        stream.disconnect()
+        await stream.ended()
+
+
+# Sync iterables
+
+
+async def test_a_sync_generator_runs_in_a_thread_of_its_own() -> None:
+    """One thread and one context from first to last, none of the event loop's."""
+    threads = set()
+
+    def content() -> Iterator[str]:
+        for number in range(3):
+            threads.add(threading.current_thread())
+            yield str(number)
+
+    async with serve(content).stream("/") as stream:
+        assert await contents(stream) == ["0", "1", "2"]
+    assert len(threads) == 1
+    assert threads.isdisjoint({threading.main_thread()})
+
+
+async def test_a_sync_generator_is_closed_on_disconnect() -> None:
+    """In its thread, when it next yields."""
+    closed = threading.Event()
+
+    def content() -> Iterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            closed.set()
+
+    async with serve(content).stream("/") as stream:
+        await stream.next_event()
+    assert await anyio.to_thread.run_sync(closed.wait, 5)
+
+
+# Sending from the iterable's own task
+
+
+async def paused_numbers(count: int, pause: Callable[[int], Awaitable[Any] | None]) -> AsyncIterator[str]:
+    for number in range(count):
+        waits = pause(number)
+        if waits is not None:
+            await waits
+        yield str(number)
+
+
+async def streamed(server: Server, count: int, pause: Callable[[int], Awaitable[Any] | None]) -> None:
+    """Stream so many numbers; each must arrive, in order."""
+    response = EventSourceResponse(paused_numbers(count, pause), reconnect_after_end=True)
+    async with server.serve(response):
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == [str(number) for number in range(count)]
+
+
+@directly
+async def test_a_generator_that_waits_sends_its_events_itself() -> None:
+    """Each without a switch to the task of the connection, but the first, which comes with the head."""
+    server = Server()
+    await streamed(server, 10, lambda _: asyncio.sleep(0.001))
+    assert sum(task is server.serving for task in server.tasks) <= 2
+    assert sum(body.startswith(b"data") for body in server.bodies) == 10
+
+
+@directly
+async def test_generators_of_the_same_turn_are_in_nobodys_way() -> None:
+    """What one sends does not count as what another has sent: each sends each of its events itself."""
+    servers = [Server() for _ in range(3)]
+    async with anyio.create_task_group() as tasks:
+        for server in servers:
+            tasks.start_soon(streamed, server, 10, lambda _: asyncio.sleep(0))
+    for server in servers:
+        assert sum(task is server.serving for task in server.tasks) <= 2
+        assert sum(body.startswith(b"data") for body in server.bodies) >= 9
+
+
+@directly
+async def test_a_generator_that_does_not_wait_is_joined() -> None:
+    """A few bodies, not one for each event."""
+    server = Server()
+    await streamed(server, 500, lambda _: None)
+    assert len(server.bodies) < 100
+
+
+@directly
+async def test_a_generator_is_not_pulled_while_a_send_waits() -> None:
+    """Also where the generator's own task began it."""
+    pulled: list[int] = []
+    free = asyncio.Event()
+
+    def pause(number: int) -> Awaitable[None]:
+        pulled.append(number)
+        return asyncio.sleep(0)
+
+    server = Server()
+    response = EventSourceResponse(paused_numbers(5, pause), reconnect_after_end=True)
+    async with server.serve(response):
+        server.waits = free.wait
+        seen = len(pulled)
+        await anyio.wait_all_tasks_blocked()
+        assert len(pulled) <= seen + 1
+        free.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.data() == ["0", "1", "2", "3", "4"]
+
+
+@directly
+@pytest.mark.parametrize("seed", range(12))
+async def test_generators_and_servers_that_wait_now_and_then(seed: int) -> None:
+    """Whatever waits, all is sent, in order."""
+    chance = random.Random(seed)
+
+    def sometimes(_: int = 0) -> Awaitable[None] | None:
+        return asyncio.sleep(chance.choice((0, 0, 0.001))) if chance.random() < 0.5 else None
+
+    await streamed(Server(sometimes), 200, sometimes)
