@@ -16,6 +16,6 @@ async def notice() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def known_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Server be one that is known to take messages in any task."""
-    monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", {Server.__module__})
+def known_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Server, and the servers of the test's own module, be known to take messages in any task."""
+    monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", {Server.__module__, request.module.__name__})

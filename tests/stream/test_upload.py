@@ -1,23 +1,24 @@
 """The body of a request whose response is a stream: who gets it, and that a client that goes is noticed beside it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-from sse_asgi._stream.upload import AHEAD_BYTES, UNREAD_BYTES
+from sse_asgi._stream.upload import AHEAD_BYTES, KEY, UNREAD_BYTES, NoBody, Upload, own_receive
 from sse_asgi.testing import EventStreamClient
+from stream.bodies import CHUNK, STACKS, Contents, Transport, scope_of
 
 pytestmark = [
     pytest.mark.anyio,
@@ -25,147 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Async generator 'starlette.requests.Request.stream':ResourceWarning"),
 ]
 
-CHUNK = b"x" * 1000
-
-
-class Contents:
-    """Endpoints whose contents read the body, or do not.
-
-    Attributes:
-        cleaned: Set when the content of an idle stream was cleaned up.
-    """
-
-    def __init__(self) -> None:
-        self.cleaned = anyio.Event()
-
-    @property
-    def app(self) -> Starlette:
-        """The application that has them."""
-        endpoints = (self.as_json, self.count, self.idle, self.ask)
-        return Starlette(routes=[Route(f"/{one.__name__}", one, methods=["GET", "POST"]) for one in endpoints])
-
-    async def as_json(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[Any]:
-            yield await request.json()
-
-        return EventSourceResponse(events())
-
-    async def count(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[int]:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                yield size
-                await anyio.sleep(0)
-
-        return EventSourceResponse(events(), reconnect_after_end=True)
-
-    async def idle(self, request: Request) -> Response:
-        if "read" in request.query_params:
-            await request.body()
-
-        async def events() -> AsyncIterator[str]:
-            try:
-                if "silent" not in request.query_params:
-                    yield "x"
-                await anyio.sleep_forever()
-            finally:
-                self.cleaned.set()
-
-        return EventSourceResponse(events(), start_timeout=0.01)
-
-    async def ask(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[Any]:
-            yield len(await request.body())
-            while not await request.is_disconnected():
-                await anyio.sleep(0.01)
-
-        return EventSourceResponse(events())
-
-
-class Passing(BaseHTTPMiddleware):
-    """Has a `receive` of its own, which must not be called twice at a time."""
-
-    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        return await call_next(request)
-
-
-def passing(app: ASGIApp) -> ASGIApp:
-    return Passing(app)
-
-
-STACKS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
-    "bare": lambda app: app,
-    "middleware": EventSourceMiddleware,
-    "middleware twice": lambda app: EventSourceMiddleware(EventSourceMiddleware(app)),
-    "passing": passing,
-    "middleware, passing": lambda app: EventSourceMiddleware(passing(app)),
-    "passing, middleware": lambda app: passing(EventSourceMiddleware(app)),
-}
 stacks = pytest.mark.parametrize("stack", STACKS)
-
-
-class Transport:
-    """A server that knows nothing of the library: it has messages, one for each call, then the client goes.
-
-    Attributes:
-        receiving: How many calls of `receive` are under way.
-    """
-
-    def __init__(self, *bodies: bytes, more: bool = False, fails: Exception | None = None) -> None:
-        self.messages: list[Message] = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
-        if self.messages and not more:
-            self.messages[-1]["more_body"] = False
-        self.gone = anyio.Event()
-        self.receiving = 0
-        self.fails = fails
-        self.body = b""
-        self.ended = anyio.Event()
-
-    async def receive(self) -> Message:
-        assert not self.receiving
-        self.receiving += 1
-        try:
-            await anyio.sleep(0.001)
-            if self.messages:
-                return self.messages.pop(0)
-            await self.gone.wait()
-            if self.fails is not None:
-                raise self.fails
-            return {"type": "http.disconnect"}
-        finally:
-            self.receiving -= 1
-
-    async def send(self, message: Message) -> None:
-        self.body += message.get("body", b"")
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self.ended.set()
-
-    def closure(self) -> Receive:
-        """Hide this object, as most servers and test clients do."""
-
-        async def receive() -> Message:
-            return await self.receive()
-
-        return receive
-
-    async def serve(self, app: ASGIApp, path: str, receive: Receive | None = None, **headers: str) -> None:
-        path, _, query = path.partition("?")
-        scope: Scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "query_string": query.encode(),
-            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
-            "root_path": "",
-        }
-        with anyio.fail_after(10):
-            await app(scope, receive or self.closure(), self.send)
-
-    async def has(self, part: bytes) -> None:
-        with anyio.fail_after(10):
-            while part not in self.body:
-                await anyio.sleep(0.001)
 
 
 # The content reads
@@ -311,21 +172,94 @@ async def test_a_receive_that_fails_means_that_the_client_has_gone(fails: Except
         transport.gone.set()
 
 
-async def test_a_get_is_passed_on_untouched() -> None:
-    """It has no body, and its `receive` is the server's own; so has a request of no bytes."""
+# Requests without a body
+
+
+async def read_body(request: Request) -> Response:
+    async def events() -> AsyncIterator[int]:
+        yield len(await request.body())
+        await anyio.sleep_forever()
+
+    return EventSourceResponse(events())
+
+
+READING = Starlette(routes=[Route("/", read_body)])
+
+
+@pytest.mark.parametrize("stack", ["middleware", "middleware twice"])
+async def test_the_content_of_a_get_may_ask_for_the_body(stack: str) -> None:
+    """The body is empty, and its client is watched all the same."""
+    async with EventStreamClient(STACKS[stack](READING)).stream("/") as stream:
+        assert (await stream.next_event()).data == "0"
+        stream.disconnect()
+        await stream.ended()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_under_uvicorn_the_content_of_a_get_may_ask_for_the_body() -> None:
+    """Over a real connection."""
+    server = uvicorn.Server(uvicorn.Config(EventSourceMiddleware(READING), port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    with anyio.fail_after(10):
+        while not server.started:
+            await anyio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient() as client, client.stream("GET", f"http://127.0.0.1:{port}/") as response:
+            assert await anext(response.aiter_bytes()) == b"data: 0\n\n"
+        server.should_exit = True
+        await serving
+
+
+async def test_an_application_that_has_read_gets_no_second_message() -> None:
+    """The server's messages are passed on once, before and after a stream begins to watch."""
+    transport = Transport(b"")
+    shared = NoBody(transport.receive)
+    assert (await shared.receive())["type"] == "http.request"
+    assert shared.behind(shared.receive) == transport.receive
+    transport.gone.set()
+    assert (await shared.receive())["type"] == "http.disconnect"
+
+
+async def test_a_middleware_in_between_has_its_own_messages() -> None:
+    """The client of a GET is watched through it."""
+    transport, cleaned = Transport(b""), anyio.Event()
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await anyio.sleep_forever()
+        finally:
+            cleaned.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted() -> Message:
+            heard.append(message := await receive())
+            return message
+
+        await EventSourceResponse(events())(scope, counted, send)
+
+    heard: list[Message] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(EventSourceMiddleware(app), scope_of("GET"), transport.receive, transport.send)
+        await transport.has(b"data: x")
+        transport.gone.set()
+        with anyio.fail_after(5):
+            await cleaned.wait()
+    assert [message["type"] for message in heard] == ["http.request", "http.disconnect"]
+
+
+async def test_a_get_that_may_have_a_body_has_an_upload() -> None:
+    """One of no bytes has none, and the receive() of an inner middleware is the outer one's."""
     seen: list[Any] = []
 
-    async def app(_: Scope, receive: Receive, __: Send) -> None:
-        seen.append(receive)
+    async def app(scope: Scope, receive: Receive, _: Send) -> None:
+        seen.append(type(scope[KEY]))
+        assert own_receive(scope, receive) is receive
 
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(_: Message) -> None: ...
-
+    transport = Transport()
     for headers in ([], [(b"content-length", b"0")], [(b"content-length", b"1")], [(b"content-length", b"odd")]):
-        await EventSourceMiddleware(app)({"type": "http", "method": "GET", "headers": headers}, receive, send)
-    assert [one is receive for one in seen] == [True, True, False, False]
+        await EventSourceMiddleware(app)(scope_of("GET", headers), transport.receive, transport.send)
+    assert seen == [NoBody, NoBody, Upload, Upload]
 
 
 # Without the middleware, below servers whose `receive` tells something, or nothing
