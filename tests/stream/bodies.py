@@ -17,7 +17,7 @@ CHUNK = b"x" * 1000
 
 
 class Contents:
-    """Endpoints whose contents read the body, or do not.
+    """Endpoints with contents that read the body, and with others that do not.
 
     Attributes:
         cleaned: Set when the content of an idle stream was cleaned up.
@@ -28,7 +28,7 @@ class Contents:
 
     @property
     def app(self) -> Starlette:
-        """The application that has them."""
+        """An application with these endpoints."""
         endpoints = (self.as_json, self.count, self.idle, self.ask)
         return Starlette(routes=[Route(f"/{one.__name__}", one, methods=["GET", "POST"]) for one in endpoints])
 
@@ -72,7 +72,7 @@ class Contents:
 
 
 class Passing(BaseHTTPMiddleware):
-    """Has a `receive` of its own, which must not be called twice at a time."""
+    """Has its own `receive`, which must not be called twice at a time."""
 
     async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         return await call_next(request)
@@ -93,10 +93,10 @@ STACKS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
 
 
 class Transport:
-    """A server that knows nothing of the library: it has messages, one for each call, then the client goes.
+    """An unknown server: it gives one message for each call, then the client disconnects.
 
     Attributes:
-        receiving: How many calls of `receive` are under way.
+        receiving: The number of calls of `receive` that are under way.
     """
 
     def __init__(self, *bodies: bytes, more: bool = False, fails: Exception | None = None) -> None:
@@ -129,7 +129,7 @@ class Transport:
             self.ended.set()
 
     def closure(self) -> Receive:
-        """Hide this object, as most servers and test clients do."""
+        """Return a `receive` that does not show this object, like that of most servers and test clients."""
 
         async def receive() -> Message:
             return await self.receive()

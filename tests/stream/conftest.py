@@ -10,7 +10,7 @@ from stream.helpers import Server
 
 @pytest.fixture
 async def notice() -> AsyncIterator[None]:
-    """Leave the event loop's notice as it was."""
+    """Reset the shutdown notice of the event loop after the test."""
     yield
     current_notice().heard = False
 

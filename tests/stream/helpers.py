@@ -43,7 +43,7 @@ async def numbers(count: int = 3) -> AsyncIterator[str]:
 
 
 class Job:
-    """An async generator that tells what happens to it."""
+    """An async generator that logs its start and its cleanup."""
 
     def __init__(self, *, before: int = 1) -> None:
         self.log: list[str] = []
@@ -93,7 +93,7 @@ async def shut_down() -> None:
 
 
 class Rows:
-    """An iterator that holds something until it is closed, as a cursor of a database does."""
+    """An iterator that holds a resource until it is closed, like a database cursor."""
 
     def __init__(self, *, fails: bool = False, hangs: bool = False) -> None:
         self.closed = 0
@@ -145,7 +145,7 @@ UNSTREAMED: dict[str, dict[str, Any]] = {
 
 
 async def answer_without_the_content(case: str, content: Any, **options: Any) -> tuple[EventSourceResponse, list[str]]:
-    """Have a response answer a request so, and return what its background task did."""
+    """Have a response answer a request of this case; return the response and the log of its background task."""
     ran: list[str] = []
     response = EventSourceResponse(content, background=BackgroundTask(ran.append, "background"), **options)
     limit = ConnectionLimit(1)
@@ -163,11 +163,11 @@ SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "hea
 
 
 class Server:
-    """One connection of a server, which writes what it is sent, or waits first, or fails.
+    """One connection of a server. Its `send` keeps the bodies; it may wait first, or fail.
 
     Attributes:
-        tasks: In which task each body was taken.
-        waits: Returns what a send is to await, or None.
+        tasks: The task in which each body was sent.
+        waits: Returns an awaitable for the next send, or None; it may raise.
     """
 
     def __init__(self, waits: Callable[[], Awaitable[Any] | None] = lambda: None) -> None:
@@ -224,17 +224,17 @@ class Server:
                 await anyio.sleep(0.001)
 
     def last(self, count: int) -> list[bool]:
-        """Tell for each of the last bodies whether it was sent in the task of this test."""
+        """Return for each of the last bodies True if it was sent in the task of this test."""
         return [task is asyncio.current_task() for task in self.tasks[-count:]]
 
 
 async def pause() -> None:
-    """Let a burst end."""
+    """Wait until the next event follows a pause."""
     await asyncio.sleep(2 * PAUSE_SECONDS)
 
 
 def block(seconds: float, *then: Callable[[], object]) -> None:
-    """Block the event loop; another thread does something meanwhile, of which the loop hears when it goes on."""
+    """Block the event loop. Callbacks from another thread meanwhile run when the loop goes on."""
     loop = asyncio.get_running_loop()
 
     def meanwhile() -> None:

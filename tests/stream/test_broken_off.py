@@ -56,7 +56,7 @@ def yields_in_a_thread(log: list[str]) -> Iterator[str]:
 
 
 class Stubborn:
-    """An async iterator that is not a generator, and takes no notice of a cancellation."""
+    """An async iterator that is not a generator, and swallows cancellations."""
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
@@ -79,7 +79,7 @@ class Stubborn:
 async def test_what_yields_after_the_end_is_broken_off(
     content: Callable[[list[str]], Any], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At its next yield, not after `cleanup_timeout`; its own `finally` is run."""
+    """It ends at its next yield, not after `cleanup_timeout`, and its own `finally` runs."""
     log: list[str] = []
     async with Server().serve(EventSourceResponse(content(log))) as server:
         await asyncio.sleep(2 * JOIN_SECONDS)
@@ -95,7 +95,7 @@ async def test_what_yields_after_the_end_is_broken_off(
 @directly
 @pytest.mark.parametrize("goodbyes", [1, 2])
 async def test_what_yields_while_it_is_closed_is_broken_off(goodbyes: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Where it was suspended at a yield, because its client did not read: once, and what goes on then is logged."""
+    """A generator suspended at a yield is broken off once; if it yields again, that is logged."""
     log: list[str] = []
 
     async def endless() -> AsyncIterator[str]:

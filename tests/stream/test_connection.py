@@ -31,14 +31,14 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_subscription_starts_at_once() -> None:
-    """Head and first bytes before there is any event, and what is published after the head is not missed."""
+    """The head and the first bytes come before any event, and events after the head are not missed."""
     async with Hub() as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
         await hub.publish("a", "x")
         assert (await stream.next_event()).data == "x"
 
 
 async def test_the_first_bytes_do_not_wait_for_the_backend() -> None:
-    """While entering takes long there is a comment already; the position follows when it is known."""
+    """A comment is sent while entering takes long; the position follows when it is known."""
     gate = anyio.Event()
 
     class Slow(MemoryBackend):
@@ -55,7 +55,7 @@ async def test_the_first_bytes_do_not_wait_for_the_backend() -> None:
 
 
 async def test_a_stream_that_is_revoked_before_it_starts_is_answered() -> None:
-    """An empty stream with a farewell, not a connection that breaks."""
+    """The client gets an empty stream with a farewell, not a broken connection."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
         subscription.ended = "revoked"
@@ -68,7 +68,7 @@ async def test_a_stream_that_is_revoked_before_it_starts_is_answered() -> None:
 
 
 async def test_an_iterable_starts_at_its_first_event() -> None:
-    """Not before: so that an exception can still become an error response."""
+    """The head waits for it, so that an exception can still become an error response."""
     job = Job(before=0)
     heads = []
 
@@ -87,14 +87,14 @@ async def test_an_iterable_starts_at_its_first_event() -> None:
 
 
 async def test_an_iterable_starts_after_start_timeout() -> None:
-    """A slow one still opens the stream."""
+    """The head of a slow iterable is sent after that time."""
     async with serve(Job(before=0).run, start_timeout=0.01).stream("/") as stream:
         await stream.received(b":\n")
 
 
 @pytest.mark.parametrize("error", [HTTPException(403, "no"), ValueError("no")])
 async def test_an_exception_before_the_first_event_is_raised(error: Exception) -> None:
-    """Nothing was sent, so it becomes a real error response."""
+    """Nothing was sent before, so it becomes a real error response."""
 
     async def fail() -> AsyncIterator[str]:
         raise error
@@ -107,7 +107,7 @@ async def test_an_exception_before_the_first_event_is_raised(error: Exception) -
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
 async def test_what_comes_at_once_needs_no_start_timeout() -> None:
-    """The source has a turn before the head is sent without it."""
+    """The iterable has one turn before the head is sent."""
     sent = []
 
     async def fail() -> AsyncIterator[str]:
@@ -124,7 +124,7 @@ async def test_what_comes_at_once_needs_no_start_timeout() -> None:
 
 
 async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
-    """Also for a subscription, as long as nothing was sent."""
+    """An exception of a subscription is raised too, as long as nothing was sent."""
 
     async def fail() -> None:
         raise HTTPException(404)
@@ -136,7 +136,7 @@ async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
 
 
 async def test_a_stream_that_ends_before_it_begins_is_closed() -> None:
-    """A stream that is refused because the server stops has not begun its content."""
+    """A stream that begins while the server stops never starts its content, but closes it."""
     rows = AsyncRows()
     response = EventSourceResponse(rows)
     notice = current_notice()
@@ -150,7 +150,7 @@ async def test_a_stream_that_ends_before_it_begins_is_closed() -> None:
 
 
 class Distant(MemoryBackend):
-    """Takes its time to subscribe."""
+    """A backend that subscribes when the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Distant(MemoryBackend):
 
 
 async def test_who_has_seen_the_head_misses_nothing() -> None:
-    """It waits until the backend has joined the channels, however far away that is."""
+    """The head waits until the backend has joined the channels, even if that takes long."""
     backend = Distant()
     async with Hub(backend) as hub, anyio.create_task_group() as tasks:
 
@@ -177,14 +177,14 @@ async def test_who_has_seen_the_head_misses_nothing() -> None:
 
 
 async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
-    """After `start_timeout` the stream opens, and is pinged."""
+    """The head is sent after `start_timeout`, with a ping."""
     async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
         await stream.received(b":\n")
         assert stream.status_code == 200
 
 
 async def test_a_subscription_that_was_entered_is_refused() -> None:
-    """By hand or by the response, not both: it would be left when the endpoint returns."""
+    """A subscription is entered by hand or by the response, not by both."""
     async with Hub() as hub:
         async with hub.subscribe("a") as subscription:
             pass
@@ -194,7 +194,7 @@ async def test_a_subscription_that_was_entered_is_refused() -> None:
 
 
 async def test_initial_events_do_not_wait_for_the_snapshot() -> None:
-    """They go out while it is made."""
+    """Initial events are sent while the snapshot is made."""
     gate = anyio.Event()
 
     async def snapshot() -> str:
@@ -210,7 +210,7 @@ async def test_initial_events_do_not_wait_for_the_snapshot() -> None:
 
 
 async def test_a_closed_hub_is_an_error_response() -> None:
-    """Entered after closing: raised before anything is sent."""
+    """Entering a closed hub raises before anything is sent."""
     hub = Hub()
     async with hub:
         subscription = hub.subscribe("a")
@@ -223,7 +223,7 @@ async def test_a_closed_hub_is_an_error_response() -> None:
 
 
 async def test_a_subscription_never_ends_for_good() -> None:
-    """A drained hub sends what is pending and a retry, not the final id; `sse.end` as an id is just unreadable."""
+    """A drained hub sends the pending events and a retry, not the final id. It cannot resume from the id `sse.end`."""
     async with Hub() as hub:
         client = serve(lambda: hub.subscribe("a"))
         async with client.stream("/", last_event_id="sse.end") as stream:
@@ -237,7 +237,7 @@ async def test_a_subscription_never_ends_for_good() -> None:
 
 
 async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
-    """The browser comes back with its Last-Event-ID."""
+    """The retry lets the browser come back with its Last-Event-ID."""
     async with Hub(buffer_size=1, overflow="close") as hub:
         async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
             stream.stall()
@@ -250,7 +250,7 @@ async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
 
 
 async def test_the_application_may_revoke_a_subscription() -> None:
-    """Its stream ends with a retry, and says why."""
+    """Its stream ends with a retry, and its reason is `revoked`."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
         app = Kept(subscription)
@@ -263,7 +263,7 @@ async def test_the_application_may_revoke_a_subscription() -> None:
 
 
 async def test_leaving_a_subscription_stream_leaves_the_hub() -> None:
-    """Nothing of a reader stays behind."""
+    """The hub has no channel and the notice no listener left."""
     async with Hub() as hub:
         async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
             await stream.received(b"\n\n")
@@ -275,7 +275,7 @@ async def test_leaving_a_subscription_stream_leaves_the_hub() -> None:
 
 @pytest.mark.usefixtures("notice")
 async def test_shutdown_cuts_off_nobody_who_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By then its connection may serve another request."""
+    """The connection may serve another request by then."""
     cut: list[int] = []
     monkeypatch.setattr(connection_module, "SHUTDOWN_SECONDS", 0.05)
     monkeypatch.setattr(connection_module, "cut_off", lambda *_: cut.append(1))
@@ -290,7 +290,7 @@ async def test_shutdown_cuts_off_nobody_who_has_left(monkeypatch: pytest.MonkeyP
 
 @directly
 async def test_a_reader_that_was_ended_reads_no_history() -> None:
-    """It is ended after the reading was decided on, and before it begins: it gets nothing that is published later."""
+    """A reader that is ended after the reading was scheduled and before it begins gets no later event."""
     async with Hub() as hub:
         response = EventSourceResponse(hub.subscribe("default"))
         async with Server().serve(response) as server:
@@ -312,12 +312,12 @@ async def test_a_reader_that_was_ended_reads_no_history() -> None:
 
 @pytest.mark.parametrize("guards", [0, 1, 2])
 async def test_a_client_that_does_not_read_is_cut_off(guards: int) -> None:
-    """After send_timeout, by aborting its transport where the server shows it; no event is sent to it again."""
+    """Its transport is aborted after `send_timeout`, and no event is sent to it again."""
     aborted = anyio.Event()
     log = []
 
     class Cycle:
-        """What uvicorn's receive belongs to."""
+        """The object that has uvicorn's `receive`."""
 
         class transport:  # noqa: N801 - an attribute of that name
             abort = aborted.set
@@ -351,7 +351,7 @@ async def test_a_client_that_does_not_read_is_cut_off(guards: int) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("send failed"), ConnectionResetError()])
 async def test_a_send_that_fails_leaves_nothing_behind(error: Exception) -> None:
-    """Whatever it raises: the reader has left, the notice is not listened to, and what is no disconnect is raised."""
+    """The reader has left, the notice has no listener, and an exception that is not an OSError is raised."""
     calls = 0
 
     async def send(_: Message) -> None:
@@ -386,7 +386,7 @@ async def test_a_send_that_fails_leaves_nothing_behind(error: Exception) -> None
 
 
 async def test_a_receive_that_fails_is_a_disconnect(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever it raises, which is logged."""
+    """Any exception of `receive` is logged and ends the stream."""
     job = Job()
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:
@@ -406,7 +406,7 @@ async def test_a_receive_that_fails_is_a_disconnect(caplog: pytest.LogCaptureFix
 
 
 async def test_an_oserror_from_send_is_a_disconnect() -> None:
-    """As some servers tell it."""
+    """Some servers raise it for a client that has disconnected."""
     job = Job()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -423,7 +423,7 @@ async def test_an_oserror_from_send_is_a_disconnect() -> None:
 
 
 async def test_an_oserror_from_receive_is_a_disconnect() -> None:
-    """The same."""
+    """Some servers raise it from `receive` too."""
     job, reset = Job(), anyio.Event()
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:
@@ -441,7 +441,7 @@ async def test_an_oserror_from_receive_is_a_disconnect() -> None:
 
 @directly
 async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> None:
-    """The send is stopped if it does not return by itself."""
+    """A send that does not return by itself is broken off."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         server.waits = asyncio.Event().wait
         await hub.publish("default", "x")
@@ -455,7 +455,7 @@ async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> No
 
 @directly
 async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When its client has gone there is nothing left to stop."""
+    """A send that returns after the disconnect is complete, and the stream ends as usual."""
     monkeypatch.setattr("sse_asgi._stream.connection.RETURN_SECONDS", 0.01)
     free = asyncio.Event()
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:

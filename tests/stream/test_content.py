@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_source_cancelled_from_within_is_an_error() -> None:
-    """It ends the stream instead of leaving it hanging."""
+    """It ends the stream with an error instead of leaving it hanging."""
 
     async def cancelled() -> AsyncIterator[str]:
         yield "1"
@@ -29,7 +29,7 @@ async def test_a_source_cancelled_from_within_is_an_error() -> None:
 
 
 async def test_a_disconnect_cleans_the_source_up_with_its_awaits() -> None:
-    """While it awaits: it is cancelled once, and what it awaits in `finally` works."""
+    """An awaiting iterable is cancelled once, and awaits in its `finally` work."""
     job = Job()
     async with serve(job.run).stream("/") as stream:
         await stream.next_event()
@@ -39,7 +39,7 @@ async def test_a_disconnect_cleans_the_source_up_with_its_awaits() -> None:
 
 
 async def test_cleanup_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """What does not end in cleanup_timeout is cut and logged."""
+    """Content that does not end within `cleanup_timeout` is cancelled again, and that is logged."""
     cut = anyio.Event()
 
     async def stubborn() -> AsyncIterator[str]:
@@ -62,7 +62,7 @@ async def test_cleanup_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_content_that_outlives_its_cleanup_leaves_the_hub_all_the_same() -> None:
-    """A snapshot that does not let itself be cancelled holds no reader in the hub."""
+    """A snapshot that resists its cancellation keeps no reader in the hub."""
     gate, began = anyio.Event(), anyio.Event()
 
     async def stubborn() -> str:
@@ -85,7 +85,7 @@ async def test_content_that_outlives_its_cleanup_leaves_the_hub_all_the_same() -
 
 
 async def test_leaving_a_hub_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that does not answer when the last reader leaves holds nobody up."""
+    """A backend that does not answer when the last reader leaves delays the end only for a time."""
     monkeypatch.setattr("sse_asgi._hub.registry.UNSUBSCRIBE_SECONDS", 0.05)
 
     class Stuck(MemoryBackend):
@@ -99,7 +99,7 @@ async def test_leaving_a_hub_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_an_exception_in_cleanup_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """There is nobody left to tell."""
+    """The response has ended by then, so the exception is only logged."""
 
     async def messy() -> AsyncIterator[str]:
         try:
@@ -118,7 +118,7 @@ async def test_an_exception_in_cleanup_is_logged(caplog: pytest.LogCaptureFixtur
 async def test_content_that_was_cleaned_up_while_the_event_loop_was_blocked_is_not_late(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is not cancelled a second time."""
+    """Its cleanup ended in time, so it is not cancelled a second time."""
     committed, log = asyncio.Event(), []
 
     async def job() -> AsyncIterator[str]:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_pings_come_only_in_silence() -> None:
-    """A bare comment line, without a blank line."""
+    """A ping is a bare comment line, without a blank line."""
     go = anyio.Event()
 
     async def pausing() -> AsyncIterator[str]:
@@ -39,7 +39,7 @@ async def test_pings_come_only_in_silence() -> None:
 
 
 async def test_busy_streams_are_not_pinged() -> None:
-    """The interval begins again with each event."""
+    """Each event restarts the interval."""
 
     async def busy() -> AsyncIterator[str]:
         for number in range(30):
@@ -52,7 +52,7 @@ async def test_busy_streams_are_not_pinged() -> None:
 
 
 async def test_ping_interval_none_sends_none() -> None:
-    """Silence stays silence."""
+    """Nothing is sent into a silence."""
     async with serve(Job().run, ping_interval=None, send_timeout=None, start_timeout=0.02).stream("/") as stream:
         await stream.next_event()
         await anyio.sleep(0.05)
@@ -60,7 +60,7 @@ async def test_ping_interval_none_sends_none() -> None:
 
 
 async def test_a_subscriptions_ping_interval_is_its_hubs() -> None:
-    """Unless the response is given one; a ping shows a position that moved."""
+    """The default is the hub's interval, and a ping tells a position that moved."""
     async with Hub(ping_interval=0.02) as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
         moved = await hub.publish("b", "elsewhere")
         await stream.received(f"id: {moved}\nevent: sse.position\ndata: {{}}\n\n".encode())
@@ -68,7 +68,7 @@ async def test_a_subscriptions_ping_interval_is_its_hubs() -> None:
 
 
 async def test_a_ping_during_a_replay_moves_no_id() -> None:
-    """While history is slow the stream is kept alive, and no id is ahead of what is still to come."""
+    """Pings keep the stream alive while history is slow, and carry no id ahead of the pending events."""
     gate = anyio.Event()
 
     class Slow(MemoryBackend):
@@ -89,7 +89,7 @@ async def test_a_ping_during_a_replay_moves_no_id() -> None:
 
 @directly
 async def test_a_ping_is_sent_without_waking_the_connection() -> None:
-    """By the clock, to a subscription and to an iterable alike."""
+    """The timer sends pings of subscriptions and iterables, without a task."""
 
     async def nothing() -> AsyncIterator[str]:
         yield "first"
@@ -114,7 +114,7 @@ async def drain(hub: Hub, _: Connection) -> None:
 
 
 async def revoke(hub: Hub, _: Connection) -> None:
-    """As an app does when it has authorised a stream again, and the answer was no."""
+    """End the stream as an app does whose authorization was refused later."""
     hub.subscriptions()[0].end("revoked")
 
 
@@ -138,7 +138,7 @@ async def expire(_: Hub, connection: Connection) -> None:
 async def test_a_reader_that_was_ended_is_not_pinged_past_an_event(
     end: Callable[[Hub, Connection], Coroutine[Any, Any, None]],
 ) -> None:
-    """An event is published, and a ping is due, in the turn in which a reader is ended: it misses nothing."""
+    """If an event and a ping come in the turn in which a reader is ended, the reader misses nothing."""
     async with Hub() as hub:
         response = EventSourceResponse(hub.subscribe("default", identity="ada", last_event_id=""))
         async with Server().serve(response) as server:
@@ -164,7 +164,7 @@ async def test_a_reader_that_was_ended_is_not_pinged_past_an_event(
 
 @directly
 async def test_a_ping_that_fails_ends_its_stream() -> None:
-    """In the connection's own task."""
+    """The connection's own task raises the exception of the send."""
 
     def fail() -> None:
         raise OSError
@@ -181,7 +181,7 @@ async def test_a_ping_that_fails_ends_its_stream() -> None:
 
 
 async def test_send_timeout_none_waits() -> None:
-    """Nobody is cut off."""
+    """A client that does not read is not cut off."""
 
     async def flood() -> AsyncIterator[str]:
         while True:
@@ -195,7 +195,7 @@ async def test_send_timeout_none_waits() -> None:
 
 @directly
 async def test_a_stalled_client_is_cut_off() -> None:
-    """`send_timeout` counts from when the publisher began the send."""
+    """`send_timeout` counts from the time at which the publisher began the send."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub, send_timeout=0.05)) as server:
         server.waits = asyncio.Event().wait
         await hub.publish("default", "x")
@@ -207,7 +207,7 @@ async def test_a_stalled_client_is_cut_off() -> None:
 
 @directly
 async def test_a_client_that_read_while_the_event_loop_was_blocked_is_not_cut_off() -> None:
-    """The alarm is late as well: what came in has its turn first."""
+    """The alarm is late too, so data that arrived meanwhile is handled first."""
     free = asyncio.Event()
     async with Hub() as hub, Server().serve(EventSourceApp(hub, send_timeout=0.2)) as server:
         server.waits = free.wait
@@ -227,7 +227,7 @@ async def test_a_client_that_read_while_the_event_loop_was_blocked_is_not_cut_of
 
 @directly
 async def test_content_that_failed_while_the_event_loop_was_blocked_is_an_error_response() -> None:
-    """Its time to start is not over before what it waits for has had its turn."""
+    """`start_timeout` does not end before callbacks that are due have run."""
     gone = asyncio.Event()
 
     async def missing() -> AsyncIterator[str]:
@@ -262,7 +262,7 @@ async def test_max_lifetime_makes_the_browser_reconnect() -> None:
 
 
 async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a fifth either way, so that clients do not come back together."""
+    """They differ by up to a fifth, so that clients do not come back together."""
     asked = []
 
     def uniform(low: float, high: float) -> float:

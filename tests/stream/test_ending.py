@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_an_exception_after_the_start_loses_nothing() -> None:
-    """Everything yielded is sent, then sse.error without details and id, a retry, the final body; then it is raised."""
+    """Every item is sent, then sse.error without details and id, a retry and the final body; then it is raised."""
     async with serve(three_then_fail).stream("/") as stream:
         events = [await stream.next_event() for _ in range(4)]
         with pytest.raises(LookupError, match="secret"):
@@ -37,7 +37,7 @@ async def test_an_exception_after_the_start_loses_nothing() -> None:
 
 
 async def test_on_error_gives_another_event() -> None:
-    """Or none; one that fails is logged, and the default goes out."""
+    """`on_error` may return another event, or None. If it fails, that is logged, and the default is sent."""
 
     def fail(_: Exception) -> None:
         msg = "on_error"
@@ -62,7 +62,7 @@ async def test_on_error_gives_another_event() -> None:
 
 
 async def test_a_subscription_that_fails_later_ends_the_same_way() -> None:
-    """A backend error while catching up: sse.error, then raised."""
+    """A backend error while catching up sends sse.error, and is raised."""
 
     class Failing(MemoryBackend):
         async def history(self, *args: Any) -> Any:
@@ -93,7 +93,7 @@ async def test_a_subscription_that_fails_later_ends_the_same_way() -> None:
 
 
 async def test_a_finished_iterable_ends_with_the_final_id() -> None:
-    """For a GET that accepts event streams, and the request that comes with it is answered 204 without running it."""
+    """A GET that accepts event streams gets it. A request with that id is answered 204 without running the iterable."""
     runs = []
 
     def content() -> Any:
@@ -116,7 +116,7 @@ async def test_a_finished_iterable_ends_with_the_final_id() -> None:
     [("POST", {}, {}), ("GET", {"accept": "*/*"}, {}), ("GET", {}, {"reconnect_after_end": True})],
 )
 async def test_others_get_no_final_id(method: str, headers: dict[str, str], options: dict[str, Any]) -> None:
-    """POST, clients that are no EventSource, and where it was turned off: then the iterable runs again."""
+    """A POST, clients that are not an EventSource and `reconnect_after_end` get none: the iterable runs again."""
     client = serve(numbers, **options)
     async with client.stream("/", method=method, headers=headers) as stream:
         assert b"sse.end" not in await stream.read()
@@ -130,7 +130,7 @@ async def test_others_get_no_final_id(method: str, headers: dict[str, str], opti
 
 @pytest.mark.parametrize("end", ["finish", "fail", "disconnect", "cancel"])
 async def test_a_background_task_runs_however_the_stream_ends(end: str) -> None:
-    """After cleanup, whenever a response had started."""
+    """It runs after the cleanup, if the response had started."""
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -169,7 +169,7 @@ async def test_a_background_task_runs_however_the_stream_ends(end: str) -> None:
 
 
 async def test_a_background_task_runs_for_a_client_that_left_before_the_head() -> None:
-    """What the endpoint began is ended; an error response has its own."""
+    """It runs without a response too, but not if an error response follows."""
     ran: list[str] = []
 
     async def gone() -> Message:
@@ -194,7 +194,7 @@ async def test_a_background_task_runs_for_a_client_that_left_before_the_head() -
 
 
 async def test_a_failing_background_task_is_logged_and_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The stream's own error is still raised."""
+    """Its failure is logged, and the stream's own error is still raised."""
 
     async def fail() -> None:
         msg = "background"
@@ -211,7 +211,7 @@ async def test_a_failing_background_task_is_logged_and_hides_nothing(caplog: pyt
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_cancellation_that_no_shield_keeps_out_leaves_nothing_behind() -> None:
-    """Asyncio's own, while the end of a stream is stuck in send: what is left is done by another task."""
+    """If asyncio cancels a stream whose end is stuck in send, another task finishes the cleanup."""
     stuck = anyio.Event()
 
     async def send(message: Message) -> None:
@@ -243,14 +243,14 @@ SHOWN = r"/x\n2026-01-01 ERROR forged\x1b[2J\u2028end"
 
 
 async def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Of whatever failed: the content after its first event, its clean-up, `on_error`, a background task."""
+    """Failures of the content, of its cleanup, of `on_error` and of a background task log the path escaped."""
 
     async def content() -> AsyncIterator[str]:
         yield "x"
         msg = "a\nforged error"
         raise Odd(msg)
 
-    class Odd(Exception):  # noqa: N818 - it is one for this test alone
+    class Odd(Exception):  # noqa: N818 - its repr is under test, not its name
         def __repr__(self) -> str:
             return f"Odd({self.args[0]})"
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_items_follow_the_data_rule() -> None:
-    """Text, bytes, JSON and events; None is skipped."""
+    """Text, bytes, JSON and events become frames; None is skipped."""
 
     async def items() -> AsyncIterator[Any]:
         for item in ("a", b"b", {"c": 1}, None, ServerSentEvent("d", id="1"), [None]):
@@ -48,7 +48,7 @@ async def test_items_follow_the_data_rule() -> None:
 
 
 class Countdown:
-    """An async iterator that is no generator."""
+    """An async iterator that is not a generator."""
 
     def __init__(self) -> None:
         self.rest = ["1", "0"]
@@ -66,13 +66,13 @@ class Countdown:
     "make", [lambda: ["0", "1"], lambda: ("0", "1"), lambda: iter(["0", "1"]), lambda: numbers(2), Countdown]
 )
 async def test_any_iterable_works(make: Callable[[], Any]) -> None:
-    """Lists, sync iterators and async generators."""
+    """Lists, tuples, sync iterators, async generators and async iterators are streamed."""
     async with serve(make).stream("/") as stream:
         assert await contents(stream) == ["0", "1"]
 
 
 async def test_an_item_that_cannot_be_written_is_the_sources_error() -> None:
-    """It is raised on, and the generator is closed."""
+    """It is raised, and the generator is closed."""
     closed = anyio.Event()
 
     async def items() -> AsyncIterator[Any]:
@@ -88,14 +88,14 @@ async def test_an_item_that_cannot_be_written_is_the_sources_error() -> None:
 
 
 async def test_an_empty_iterable_is_an_empty_stream() -> None:
-    """200 with the final id."""
+    """The answer is 200 with the final id."""
     async with serve(list).stream("/") as stream:
         assert await stream.read() == FINAL
         assert stream.status_code == 200
 
 
 async def test_context_variables_of_the_request_are_visible() -> None:
-    """The source runs in a copy of the request's context."""
+    """The iterable runs in a copy of the request's context."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
     async def content() -> AsyncIterator[str]:
@@ -121,7 +121,7 @@ async def test_a_failing_close_is_logged_and_hides_nothing(kind: type[Rows], cap
 
 
 async def test_a_close_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    """After `cleanup_timeout`."""
+    """The answer is complete after `cleanup_timeout`, and that is logged."""
     rows = AsyncRows(hangs=True)
     assert (await answer_without_the_content("HEAD", rows, cleanup_timeout=0.01))[1] == ["background"]
     assert "took more than 0.01 s to close" in caplog.text
@@ -129,7 +129,7 @@ async def test_a_close_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("end", ["finished", "client", "error"])
 async def test_an_async_iterator_is_closed_however_its_stream_ends(end: str) -> None:
-    """One with `aclose()` that is not a generator, in the task that iterated it."""
+    """An iterator with `aclose()` is closed in the task that iterated it."""
     tasks: list[int] = []
 
     class Cursor(AsyncRows):
@@ -161,7 +161,7 @@ async def test_an_async_iterator_is_closed_however_its_stream_ends(end: str) -> 
 
 
 async def test_a_stream_of_objects_is_closed() -> None:
-    """So that a producer which sends to it hears that the client has gone."""
+    """A producer that sends to it gets an exception after the client has disconnected."""
     sending, receiving = anyio.create_memory_object_stream[str](1)
     async with sending, serve(lambda: receiving).stream("/") as stream:
         await sending.send("x")
@@ -173,7 +173,7 @@ async def test_a_stream_of_objects_is_closed() -> None:
 
 
 async def test_a_source_suspended_at_yield_is_closed_in_its_task() -> None:
-    """While a send is pending: the generator is closed by the task that ran it, in its context."""
+    """A generator whose send is pending is closed by the task that ran it, in its context."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
     seen: list[Any] = []
 
@@ -219,7 +219,7 @@ async def test_a_source_is_not_pulled_while_a_send_is_pending() -> None:
 
 
 async def test_a_source_that_pauses_is_sent_at_once() -> None:
-    """What was yielded before a pause does not wait for more."""
+    """Items before a pause do not wait for later items."""
     go = anyio.Event()
 
     async def pausing() -> AsyncIterator[str]:
@@ -235,7 +235,7 @@ async def test_a_source_that_pauses_is_sent_at_once() -> None:
 
 
 async def test_a_busy_source_that_never_awaits_is_not_held_back() -> None:
-    """Joining ends after some milliseconds, and everyone else gets a turn."""
+    """Joining ends after some milliseconds, and other tasks get a turn."""
     times = []
 
     async def busy() -> AsyncIterator[str]:
@@ -256,7 +256,7 @@ async def test_a_busy_source_that_never_awaits_is_not_held_back() -> None:
 
 
 async def test_bodies_are_joined_up_to_64_kib() -> None:
-    """A generator that does not pause goes out in few bodies, none larger, except for a single larger event."""
+    """Items without a pause make few bodies, none larger than that, except for a single larger event."""
     bodies = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -291,7 +291,7 @@ async def test_a_source_that_yields_only_none_does_not_starve_the_loop() -> None
 
 
 async def test_a_sync_generator_runs_in_a_thread_of_its_own() -> None:
-    """One thread and one context from first to last, none of the event loop's."""
+    """It runs in one thread from first to last, which is not the event loop's."""
     threads = set()
 
     def content() -> Iterator[str]:
@@ -306,7 +306,7 @@ async def test_a_sync_generator_runs_in_a_thread_of_its_own() -> None:
 
 
 async def test_a_sync_generator_is_closed_on_disconnect() -> None:
-    """In its thread, when it next yields."""
+    """It is closed in its thread at its next yield."""
     closed = threading.Event()
 
     def content() -> Iterator[str]:
@@ -333,7 +333,7 @@ async def paused_numbers(count: int, pause: Callable[[int], Awaitable[Any] | Non
 
 
 async def streamed(server: Server, count: int, pause: Callable[[int], Awaitable[Any] | None]) -> None:
-    """Stream so many numbers; each must arrive, in order."""
+    """Stream `count` numbers; each must arrive, in order."""
     response = EventSourceResponse(paused_numbers(count, pause), reconnect_after_end=True)
     async with server.serve(response):
         assert server.serving is not None
@@ -344,7 +344,7 @@ async def streamed(server: Server, count: int, pause: Callable[[int], Awaitable[
 
 @directly
 async def test_a_generator_that_waits_sends_its_events_itself() -> None:
-    """Each without a switch to the task of the connection, but the first, which comes with the head."""
+    """Each event is sent without a switch to the connection's task, except the first, which comes with the head."""
     server = Server()
     await streamed(server, 10, lambda _: asyncio.sleep(0.001))
     assert sum(task is server.serving for task in server.tasks) <= 2
@@ -353,7 +353,7 @@ async def test_a_generator_that_waits_sends_its_events_itself() -> None:
 
 @directly
 async def test_generators_of_the_same_turn_are_in_nobodys_way() -> None:
-    """What one sends does not count as what another has sent: each sends each of its events itself."""
+    """Generators do not share the limit of one event in a turn: each sends its events itself."""
     servers = [Server() for _ in range(3)]
     async with anyio.create_task_group() as tasks:
         for server in servers:
@@ -365,7 +365,7 @@ async def test_generators_of_the_same_turn_are_in_nobodys_way() -> None:
 
 @directly
 async def test_a_generator_that_does_not_wait_is_joined() -> None:
-    """A few bodies, not one for each event."""
+    """Its events make a few bodies, not one body each."""
     server = Server()
     await streamed(server, 500, lambda _: None)
     assert len(server.bodies) < 100
@@ -373,7 +373,7 @@ async def test_a_generator_that_does_not_wait_is_joined() -> None:
 
 @directly
 async def test_a_generator_is_not_pulled_while_a_send_waits() -> None:
-    """Also where the generator's own task began it."""
+    """This holds for a send that the generator's own task began too."""
     pulled: list[int] = []
     free = asyncio.Event()
 
@@ -398,7 +398,7 @@ async def test_a_generator_is_not_pulled_while_a_send_waits() -> None:
 @directly
 @pytest.mark.parametrize("seed", range(12))
 async def test_generators_and_servers_that_wait_now_and_then(seed: int) -> None:
-    """Whatever waits, all is sent, in order."""
+    """All events are sent in order, whichever side waits."""
     chance = random.Random(seed)
 
     def sometimes(_: int = 0) -> Awaitable[None] | None:

@@ -47,7 +47,7 @@ def half(_: Request) -> StreamingResponse:
 
 
 async def test_other_responses_are_passed_through() -> None:
-    """Untouched."""
+    """A response that is not an event stream is unchanged."""
     async with EventStreamClient(application(None, lambda _: PlainTextResponse("x"))) as client:
         async with client.stream("/") as stream:
             assert await stream.read() == b"x"
@@ -55,7 +55,7 @@ async def test_other_responses_are_passed_through() -> None:
 
 
 async def test_foreign_streams_get_headers_that_they_lack() -> None:
-    """What they have set is kept."""
+    """Headers of their own are kept."""
 
     def endpoint(_: Request) -> StreamingResponse:
         return StreamingResponse(
@@ -70,7 +70,7 @@ async def test_foreign_streams_get_headers_that_they_lack() -> None:
 
 
 async def test_a_declared_length_is_taken_off() -> None:
-    """For a ping and a farewell are not in it."""
+    """It does not count pings and the farewell."""
 
     async def declared(_: Request) -> Response:
         return Response(b"data: x\n\n", media_type="text/event-stream")
@@ -82,7 +82,7 @@ async def test_a_declared_length_is_taken_off() -> None:
 
 @pytest.mark.parametrize("media_type", [b"text/plain", b"text/event-stream"])
 async def test_headers_may_be_any_iterable(media_type: bytes) -> None:
-    """Also one that can be gone through only once, as the standard allows."""
+    """ASGI allows an iterator that can be read only once."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = iter([(b"x-one", b"1"), (b"content-type", media_type)])
@@ -94,11 +94,11 @@ async def test_headers_may_be_any_iterable(media_type: bytes) -> None:
         assert stream.headers["x-one"] == "1"
 
 
-@pytest.mark.filterwarnings(  # Starlettes before 0.47 leave it to the garbage collector, of which trio warns
+@pytest.mark.filterwarnings(  # Starlette before 0.47 leaves it to the garbage collector, and trio warns
     "ignore:Async generator 'starlette.requests.Request.stream':ResourceWarning"
 )
 async def test_our_own_streams_are_left_to_themselves() -> None:
-    """No second ping, no second farewell, also behind another middleware."""
+    """They get no second ping and no second farewell, behind another middleware too."""
 
     class Passing(BaseHTTPMiddleware):
         async def dispatch(self, request: Request, call_next: Any) -> Response:
@@ -123,7 +123,7 @@ async def test_our_own_streams_are_left_to_themselves() -> None:
 
 
 async def test_foreign_streams_are_pinged_in_silence() -> None:
-    """Between frames."""
+    """A ping comes between two frames."""
     async with EventStreamClient(application(None, plain, ping_interval=0.02)) as client, client.stream("/") as stream:
         await stream.received(b"data: 1\n\n:\n:\n")
 
@@ -137,7 +137,7 @@ async def test_foreign_streams_are_not_pinged_inside_a_frame() -> None:
 
 
 async def test_busy_foreign_streams_are_not_pinged() -> None:
-    """The interval begins again with each message."""
+    """Each message restarts the interval."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
@@ -151,7 +151,7 @@ async def test_busy_foreign_streams_are_not_pinged() -> None:
 
 
 async def test_a_frame_may_end_in_a_body_of_its_own() -> None:
-    """The stream is pinged, and told when to come back, all the same."""
+    """Such a stream is pinged, and gets its farewell."""
 
     async def split(_: Request) -> Response:
         async def parts() -> AsyncIterator[str]:
@@ -169,7 +169,7 @@ async def test_a_frame_may_end_in_a_body_of_its_own() -> None:
 
 
 async def test_an_encoded_foreign_stream_gets_no_plain_bytes() -> None:
-    """Neither a ping nor a farewell would fit into it; it ends at shutdown all the same."""
+    """A ping or a farewell would break the encoding; the stream ends at shutdown without them."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = ((b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip"))
@@ -185,7 +185,7 @@ async def test_an_encoded_foreign_stream_gets_no_plain_bytes() -> None:
 
 
 async def test_a_foreign_stream_without_ping_and_lifetime_sets_no_alarm() -> None:
-    """There is nothing to be woken for."""
+    """Nothing can be due."""
     app = application(None, plain, ping_interval=None)
     async with EventStreamClient(app) as client, client.stream("/") as stream:
         await stream.received(b"data: 1\n\n")
@@ -196,7 +196,7 @@ async def test_a_foreign_stream_without_ping_and_lifetime_sets_no_alarm() -> Non
 
 
 async def test_foreign_streams_have_a_lifetime() -> None:
-    """With a farewell."""
+    """They end with a farewell."""
     async with EventStreamClient(application(None, plain, max_lifetime=0.05)) as client, client.stream("/") as stream:
         assert (await stream.read()).startswith(b"data: 1\n\nretry: ")
         assert stream.complete
@@ -204,7 +204,7 @@ async def test_foreign_streams_have_a_lifetime() -> None:
 
 @pytest.mark.parametrize("endpoint", [plain, half])
 async def test_foreign_streams_end_at_shutdown(endpoint: Any) -> None:
-    """Body complete, application cancelled; a farewell only between frames."""
+    """The body is complete and the application is cancelled. The farewell is sent only between frames."""
     async with EventStreamClient(application(None, endpoint)) as client, client.stream("/") as stream:
         await stream.received(b"data: 1\n\n")
         current_notice().hear()
@@ -215,7 +215,7 @@ async def test_foreign_streams_end_at_shutdown(endpoint: Any) -> None:
 
 
 async def test_foreign_streams_are_not_begun_during_shutdown() -> None:
-    """They get a head, a retry and the end."""
+    """They get a head, a retry and the final body."""
     async with EventStreamClient(application(None, plain)) as client:
         current_notice().hear()
         async with client.stream("/") as stream:
@@ -224,7 +224,7 @@ async def test_foreign_streams_are_not_begun_during_shutdown() -> None:
 
 
 async def test_a_foreign_stream_that_goes_on_sending_is_not_heard() -> None:
-    """After the end its messages go nowhere."""
+    """Its messages after the end are discarded."""
     sent = anyio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,7 +245,7 @@ async def test_a_foreign_stream_that_goes_on_sending_is_not_heard() -> None:
 
 
 async def test_a_foreign_stream_that_has_ended_is_not_ended_again() -> None:
-    """Its application may still be busy, with a background task: that is its own business."""
+    """Its application may go on after that, for example with a background task."""
     go_on = anyio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,7 +266,7 @@ async def test_a_foreign_stream_that_has_ended_is_not_ended_again() -> None:
 
 
 async def test_a_foreign_stream_that_ends_while_it_is_being_ended_is_left_alone() -> None:
-    """Its last send holds the guard up, and then there is nothing left to end."""
+    """The guard waits for its last send, and then has nothing left to end."""
     sending, go_on = anyio.Event(), anyio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -294,7 +294,7 @@ async def test_a_foreign_stream_that_ends_while_it_is_being_ended_is_left_alone(
 
 
 async def test_a_foreign_stream_stuck_in_a_send_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a client that does not read."""
+    """The shutdown does not wait for a client that does not read."""
     monkeypatch.setattr("sse_asgi._stream.foreign.PATIENCE", 0.02)
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:
@@ -310,7 +310,7 @@ async def test_a_foreign_stream_stuck_in_a_send_is_cancelled(monkeypatch: pytest
 
 
 async def test_a_foreign_stream_whose_client_has_gone_is_left_alone() -> None:
-    """An OSError from send is a disconnect, at a ping as well."""
+    """An OSError from send is a disconnect, also during a ping."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def broken(message: Message) -> None:
@@ -331,7 +331,7 @@ async def test_a_foreign_stream_whose_client_has_gone_is_left_alone() -> None:
 
 
 class Transport:
-    """The transport of a stalled client: a send waits until it is aborted, or for ever."""
+    """The transport of a stalled client. A send waits until the transport is aborted, or for ever."""
 
     def __init__(self, *, frees: bool) -> None:
         self.frees = frees
@@ -359,7 +359,7 @@ class Cycle:
 
 @pytest.mark.parametrize("frees", [True, False])
 async def test_an_application_that_sends_while_it_cleans_up_does_not_hang(*, frees: bool) -> None:
-    """Neither where the blocked send returned by itself nor where it had to be cancelled."""
+    """This holds if the blocked send returns by itself, and if it has to be cancelled."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
@@ -383,7 +383,7 @@ async def test_an_application_that_sends_while_it_cleans_up_does_not_hang(*, fre
 
 @pytest.mark.parametrize("failing", [b":\n", b"retry: "])
 async def test_a_send_that_fails_is_logged(caplog: pytest.LogCaptureFixture, failing: bytes) -> None:
-    """And ends the application, not the server, whatever it raises."""
+    """Any exception is logged, and ends the application, not the server."""
     failed = anyio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,7 +29,7 @@ async def one_after_another(hub: Hub, count: int) -> None:
 async def test_events_that_follow_without_a_pause_are_joined(
     publish: Callable[[Hub, int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first goes out at once, and the others are one body, in which no task but the event loop has a part."""
+    """The first is sent at once. The others are one body, which the event loop sends outside any task."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
@@ -42,7 +42,7 @@ async def test_events_that_follow_without_a_pause_are_joined(
 
 @directly
 async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As between the answers of Redis; sending them one by one would take longer than to wait for them."""
+    """Such pauses are between answers of Redis. Sending events one by one would take longer than waiting for more."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     current_joiner().seconds_each = 1.0
     monkeypatch.setattr("sse_asgi._stream.joining.PAUSE_SECONDS", 0.1)
@@ -57,7 +57,7 @@ async def test_events_of_many_readers_are_joined_over_a_pause(monkeypatch: pytes
 
 @directly
 async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However steadily they come."""
+    """This holds for events that come without end."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     current_joiner().seconds_each = 0.02
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
@@ -71,7 +71,7 @@ async def test_events_are_not_held_for_longer_than_it_takes_to_send_them(monkeyp
 
 @directly
 async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever publishes without end is read meanwhile."""
+    """Readers get the events of a publisher that never pauses."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 0.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
@@ -82,7 +82,7 @@ async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> 
 
 @directly
 async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is there to be joined with it."""
+    """No other event waits that it could be joined with."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     async with (
         Hub() as hub,
@@ -100,7 +100,7 @@ async def test_the_first_event_of_another_channel_is_not_held(monkeypatch: pytes
 
 @directly
 async def test_whoever_waits_is_not_sent_a_later_event_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has what waits sent with it, and takes no task either."""
+    """The waiting event is sent together with the later one, without a task."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     async with Hub() as hub, Server().serve(EventSourceApp(hub, channels=["a", "b"])) as server:
         before = len(server.bodies)
@@ -118,7 +118,7 @@ async def test_whoever_waits_is_not_sent_a_later_event_first(monkeypatch: pytest
 async def test_nothing_overflows_because_it_is_held(
     reads: str, overflow: Any, bound: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has no room beside what is to be joined has it sent; what others cannot send is not held."""
+    """An event without room in the buffer has the waiting events sent. Events for the connection's task do not wait."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     if reads == "through another server":
         monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", set())
@@ -135,7 +135,7 @@ async def test_nothing_overflows_because_it_is_held(
 
 @directly
 async def test_a_reader_that_is_full_has_no_other_sent_single_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what it was made to wait with goes out."""
+    """The full buffer of one reader sends nothing to other readers."""
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 1.0)
     stalled = Server()
@@ -155,7 +155,7 @@ async def test_a_reader_that_is_full_has_no_other_sent_single_events(monkeypatch
 
 @directly
 async def test_an_event_may_be_sent_at_once_again() -> None:
-    """Also to another reader, and after a burst."""
+    """This holds for another reader, and after a burst."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as one, Server().serve(EventSourceApp(hub)) as two:
         await asyncio.gather(*(hub.publish("default", number) for number in range(3)))
         await one.has("0", "1", "2")

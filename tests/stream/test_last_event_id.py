@@ -10,21 +10,21 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID"])
 async def test_the_query_may_say_that_the_end_was_seen(name: str) -> None:
-    """For polyfills, which cannot set the header."""
+    """Polyfills cannot set the header."""
     async with serve(numbers).stream(f"/?{name}=sse.end") as stream:
         assert (stream.status_code, await stream.read()) == (204, b"")
         assert stream.headers["cache-control"] == "no-store"
 
 
 async def test_the_header_wins_over_the_query() -> None:
-    """It is the newer one: a browser keeps the URL."""
+    """The header is newer, because a browser keeps the URL."""
     async with serve(numbers).stream("/?last_event_id=sse.end", last_event_id="x") as stream:
         assert b"data: 2" in await stream.read()
 
 
 @pytest.mark.parametrize("name", ["last_event_id", "lastEventId"])
 async def test_a_subscription_resumes_from_the_query(name: str) -> None:
-    """In an endpoint of one's own as in the app."""
+    """A response in an endpoint resumes as the app does."""
     async with Hub() as hub:
         first = await hub.publish("a", "1")
         await hub.publish("a", "2")

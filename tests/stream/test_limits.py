@@ -1,4 +1,4 @@
-"""ConnectionLimit: who is refused, what is counted, and what a refused client sees."""
+"""ConnectionLimit: the streams that it refuses, the requests that it counts, and the answer to a refused client."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -56,7 +56,7 @@ async def assert_refused(client: EventStreamClient, path: str) -> Any:
 
 @pytest.mark.parametrize("first", ["/ours", "/theirs"])
 async def test_the_newest_is_refused_and_the_oldest_stays(first: str) -> None:
-    """Whoever makes the streams; a place that is left is given again, and other responses are not counted."""
+    """This holds for streams of any library. A closed stream makes room, and other responses are not counted."""
     limit = ConnectionLimit(1)
     async with EventStreamClient(application(limit)) as client:
         async with client.stream(first) as stream:
@@ -76,7 +76,7 @@ async def test_the_newest_is_refused_and_the_oldest_stays(first: str) -> None:
 
 
 async def test_each_key_has_its_own_limit() -> None:
-    """A request without one counts for the total only."""
+    """A request without a key counts for the total only."""
 
     def user(request: HTTPConnection) -> str | None:
         return request.query_params.get("user")
@@ -102,7 +102,7 @@ async def test_each_key_has_its_own_limit() -> None:
 
 
 async def test_a_key_may_have_several() -> None:
-    """They are counted together."""
+    """The streams of a key are counted together."""
     limit = ConnectionLimit(per_key=2, key=lambda _: "everybody")
     async with EventStreamClient(application(limit)) as client, client.stream("/ours") as one:
         await one.received(b"data: x\n\n")
@@ -114,7 +114,7 @@ async def test_a_key_may_have_several() -> None:
 
 
 async def test_a_head_is_not_counted() -> None:
-    """It is no stream."""
+    """A HEAD opens no stream."""
     async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
         await stream.received(b"data: x\n\n")
         async with client.stream("/ours", method="HEAD") as head:
@@ -123,14 +123,14 @@ async def test_a_head_is_not_counted() -> None:
 
 
 async def test_a_total_is_enough() -> None:
-    """An int stands for a limit of so many streams."""
+    """An int is a limit of that many streams."""
     async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
         await stream.received(b"data: x\n\n")
         await assert_refused(client, "/ours")
 
 
 async def test_two_middlewares_both_limit() -> None:
-    """The stricter one decides."""
+    """The stricter limit decides."""
     strict, lax = ConnectionLimit(1), ConnectionLimit(2)
     for inner, outer in ((strict, lax), (lax, strict)):
         app = application(inner)
@@ -160,7 +160,7 @@ async def answer_theirs(request: Request, _: Exception) -> Response:
 
 @pytest.mark.parametrize("answer", [answer_ours, answer_theirs])
 async def test_a_stream_in_the_place_of_one_that_failed_has_its_place(answer: Any) -> None:
-    """The request is counted once, and counted out once."""
+    """The request is counted in once and out once."""
     limit = ConnectionLimit(2)
     app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer})
     app.add_middleware(EventSourceMiddleware, max_connections=limit)
@@ -173,7 +173,7 @@ async def test_a_stream_in_the_place_of_one_that_failed_has_its_place(answer: An
 
 
 async def test_a_foreign_stream_in_the_place_of_one_that_failed_is_guarded() -> None:
-    """It is pinged, ended, and has the headers that it lacks, below two middlewares as well."""
+    """It gets pings, an end and missing headers, also below two middlewares."""
     app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer_theirs})
     guarded = EventSourceMiddleware(EventSourceMiddleware(app, max_lifetime=0.02))
     async with EventStreamClient(guarded).stream("/fails") as stream:
@@ -182,7 +182,7 @@ async def test_a_foreign_stream_in_the_place_of_one_that_failed_is_guarded() -> 
 
 
 async def test_a_foreign_stream_in_the_place_of_a_poll_that_failed_is_guarded() -> None:
-    """As one in the place of a stream."""
+    """It is guarded like one in place of a stream."""
 
     async def snapshot() -> str:
         raise KeyError
@@ -211,13 +211,13 @@ async def test_a_foreign_stream_in_the_place_of_a_poll_that_failed_is_guarded() 
     ],
 )
 def test_a_limit_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
-    """When it is made."""
+    """The constructor refuses it."""
     with pytest.raises(ValueError, match=message):
         ConnectionLimit(**options)
 
 
 def test_what_is_no_limit_is_refused() -> None:
-    """When the middleware is made, or the limit: an async key would differ for each request."""
+    """The constructors refuse it: the coroutine of an async key would differ for each request."""
 
     async def key(_: HTTPConnection) -> str:
         return "x"

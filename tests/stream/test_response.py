@@ -42,13 +42,13 @@ pytestmark = pytest.mark.anyio
     ],
 )
 async def test_what_cannot_be_streamed_names_the_fix(content: Any, fix: str) -> None:
-    """A TypeError in the endpoint, where it is easy to find."""
+    """The TypeError is raised in the endpoint, where it is easy to find."""
     with pytest.raises(TypeError, match=fix):
         EventSourceResponse(content)
 
 
 async def test_a_coroutine_is_refused_without_a_warning() -> None:
-    """An async function without a yield was called: it says so, and the coroutine is closed."""
+    """The error says that an async function lacks a yield, and the coroutine is closed."""
 
     async def forgot_to_yield() -> None:
         pass
@@ -59,13 +59,13 @@ async def test_a_coroutine_is_refused_without_a_warning() -> None:
 
 @pytest.mark.parametrize("option", ["ping_interval", "send_timeout", "max_lifetime"])
 async def test_numbers_of_seconds_are_above_zero(option: str) -> None:
-    """None turns them off, 0 is refused."""
+    """0 is refused; None turns the option off."""
     with pytest.raises(ValueError, match=option):
         EventSourceResponse([], **{option: 0})  # type: ignore[arg-type]
 
 
 async def test_a_bad_retry_is_refused() -> None:
-    """In the constructor."""
+    """The constructor refuses it."""
     with pytest.raises(ValueError, match="retry"):
         EventSourceResponse([], retry=-1)
 
@@ -74,7 +74,7 @@ async def test_a_bad_retry_is_refused() -> None:
 
 
 async def test_headers_keep_proxies_from_buffering() -> None:
-    """No charset, no caching, no transformation, no buffering, and no Connection header."""
+    """They forbid caching, transforming and buffering, and have no charset and no Connection header."""
     async with serve(numbers).stream("/") as stream:
         assert dict(stream.headers) == {
             "content-type": "text/event-stream",
@@ -84,7 +84,7 @@ async def test_headers_keep_proxies_from_buffering() -> None:
 
 
 async def test_the_callers_headers_win() -> None:
-    """Whatever their case; cookies can be set until the response is called."""
+    """Their case does not matter. Cookies can be set until the response is called."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         response = EventSourceResponse([], headers={"Cache-Control": "no-store", "X-Mine": "1"}, status_code=201)
@@ -99,7 +99,7 @@ async def test_the_callers_headers_win() -> None:
 
 
 async def test_head_does_not_run_the_source() -> None:
-    """Headers and an empty body."""
+    """The answer has the headers and an empty body."""
     job = Job()
     async with serve(job.run).stream("/", method="HEAD") as stream:
         assert await stream.read() == b""
@@ -112,20 +112,20 @@ async def test_head_does_not_run_the_source() -> None:
 
 
 async def test_retry_is_in_the_first_bytes() -> None:
-    """As a single line without a blank line."""
+    """It is a single line without a blank line."""
     async with serve(numbers, retry=1234).stream("/") as stream:
         assert (await stream.read()).startswith(b"retry: 1234\ndata: 0\n\n")
 
 
 async def test_padding_is_before_the_retry() -> None:
-    """One line of a comment, for those that hold back the first bytes."""
+    """It is one comment line."""
     async with serve(numbers, retry=1234, padding=50).stream("/") as stream:
         assert (await stream.read()).startswith(b":" + b" " * 48 + b"\nretry: 1234\ndata: 0\n\n")
 
 
 @pytest.mark.parametrize("padding", [-1, 8193])
 async def test_padding_is_bounded(padding: int) -> None:
-    """Every reader would pay for it."""
+    """Larger padding is refused, because every reader would get it."""
     with pytest.raises(ValueError, match="8192"):
         EventSourceResponse([], padding=padding)
 
@@ -136,7 +136,7 @@ async def test_padding_is_bounded(padding: int) -> None:
 @pytest.mark.parametrize("case", UNSTREAMED)
 @pytest.mark.parametrize("kind", [AsyncRows, SyncRows])
 async def test_what_is_not_streamed_is_closed(case: str, kind: type[Rows]) -> None:
-    """The endpoint has made it; a sync one is closed in a thread, because that may block."""
+    """The endpoint has made it. A sync iterator is closed in a thread, because that may block."""
     rows = kind()
     response, ran = await answer_without_the_content(case, rows)
     assert (rows.closed, list(rows.rows)) == (1, ["a", "b"])
@@ -147,7 +147,7 @@ async def test_what_is_not_streamed_is_closed(case: str, kind: type[Rows]) -> No
 
 @pytest.mark.parametrize("case", UNSTREAMED)
 async def test_a_generator_that_is_not_streamed_is_closed(case: str) -> None:
-    """It cannot be iterated afterwards, and nothing of it runs; a sync one neither."""
+    """An async or sync generator cannot be iterated afterwards, and nothing of it runs."""
     job, ran = Job(), list[str]()
     generator = job.run()
     await answer_without_the_content(case, generator)
@@ -166,7 +166,7 @@ async def test_a_generator_that_is_not_streamed_is_closed(case: str) -> None:
 
 @pytest.mark.parametrize("case", UNSTREAMED)
 async def test_what_cannot_be_closed_is_left_alone(case: str) -> None:
-    """A list; an iterable that makes iterators, which other streams may need; a subscription that was not entered."""
+    """A list, an iterable that makes iterators for other streams too, and a subscription that was not entered."""
 
     class Shared:
         closed = False
@@ -187,7 +187,7 @@ async def test_what_cannot_be_closed_is_left_alone(case: str) -> None:
 
 
 async def test_a_client_that_has_gone_leaves_nothing_open() -> None:
-    """Servers whose `send` raises say so by an OSError, which is no error of the application."""
+    """An OSError from `send` is a disconnect, and is not raised."""
     rows, ran = AsyncRows(), list[str]()
     response = EventSourceResponse(rows, background=BackgroundTask(ran.append, "background"))
 
@@ -205,7 +205,7 @@ async def test_a_client_that_has_gone_leaves_nothing_open() -> None:
 
 
 async def test_the_reason_is_the_client() -> None:
-    """Known to the background task; nothing before."""
+    """The background task sees the reason; before the end it is None."""
     app = Kept(Job().run())
     async with EventStreamClient(app).stream("/") as stream:
         await stream.received(b"data: 0\n\n")
@@ -216,7 +216,7 @@ async def test_the_reason_is_the_client() -> None:
 
 
 async def test_the_reason_is_a_slow_client() -> None:
-    """Also when its connection, which is closed for that, ends thereby."""
+    """It stays `slow` when the aborted connection reports a disconnect."""
 
     async def flood() -> AsyncIterator[str]:
         while True:
@@ -242,7 +242,7 @@ async def test_the_reason_is_a_slow_client() -> None:
 async def test_the_reason_is_told(
     caplog: pytest.LogCaptureFixture, options: dict[str, Any], content: Any, reason: str
 ) -> None:
-    """Of every other end; an error is logged with its route."""
+    """Other ends have their reasons, and an error is logged with its route."""
 
     async def broken() -> AsyncIterator[str]:
         yield "x"
@@ -264,7 +264,7 @@ async def test_the_reason_is_told(
 
 @pytest.mark.usefixtures("notice")
 async def test_the_reason_is_the_shutdown() -> None:
-    """Of the server, by its notice, or by cancelling."""
+    """The notice of the server gives it."""
     app = Kept(Job().run())
     async with EventStreamClient(app).stream("/") as stream:
         await stream.received(b"data: 0\n\n")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def through(*middleware: Middleware) -> list[bool]:
-    """Tell whether an event is sent directly by an application with this middleware."""
+    """Return [True] if an application with this middleware sends an event in the publisher's task."""
     hub = Hub()
     app = Starlette(routes=[Mount("/events", EventSourceApp(hub))], middleware=middleware)
     async with hub, Server().serve(app, "/events/") as server:
@@ -30,7 +30,7 @@ async def through(*middleware: Middleware) -> list[bool]:
 
 
 class Counting:
-    """A middleware with a `send` of its own."""
+    """A middleware with its own `send`."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -49,7 +49,7 @@ async def plainly(request: Request, call_next: Any) -> Response:
 
 @directly
 async def test_starlette_and_our_own_middleware_are_in_nobodys_way() -> None:
-    """They only look at the head."""
+    """Their `send` only looks at the head."""
     assert await through() == [True]
     assert await through(Middleware(EventSourceMiddleware)) == [True]
     assert await through(Middleware(EventSourceMiddleware), Middleware(EventSourceMiddleware)) == [True]
@@ -60,14 +60,14 @@ async def test_starlette_and_our_own_middleware_are_in_nobodys_way() -> None:
     "other", [Middleware(Counting), Middleware(GZipMiddleware), Middleware(BaseHTTPMiddleware, dispatch=plainly)]
 )
 async def test_through_anything_else_the_connections_task_sends(other: Middleware) -> None:
-    """Nobody knows what it does."""
+    """The `send` of another middleware may depend on its task."""
     assert await through(other) == [False]
     assert await through(Middleware(EventSourceMiddleware), other) == [False]
 
 
 @directly
 async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
-    """The middleware does more with it than to pass it on."""
+    """The middleware does not pass its messages on unchanged."""
     found = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +80,6 @@ async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
 
 @directly
 async def test_other_servers_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under granian events were lost."""
+    """Observed: events were lost under granian."""
     monkeypatch.setattr("sse_asgi._servers.known.STEPPABLE", {"uvicorn.protocols.http.h11_impl"})
     assert await through() == [False]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.usefixtures("notice")
 @pytest.mark.parametrize("how", ["shutdown", "lifetime"])
 async def test_a_busy_stream_ends(how: str) -> None:
-    """Though its buffer is never empty, because a send takes longer than to publish; its client is not cut off."""
+    """It ends although its buffer is never empty: a send takes longer than a publish. Its client is not cut off."""
     reasons = []
     async with Hub(MemoryBackend(history_size=10_000), buffer_size=10_000) as hub, anyio.create_task_group() as tasks:
         response = EventSourceResponse(hub.subscribe("a"), max_lifetime=0.3 if how == "lifetime" else None)
@@ -51,7 +51,7 @@ async def shut_down_later() -> None:
 
 @pytest.mark.usefixtures("notice")
 async def test_a_shutdown_during_the_clean_up_changes_nothing() -> None:
-    """Neither the reason nor the connection, which others may be using."""
+    """The reason stays, and the connection is not aborted, because it may serve another request."""
     cleaning = anyio.Event()
 
     async def slow_to_leave() -> AsyncIterator[str]:
@@ -75,7 +75,7 @@ async def test_a_shutdown_during_the_clean_up_changes_nothing() -> None:
 
 @pytest.mark.usefixtures("notice")
 async def test_shutdown_ends_streams_with_a_farewell() -> None:
-    """What is pending is flushed, then a jittered retry and the final body; the source is cleaned up."""
+    """Pending events are sent, then a random retry and the final body. The content is cleaned up."""
     job, retries = Job(), set()
     async with Hub() as hub:
         clients = [serve(lambda: hub.subscribe("a")) for _ in range(5)]
@@ -107,7 +107,7 @@ async def test_shutdown_ends_streams_with_a_farewell() -> None:
 
 @pytest.mark.usefixtures("notice")
 async def test_new_streams_are_refused_during_shutdown() -> None:
-    """200, a jittered retry, the end: so that a browser comes back; the source is not touched."""
+    """They get 200, a random retry and the end, so that a browser comes back. The content is not touched."""
     job = Job()
     await shut_down()
     async with serve(job.run).stream("/") as stream:
@@ -121,7 +121,7 @@ async def test_new_streams_are_refused_during_shutdown() -> None:
 
 @pytest.mark.usefixtures("notice")
 async def test_shutdown_does_not_wait_for_a_stalled_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its send is broken off after half a second."""
+    """The send of that reader is broken off after SHUTDOWN_SECONDS."""
     monkeypatch.setattr(connection_module, "SHUTDOWN_SECONDS", 0.05)
 
     async def flood() -> AsyncIterator[str]:
@@ -137,7 +137,7 @@ async def test_shutdown_does_not_wait_for_a_stalled_reader(monkeypatch: pytest.M
 
 @directly
 async def test_a_shutdown_gives_a_blocked_client_its_turn() -> None:
-    """It has read before the stream is ended, of which it is told."""
+    """Its read is handled before the stream ends, and it gets the farewell."""
     free = asyncio.Event()
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         server.waits = free.wait

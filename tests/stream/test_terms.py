@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def terms_of(*options: dict[str, Any]) -> list[Terms]:
-    """Serve a stream with each of these options, and return what was agreed with it."""
+    """Serve a stream with each of these options, and return their terms."""
     found = []
     for one in options:
         response = EventSourceResponse([], **one)
@@ -25,7 +25,7 @@ async def terms_of(*options: dict[str, Any]) -> list[Terms]:
 
 
 async def test_equal_terms_are_kept_once() -> None:
-    """In an event loop, and not for ever; those with a function, which may hold on to its request, are its own."""
+    """An event loop shares them, but not for ever. Terms with a function, which may hold its request, are not shared."""
     one, two, other = await terms_of({"retry": 5}, {"retry": 5}, {"retry": 6})
     assert one is two
     assert other.greeting == b"retry: 6\n"
@@ -38,7 +38,7 @@ async def test_equal_terms_are_kept_once() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_event_loops_share_no_terms(backend: str) -> None:
-    """Nothing of one is kept for the next."""
+    """The next event loop has its own terms."""
     one, two = (anyio.run(terms_of, {"retry": 5}, backend=backend) for _ in range(2))
     assert one == two
     assert one[0] is not two[0]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @directly
 async def test_a_client_is_watched_without_a_task() -> None:
-    """Where the server is known; its messages are taken until the last."""
+    """The watcher of a known server runs without a task, and takes its messages until the last."""
     async with Hub() as hub:
         before = len(asyncio.all_tasks())
         async with Server().serve(EventSourceApp(hub)) as server:
@@ -30,7 +30,7 @@ async def test_a_client_is_watched_without_a_task() -> None:
 
 
 class Talking(Server):
-    """Has some messages before the client goes, the last of which may fail."""
+    """A server with some messages before the disconnect; the last of them may be an exception."""
 
     def __init__(self, *messages: Any) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Talking(Server):
 
 @directly
 async def test_a_body_that_nobody_reads_is_taken() -> None:
-    """One message after another, without recursion."""
+    """Its messages are taken one after another, without recursion."""
     async with Hub() as hub, Talking(*[b"x"] * 2000).serve(EventSourceApp(hub)) as server:
         await hub.publish("default", "x")
         assert server.data() == ["x"]
@@ -59,7 +59,7 @@ async def test_a_body_that_nobody_reads_is_taken() -> None:
 async def test_a_receive_that_fails_means_that_the_client_has_gone(
     error: Exception, caplog: pytest.LogCaptureFixture, *, logged: bool
 ) -> None:
-    """It is said once, unless it is the way of a server to say just that."""
+    """It is logged once, unless it is an OSError, which some servers raise for a disconnect."""
     async with Hub() as hub:
         server = Talking(error)
         await EventSourceApp(hub)({**SCOPE}, server.receive, server.send)
@@ -68,7 +68,7 @@ async def test_a_receive_that_fails_means_that_the_client_has_gone(
 
 
 async def test_receive_has_one_owner() -> None:
-    """It is called by one task, never again before it has returned, and not cancelled to be called again."""
+    """One task calls it, not again before it has returned, and does not cancel it to call it again."""
     calls: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

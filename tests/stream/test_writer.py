@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @directly
 async def test_an_event_is_sent_before_publish_returns() -> None:
-    """In the publisher's own task, where the server takes it without waiting."""
+    """It is sent in the publisher's own task if the server takes it without waiting."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         for number in range(3):
             await hub.publish("default", number)
@@ -32,7 +32,7 @@ async def test_an_event_is_sent_before_publish_returns() -> None:
 
 @directly
 async def test_a_send_that_waits_is_gone_on_with_by_the_connection() -> None:
-    """What is published meanwhile follows it, in order; nobody waits for the reader."""
+    """Later events follow it in order, and neither the publisher nor another reader waits."""
     free = asyncio.Event()
     async with (
         Hub() as hub,
@@ -54,7 +54,7 @@ async def test_a_send_that_waits_is_gone_on_with_by_the_connection() -> None:
 
 
 class Cut(MemoryBackend):
-    """Delivers nothing while the line is cut; history takes until it is free."""
+    """A backend that delivers nothing while it is cut off. Its history waits until it is free."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Cut(MemoryBackend):
 @directly
 @pytest.mark.parametrize("when", ["before history was read", "before the connection has heard of it"])
 async def test_what_was_missed_comes_first(when: str) -> None:
-    """Though the connection rests."""
+    """Missed events come before new ones although the writer rests."""
     backend = Cut()
     async with Hub(backend) as hub, Server().serve(EventSourceApp(hub)) as server:
         await hub.publish("default", "0")
@@ -106,7 +106,7 @@ async def test_what_was_missed_comes_first(when: str) -> None:
 
 @directly
 async def test_a_send_that_fails_ends_its_connection_alone() -> None:
-    """As it would have in a task of its own; the publisher and others do not see it."""
+    """The publisher and the other readers do not see the exception."""
 
     def fail() -> None:
         raise OSError
@@ -128,7 +128,7 @@ async def test_a_send_that_fails_ends_its_connection_alone() -> None:
 
 @directly
 async def test_work_for_a_reader_is_done_in_its_own_task() -> None:
-    """A transform, or data that is a function, may be slow: the publisher does not run it."""
+    """A transform, or data that is a function, may be slow, so the publisher does not run it."""
     async with (
         Hub() as hub,
         Server().serve(EventSourceApp(hub, transform=lambda event, _: event)) as transformed,
@@ -146,7 +146,7 @@ async def test_work_for_a_reader_is_done_in_its_own_task() -> None:
 
 @directly
 async def test_nothing_is_sent_directly_to_a_stream_that_ends() -> None:
-    """Its last bytes may have to wait, and no send begins before the last one has ended."""
+    """Its last bytes may have to wait, and no send begins before that send has ended."""
     free = asyncio.Event()
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         server.waits = free.wait
@@ -165,7 +165,7 @@ async def test_nothing_is_sent_directly_to_a_stream_that_ends() -> None:
 @directly
 @pytest.mark.parametrize("seed", range(12))
 async def test_nothing_is_lost_whatever_waits(seed: int) -> None:
-    """Bursts and single events, readers that stall for some turns of the loop, or do not: each gets all, in order."""
+    """Readers that stall for some turns of the event loop get all events in order."""
     chance = random.Random(seed)
 
     async def turns() -> None:
@@ -193,7 +193,7 @@ async def test_nothing_is_lost_whatever_waits(seed: int) -> None:
 @directly
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_connection_can_be_cancelled_at_any_turn(turns: int) -> None:
-    """In the middle of a send that the publisher began, too: its reader leaves, and no other is disturbed."""
+    """Its reader leaves, also in the middle of a send that the publisher began, and other readers go on."""
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as other:
         server = Server()
         async with server.serve(EventSourceApp(hub)):
