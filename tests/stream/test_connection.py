@@ -2,27 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import (
-    EventSourceApp,
-    EventSourceMiddleware,
-    EventSourceResponse,
-    Hub,
-    HubClosedError,
-    MemoryBackend,
-    ServerSentEvent,
-)
+from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
+from sse_asgi._stream.connection import State
 from sse_asgi.testing import EventStreamClient
-from stream.helpers import AsyncRows, Job, Kept, Server, directly, serve, shut_down
+from stream.helpers import AsyncRows, Job, Kept, Server, directly, serve, shut_down, three_then_fail
 
 pytestmark = pytest.mark.anyio
 
@@ -35,23 +28,6 @@ async def test_a_subscription_starts_at_once() -> None:
     async with Hub() as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
         await hub.publish("a", "x")
         assert (await stream.next_event()).data == "x"
-
-
-async def test_the_first_bytes_do_not_wait_for_the_backend() -> None:
-    """A comment is sent while entering takes long; the position follows when it is known."""
-    gate = anyio.Event()
-
-    class Slow(MemoryBackend):
-        async def subscribe(self, channels: tuple[str, ...]) -> Any:
-            await gate.wait()
-            return await super().subscribe(channels)
-
-    async with Hub(Slow()) as hub, serve(lambda: hub.subscribe("a")).stream("/") as stream:
-        await stream.received(b":\n")
-        assert stream.content == b":\n"
-        gate.set()
-        await stream.received(b"\n\n")
-        assert stream.content.startswith(b":\nid: ")
 
 
 async def test_a_stream_that_is_revoked_before_it_starts_is_answered() -> None:
@@ -123,18 +99,6 @@ async def test_what_comes_at_once_needs_no_start_timeout() -> None:
     assert sent == []
 
 
-async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
-    """An exception of a subscription is raised too, as long as nothing was sent."""
-
-    async def fail() -> None:
-        raise HTTPException(404)
-
-    async with Hub() as hub:
-        with pytest.raises(HTTPException):
-            async with serve(lambda: hub.subscribe("a", snapshot=fail)).stream("/"):
-                pass
-
-
 async def test_a_stream_that_ends_before_it_begins_is_closed() -> None:
     """A stream that begins while the server stops never starts its content, but closes it."""
     rows = AsyncRows()
@@ -149,104 +113,7 @@ async def test_a_stream_that_ends_before_it_begins_is_closed() -> None:
     assert (response.reason, rows.closed, list(rows.rows)) == ("shutdown", 1, ["a", "b"])
 
 
-class Distant(MemoryBackend):
-    """A backend that subscribes when the test allows it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.there = anyio.Event()
-
-    async def subscribe(self, channels: tuple[str, ...]) -> Any:
-        await self.there.wait()
-        return await super().subscribe(channels)
-
-
-async def test_who_has_seen_the_head_misses_nothing() -> None:
-    """The head waits until the backend has joined the channels, even if that takes long."""
-    backend = Distant()
-    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
-
-        async def read() -> None:
-            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
-                await hub.publish("a", "x")
-                assert (await stream.next_event()).data == "x"
-
-        tasks.start_soon(read)
-        await anyio.sleep(0.05)  # in which a head would be sent
-        backend.there.set()
-
-
-async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
-    """The head is sent after `start_timeout`, with a ping."""
-    async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
-        await stream.received(b":\n")
-        assert stream.status_code == 200
-
-
-async def test_a_subscription_that_was_entered_is_refused() -> None:
-    """A subscription is entered by hand or by the response, not by both."""
-    async with Hub() as hub:
-        async with hub.subscribe("a") as subscription:
-            pass
-        with pytest.raises(RuntimeError, match="entered once"):
-            async with serve(lambda: subscription).stream("/"):
-                pass
-
-
-async def test_initial_events_do_not_wait_for_the_snapshot() -> None:
-    """Initial events are sent while the snapshot is made."""
-    gate = anyio.Event()
-
-    async def snapshot() -> str:
-        await gate.wait()
-        return "state"
-
-    async with Hub() as hub:
-        content = lambda: hub.subscribe("a", initial=["hello"], snapshot=snapshot)  # noqa: E731
-        async with serve(content).stream("/") as stream:
-            assert (await stream.next_event()).data == "hello"
-            gate.set()
-            assert (await stream.next_event()).data == "state"
-
-
-async def test_a_closed_hub_is_an_error_response() -> None:
-    """Entering a closed hub raises before anything is sent."""
-    hub = Hub()
-    async with hub:
-        subscription = hub.subscribe("a")
-    with pytest.raises(HubClosedError):
-        async with serve(lambda: subscription).stream("/"):
-            pass
-
-
 # The end
-
-
-async def test_a_subscription_never_ends_for_good() -> None:
-    """A drained hub sends the pending events and a retry, not the final id. It cannot resume from the id `sse.end`."""
-    async with Hub() as hub:
-        client = serve(lambda: hub.subscribe("a"))
-        async with client.stream("/", last_event_id="sse.end") as stream:
-            assert (await stream.next_event()).event == "sse.gap"
-            await hub.publish("a", "last")
-            await hub.drain()
-            content = await stream.read()
-        assert b"data: last\n\nretry: " in content
-        assert b"sse.end" not in content
-        assert stream.complete
-
-
-async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
-    """The retry lets the browser come back with its Last-Event-ID."""
-    async with Hub(buffer_size=1, overflow="close") as hub:
-        async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
-            stream.stall()
-            for number in range(10):
-                await hub.publish("a", str(number))
-            stream._reading = True
-            stream._notify()
-            assert b"retry:" in await stream.read()
-        assert stream.complete
 
 
 async def test_the_application_may_revoke_a_subscription() -> None:
@@ -286,25 +153,6 @@ async def test_shutdown_cuts_off_nobody_who_has_left(monkeypatch: pytest.MonkeyP
         await stream.ended()
     await anyio.sleep(0.1)
     assert cut == []
-
-
-@directly
-async def test_a_reader_that_was_ended_reads_no_history() -> None:
-    """A reader that is ended after the reading was scheduled and before it begins gets no later event."""
-    async with Hub() as hub:
-        response = EventSourceResponse(hub.subscribe("default"))
-        async with Server().serve(response) as server:
-            assert hub._registry is not None
-            hub._registry.gap(None, None)
-            await asyncio.sleep(0)
-            assert response._connection is not None
-            assert response._connection._content._child is not None
-            hub.subscriptions()[0].end("revoked")
-            await hub.backend.publish(("default",), ServerSentEvent("later"), key=None, idempotency_key=None)
-            assert server.serving is not None
-            with anyio.fail_after(5):
-                await server.serving
-        assert "later" not in server.data()
 
 
 # Lost clients
@@ -469,3 +317,106 @@ async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.Monke
             await server.serving
         await asyncio.sleep(0.05)
     assert server.data() == ["x"]
+
+
+@pytest.mark.usefixtures("notice")
+async def test_a_shutdown_during_the_clean_up_changes_nothing() -> None:
+    """The reason stays, and the connection is not aborted, because it may serve another request."""
+    cleaning = anyio.Event()
+
+    async def slow_to_leave() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                cleaning.set()
+                await anyio.sleep(0.1)
+
+    app = Kept(slow_to_leave())
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.received(b"data: x\n\n")
+        stream.disconnect()
+        await cleaning.wait()
+        await shut_down()
+        await stream.ended()
+    assert app.noted[-1] == ("client", True)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_no_shield_keeps_out_leaves_nothing_behind() -> None:
+    """If asyncio cancels a stream whose end is stuck in send, another task finishes the cleanup."""
+    stuck = anyio.Event()
+
+    async def send(message: Message) -> None:
+        if message.get("more_body") is False:
+            stuck.set()
+            await anyio.sleep_forever()
+
+    async def gone() -> Message:
+        await anyio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("a"))
+        task = asyncio.create_task(response({"type": "http", "method": "GET", "headers": []}, gone, send))
+        await stuck.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await anyio.wait_all_tasks_blocked()
+        assert hub._registry is not None
+        assert not hub._registry._channels
+    assert current_notice().listeners == 0
+
+
+async def test_content_that_fails_after_the_head_is_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """The response has started, so the exception cannot become an error response."""
+    with pytest.raises(LookupError, match="secret"):
+        async with serve(three_then_fail).stream("/") as stream:
+            await stream.ended()
+    assert [record.name for record in caplog.records] == ["sse_asgi.stream"]
+    assert "the content of the stream GET / failed" in caplog.text
+
+
+async def test_a_client_that_the_content_finds_gone_has_gone() -> None:
+    """Content that reads the body gets the disconnect before the watcher."""
+
+    async def reading() -> AsyncIterator[str]:
+        yield "x"
+        raise ClientDisconnect
+
+    app = Kept(reading())
+    async with EventStreamClient(app).stream("/") as stream:
+        await stream.ended()
+    assert app.noted[-1] == ("client", True)
+
+
+@pytest.mark.usefixtures("notice")
+async def test_the_first_reason_of_an_end_stays() -> None:
+    """A subscription whose server stops before it begins is not entered, and later reasons change nothing."""
+    async with Hub() as hub:
+        app = Kept(hub.subscribe("a"))
+        await shut_down()
+        async with EventStreamClient(app).stream("/") as stream:
+            await stream.read()
+            await stream.ended()
+        connection = app.response._connection
+        assert connection is not None
+        connection.end("lifetime")
+        assert (connection.reason, connection.state) == ("shutdown", State.CLOSING)
+
+
+async def test_a_lost_connection_is_aborted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last words cannot be sent either, but its address may be another connection's by then."""
+    aborted: list[int] = []
+    monkeypatch.setattr(connection_module, "cut_off", lambda *_: aborted.append(1))
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+    async def send(_: Message) -> None:
+        await anyio.sleep_forever()
+
+    response = EventSourceResponse(["x"], send_timeout=0.01)
+    with anyio.fail_after(5):
+        await response(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    assert (response.reason, aborted) == ("slow", [1])

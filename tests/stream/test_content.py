@@ -7,8 +7,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sse_asgi import EventSourceResponse, Hub, MemoryBackend
-from stream.helpers import Job, Server, block, directly, serve
+from sse_asgi import EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi._loop.wakeup import new_wakeup
+from sse_asgi._stream.content import Content
+from sse_asgi._stream.feeds import IterableFeed
+from stream.helpers import Job, Server, block, directly, serve, three_then_fail
 
 pytestmark = pytest.mark.anyio
 
@@ -140,3 +143,38 @@ async def test_content_that_was_cleaned_up_while_the_event_loop_was_blocked_is_n
         block(0.5, committed.set)
     assert log == ["cleaning", "cleaned"]
     assert caplog.text == ""
+
+
+@directly
+async def test_a_reader_that_was_ended_reads_no_history() -> None:
+    """A reader that is ended after the reading was scheduled and before it begins gets no later event."""
+    async with Hub() as hub:
+        response = EventSourceResponse(hub.subscribe("default"))
+        async with Server().serve(response) as server:
+            assert hub._registry is not None
+            hub._registry.gap(None, None)
+            await asyncio.sleep(0)
+            assert response._connection is not None
+            assert response._connection._content._child is not None
+            hub.subscriptions()[0].end("revoked")
+            await hub.backend.publish(("default",), ServerSentEvent("later"), key=None, idempotency_key=None)
+            assert server.serving is not None
+            with anyio.fail_after(5):
+                await server.serving
+        assert "later" not in server.data()
+
+
+async def test_an_exception_of_the_feed_is_kept() -> None:
+    """The connection raises it later."""
+    news = new_wakeup()
+    feed = IterableFeed(three_then_fail(), 1.0)
+    content = Content(feed, {}, news)
+    feed.attach(news, None)
+    content.fetch()
+    content.fetch()  # it runs already
+    with anyio.fail_after(5):
+        while content.error is None:
+            await news
+            while feed.take():
+                pass
+    assert isinstance(content.error, LookupError)

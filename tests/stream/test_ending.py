@@ -1,8 +1,7 @@
 """Ending: last words, background tasks, and cleanup in spite of cancellations."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -12,7 +11,6 @@ from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
-from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 from stream.helpers import FINAL, Job, numbers, serve, three_then_fail
 
@@ -209,33 +207,6 @@ async def test_a_failing_background_task_is_logged_and_hides_nothing(caplog: pyt
 # Ends that fail
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_cancellation_that_no_shield_keeps_out_leaves_nothing_behind() -> None:
-    """If asyncio cancels a stream whose end is stuck in send, another task finishes the cleanup."""
-    stuck = anyio.Event()
-
-    async def send(message: Message) -> None:
-        if message.get("more_body") is False:
-            stuck.set()
-            await anyio.sleep_forever()
-
-    async def gone() -> Message:
-        await anyio.sleep(0.01)
-        return {"type": "http.disconnect"}
-
-    async with Hub() as hub:
-        response = EventSourceResponse(hub.subscribe("a"))
-        task = asyncio.create_task(response({"type": "http", "method": "GET", "headers": []}, gone, send))
-        await stuck.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await anyio.wait_all_tasks_blocked()
-        assert hub._registry is not None
-        assert not hub._registry._channels
-    assert current_notice().listeners == 0
-
-
 FORGED = "/x%0A2026-01-01 ERROR forged%1B%5B2J%E2%80%A8end"
 
 
@@ -268,3 +239,45 @@ async def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture
     assert len(lines) == 4
     assert [line for line in lines if f"GET {SHOWN}" not in line and f"HEAD {SHOWN}" not in line] == []
     assert [line for line in lines if "\n" in line] == []
+
+
+async def ended_by(last: Callable[[], Awaitable[None]]) -> list[int]:
+    """Stream one item with a `send` that does this with the final body; return how often the connection was aborted."""
+    aborted: list[int] = []
+
+    async def send(message: Message) -> None:
+        if message.get("more_body") is False:
+            await last()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sse_asgi._stream.ending.FAREWELL_SECONDS", 0.02)
+        patch.setattr("sse_asgi._stream.connection.cut_off", lambda *_: aborted.append(1))
+        scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        with anyio.fail_after(5):
+            await EventSourceResponse(["x"])(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    return aborted
+
+
+async def test_a_client_that_does_not_take_the_end_is_cut_off() -> None:
+    """After FAREWELL_SECONDS its connection is aborted."""
+    assert await ended_by(anyio.sleep_forever) == [1]
+
+
+async def test_a_client_that_has_gone_needs_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    """An OSError from send is a disconnect."""
+
+    async def fail() -> None:
+        raise ConnectionResetError
+
+    assert await ended_by(fail) == []
+    assert caplog.text == ""
+
+
+async def test_an_end_that_cannot_be_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The stream has ended, so the exception is not raised."""
+
+    async def fail() -> None:
+        raise LookupError
+
+    assert await ended_by(fail) == []
+    assert [record.getMessage() for record in caplog.records] == ["the end of the stream GET / could not be sent"]

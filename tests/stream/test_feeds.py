@@ -11,9 +11,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceResponse, ServerSentEvent
+from sse_asgi._loop.running import checkpoint
+from sse_asgi._loop.wakeup import new_wakeup
+from sse_asgi._stream.feeds import IterableFeed
 from sse_asgi.testing import EventStreamClient
 from stream.helpers import (
     FINAL,
@@ -405,3 +409,83 @@ async def test_generators_and_servers_that_wait_now_and_then(seed: int) -> None:
         return asyncio.sleep(chance.choice((0, 0, 0.001))) if chance.random() < 0.5 else None
 
     await streamed(Server(sometimes), 200, sometimes)
+
+
+# A feed by itself
+
+
+async def taken(feed: IterableFeed) -> bytes:
+    """Run a feed, and return all its bytes."""
+    body = b""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(feed.run)
+        with anyio.fail_after(5):
+            while feed.ended is None:
+                body += feed.take()
+                await checkpoint()
+    return body + feed.take()
+
+
+async def test_a_feed_gives_the_frames_of_its_iterable() -> None:
+    """It says when it has begun and why it has ended, and pings with a comment."""
+    feed = IterableFeed(numbers(3), 1.0)
+    feed.attach(new_wakeup(), None)
+    assert (feed.begun, feed.needs_run, feed.ended) == (False, True, None)
+    assert await taken(feed) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+    assert (feed.begun, feed.needs_run, feed.ended) == (True, False, "finished")
+    assert feed.ping() == b":\n"
+    await feed.close()  # nothing is left
+
+
+async def test_pending_frames_are_taken_without_the_task_of_the_connection() -> None:
+    """As one body; the iterable goes on when the writer asks again."""
+    feed, news = IterableFeed(numbers(1), 1.0), new_wakeup()
+    feed.attach(news, None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(feed.run)
+        await news
+        assert (feed.take_plain(), feed.take_plain()) == (b"data: 0\n\n", b"")
+        assert feed.ended is None
+        assert feed.take() == b""
+    assert feed.ended == "finished"
+
+
+async def test_a_stopped_feed_breaks_its_iterable_off() -> None:
+    """At its next item, which is not sent."""
+    log: list[str] = []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            log.append("closed")
+
+    feed, news = IterableFeed(endless(), 1.0), new_wakeup()
+    feed.attach(news, None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(feed.run)
+        await news
+        feed.stop()
+        assert (feed.take(), feed.take()) == (b"data: x\n\n", b"")
+    assert (feed.ended, feed.take(), log) == (None, b"", ["closed"])
+
+
+async def test_a_disconnect_while_the_content_reads_the_body_ends_the_feed() -> None:
+    """It is the client's end, not an error."""
+
+    async def reading() -> AsyncIterator[str]:
+        yield "x"
+        raise ClientDisconnect
+
+    feed = IterableFeed(reading(), 1.0)
+    feed.attach(new_wakeup(), None)
+    assert await taken(feed) == b"data: x\n\n"
+    assert feed.ended == "client"
+
+
+@pytest.mark.parametrize("iterable", [["x"], iter(["x"]), Countdown()])
+async def test_an_iterable_that_cannot_be_closed_is_left_alone(iterable: Any) -> None:
+    """A list, and iterators without a method for it."""
+    await IterableFeed(iterable, 1.0).close()
+    assert len([item async for item in iterable] if isinstance(iterable, Countdown) else list(iterable)) in (1, 2)

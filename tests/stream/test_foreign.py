@@ -10,13 +10,14 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub
+from sse_asgi import ConnectionLimit, EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
+from stream.limited import assert_refused, limited, ours, theirs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("notice")]
 
@@ -401,3 +402,93 @@ async def test_a_send_that_fails_is_logged(caplog: pytest.LogCaptureFixture, fai
     with anyio.fail_after(5):
         await guarded(dict(SCOPE), anyio.sleep_forever, send)  # type: ignore[arg-type]
     assert "could not be sent" in caplog.text
+
+
+# Limits, and responses in place of one that failed
+
+
+async def test_two_middlewares_both_limit() -> None:
+    """The stricter limit decides."""
+    strict, lax = ConnectionLimit(1), ConnectionLimit(2)
+    for inner, outer in ((strict, lax), (lax, strict)):
+        app = limited(inner)
+        app.add_middleware(EventSourceMiddleware, max_connections=outer)
+        async with EventStreamClient(app) as client:
+            async with client.stream("/ours") as stream:
+                await stream.received(b"data: x\n\n")
+                await assert_refused(client, "/ours")
+            assert (inner.open, outer.open) == (0, 0)
+
+
+async def fails(_: Request) -> Response:
+    async def events() -> AsyncIterator[str]:
+        raise KeyError
+        yield
+
+    return EventSourceResponse(events())
+
+
+async def answer_ours(request: Request, _: Exception) -> Response:
+    return await ours(request)
+
+
+async def answer_theirs(request: Request, _: Exception) -> Response:
+    return await theirs(request)
+
+
+@pytest.mark.parametrize("answer", [answer_ours, answer_theirs])
+async def test_a_stream_in_the_place_of_one_that_failed_has_its_place(answer: Any) -> None:
+    """The request is counted in once and out once."""
+    limit = ConnectionLimit(2)
+    app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer})
+    app.add_middleware(EventSourceMiddleware, max_connections=limit)
+    client = EventStreamClient(app)
+    for _ in range(4):
+        async with client.stream("/fails") as stream:
+            await stream.received(b"data: x\n\n")
+            assert limit.open == 1
+        assert limit.open == 0
+
+
+async def test_a_foreign_stream_in_the_place_of_one_that_failed_is_guarded() -> None:
+    """It gets pings, an end and missing headers, also below two middlewares."""
+    app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer_theirs})
+    guarded = EventSourceMiddleware(EventSourceMiddleware(app, max_lifetime=0.02))
+    async with EventStreamClient(guarded).stream("/fails") as stream:
+        assert stream.headers["x-accel-buffering"] == "no"
+        await stream.ended()
+
+
+async def test_a_foreign_stream_in_the_place_of_a_poll_that_failed_is_guarded() -> None:
+    """It is guarded like one in place of a stream."""
+
+    async def snapshot() -> str:
+        raise KeyError
+
+    async with Hub() as hub:
+        routes = [Mount("/events", EventSourceApp(hub, snapshot=snapshot))]
+        app = Starlette(routes=routes, exception_handlers={KeyError: answer_theirs})
+        limit = ConnectionLimit(2)
+        guarded = EventSourceMiddleware(app, max_lifetime=0.02, max_connections=limit)
+        async with EventStreamClient(guarded).stream("/events/?poll=1") as stream:
+            assert stream.headers["x-accel-buffering"] == "no"
+            assert limit.open == 1
+            await stream.ended()
+        assert limit.open == 0
+
+
+@pytest.mark.parametrize("guards", [1, 2])
+async def test_a_client_of_ours_that_does_not_read_is_cut_off_through_the_guards(guards: int) -> None:
+    """The outermost guard has the server's `receive`, by which the connection is found."""
+    transport = Transport(frees=True)
+    app: ASGIApp = EventSourceResponse(["stall"], send_timeout=0.02)
+    for _ in range(guards):
+        app = EventSourceMiddleware(app)
+
+    async def send(message: Message) -> None:
+        if message.get("body") and not transport.aborted.is_set():
+            await transport.aborted.wait()
+
+    with anyio.fail_after(5):
+        await app(dict(SCOPE), Cycle(transport).receive, send)
+    assert transport.aborted.is_set()

@@ -3,6 +3,7 @@
 import pytest
 
 from sse_asgi import Hub
+from sse_asgi._stream.last_event_id import last_event_id
 from stream.helpers import numbers, serve
 
 pytestmark = pytest.mark.anyio
@@ -37,3 +38,26 @@ async def test_a_subscription_resumes_from_the_query(name: str) -> None:
             await hub.publish("a", "3")
             await stream.received(b"data: 3")
             assert b"data: 2" not in stream.content
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (b"", None),
+        (b"channel=a", None),
+        (b"last_event_id=1", "1"),
+        (b"last_event_id=1&last_event_id=2", "2"),
+        (b"last_event_id=1&lastEventId=2", "2"),
+        (b"lastEventId=2&last_event_id=1", "2"),
+        (b"lastEventId=&last_event_id=1", "1"),
+    ],
+)
+async def test_the_newest_id_of_the_query_counts(query: bytes, found: str | None) -> None:
+    """A polyfill adds its parameter behind the page's, at each reconnect."""
+    assert last_event_id({"headers": [], "query_string": query}) == found
+
+
+async def test_a_header_may_have_any_bytes() -> None:
+    """It comes from the client."""
+    assert last_event_id({"headers": [(b"accept", b"*/*"), (b"last-event-id", b"\xff")]}) == "\ufffd"
+    assert last_event_id({"headers": []}) is None

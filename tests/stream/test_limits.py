@@ -1,64 +1,22 @@
 """ConnectionLimit: the streams that it refuses, the requests that it counts, and the answer to a refused client."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import anyio
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.requests import HTTPConnection
 
-from sse_asgi import ConnectionLimit, EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
+from sse_asgi import ConnectionLimit, EventSourceMiddleware
 from sse_asgi.testing import EventStreamClient
+from stream.limited import assert_refused, limited, plain
 
 pytestmark = pytest.mark.anyio
-
-
-async def forever() -> AsyncIterator[str]:
-    yield "x"
-    await anyio.sleep_forever()
-
-
-async def ours(_: Request) -> Response:
-    return EventSourceResponse(forever(), headers={"X-Ours": "1"})
-
-
-async def theirs(_: Request) -> Response:
-    async def frames() -> AsyncIterator[str]:
-        yield "data: x\n\n"
-        await anyio.sleep_forever()
-
-    headers = {"Content-Length": "1000", "Content-Encoding": "gzip", "X-Theirs": "1"}
-    return StreamingResponse(frames(), media_type="text/event-stream", headers=headers)
-
-
-async def plain(_: Request) -> Response:
-    return PlainTextResponse("plain")
-
-
-def application(max_connections: Any) -> Starlette:
-    app = Starlette(routes=[Route("/ours", ours), Route("/theirs", theirs), Route("/plain", plain)])
-    app.add_middleware(EventSourceMiddleware, max_connections=max_connections)
-    return app
-
-
-async def assert_refused(client: EventStreamClient, path: str) -> Any:
-    async with client.stream(path) as stream:
-        await stream.ended()
-        assert stream.status_code == 200
-        assert stream.headers["content-type"].startswith("text/event-stream")
-        assert stream.complete
-        assert 2000 <= int(stream.content.removeprefix(b"retry: ")) <= 6000
-        return stream.headers
 
 
 @pytest.mark.parametrize("first", ["/ours", "/theirs"])
 async def test_the_newest_is_refused_and_the_oldest_stays(first: str) -> None:
     """This holds for streams of any library. A closed stream makes room, and other responses are not counted."""
     limit = ConnectionLimit(1)
-    async with EventStreamClient(application(limit)) as client:
+    async with EventStreamClient(limited(limit)) as client:
         async with client.stream(first) as stream:
             await stream.received(b"data: x\n\n")
             assert (await assert_refused(client, "/ours"))["x-ours"] == "1"
@@ -82,7 +40,7 @@ async def test_each_key_has_its_own_limit() -> None:
         return request.query_params.get("user")
 
     limit = ConnectionLimit(4, per_key=1, key=user)
-    async with EventStreamClient(application(limit)) as client:
+    async with EventStreamClient(limited(limit)) as client:
         async with (
             client.stream("/ours?user=a") as a,
             client.stream("/theirs?user=b") as b,
@@ -104,7 +62,7 @@ async def test_each_key_has_its_own_limit() -> None:
 async def test_a_key_may_have_several() -> None:
     """The streams of a key are counted together."""
     limit = ConnectionLimit(per_key=2, key=lambda _: "everybody")
-    async with EventStreamClient(application(limit)) as client, client.stream("/ours") as one:
+    async with EventStreamClient(limited(limit)) as client, client.stream("/ours") as one:
         await one.received(b"data: x\n\n")
         async with client.stream("/ours") as two:
             await two.received(b"data: x\n\n")
@@ -115,7 +73,7 @@ async def test_a_key_may_have_several() -> None:
 
 async def test_a_head_is_not_counted() -> None:
     """A HEAD opens no stream."""
-    async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
+    async with EventStreamClient(limited(1)) as client, client.stream("/ours") as stream:
         await stream.received(b"data: x\n\n")
         async with client.stream("/ours", method="HEAD") as head:
             await head.ended()
@@ -124,79 +82,9 @@ async def test_a_head_is_not_counted() -> None:
 
 async def test_a_total_is_enough() -> None:
     """An int is a limit of that many streams."""
-    async with EventStreamClient(application(1)) as client, client.stream("/ours") as stream:
+    async with EventStreamClient(limited(1)) as client, client.stream("/ours") as stream:
         await stream.received(b"data: x\n\n")
         await assert_refused(client, "/ours")
-
-
-async def test_two_middlewares_both_limit() -> None:
-    """The stricter limit decides."""
-    strict, lax = ConnectionLimit(1), ConnectionLimit(2)
-    for inner, outer in ((strict, lax), (lax, strict)):
-        app = application(inner)
-        app.add_middleware(EventSourceMiddleware, max_connections=outer)
-        async with EventStreamClient(app) as client:
-            async with client.stream("/ours") as stream:
-                await stream.received(b"data: x\n\n")
-                await assert_refused(client, "/ours")
-            assert (inner.open, outer.open) == (0, 0)
-
-
-async def fails(_: Request) -> Response:
-    async def events() -> AsyncIterator[str]:
-        raise KeyError
-        yield
-
-    return EventSourceResponse(events())
-
-
-async def answer_ours(request: Request, _: Exception) -> Response:
-    return await ours(request)
-
-
-async def answer_theirs(request: Request, _: Exception) -> Response:
-    return await theirs(request)
-
-
-@pytest.mark.parametrize("answer", [answer_ours, answer_theirs])
-async def test_a_stream_in_the_place_of_one_that_failed_has_its_place(answer: Any) -> None:
-    """The request is counted in once and out once."""
-    limit = ConnectionLimit(2)
-    app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer})
-    app.add_middleware(EventSourceMiddleware, max_connections=limit)
-    client = EventStreamClient(app)
-    for _ in range(4):
-        async with client.stream("/fails") as stream:
-            await stream.received(b"data: x\n\n")
-            assert limit.open == 1
-        assert limit.open == 0
-
-
-async def test_a_foreign_stream_in_the_place_of_one_that_failed_is_guarded() -> None:
-    """It gets pings, an end and missing headers, also below two middlewares."""
-    app = Starlette(routes=[Route("/fails", fails)], exception_handlers={KeyError: answer_theirs})
-    guarded = EventSourceMiddleware(EventSourceMiddleware(app, max_lifetime=0.02))
-    async with EventStreamClient(guarded).stream("/fails") as stream:
-        assert stream.headers["x-accel-buffering"] == "no"
-        await stream.ended()
-
-
-async def test_a_foreign_stream_in_the_place_of_a_poll_that_failed_is_guarded() -> None:
-    """It is guarded like one in place of a stream."""
-
-    async def snapshot() -> str:
-        raise KeyError
-
-    async with Hub() as hub:
-        routes = [Mount("/events", EventSourceApp(hub, snapshot=snapshot))]
-        app = Starlette(routes=routes, exception_handlers={KeyError: answer_theirs})
-        limit = ConnectionLimit(2)
-        guarded = EventSourceMiddleware(app, max_lifetime=0.02, max_connections=limit)
-        async with EventStreamClient(guarded).stream("/events/?poll=1") as stream:
-            assert stream.headers["x-accel-buffering"] == "no"
-            assert limit.open == 1
-            await stream.ended()
-        assert limit.open == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """EventSourceResponse: its arguments, its head, answers without the content, and the reason of an end."""
 
+import math
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -272,3 +273,23 @@ async def test_the_reason_is_the_shutdown() -> None:
         await stream.read()
         await stream.ended()
     assert app.noted[-1] == ("shutdown", False)
+
+
+async def test_a_subscription_with_an_id_of_its_own_keeps_it() -> None:
+    """The id of the request is for a subscription that was given none."""
+    async with Hub() as hub:
+        subscription = hub.subscribe("a", last_event_id="")
+        app = Kept(subscription)
+        async with EventStreamClient(app).stream("/", last_event_id="7") as stream:
+            await stream.received(b"id: ")
+        assert subscription.last_event_id == ""
+    assert app.noted[-1] == ("client", True)
+
+
+async def test_the_ping_interval_has_a_default() -> None:
+    """None is an interval, that of no pings."""
+    async with Hub(ping_interval=7) as hub:
+        found = [EventSourceResponse(one)._terms.ping_interval for one in (["x"], hub.subscribe("a"))]
+        silent = EventSourceResponse(hub.subscribe("a"), ping_interval=None)
+    assert found == [15.0, 7]
+    assert silent._terms.ping_interval == math.inf

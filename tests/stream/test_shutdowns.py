@@ -12,7 +12,7 @@ from sse_asgi import EventSourceApp, EventSourceResponse, Hub, MemoryBackend
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
 from sse_asgi.testing import EventStreamClient
-from stream.helpers import Job, Kept, Server, block, directly, serve, shut_down
+from stream.helpers import Job, Server, block, directly, serve, shut_down
 
 pytestmark = pytest.mark.anyio
 
@@ -47,30 +47,6 @@ async def test_a_busy_stream_ends(how: str) -> None:
 async def shut_down_later() -> None:
     await anyio.sleep(0.1)
     current_notice().hear()
-
-
-@pytest.mark.usefixtures("notice")
-async def test_a_shutdown_during_the_clean_up_changes_nothing() -> None:
-    """The reason stays, and the connection is not aborted, because it may serve another request."""
-    cleaning = anyio.Event()
-
-    async def slow_to_leave() -> AsyncIterator[str]:
-        try:
-            yield "x"
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                cleaning.set()
-                await anyio.sleep(0.1)
-
-    app = Kept(slow_to_leave())
-    async with EventStreamClient(app).stream("/") as stream:
-        await stream.received(b"data: x\n\n")
-        stream.disconnect()
-        await cleaning.wait()
-        await shut_down()
-        await stream.ended()
-    assert app.noted[-1] == ("client", True)
 
 
 @pytest.mark.usefixtures("notice")

@@ -25,7 +25,7 @@ async def terms_of(*options: dict[str, Any]) -> list[Terms]:
 
 
 async def test_equal_terms_are_kept_once() -> None:
-    """An event loop shares them, but not for ever. Terms with a function, which may hold its request, are not shared."""
+    """An event loop shares them, but not for ever. Terms with a function, which may hold its request, are not."""
     one, two, other = await terms_of({"retry": 5}, {"retry": 5}, {"retry": 6})
     assert one is two
     assert other.greeting == b"retry: 6\n"

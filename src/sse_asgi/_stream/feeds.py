@@ -181,9 +181,7 @@ class IterableFeed:
         iterator, carrier, turn = self._iterator(), self._carrier, self._turn
         try:
             async for item in iterator:
-                if (
-                    self._stopped
-                ):  # it yields while it is cleaned up: the next wait would be for a send that never comes
+                if self._stopped:  # it yields while it is cleaned up, and no later send would end a wait
                     return
                 if item is None:
                     await checkpoint()
