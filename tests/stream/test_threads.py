@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from sse_asgi._stream import threads as _threads
-from sse_asgi._stream.threads import iterate_in_thread
+from sse_asgi._stream.threads import close_in_thread, iterate_in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -225,6 +225,13 @@ async def test_closing_early_closes_the_generator_in_its_thread() -> None:
     await begin_and_close(endless())
     assert len(threads) == 2
     assert threads[0] == threads[1]
+
+
+async def test_a_generator_that_was_not_begun_is_closed_in_a_thread() -> None:
+    """Nothing of it runs, and it cannot be iterated afterwards."""
+    generator = one_two_three()
+    await close_in_thread(generator)
+    assert list(generator) == []
 
 
 async def test_closing_early_needs_no_close_method() -> None:

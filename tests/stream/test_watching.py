@@ -10,6 +10,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceResponse, Hub
+from sse_asgi._loop.timer import shared_timer
+from sse_asgi._stream.watching import watch
 from sse_asgi.testing import EventStreamClient
 from stream.helpers import SCOPE, Server, directly
 
@@ -93,3 +95,50 @@ async def test_receive_has_one_owner() -> None:
         await stream.ended()
     assert calls[0] == "http.request"
     assert len(calls) <= 2
+
+
+class Ended:
+    """A connection that hears of its end."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception | None] = []
+        self.heard = anyio.Event()
+
+    def gone(self, error: Exception | None) -> None:
+        self.errors.append(error)
+        self.heard.set()
+
+    def end(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def cut_off(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("error", [None, ValueError("odd")])
+async def test_an_unknown_server_is_watched_by_a_task(error: Exception | None) -> None:
+    """Its messages are taken until the last, or until `receive` raises."""
+    messages: list[Message] = [{"type": "http.request"}, {"type": "http.request"}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        if error is not None:
+            raise error
+        return {"type": "http.disconnect"}
+
+    connection = Ended()
+    watch(receive, connection, shared_timer().context)
+    with anyio.fail_after(5):
+        await connection.heard.wait()
+    assert (connection.errors, messages) == ([error], [])
+
+
+async def test_a_watcher_can_be_cancelled() -> None:
+    """The connection does not hear of that."""
+    connection = Ended()
+    watcher = watch(anyio.sleep_forever, connection, shared_timer().context)  # type: ignore[arg-type]
+    await anyio.wait_all_tasks_blocked()
+    watcher.cancel()
+    await anyio.wait_all_tasks_blocked()
+    assert connection.errors == []
