@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
+from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
 from sse_asgi._stream.connection import State
@@ -288,20 +289,6 @@ async def test_an_oserror_from_receive_is_a_disconnect() -> None:
 
 
 @directly
-async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> None:
-    """A send that does not return by itself is broken off."""
-    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
-        server.waits = asyncio.Event().wait
-        await hub.publish("default", "x")
-        server.gone.set()
-        assert server.serving is not None
-        with anyio.fail_after(5):
-            await server.serving
-        assert hub.subscriptions() == []
-        assert server.busy == 0
-
-
-@directly
 async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A send that returns after the disconnect is complete, and the stream ends as usual."""
     monkeypatch.setattr("sse_asgi._stream.connection.RETURN_SECONDS", 0.01)
@@ -420,3 +407,37 @@ async def test_a_lost_connection_is_aborted_once(monkeypatch: pytest.MonkeyPatch
     with anyio.fail_after(5):
         await response(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
     assert (response.reason, aborted) == ("slow", [1])
+
+
+class Distant(MemoryBackend):
+    """A backend that subscribes when the test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = anyio.Event()
+
+    async def subscribe(self, channels: tuple[str, ...]) -> Any:
+        await self.there.wait()
+        return await super().subscribe(channels)
+
+
+async def test_who_has_seen_the_head_misses_nothing() -> None:
+    """The head waits until the backend has joined the channels, even if that takes long."""
+    backend = Distant()
+    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
+                await hub.publish("a", "x")
+                assert (await stream.next_event()).data == "x"
+
+        tasks.start_soon(read)
+        await anyio.sleep(0.05)  # in which a head would be sent
+        backend.there.set()
+
+
+async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
+    """The head is sent after `start_timeout`, with a ping."""
+    async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
+        await stream.received(b":\n")
+        assert stream.status_code == 200

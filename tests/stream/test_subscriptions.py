@@ -42,40 +42,6 @@ async def test_a_snapshot_that_fails_at_once_is_raised() -> None:
                 pass
 
 
-class Distant(MemoryBackend):
-    """A backend that subscribes when the test allows it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.there = anyio.Event()
-
-    async def subscribe(self, channels: tuple[str, ...]) -> Any:
-        await self.there.wait()
-        return await super().subscribe(channels)
-
-
-async def test_who_has_seen_the_head_misses_nothing() -> None:
-    """The head waits until the backend has joined the channels, even if that takes long."""
-    backend = Distant()
-    async with Hub(backend) as hub, anyio.create_task_group() as tasks:
-
-        async def read() -> None:
-            async with serve(lambda: hub.subscribe("a")).stream("/") as stream:
-                await hub.publish("a", "x")
-                assert (await stream.next_event()).data == "x"
-
-        tasks.start_soon(read)
-        await anyio.sleep(0.05)  # in which a head would be sent
-        backend.there.set()
-
-
-async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
-    """The head is sent after `start_timeout`, with a ping."""
-    async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
-        await stream.received(b":\n")
-        assert stream.status_code == 200
-
-
 async def test_a_subscription_that_was_entered_is_refused() -> None:
     """A subscription is entered by hand or by the response, not by both."""
     async with Hub() as hub:

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from sse_asgi import EventSourceApp, Hub, MemoryBackend
+from sse_asgi import EventSourceApp, EventSourceResponse, Hub, MemoryBackend
 from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
 from sse_asgi.backends.base import Sink
@@ -209,3 +209,59 @@ async def test_a_connection_can_be_cancelled_at_any_turn(turns: int) -> None:
                 await anyio.sleep(0.001)
         await other.has("x", "y")
         assert server.busy == 0
+
+
+@directly
+async def test_a_client_that_goes_while_a_send_waits_is_cleaned_up_after() -> None:
+    """A send that does not return by itself is broken off."""
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = asyncio.Event().wait
+        await hub.publish("default", "x")
+        server.gone.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        assert hub.subscriptions() == []
+        assert server.busy == 0
+
+
+@directly
+async def test_a_generator_sends_its_next_item_itself() -> None:
+    """The connection's task sends the head with the first item, and the end."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "0"
+        await anyio.sleep(0.01)
+        yield "1"
+
+    server = Server()
+    async with server.serve(EventSourceResponse(items(), reconnect_after_end=True)):
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+    assert server.bodies == [b"data: 0\n\n", b"data: 1\n\n", b""]
+    assert [task is server.serving for task in server.tasks] == [True, False, True]
+
+
+@directly
+async def test_other_tasks_have_a_turn_between_large_bodies() -> None:
+    """A server that takes everything at once does not make the connection wait."""
+    free, turns, seen = asyncio.Event(), 0, list[int]()
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        for _ in range(10):
+            await hub.publish("default", "x" * 40_000)
+        ticking = asyncio.create_task(tick())
+        server.waits = lambda: seen.append(turns)
+        free.set()
+        await server.has(*["x" * 40_000] * 10)
+        ticking.cancel()
+    assert len(seen) >= 9
+    assert len({*seen}) == len(seen)
