@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
 from sse_asgi._stream.connection import State
 from sse_asgi.testing import EventStreamClient
-from stream.helpers import AsyncRows, Job, Kept, Server, directly, serve, shut_down, three_then_fail
+from stream.helpers import AsyncRows, Job, Kept, serve, shut_down, three_then_fail
 
 pytestmark = pytest.mark.anyio
 
@@ -286,24 +286,6 @@ async def test_an_oserror_from_receive_is_a_disconnect() -> None:
         reset.set()
         await stream.ended()
     assert job.log[-1] == "cleaned"
-
-
-@directly
-async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A send that returns after the disconnect is complete, and the stream ends as usual."""
-    monkeypatch.setattr("sse_asgi._stream.connection.RETURN_SECONDS", 0.01)
-    free = asyncio.Event()
-    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
-        server.waits = free.wait
-        await hub.publish("default", "x")
-        server.gone.set()
-        await asyncio.sleep(0)
-        free.set()
-        assert server.serving is not None
-        with anyio.fail_after(5):
-            await server.serving
-        await asyncio.sleep(0.05)
-    assert server.data() == ["x"]
 
 
 @pytest.mark.usefixtures("notice")

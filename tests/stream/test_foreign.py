@@ -16,35 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sse_asgi import ConnectionLimit, EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.shutdown import current_notice
+from sse_asgi._stream.foreign import admit, cut_off, watch_again
 from sse_asgi.testing import EventStreamClient
+from stream.foreigners import SCOPE, Cycle, Transport, application, half, plain
 from stream.limited import assert_refused, limited, ours, theirs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("notice")]
-
-
-SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}
-
-
-def application(hub: Hub | None, endpoint: Any, **options: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint)])
-    app.add_middleware(EventSourceMiddleware, hub=hub, **options)
-    return app
-
-
-def plain(_: Request) -> StreamingResponse:
-    async def frames() -> AsyncIterator[bytes]:
-        yield b"data: 1\n\n"
-        await anyio.sleep_forever()
-
-    return StreamingResponse(frames(), media_type="text/event-stream")
-
-
-def half(_: Request) -> StreamingResponse:
-    async def frames() -> AsyncIterator[bytes]:
-        yield b"data: 1\n\ndata: un"
-        await anyio.sleep_forever()
-
-    return StreamingResponse(frames(), media_type="text/event-stream")
 
 
 async def test_other_responses_are_passed_through() -> None:
@@ -331,33 +308,6 @@ async def test_a_foreign_stream_whose_client_has_gone_is_left_alone() -> None:
         await stream.ended()
 
 
-class Transport:
-    """The transport of a stalled client. A send waits until the transport is aborted, or for ever."""
-
-    def __init__(self, *, frees: bool) -> None:
-        self.frees = frees
-        self.aborted = anyio.Event()
-        self.sent: list[bytes] = []
-
-    def abort(self) -> None:
-        self.aborted.set()
-
-    async def send(self, message: Message) -> None:
-        body = message.get("body", b"")
-        if body.startswith(b"stall") and not self.aborted.is_set():
-            await (self.aborted.wait() if self.frees else anyio.sleep_forever())
-        self.sent.append(body)
-
-
-class Cycle:
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-
-    async def receive(self) -> Message:
-        await anyio.sleep_forever()
-        return {"type": "http.disconnect"}
-
-
 @pytest.mark.parametrize("frees", [True, False])
 async def test_an_application_that_sends_while_it_cleans_up_does_not_hang(*, frees: bool) -> None:
     """This holds if the blocked send returns by itself, and if it has to be cancelled."""
@@ -492,3 +442,23 @@ async def test_a_client_of_ours_that_does_not_read_is_cut_off_through_the_guards
     with anyio.fail_after(5):
         await app(dict(SCOPE), Cycle(transport).receive, send)
     assert transport.aborted.is_set()
+
+
+async def test_a_foreign_stream_one_too_many_is_refused() -> None:
+    """It keeps its own headers, without the length and the encoding of the body."""
+    async with EventStreamClient(limited(1)) as client, client.stream("/ours") as stream:
+        await stream.received(b"data: x\n\n")
+        headers = await assert_refused(client, "/theirs")
+        assert headers["x-theirs"] == "1"
+        assert {"content-length", "content-encoding"}.isdisjoint(headers)
+
+
+async def test_without_a_middleware_nothing_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream is let through, and its connection is aborted by its own `receive`."""
+    aborted: list[Any] = []
+    monkeypatch.setattr("sse_asgi._stream.foreign.abort", lambda *arguments: aborted.append(arguments))
+    timer, receive = shared_timer(), Cycle(Transport(frees=True)).receive
+    assert admit({})
+    watch_again({})
+    cut_off({}, receive, timer)
+    assert aborted == [({}, receive, timer)]

@@ -265,3 +265,21 @@ async def test_other_tasks_have_a_turn_between_large_bodies() -> None:
         ticking.cancel()
     assert len(seen) >= 9
     assert len({*seen}) == len(seen)
+
+
+@directly
+async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A send that returns after the disconnect is complete, and the stream ends as usual."""
+    monkeypatch.setattr("sse_asgi._stream.connection.RETURN_SECONDS", 0.01)
+    free = asyncio.Event()
+    async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
+        server.waits = free.wait
+        await hub.publish("default", "x")
+        server.gone.set()
+        await asyncio.sleep(0)
+        free.set()
+        assert server.serving is not None
+        with anyio.fail_after(5):
+            await server.serving
+        await asyncio.sleep(0.05)
+    assert server.data() == ["x"]
