@@ -348,7 +348,7 @@ async def test_a_send_that_fails_is_logged(caplog: pytest.LogCaptureFixture, fai
             failed.set()
             raise LookupError
 
-    guarded = EventSourceMiddleware(app, ping_interval=0.02, max_lifetime=0.1)
+    guarded = EventSourceMiddleware(app, ping_interval=0.02, max_lifetime=0.5)
     with anyio.fail_after(5):
         await guarded(dict(SCOPE), anyio.sleep_forever, send)  # type: ignore[arg-type]
     assert "could not be sent" in caplog.text
