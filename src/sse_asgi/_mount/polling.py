@@ -18,7 +18,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .._hub.delivery import PING, Carrier
 from .._hub.feed import SubscriptionFeed
-from .._hub.options import Terms
 from .._hub.subscription import Subscription
 from .._log.event import POSITION_EVENT, to_json
 from .._loop.timer import shared_timer
@@ -28,6 +27,7 @@ from .._stream.connection import Connection
 from .._stream.foreign import admit
 from .._stream.last_event_id import last_event_id
 from .._stream.limits import refused_body
+from .._stream.terms import Terms
 from ..decoder import DecodedEvent, EventDecoder
 from ..encoder import encode
 from ..exceptions import BackendError, HubClosedError
