@@ -23,9 +23,9 @@ from sse_asgi import (
     MemoryBackend,
     ServerSentEvent,
 )
-from sse_asgi._hub.options import MAX_SHARED, Terms
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
+from sse_asgi._stream.terms import MAX_SHARED, Terms
 from sse_asgi.testing import EventStream, EventStreamClient
 
 FINAL = b'id: sse.end\nevent: sse.end\ndata: {"state":"finished"}\n\n'

@@ -6,13 +6,10 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
-import anyio.lowlevel
-
 from .._log.event import ServerSentEvent, as_event
 from .._log.names import RESERVED
 
 MAX_NAME_BYTES = 512
-MAX_SHARED = 64
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
@@ -35,32 +32,6 @@ class Options(NamedTuple):
     presence: tuple[str, ...] = ()
     personal: bool = False
     rewind: float = 0
-
-
-class Terms(NamedTuple):
-    """What was agreed for a connection, where what never comes is infinitely far; see EventSourceResponse."""
-
-    greeting: bytes
-    ping_interval: float
-    start_timeout: float
-    send_timeout: float
-    max_lifetime: float
-    cleanup_timeout: float
-    on_error: Callable[[Exception], Any] | None
-
-
-_terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
-
-
-def shared_terms(terms: Terms) -> Terms:
-    """Return the first equal terms of this event loop: thousands of connections have few different ones."""
-    if terms.on_error is not None:  # a function may hold on to its request
-        return terms
-    known = _terms.get(None)
-    if known is None or len(known) >= MAX_SHARED:
-        known = {}
-        _terms.set(known)
-    return known.setdefault(terms, terms)
 
 
 def check_channels(names: Collection[str]) -> tuple[str, ...]:

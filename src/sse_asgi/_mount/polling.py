@@ -17,7 +17,6 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from .._hub.delivery import Carrier
-from .._hub.options import Terms
 from .._hub.subscription import PING, Subscription
 from .._log.event import POSITION_EVENT, to_json
 from .._loop.timer import shared_timer
@@ -27,6 +26,7 @@ from .._stream.connection import Connection
 from .._stream.foreign import admit
 from .._stream.last_event_id import last_event_id
 from .._stream.limits import refused_body
+from .._stream.terms import Terms
 from ..decoder import DecodedEvent, EventDecoder
 from ..encoder import encode
 from ..exceptions import BackendError, HubClosedError

@@ -28,7 +28,6 @@ import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
-from .._hub.options import Terms
 from .._log.logged import named, one_line
 from .._loop.running import checkpoint
 from .._loop.tasks import Child, spawn
@@ -40,6 +39,7 @@ from .deadlines import Deadlines
 from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
 from .foreign import cut_off, watch_again
+from .terms import Terms
 from .upload import watch_client
 from .writer import Writer
 

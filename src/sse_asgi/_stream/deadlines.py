@@ -4,8 +4,8 @@ import math
 import random
 from typing import Protocol
 
-from .._hub.options import Terms
 from .._loop.timer import Batch, shared_timer
+from .terms import Terms
 from .writer import Writer
 
 

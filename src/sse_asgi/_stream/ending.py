@@ -6,13 +6,13 @@ from collections.abc import Callable
 from starlette.background import BackgroundTask
 from starlette.types import Scope
 
-from .._hub.options import Terms
 from .._log.event import ServerSentEvent, as_frame
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .last_event_id import last_event_id
+from .terms import Terms
 from .writer import Writer
 
 logger = logging.getLogger("sse_asgi")

@@ -9,7 +9,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .._hub.options import Terms, seconds_or_never, shared_terms
+from .._hub.options import seconds_or_never
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
 from .._log.logged import named
@@ -20,6 +20,7 @@ from .feeds import Feed, IterableFeed
 from .foreign import admit
 from .last_event_id import last_event_id
 from .limits import refused_body
+from .terms import Terms, shared_terms
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
 
