@@ -56,7 +56,7 @@ def test_what_does_not_match_is_found_out_at_once() -> None:
 
 def test_a_name_without_a_star_is_no_pattern() -> None:
     """It would be gathered from itself."""
-    with pytest.raises(ValueError, match=r"'orders' has no '\*'.*need not be gathered"):
+    with pytest.raises(ValueError, match=r"must have a '\*' \(got 'orders'\).*need not be gathered"):
         Hub(patterns=["orders"])
     with pytest.raises(TypeError, match="collection of str"):
         Hub(patterns=7)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,17 @@ import anyio.lowlevel
 from ._trio import DeadlineHandle
 from .running import on_asyncio
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.loop")
 
 COARSE_SECONDS = 1.0  # from here on, alarms are rounded up
 GRID_SECONDS = 0.25
 LOOK_SECONDS = 0.1
+SHUTDOWN_SECONDS = 0.5  # a send, or the body of a request, has this long to end once the server stops
+
+
+def spread(seconds: float) -> float:
+    """Return a time that is longer or shorter by up to a fifth, so that many deadlines do not fall together."""
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
 
 
 class Timed(Protocol):
