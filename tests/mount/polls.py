@@ -42,13 +42,9 @@ async def waiting(client: EventStreamClient, hub: Hub, query: str = "", **option
 
 async def until_read(hub: Hub) -> None:
     """Wait until a subscription is caught up."""
-    while not any(reader._open for reader in readers(hub)):
+    while not hub.subscriptions():
         await anyio.sleep(0)
-
-
-def readers(hub: Hub) -> list[Any]:
-    assert hub._registry is not None
-    return list(hub._registry.subscriptions())
+    await anyio.wait_all_tasks_blocked()
 
 
 def data(answer: Any) -> list[str]:

@@ -16,12 +16,15 @@ from starlette.routing import Mount
 
 from mount.helpers import mounted, status
 from sse_asgi import (
+    ChannelSigner,
     EventSourceApp,
     Grant,
     Hub,
     MemoryBackend,
     ServerSentEvent,
 )
+from sse_asgi._mount.access import Access
+from sse_asgi._mount.channels import ServedChannels
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -414,3 +417,60 @@ async def test_a_reader_can_be_disconnected() -> None:
         async with client.stream("/events/") as stream:
             await hub.disconnect({"tenant": 7})
             await stream.read()
+
+
+# Tickets
+
+SIGNER = ChannelSigner("a secret of many characters")
+
+
+def access(**options: Any) -> Access:
+    options = {"authorize": None, "revalidate": None, "tickets": None, "presence": False, **options}
+    return Access(ServedChannels("*", default="default", gathered=["orders.*"]), options.pop("authorize"), **options)
+
+
+def request(query: str = "") -> Request:
+    return Request({"type": "http", "method": "GET", "headers": [], "query_string": query.encode()})
+
+
+@pytest.mark.parametrize("query", ["", "&channel=b", "&channel=b&channel=a"])
+async def test_a_ticket_admits_to_its_channels(query: str) -> None:
+    """To all of them, or to those that the query names; its owner is listed there."""
+    ticket = SIGNER.ticket(["a", "b"], properties=7, identity="ada")
+    admission = await access(tickets=SIGNER, presence=True).admit(request(f"ticket={ticket}{query}"))
+    expected = tuple(query.split("&channel=")[1:]) or ("a", "b")
+    assert (admission.channels, admission.presence) == (expected, expected)
+    assert (admission.grant, admission.ask) == (Grant(7, identity="ada"), None)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("", 401),
+        ("ticket=forged", 401),
+        (f"ticket={SIGNER.ticket('a', expires_in=1e6)}&channel=b", 403),
+        (f"ticket={SIGNER.ticket('orders.*', expires_in=1e6)}", 403),
+    ],
+)
+async def test_without_a_ticket_for_the_channel_a_request_is_refused(query: str, code: int) -> None:
+    """A ticket is needed, for each channel that the request names; a str is not a ticket for a pattern."""
+    with pytest.raises(HTTPException) as caught:
+        await access(tickets=SIGNER).admit(request(query))
+    assert caught.value.status_code == code
+    assert (code == 401) == ("WWW-Authenticate" in (caught.value.headers or {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"presence": True}, ValueError, "presence=True needs authorize= or tickets="),
+        ({"revalidate": 5}, ValueError, "revalidate= asks authorize= again"),
+        ({"tickets": "secret"}, TypeError, r"tickets must be a ChannelSigner \(got str\)"),
+    ],
+)
+def test_options_of_access_that_need_others_are_refused(
+    options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    """The error names the option that is missing."""
+    with pytest.raises(error, match=match):
+        access(**options)

@@ -1,8 +1,10 @@
 """EventSourceApp: its defaults, options, methods, paths, and the places where it can be mounted."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -12,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, NoMatchFound
+from starlette.routing import Mount, NoMatchFound, Route
 
 from mount.helpers import mounted, status
-from mount.posts import posted
+from mount.posts import kept, post, posted
 from sse_asgi import (
     EventSourceApp,
     Hub,
@@ -56,7 +58,7 @@ async def test_the_default_channel_has_the_name_you_give() -> None:
 async def test_unknown_options_are_refused_at_once() -> None:
     """Bad options are refused when the app is made, not at the first request."""
     with pytest.raises(TypeError, match="pingg"):
-        EventSourceApp(Hub(), pingg=3)
+        EventSourceApp(Hub(), pingg=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="ping_interval"):
         EventSourceApp(Hub(), ping_interval=0)
     with pytest.raises(ValueError, match="channel"):
@@ -102,19 +104,6 @@ async def test_a_snapshot_excludes_rewinding(options: dict[str, Any]) -> None:
         EventSourceApp(Hub(), snapshot=AsyncMock(), **options)
     with pytest.raises(ValueError, match="max_rewind must be a whole number"):
         EventSourceApp(Hub(), max_rewind=-1)
-
-
-@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
-async def test_max_wait_must_be_a_number_of_seconds(seconds: float) -> None:
-    """Other values are refused when the app is made."""
-    with pytest.raises(ValueError, match="max_wait"):
-        EventSourceApp(Hub(), max_wait=seconds)
-
-
-async def test_max_body_bytes_must_be_at_least_one() -> None:
-    """Other values are refused when the app is made."""
-    with pytest.raises(ValueError, match="max_body_bytes"):
-        EventSourceApp(Hub(), max_body_bytes=0)
 
 
 @pytest.mark.parametrize(
@@ -355,3 +344,49 @@ async def test_other_methods_are_405_with_post_among_the_allowed() -> None:
         async with client.stream("/events/", method="OPTIONS", headers={"origin": "https://other.example"}) as answer:
             assert answer.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
             assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
+
+
+async def test_a_foreign_origin_publishes_nothing() -> None:
+    """A listed origin publishes, and can read every answer."""
+    async with posted(cors_origins="https://other.example") as (hub, client):
+        assert (await post(client, origin="https://evil.example")).status == 403
+        assert await kept(hub) == []
+        for body, status in (("x", 202), ("", 400)):
+            answer = await post(client, body, origin="https://other.example")
+            assert answer.status == status
+            assert answer.headers["access-control-allow-origin"] == "https://other.example"
+
+
+async def test_a_route_may_lead_to_it() -> None:
+    """The whole path is the app's then."""
+    hub = Hub()
+    app = Starlette(routes=[Route("/news", EventSourceApp(hub))], lifespan=hub.lifespan)
+    async with EventStreamClient(app) as client:
+        assert await status(client, path="/news") == 200
+
+
+# Types
+
+CALLS = """\
+from sse_asgi import EventSourceApp, Hub
+
+EventSourceApp(Hub(), channels=["a"], ping_interval=5.0, max_lifetime=None, headers={"X-Mine": "1"})
+EventSourceApp(Hub(), chanels=["a"])
+EventSourceApp(Hub(), ping_intervall=5.0)
+EventSourceApp(Hub(), ping_interval="5")
+"""
+
+
+def test_a_type_checker_knows_every_option(tmp_path: Path) -> None:
+    """A misspelt option and a wrong type are errors; a right call is not, also with options of the response."""
+    mypy = pytest.importorskip("mypy.api")
+    calls = tmp_path / "calls.py"
+    calls.write_text(CALLS)
+    options = ["--strict", "--no-error-summary", "--hide-error-context", f"--cache-dir={tmp_path / 'cache'}"]
+    report, failure, _ = mypy.run([*options, str(calls)])
+    errors = dict(re.findall(r"calls.py:(\d+): error: (.*)", report))
+    assert failure == ""
+    assert errors.keys() == {"4", "5", "6"}
+    assert 'did you mean "channels"?' in errors["4"]
+    assert 'did you mean "ping_interval"?' in errors["5"]
+    assert 'incompatible type "str"' in errors["6"]

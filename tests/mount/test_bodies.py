@@ -1,5 +1,7 @@
 """Request bodies: the content of each media type, and the bodies that are refused."""
 
+import sys
+
 import pytest
 
 from mount.posts import FORM, JSON, PARTS, TEXT, form, kept, post, posted
@@ -125,3 +127,42 @@ async def test_no_content_type_is_415() -> None:
     async with posted() as (_, client), client.stream("/events/", method="POST", body=b"x") as answer:
         assert answer.status_code == 415
         assert b"application/json" in await answer.read()
+
+
+@pytest.mark.parametrize("kind", [PARTS, "Multipart/Form-Data"])
+async def test_without_python_multipart_a_form_in_parts_is_415(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer names the library, and nothing is published; the other form needs no library."""
+    monkeypatch.setitem(sys.modules, "python_multipart", None)
+    async with posted() as (hub, client):
+        answer = await post(client, form(("data", "x")), kind)
+        assert answer.status == 415
+        assert "python-multipart is not installed" in answer.json["detail"]
+        assert await kept(hub) == []
+        assert (await post(client, "data=x", FORM)).status == 202
+
+
+def files(*names: str) -> bytes:
+    return form(*((name, "é") for name in names)).replace(b'"\r\n\r\n', b'"; filename="a.txt"\r\n\r\n')
+
+
+async def test_a_field_may_be_a_file() -> None:
+    """Its text is the data."""
+    async with posted() as (hub, client):
+        assert (await post(client, files("data"), PARTS)).status == 202
+        assert await kept(hub) == [(None, "é")]
+
+
+async def test_files_count_as_fields() -> None:
+    """There may be 100 of both."""
+    async with posted() as (hub, client):
+        parts = form(*[("other", "")] * 60)[: -len("--limit--\r\n")] + files("data", *["other"] * 40)
+        answer = await post(client, parts, PARTS)
+        assert (answer.status, "at most 100 fields (got 101)" in answer.json["detail"]) == (400, True)
+        assert await kept(hub) == []
+
+
+async def test_a_form_may_be_larger_than_starlettes_usual_part() -> None:
+    """Only `max_body_bytes` bounds it."""
+    async with posted(max_body_bytes=3 << 20) as (hub, client):
+        assert (await post(client, form(("data", "x" * (2 << 20))), PARTS)).status == 202
+        assert await kept(hub) == [(None, "x" * (2 << 20))]

@@ -14,6 +14,7 @@ from sse_asgi import (
     Hub,
     Pattern,
 )
+from sse_asgi._mount.channels import ServedChannels
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -291,3 +292,9 @@ async def test_a_name_that_a_function_makes_is_no_way_to_a_gathered_pattern() ->
     async with mounted(Hub(patterns=["room:*"]), path="/rooms/{room}", **options) as (_, client):
         assert await status(client, "", "/rooms/a/") == 200
         assert await status(client, "", "/rooms/*/") == 403
+
+
+def test_it_is_known_whether_a_function_chooses() -> None:
+    """A function may choose several channels for a POST; a collection does not."""
+    assert ServedChannels(lambda _: ["a", "b"], default="default").chosen
+    assert not ServedChannels(["a", "b"], default="default").chosen

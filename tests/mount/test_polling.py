@@ -8,9 +8,11 @@ import anyio
 import pytest
 from starlette.types import Message
 
-from mount.polls import LONG, data, poll, polled, readers, until_read, waiting
+from mount.polls import LONG, data, poll, polled, until_read, waiting
 from sse_asgi import (
     BackendError,
+    EventSourceApp,
+    EventSourceMiddleware,
     Hub,
     HubClosedError,
     MemoryBackend,
@@ -21,18 +23,10 @@ from sse_asgi._mount import polling as polling_module
 from sse_asgi._mount.polling import PollResponse
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
+from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_the_position_moves_without_an_event() -> None:
-    """The id of a quiet reader never falls out of history, even if streams have no position frames."""
-    async with polled(channels=["a", "b"], position_frames=False) as (hub, client):
-        start = (await poll(client, query="&channel=a"))["last_event_id"]
-        last = await hub.publish("b", "x")
-        assert start
-        assert (await poll(client, start, "&channel=a"))["last_event_id"] == last
 
 
 async def test_the_answer_is_not_cached() -> None:
@@ -52,7 +46,7 @@ async def test_a_head_reads_nothing() -> None:
         assert await answer.read() == b""
         assert answer.headers["content-type"] == "application/json"
         assert "content-length" not in answer.headers
-        assert not readers(hub)
+        assert not hub.subscriptions()
 
 
 # Waiting
@@ -104,7 +98,7 @@ async def test_a_poll_leaves_nothing_behind() -> None:
     async with polled() as (hub, client):
         for query in ("", "&wait=0.01"):
             await poll(client, query=query)
-        assert not readers(hub)
+        assert not hub.subscriptions()
         assert current_notice().listeners == 0
 
 
@@ -127,7 +121,7 @@ async def test_a_client_that_goes_ends_the_waiting() -> None:
                 tasks.start_soon(response, {"type": "http", "method": "GET", "headers": []}, receive, send)
                 await until_read(hub)
                 gone.set()
-        assert (sent, readers(hub)) == ([], [])
+        assert (sent, hub.subscriptions()) == ([], [])
 
 
 async def test_a_client_that_goes_while_the_poll_leaves_does_not_break_that_off() -> None:
@@ -168,7 +162,7 @@ async def test_a_send_that_fails_is_a_client_that_has_gone() -> None:
         with anyio.fail_after(5):
             await PollResponse(hub.subscribe("default"), wait=LONG)(scope, receive, send)
             await PollResponse(hub.subscribe("default"))(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
-        assert not readers(hub)
+        assert not hub.subscriptions()
 
 
 async def test_a_receive_that_fails_is_a_client_that_has_gone(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +187,7 @@ async def test_cancelling_leaves_the_hub() -> None:
             tasks.start_soon(response, scope, anyio.sleep_forever, None)
             await until_read(hub)
             tasks.cancel_scope.cancel()
-        assert (readers(hub), current_notice().listeners) == ([], 0)
+        assert (hub.subscriptions(), current_notice().listeners) == ([], 0)
 
 
 async def test_a_shutdown_ends_the_waiting() -> None:
@@ -364,7 +358,7 @@ async def test_a_backend_that_does_not_answer_in_time_is_503(what: str) -> None:
         last = await hub.publish("default", "x")
         backend.waits.add(what)
         assert "same Last-Event-ID" in (await refused(client, last))["detail"]
-        assert not readers(hub)
+        assert not hub.subscriptions()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -407,7 +401,7 @@ async def test_an_error_of_the_application_is_raised() -> None:
     async with polled(snapshot=broken) as (hub, client):
         with pytest.raises(LookupError):
             await poll(client)
-        assert not readers(hub)
+        assert not hub.subscriptions()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -442,3 +436,27 @@ async def test_a_poll_is_answered_though_the_event_loop_was_blocked(monkeypatch:
         tasks.start_soon(block)
         answer = await poll(client, start)
         assert (data(answer), answer["more"]) == (["x"], False)
+
+
+async def test_a_poll_too_many_is_told_to_come_later() -> None:
+    """A limit of connections counts polls while they last, and refuses them as it refuses streams."""
+    hub = Hub()
+    app = EventSourceMiddleware(EventSourceApp(hub), hub=hub, max_connections=1)
+    async with EventStreamClient(app) as client:
+        async with client.stream("/"):
+            async with client.stream("/?poll=1", headers={"accept": "*/*"}, last_event_id="7") as answer:
+                told = json.loads(await answer.read())
+                assert 2000 <= told.pop("retry") <= 6000
+                assert told == {"events": [], "last_event_id": "7", "more": False}
+            async with client.stream("/?poll=1") as answer:
+                assert EventDecoder().feed(await answer.read()) == []
+
+
+async def test_a_poll_reads_all_pages_of_history() -> None:
+    """It is caught up when the last page was read."""
+    async with polled(Hub(MemoryBackend(history_size=1000))) as (hub, client):
+        first = await hub.publish("default", "first")
+        for number in range(600):
+            await hub.publish("default", number)
+        answer = await poll(client, first)
+    assert (data(answer), answer["more"]) == ([str(number) for number in range(600)], False)

@@ -1,6 +1,5 @@
 """Polls and the other options of an app: access, CORS, transforms, snapshots, limits."""
 
-import json
 import time
 from typing import Any
 
@@ -18,7 +17,6 @@ from sse_asgi import (
     Hub,
     ServerSentEvent,
 )
-from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -93,20 +91,6 @@ async def test_the_middleware_leaves_it_as_it_is() -> None:
     async with EventStreamClient(app) as client, client.stream("/?poll=1") as answer:
         await answer.read()
         assert answer.headers["content-length"] == str(len(answer.content))
-
-
-async def test_a_poll_too_many_is_told_to_come_later() -> None:
-    """A limit of connections counts polls while they last, and refuses them as it refuses streams."""
-    hub = Hub()
-    app = EventSourceMiddleware(EventSourceApp(hub), hub=hub, max_connections=1)
-    async with EventStreamClient(app) as client:
-        async with client.stream("/"):
-            async with client.stream("/?poll=1", headers={"accept": "*/*"}, last_event_id="7") as answer:
-                told = json.loads(await answer.read())
-                assert 2000 <= told.pop("retry") <= 6000
-                assert told == {"events": [], "last_event_id": "7", "more": False}
-            async with client.stream("/?poll=1") as answer:
-                assert EventDecoder().feed(await answer.read()) == []
 
 
 async def test_a_grant_that_expires_ends_the_waiting() -> None:

@@ -12,10 +12,7 @@ from starlette.types import Message
 
 from mount.helpers import mounted, status
 from mount.polls import LONG, poll, polled
-from sse_asgi import (
-    EventSourceApp,
-    Hub,
-)
+from sse_asgi import EventSourceApp, Hub
 
 pytestmark = pytest.mark.anyio
 
@@ -53,16 +50,6 @@ async def test_a_reconnect_to_the_same_url_does_not_rewind() -> None:
         await hub.publish("default", "2")
         async with client.stream("/events/?rewind=all", last_event_id=first) as stream:
             assert (await stream.next_event()).data == "2"
-
-
-async def test_a_poll_may_ask_for_the_newest_events() -> None:
-    """A poll rewinds as a stream does."""
-    async with mounted(max_rewind=2) as (hub, client):
-        for number in range(3):
-            await hub.publish("default", number)
-        async with client.stream("/events/?poll=1&rewind=all", headers={"accept": "*/*"}) as answer:
-            told = json.loads(await answer.read())
-    assert [event["data"] for event in told["events"]] == ["1", "2"]
 
 
 async def test_an_app_may_rewind_by_itself() -> None:
@@ -121,17 +108,6 @@ async def test_there_is_no_padding_for_those_that_want_none(query: str) -> None:
     async with mounted() as (_, client), client.stream(f"/events/{query}") as stream:
         await stream.received(b"\n\n")
         assert stream.content.startswith(b"id: ")
-
-
-async def test_an_app_may_pad_for_all() -> None:
-    """`padding=` applies to requests without `?padding=`."""
-    async with mounted(padding=100) as (_, client):
-        async with client.stream("/events/") as stream:
-            await stream.received(b"id: ")
-            assert stream.content.index(b"\n") == 99
-        async with client.stream("/events/?padding=false") as stream:
-            await stream.received(b"id: ")
-            assert stream.content.startswith(b"id: ")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "8193", "99999", "1e3", "٣", "9" * 5000])
@@ -225,3 +201,10 @@ async def test_no_query_breaks_it(query: bytes, last: bytes) -> None:
     else:
         assert answers[0]["status"] == 400
         assert answers[1]["body"]
+
+
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+async def test_max_wait_must_be_a_number_of_seconds(seconds: float) -> None:
+    """Other values are refused when the app is made."""
+    with pytest.raises(ValueError, match="max_wait"):
+        EventSourceApp(Hub(), max_wait=seconds)

@@ -1,5 +1,6 @@
 """Reading over HTTP: resuming, the options of streams, and the report of their end."""
 
+import json
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -7,6 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from mount.helpers import mounted, status
+from mount.polls import poll, polled
 from sse_asgi import (
     Hub,
     ServerSentEvent,
@@ -147,3 +149,33 @@ async def test_on_disconnect_hears_of_the_end(kind: str) -> None:
         assert await status(client, method="HEAD") == 200
         assert await status(client, "?channel=other") == 403
     assert heard == [("/events/", ("default",), "client", 0), ("/events/", ("default",), "shutdown", 0)]
+
+
+async def test_a_poll_may_ask_for_the_newest_events() -> None:
+    """A poll rewinds as a stream does."""
+    async with mounted(max_rewind=2) as (hub, client):
+        for number in range(3):
+            await hub.publish("default", number)
+        async with client.stream("/events/?poll=1&rewind=all", headers={"accept": "*/*"}) as answer:
+            told = json.loads(await answer.read())
+    assert [event["data"] for event in told["events"]] == ["1", "2"]
+
+
+async def test_an_app_may_pad_for_all() -> None:
+    """`padding=` applies to requests without `?padding=`."""
+    async with mounted(padding=100) as (_, client):
+        async with client.stream("/events/") as stream:
+            await stream.received(b"id: ")
+            assert stream.content.index(b"\n") == 99
+        async with client.stream("/events/?padding=false") as stream:
+            await stream.received(b"id: ")
+            assert stream.content.startswith(b"id: ")
+
+
+async def test_the_position_moves_without_an_event() -> None:
+    """The id of a quiet reader never falls out of history, even if streams have no position frames."""
+    async with polled(channels=["a", "b"], position_frames=False) as (hub, client):
+        start = (await poll(client, query="&channel=a"))["last_event_id"]
+        last = await hub.publish("b", "x")
+        assert start
+        assert (await poll(client, start, "&channel=a"))["last_event_id"] == last
