@@ -17,12 +17,12 @@ FORM = "application/x-www-form-urlencoded"
 PARTS = "multipart/form-data; boundary=limit"
 
 
-def anybody(*_: Any) -> None:
+def allow(*_: Any) -> None:
     """Allow every request to publish."""
 
 
 def posted(hub: Hub | None = None, **options: Any) -> AbstractAsyncContextManager[tuple[Hub, EventStreamClient]]:
-    return mounted(hub, accept="*/*", **{"publish": anybody, **options})
+    return mounted(hub, accept="*/*", **{"publish": allow, **options})
 
 
 class Answered:

@@ -379,7 +379,7 @@ async def test_authorize_is_not_called_for_a_stream_that_has_ended() -> None:
                 await anyio.sleep(0.001)
         while len(asked) < 3:
             await anyio.sleep(0.001)
-        await anyio.sleep(0.05)  # in which it would be asked again
+        await anyio.sleep(0.05)  # it would be called again in this time
         assert asked == ["", "", "cancelled"]
 
 

@@ -209,7 +209,7 @@ async def test_it_finds_itself_below_a_root_path(path: str, options: dict[str, A
     """The path may contain the root path, as behind a server, or not, as behind a proxy that strips it."""
     hub = Hub()
     app = FastAPI(lifespan=hub.lifespan)
-    app.root_path = root_path  # as the parameter does, of which newer FastAPIs warn
+    app.root_path = root_path  # as the parameter does; newer FastAPIs warn of the parameter
     app.mount("/events", EventSourceApp(hub, stats=lambda _: None))
     async with EventStreamClient(app) as client:
         async with client.stream(f"{path}/", **options) as stream:

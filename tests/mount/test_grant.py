@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"expires_at": datetime(2026, 1, 1)}, ValueError, "time zone"),  # noqa: DTZ001 - that is what is refused
+        ({"expires_at": datetime(2026, 1, 1)}, ValueError, "time zone"),  # noqa: DTZ001 - it is refused
         ({"expires_at": float("nan")}, ValueError, "finite"),
         ({"expires_at": float("inf")}, ValueError, "finite"),
         ({"expires_at": "tomorrow"}, TypeError, "str"),

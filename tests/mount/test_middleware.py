@@ -220,7 +220,7 @@ async def test_two_middlewares_share_an_event_loop() -> None:
     assert current_notice()._watchers == 0
 
 
-async def test_uvicorn_takes_it_for_what_it_is() -> None:
+async def test_uvicorn_recognises_an_asgi_3_application() -> None:
     """Uvicorn calls an app with the scope alone unless its `__call__` is a coroutine function."""
     app = Starlette()
     for outermost in (EventSourceMiddleware(app), EventSourceApp(Hub())):

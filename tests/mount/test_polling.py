@@ -270,7 +270,7 @@ async def test_a_shutdown_hurries_a_client_that_does_not_read(monkeypatch: pytes
 
 
 class Late:
-    """A sink that is told of events only when somebody wants to reach them."""
+    """A sink that holds events back until the backend is asked to deliver them."""
 
     def __init__(self, sink: Any) -> None:
         self.sink = sink
@@ -284,7 +284,7 @@ class Late:
 
 
 class Behind(MemoryBackend):
-    """A backend that stores at once and delivers late, as one does whose processes hear of each other."""
+    """A backend that stores at once and delivers late, as a backend of several processes."""
 
     def connect(self, sink: Any) -> Any:
         self.late = Late(sink)
@@ -378,7 +378,7 @@ async def test_a_longer_wait_gives_the_backend_more_time() -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait)
                 await backend.asked.wait()
-                await anyio.sleep(0.05)  # more than those have who do not wait
+                await anyio.sleep(0.05)  # longer than a poll without a wait has
                 backend.waits.clear()
         assert data(answers[0]) == ["2"]
 

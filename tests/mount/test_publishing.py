@@ -7,7 +7,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from mount.posts import FORM, JSON, TEXT, anybody, kept, piece, post, posted, sent
+from mount.posts import FORM, JSON, TEXT, allow, kept, piece, post, posted, sent
 from sse_asgi import (
     BackendError,
     EventSourceApp,
@@ -234,14 +234,14 @@ async def test_a_backend_that_fails_is_503(error: Exception, key: str, hint: str
 async def test_a_body_with_a_large_content_length_is_not_read(length: str) -> None:
     """The answer is 413, by the Content-Length."""
     async with Hub() as hub:
-        app = EventSourceApp(hub, publish=anybody, max_body_bytes=10)
+        app = EventSourceApp(hub, publish=allow, max_body_bytes=10)
         assert await sent(app, [piece(b"x")], content_length=length) == (413, [piece(b"x")])
 
 
 async def test_a_body_that_becomes_too_large_is_not_read_further() -> None:
     """The answer is 413; a body of exactly the limit is published."""
     async with Hub() as hub:
-        app = EventSourceApp(hub, publish=anybody, max_body_bytes=10)
+        app = EventSourceApp(hub, publish=allow, max_body_bytes=10)
         assert await sent(app, [piece(b"12345"), piece(b"678901"), piece(b"2")]) == (413, [piece(b"2")])
         assert await kept(hub) == []
         assert await sent(app, [piece(b"12345"), piece(b"67890", more=False)], content_length="10") == (202, [])
@@ -252,14 +252,14 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch)
     """The wait is bounded."""
     monkeypatch.setattr(publishing_module, "BODY_SECONDS", 0.01)
     async with Hub() as hub:
-        assert (await sent(EventSourceApp(hub, publish=anybody), [piece(b"x")]))[0] == 408
+        assert (await sent(EventSourceApp(hub, publish=allow), [piece(b"x")]))[0] == 408
         assert await kept(hub) == []
 
 
 async def test_the_server_does_not_wait_for_a_body_when_it_stops() -> None:
     """The answer is 503 after a moment, in which a complete body is still published; the notice is left."""
     async with Hub() as hub:
-        app = EventSourceApp(hub, publish=anybody)
+        app = EventSourceApp(hub, publish=allow)
         notice = current_notice()
         notice.watch()
         try:
@@ -283,7 +283,7 @@ async def _check_stopped(app: EventSourceApp) -> None:
 async def test_half_a_body_is_not_published() -> None:
     """The client has disconnected."""
     async with Hub() as hub:
-        app = EventSourceApp(hub, publish=anybody)
+        app = EventSourceApp(hub, publish=allow)
         assert (await sent(app, [piece(b"x"), {"type": "http.disconnect"}]))[0] == 400
         assert await kept(hub) == []
 
@@ -297,7 +297,7 @@ async def test_max_body_bytes_must_be_at_least_one() -> None:
 async def test_a_compressed_body_is_415() -> None:
     """The body is not read."""
     async with Hub() as hub:
-        app = EventSourceApp(hub, publish=anybody)
+        app = EventSourceApp(hub, publish=allow)
         assert await sent(app, [piece(b"x")], content_encoding="gzip") == (415, [piece(b"x")])
 
 

@@ -68,7 +68,7 @@ class EventSourceApp:
         max_lifetime: float | NotGiven | None = NOT_GIVEN,
         **response_options: Unpack[ResponseOptions],
     ) -> None:
-        """Choose what is served, and to which requests.
+        """Check the options.
 
         Args:
             hub: Opened by EventSourceMiddleware, by `hub.lifespan`, or by this app when it is the outermost.

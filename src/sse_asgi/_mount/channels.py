@@ -138,7 +138,7 @@ async def _chosen(function: Callable[[Request], Any], request: Request) -> tuple
         chosen = await chosen
     names = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())
     if not names:
-        raise HTTPException(403, "there is no channel here for this request")
+        raise HTTPException(403, "the application has no channel for this request")
     return _not_reserved(_readable(names))
 
 
