@@ -137,14 +137,9 @@ class EventSourceApp:
         if max_lifetime is NOT_GIVEN:
             max_lifetime = MAX_LIFETIME if hub.keeps_history or access.restricts else None
         _check_response_options(max_lifetime, response_options)
+        limits = QueryLimits(max_rewind, max_wait)
         self._reading = Reading(
-            hub,
-            access,
-            QueryLimits(max_rewind, max_wait),
-            options,
-            response_options,
-            max_lifetime=max_lifetime,
-            on_disconnect=on_disconnect,
+            hub, access, limits, options, response_options, max_lifetime=max_lifetime, on_disconnect=on_disconnect
         )
         check_max_body_bytes(max_body_bytes)
         self._publishing = None if publish is None else Publishing(hub, served, publish, max_body_bytes)
