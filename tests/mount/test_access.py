@@ -245,24 +245,28 @@ async def test_a_result_that_looks_like_a_refusal_ends_an_open_stream(caplog: py
 
 async def test_a_new_grant_replaces_properties_and_expiry() -> None:
     """It applies to the open stream, for events that are published later."""
+    given = ["old", 60.0]
     asked = 0
 
     def authorize(*_: Any) -> Grant:
         nonlocal asked
         asked += 1
-        return Grant(asked, expires_at=time.time() + (60 if asked < 3 else 0.05))
+        return Grant(given[0], expires_at=time.time() + float(given[1]))
 
-    def transform(_: ServerSentEvent, properties: int) -> ServerSentEvent:
+    def transform(_: ServerSentEvent, properties: str) -> ServerSentEvent:
         return ServerSentEvent(properties)
 
     async with mounted(authorize=authorize, revalidate=0.02, transform=transform) as (hub, client):
         async with client.stream("/events/") as stream:
             await hub.publish("default", "x")
-            assert (await stream.next_event()).data == "1"
-            while asked < 2:
+            assert (await stream.next_event()).data == "old"
+            given[:], before = ["new", 60.0], asked
+            while asked < before + 2:  # the answer before the last one was adopted
                 await anyio.sleep(0.001)
             await hub.publish("default", "x")
-            assert int((await stream.next_event()).data) >= 2
+            assert (await stream.next_event()).data == "new"
+            given[1] = 0.01
+            assert b"retry:" in await stream.read()
 
 
 async def test_a_new_grant_that_expires_earlier_ends_the_stream() -> None:

@@ -306,3 +306,12 @@ async def test_json_that_is_nested_too_deeply_is_400() -> None:
     async with posted() as (hub, client):
         assert "nested too deeply" in (await post(client, "[" * 60_000, JSON)).json["detail"]
         assert await kept(hub) == []
+
+
+@pytest.mark.parametrize(("body", "kind"), [("", TEXT), ("null", JSON), ('""', JSON), ("data=", FORM)])
+async def test_an_event_needs_data(body: str, kind: str) -> None:
+    """The answer is 400, and nothing is published."""
+    async with posted() as (hub, client):
+        answer = await post(client, body, kind)
+        assert (answer.status, "there is no data" in answer.json["detail"]) == (400, True)
+        assert await kept(hub) == []
