@@ -23,7 +23,7 @@ from sse_asgi import (
     MemoryBackend,
     ServerSentEvent,
 )
-from sse_asgi._mount.access import Access
+from sse_asgi._mount.access import Access, Admission
 from sse_asgi._mount.channels import ServedChannels
 from sse_asgi.testing import EventStreamClient
 
@@ -245,13 +245,13 @@ async def test_a_result_that_looks_like_a_refusal_ends_an_open_stream(caplog: py
 
 async def test_a_new_grant_replaces_properties_and_expiry() -> None:
     """It applies to the open stream, for events that are published later."""
-    given = ["old", 60.0]
+    given: list[Any] = ["old", 60.0]
     asked = 0
 
     def authorize(*_: Any) -> Grant:
         nonlocal asked
         asked += 1
-        return Grant(given[0], expires_at=time.time() + float(given[1]))
+        return Grant(given[0], expires_at=time.time() + given[1])
 
     def transform(_: ServerSentEvent, properties: str) -> ServerSentEvent:
         return ServerSentEvent(properties)
@@ -478,3 +478,9 @@ def test_options_of_access_that_need_others_are_refused(
     """The error names the option that is missing."""
     with pytest.raises(error, match=match):
         access(**options)
+
+
+async def test_without_authorize_and_tickets_there_is_no_permission_to_ask_for() -> None:
+    """The channels that are served are open to every request."""
+    admission = await access().admit(request("channel=a"))
+    assert admission == Admission(("a",), Grant())
