@@ -42,11 +42,19 @@ def application(hub: Hub | None, endpoint: Any, **options: Any) -> Starlette:
     return app
 
 
+def plain(_: Request) -> StreamingResponse:
+    async def frames() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        await anyio.sleep_forever()
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
 # The hub
 
 
 async def test_the_hub_lives_as_long_as_the_application() -> None:
-    """Open before the application starts, closed after it has stopped and before the server is told."""
+    """It is open before the application starts, and closed after it has stopped and before the server is told."""
     hub, states = Hub(), []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +73,7 @@ async def test_the_hub_lives_as_long_as_the_application() -> None:
 
 
 async def test_get_hub_finds_it_from_a_request() -> None:
-    """As a function, and as a FastAPI dependency, whose annotations exist at run time."""
+    """It works as a function, and as a FastAPI dependency, whose annotations exist at run time."""
     hub = Hub()
     app = FastAPI()
     app.add_middleware(EventSourceMiddleware, hub=hub)
@@ -93,14 +101,14 @@ async def test_get_hub_finds_the_hub_of_a_lifespan() -> None:
 
 
 async def test_get_hub_without_a_hub_says_what_to_do() -> None:
-    """It names the ways to give an application one, and does not speak of a hub that is not open."""
+    """The error names the ways to give an application a hub, and does not say that a hub is not open."""
     with pytest.raises(HubClosedError, match=r"^get_hub found no hub: .*EventSourceMiddleware.*lifespan") as caught:
         get_hub(HTTPConnection({"type": "http", "headers": []}))
     assert "not open" not in str(caught.value)
 
 
 async def test_a_server_without_lifespan_opens_the_hub_at_the_first_request() -> None:
-    """In a task of its own, once for concurrent first requests."""
+    """A task of its own opens it, once for concurrent first requests."""
     hub = Hub()
 
     async def endpoint(_: Request) -> Response:
@@ -119,63 +127,8 @@ async def test_a_server_without_lifespan_opens_the_hub_at_the_first_request() ->
     assert len(await hub.history("a")) == 3
 
 
-async def test_websockets_see_the_hub_too() -> None:
-    """Everything but http and lifespan is passed on as it is."""
-    seen: list[Any] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append((scope["state"]["hub"], receive, send))
-
-    async def nothing(*_: Any) -> Any:
-        raise AssertionError
-
-    hub = Hub()
-    async with hub:
-        await EventSourceMiddleware(app, hub=hub)({"type": "websocket"}, nothing, nothing)
-    assert seen == [(hub, nothing, nothing)]
-
-
-async def test_a_failing_start_closes_the_hub() -> None:
-    """What the application raises is raised on."""
-    hub = Hub()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.failed", "message": "no database"})
-
-    with pytest.raises(RuntimeError, match="no database"):
-        async with EventStreamClient(EventSourceMiddleware(app, hub=hub)):
-            pass
-    assert hub.state == "closed"
-
-
-def plain(_: Request) -> StreamingResponse:
-    async def frames() -> AsyncIterator[bytes]:
-        yield b"data: 1\n\n"
-        await anyio.sleep_forever()
-
-    return StreamingResponse(frames(), media_type="text/event-stream")
-
-
-async def test_uvicorn_takes_it_for_what_it_is() -> None:
-    """It looks whether `__call__` is a coroutine function, and calls it with the scope alone if not."""
-    app = Starlette()
-    for outermost in (EventSourceMiddleware(app), EventSourceApp(Hub())):
-        assert inspect.iscoroutinefunction(outermost.__call__)
-
-
-async def test_two_middlewares_share_an_event_loop() -> None:
-    """One with a hub and one that only guards, or two applications."""
-    hub = Hub()
-    app = application(hub, plain)
-    app.add_middleware(EventSourceMiddleware)
-    async with EventStreamClient(app):
-        assert current_notice()._watchers == 2
-    assert current_notice()._watchers == 0
-
-
 async def test_concurrent_first_requests_open_the_hub_once() -> None:
-    """Also where opening takes time."""
+    """They do, even if opening takes time."""
     connected = []
 
     class Slow(MemoryBackend):
@@ -205,6 +158,36 @@ async def test_concurrent_first_requests_open_the_hub_once() -> None:
     assert connected == [1]
 
 
+async def test_websockets_see_the_hub_too() -> None:
+    """Connections other than http and lifespan are passed on as they are."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope["state"]["hub"], receive, send))
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    hub = Hub()
+    async with hub:
+        await EventSourceMiddleware(app, hub=hub)({"type": "websocket"}, nothing, nothing)
+    assert seen == [(hub, nothing, nothing)]
+
+
+async def test_a_failing_start_closes_the_hub() -> None:
+    """The application's error is raised on."""
+    hub = Hub()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    with pytest.raises(RuntimeError, match="no database"):
+        async with EventStreamClient(EventSourceMiddleware(app, hub=hub)):
+            pass
+    assert hub.state == "closed"
+
+
 async def test_something_that_is_no_hub_is_refused() -> None:
     """Passing create_hub without calling it is a TypeError that says so."""
     with pytest.raises(TypeError, match=r"create_hub\(\)"):
@@ -212,7 +195,7 @@ async def test_something_that_is_no_hub_is_refused() -> None:
 
 
 async def test_a_hub_that_cannot_be_opened_fails_the_start() -> None:
-    """The server is told why, instead of serving without a hub."""
+    """The server gets the reason, instead of serving without a hub."""
 
     class Broken(MemoryBackend):
         def connect(self, sink: Any) -> Any:
@@ -227,13 +210,33 @@ async def test_a_hub_that_cannot_be_opened_fails_the_start() -> None:
             pass
 
 
+async def test_two_middlewares_share_an_event_loop() -> None:
+    """There may be one with a hub and one that only guards, or two applications."""
+    hub = Hub()
+    app = application(hub, plain)
+    app.add_middleware(EventSourceMiddleware)
+    async with EventStreamClient(app):
+        assert current_notice()._watchers == 2
+    assert current_notice()._watchers == 0
+
+
+async def test_uvicorn_recognises_an_asgi_3_application() -> None:
+    """Uvicorn calls an app with the scope alone unless its `__call__` is a coroutine function."""
+    app = Starlette()
+    for outermost in (EventSourceMiddleware(app), EventSourceApp(Hub())):
+        assert inspect.iscoroutinefunction(outermost.__call__)
+
+
 # Clients that have seen the end
 
 
 @pytest.mark.parametrize("query", ["", "?lastEventId=sse.end"])
 @pytest.mark.parametrize("origin", [None, "https://other.example"])
 async def test_a_client_that_has_seen_the_end_does_not_reach_the_application(query: str, origin: str | None) -> None:
-    """Its endpoint would begin the job again. A page of another origin may read the answer, or it would ask again."""
+    """The endpoint would begin the job again.
+
+    A page of another origin must be able to read the answer, or it asks again.
+    """
     reached: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
