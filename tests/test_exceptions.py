@@ -3,7 +3,14 @@
 import pytest
 
 from sse_asgi import exceptions
-from sse_asgi.exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+from sse_asgi.exceptions import (
+    BackendError,
+    HubClosedError,
+    InterruptedStreamError,
+    PublishUnknownError,
+    SlowReaderError,
+    SSEError,
+)
 
 
 @pytest.mark.parametrize(
@@ -11,6 +18,7 @@ from sse_asgi.exceptions import BackendError, HubClosedError, PublishUnknownErro
     [
         (SSEError, (Exception,)),
         (HubClosedError, (SSEError, RuntimeError)),
+        (InterruptedStreamError, (SSEError,)),
         (SlowReaderError, (SSEError,)),
         (BackendError, (SSEError,)),
         (PublishUnknownError, (BackendError,)),
@@ -24,7 +32,7 @@ def test_an_error_has_the_parents_of_the_tree(error: type[Exception], parents: t
 def test_the_tree_shows_every_error() -> None:
     """The module's docstring names each class of the module."""
     names = [name for name, value in vars(exceptions).items() if isinstance(value, type)]
-    assert len(names) == 5
+    assert len(names) == 6
     assert all(name in (exceptions.__doc__ or "") for name in names)
 
 
@@ -42,3 +50,10 @@ def test_a_closed_hub_names_the_ways_to_open_it(way: str) -> None:
     message = str(HubClosedError("cannot publish"))
     assert message.startswith("cannot publish: the hub is not open.")
     assert f"`{way}`" in message
+
+
+def test_an_interruption_names_the_way_to_do_without_it() -> None:
+    """The message names the stream, and the middleware to add."""
+    message = str(InterruptedStreamError("POST /x"))
+    assert message.startswith("the stream POST /x was cut off")
+    assert "add EventSourceMiddleware last" in message

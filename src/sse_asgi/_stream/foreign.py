@@ -2,7 +2,8 @@
 
 Our own streams need no guard. A foreign stream, which another library makes, gets headers, pings, a lifetime and an end
 at shutdown, so that it does not hold up the server. After that end its application may go on sending: the guard
-discards these messages, and cancels the application.
+discards these messages, and cancels the application. The body of a stream that is cut off stays incomplete, unless its
+client is an EventSource (`ending.py` says why).
 """
 
 import contextlib
@@ -10,18 +11,21 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import NamedTuple
 
 import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .._log.logged import named
 from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._servers.abort import RETURN_SECONDS, abort
+from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
-from .limits import ConnectionLimit, refused_body
+from ..exceptions import InterruptedStreamError
+from .event_source import is_event_source
+from .limits import ConnectionLimit, refusal
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -37,18 +41,23 @@ class GuardTerms(NamedTuple):
     ping_interval: float
     max_lifetime: float
     limit: ConnectionLimit | None
+    drain_timeout: float = 0.0
 
 
 class Guard:
-    """Watches one response, and takes it over if it turns out to be a foreign event stream."""
+    """Watches one response, and takes it over if it turns out to be a foreign event stream.
 
-    __slots__ = ("_interrupt", "_leave", "_outer", "_receive", "_scope", "_send", "_stream", "_terms", "_watching")
+    Attributes:
+        receive: The request's, as the middleware got it.
+    """
+
+    __slots__ = ("_interrupt", "_leave", "_outer", "_scope", "_send", "_stream", "_terms", "_watching", "receive")
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to watch; no message has been sent yet."""
         self._terms = terms
         self._scope = scope
-        self._receive = receive
+        self.receive = receive
         self._send = send
         self._watching = scope.get("method") != "HEAD"
         self._stream: ForeignStream | None = None
@@ -66,13 +75,15 @@ class Guard:
         self._interrupt = new_interrupt(current_task())
         try:
             with self._interrupt:
-                await app(self._scope, own_receive(self._scope, self._receive), self.send)
+                await app(self._scope, own_receive(self._scope, self.receive), self.send)
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
                 self._stream.forget()
             if self._leave is not None:
                 self._leave()
+        if self._stream is not None and self._stream.interruption is not None:
+            raise self._stream.interruption
 
     def admit(self) -> bool:
         """Let a stream of our own through; return False if a limit refuses it."""
@@ -89,9 +100,27 @@ class Guard:
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, if the server allows it."""
         if self._outer is None:
-            abort(self._scope, self._receive, timer)
+            abort(self._scope, self.receive, timer)
         else:
             self._outer.cut_off(timer)
+
+    async def interrupt(self) -> bool:
+        """Break off the response; messages of middleware that would complete it are discarded.
+
+        Returns:
+            False if a middleware around this one would complete it, unless this application raises.
+        """
+        self._send = _discard
+        return await (interrupt(self.receive) if self._outer is None else self._outer.interrupt())
+
+    def can_interrupt(self) -> bool:
+        """Return True if the client sees that its response was broken off, and no other response is."""
+        return can_interrupt(self._scope, self.receive) if self._outer is None else self._outer.can_interrupt()
+
+    @property
+    def drain_timeout(self) -> float:
+        """The seconds for which streams of this application may go on after the news that the server stops."""
+        return self._terms.drain_timeout
 
     def _enter(self) -> bool:
         """Count this request, once, whatever the response; return False if a limit refuses it."""
@@ -112,26 +141,30 @@ class Guard:
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
-        cut_off = partial(abort, self._scope, self._receive, shared_timer())
-        self._stream = stream = ForeignStream(self._terms, self._scope, self._send, cut_off, self._interrupt.cancel)
-        await (stream.begin(head) if self._enter() else stream.refuse(head))
+        admitted = self._enter() and not is_refused_at_shutdown(self._scope)
+        self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
+        await (stream.begin(head) if admitted else stream.refuse(head))
+
+    def stop_application(self) -> None:
+        """Cancel the application, because its stream has ended."""
+        self._interrupt.cancel()
 
 
 class ForeignStream:
-    """An event stream that another library makes."""
+    """An event stream that another library makes.
 
-    def __init__(
-        self,
-        terms: GuardTerms,
-        scope: Scope,
-        send: Send,
-        cut_off: Callable[[], None],
-        stop_application: Callable[[], None],
-    ) -> None:
+    Attributes:
+        interruption: The exception that has to be raised so that the body of a stream that was cut off stays
+            incomplete; None where that is not necessary.
+    """
+
+    interruption: Exception | None = None
+
+    def __init__(self, terms: GuardTerms, scope: Scope, send: Send, guard: Guard) -> None:
         """Prepare for the head."""
+        self._scope = scope
         self._send = send
-        self._cut_off = cut_off
-        self._stop_application = stop_application
+        self._guard = guard
         self._timer = shared_timer()
         self._alarm = Alarm()
         self._lock = anyio.Lock()
@@ -143,7 +176,9 @@ class ForeignStream:
         self._tail = b"\n\n"
         self._ended = False
         self._notice = current_notice()
-        self._notice.listen(self._end_soon, scope)
+        self._drain = 0.0  # a stream that begins while the server stops ends at once
+        self._notice.listen(self._on_shutdown, scope, drain=terms.drain_timeout)
+        self._drain = terms.drain_timeout
 
     async def begin(self, head: Message) -> None:
         """Send the head, with headers that keep proxies from holding events back, unless the application set them."""
@@ -158,18 +193,19 @@ class ForeignStream:
             await self._send(head)
 
     async def refuse(self, head: Message) -> None:
-        """Send a stream that has only a `retry:` line, and stop the application."""
+        """Refuse the stream, and stop the application."""
         self._ended = True
         headers = MutableHeaders(raw=head["headers"])
         headers.update({"content-type": "text/event-stream", **HEADERS})
         for name in ("content-length", "content-encoding"):
             del headers[name]
-        await self._send({**head, "status": 200})
-        await self._send_body(refused_body(), more=False)
+        status, raw, body = refusal(self._scope, headers.raw)
+        await self._send({**head, "status": status, "headers": raw})
+        await self._send_body(body, more=False)
         self._helper = spawn(self._stop)
 
     async def _stop(self) -> None:
-        self._stop_application()
+        self._guard.stop_application()
 
     async def pass_on(self, message: Message) -> None:
         """Pass a body on, unless the stream has ended."""
@@ -188,7 +224,7 @@ class ForeignStream:
     def forget(self) -> None:
         """Release everything: the application has returned."""
         self._finish()
-        self._notice.unlisten(self._end_soon)
+        self._notice.unlisten(self._on_shutdown)
 
     def _finish(self) -> None:
         """Send nothing more; the application may go on after its stream."""
@@ -210,6 +246,16 @@ class ForeignStream:
         if when < math.inf:
             self._alarm = self._timer.after(when - now, self._watch_clock)
 
+    def _on_shutdown(self) -> None:
+        drain, self._drain = self._drain, 0.0
+        if drain and not self._ended:
+            now = time.monotonic()
+            self._ends = min(self._ends, now + drain)
+            self._alarm.cancel()
+            self._look_again(now)
+        else:
+            self._end_soon()
+
     def _end_soon(self) -> None:
         self._helper = spawn(self._end)
 
@@ -223,14 +269,14 @@ class ForeignStream:
                         logger.exception("a ping of a foreign event stream could not be sent")
 
     async def _end(self) -> None:
-        """Send the final body, unless a send of the application is stuck, and stop the application."""
+        """End the body, unless a send of the application is stuck, and stop the application."""
         try:
             stop = await self._close()
         except Exception:
             logger.exception("the end of a foreign event stream could not be sent")
             stop = True
         if stop:
-            self._stop_application()
+            self._guard.stop_application()
 
     async def _close(self) -> bool:
         """Return True if the stream had not ended already."""
@@ -240,10 +286,14 @@ class ForeignStream:
                     return False
                 body = farewell(self._notice) if self._at_boundary else b""
                 self._finish()
-                await self._send_body(body, more=False)
+                complete = is_event_source(self._scope) or not self._guard.can_interrupt()
+                if body or complete:
+                    await self._send_body(body, more=not complete)
+                if not (complete or await self._guard.interrupt()):
+                    self.interruption = InterruptedStreamError(named(self._scope))
         if limit.cancelled_caught:
             self._finish()
-            self._cut_off()
+            abort(self._scope, self._guard.receive, self._timer)
             with self._timer.move_on_after(RETURN_SECONDS):
                 await self._lock.acquire()  # the send may return by itself
                 self._lock.release()
@@ -274,6 +324,33 @@ def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
         abort(scope, receive, timer)
     else:
         guard.cut_off(timer)
+
+
+def can_be_interrupted(scope: Scope, receive: Receive) -> bool:
+    """Return True if the client of a stream of our own sees that it was broken off, and no other response is."""
+    guard: Guard | None = scope.get(KEY)
+    return can_interrupt(scope, receive) if guard is None else guard.can_interrupt()
+
+
+async def interrupt_stream(scope: Scope, receive: Receive) -> bool:
+    """Break off a stream of our own; return False if the stream has to raise, else a middleware completes it."""
+    guard: Guard | None = scope.get(KEY)
+    return await (interrupt(receive) if guard is None else guard.interrupt())
+
+
+def default_drain_timeout(scope: Scope) -> float:
+    """Return the `drain_timeout` of the middleware around this request."""
+    guard: Guard | None = scope.get(KEY)
+    return 0.0 if guard is None else guard.drain_timeout
+
+
+def is_refused_at_shutdown(scope: Scope) -> bool:
+    """Return True if the server stops, and the client would take an empty stream for a complete answer."""
+    return not is_event_source(scope) and current_notice().stops(scope)
+
+
+async def _discard(_: Message) -> None:
+    """Send nothing: the response was broken off."""
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

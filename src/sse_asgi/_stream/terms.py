@@ -35,6 +35,8 @@ class Terms(NamedTuple):
     max_lifetime: float
     cleanup_timeout: float
     on_error: Callable[[Exception], Any] | None
+    drain_timeout: float = 0.0
+    always_complete: bool = False  # an answer that has all that it can have, whenever it ends
 
 
 _terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
