@@ -3,14 +3,7 @@
 import pytest
 
 from sse_asgi import exceptions
-from sse_asgi.exceptions import (
-    BackendError,
-    HubClosedError,
-    InterruptedStreamError,
-    PublishUnknownError,
-    SlowReaderError,
-    SSEError,
-)
+from sse_asgi.exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
 
 
 @pytest.mark.parametrize(
@@ -18,7 +11,6 @@ from sse_asgi.exceptions import (
     [
         (SSEError, (Exception,)),
         (HubClosedError, (SSEError, RuntimeError)),
-        (InterruptedStreamError, (SSEError,)),
         (SlowReaderError, (SSEError,)),
         (BackendError, (SSEError,)),
         (PublishUnknownError, (BackendError,)),
@@ -32,7 +24,7 @@ def test_an_error_has_the_parents_of_the_tree(error: type[Exception], parents: t
 def test_the_tree_shows_every_error() -> None:
     """The module's docstring names each class of the module."""
     names = [name for name, value in vars(exceptions).items() if isinstance(value, type)]
-    assert len(names) == 6
+    assert len(names) == 5
     assert all(name in (exceptions.__doc__ or "") for name in names)
 
 
@@ -50,10 +42,3 @@ def test_a_closed_hub_names_the_ways_to_open_it(way: str) -> None:
     message = str(HubClosedError("cannot publish"))
     assert message.startswith("cannot publish: the hub is not open.")
     assert f"`{way}`" in message
-
-
-def test_an_interruption_names_the_way_to_do_without_it() -> None:
-    """The message names the stream, and the middleware to add."""
-    message = str(InterruptedStreamError("POST /x"))
-    assert message.startswith("the stream POST /x was cut off")
-    assert "add EventSourceMiddleware last" in message

@@ -13,14 +13,7 @@ from ._stream.response import EventSourceResponse
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .config import Settings, create_hub
-from .exceptions import (
-    BackendError,
-    HubClosedError,
-    InterruptedStreamError,
-    PublishUnknownError,
-    SlowReaderError,
-    SSEError,
-)
+from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
 from .publisher import Publisher
 
 __all__ = [
@@ -34,7 +27,6 @@ __all__ = [
     "Grant",
     "Hub",
     "HubClosedError",
-    "InterruptedStreamError",
     "MemoryBackend",
     "Pattern",
     "PublishUnknownError",

@@ -3,7 +3,6 @@
     SSEError
     ├── HubClosedError          a hub was used while it was not open
     ├── SlowReaderError         a reader fell behind, and its `overflow` is "close"
-    ├── InterruptedStreamError  a stream was cut off, and a middleware would complete its body
     └── BackendError            the backend could not store or read an event
         └── PublishUnknownError the event may be stored: publish again only with an idempotency key
 
@@ -31,20 +30,6 @@ class HubClosedError(SSEError, RuntimeError):
 
 class SlowReaderError(SSEError):
     """A reader's buffer was full and its subscription's rule is `overflow="close"`."""
-
-
-class InterruptedStreamError(SSEError):
-    """A stream was cut off, and a middleware around it would complete its body if no error was raised.
-
-    The server logs it. With EventSourceMiddleware as the outermost middleware it is not necessary.
-    """
-
-    def __init__(self, route: str) -> None:
-        """Name the stream, and the way to do without this error."""
-        super().__init__(
-            f"the stream {route} was cut off, and a BaseHTTPMiddleware would complete its body: add "
-            "EventSourceMiddleware last, as the outermost, so that no error has to be raised"
-        )
 
 
 class BackendError(SSEError):

@@ -198,6 +198,9 @@ class Stream:
         self.connection.close()
 
 
+HTTP2_CURL = ("curl", "--silent", "--no-buffer", "--http2-prior-knowledge", "--header", "Accept: text/event-stream")
+
+
 class Http2Stream(Stream):
     """One response over HTTP/2 without TLS, read by curl."""
 
@@ -205,7 +208,7 @@ class Http2Stream(Stream):
         self.content = b""
         self.path = path
         self.curl = subprocess.Popen(
-            ["curl", "--silent", "--no-buffer", "--http2-prior-knowledge", f"http://127.0.0.1:{port}{path}"],
+            [*HTTP2_CURL, f"http://127.0.0.1:{port}{path}"],
             stdout=subprocess.PIPE,
         )
 

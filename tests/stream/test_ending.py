@@ -109,12 +109,19 @@ async def test_a_finished_iterable_ends_with_the_final_id() -> None:
     assert runs[1].log == []
 
 
+async def test_every_get_ends_with_the_final_id() -> None:
+    """sse.js accepts everything, and asks again after an end without the final id."""
+    async with serve(numbers).stream("/", headers={"accept": "*/*"}) as stream:
+        assert (await stream.read()).endswith(b"data: 2\n\n" + FINAL)
+        assert stream.complete
+
+
 @pytest.mark.parametrize(
     ("method", "headers", "options"),
-    [("POST", {}, {}), ("GET", {"accept": "*/*"}, {}), ("GET", {}, {"reconnect_after_end": True})],
+    [("POST", {}, {}), ("GET", {}, {"reconnect_after_end": True})],
 )
 async def test_others_get_no_final_id(method: str, headers: dict[str, str], options: dict[str, Any]) -> None:
-    """A POST, clients that are not an EventSource and `reconnect_after_end` get none: the iterable runs again."""
+    """A POST and `reconnect_after_end` get none: the iterable runs again."""
     client = serve(numbers, **options)
     async with client.stream("/", method=method, headers=headers) as stream:
         assert b"sse.end" not in await stream.read()

@@ -4,8 +4,8 @@ ASGI has no message for this. An application that returns before its final body 
 servers. Observed: curl exits with 18, fetch rejects and httpx raises, on uvicorn, gunicorn, hypercorn and granian.
 
 - uvicorn and gunicorn's own worker log an ERROR then, so their connection is closed first.
-- Starlette's BaseHTTPMiddleware completes the body of an application that returns, but not of one that raises. Its
-  `send` does nothing after the connection was closed.
+- Starlette's BaseHTTPMiddleware completes the body of an application that returns, and of one that raises. Where the
+  connection was closed, that does nothing. Elsewhere EventSourceMiddleware discards it, if it is the outer one.
 - A connection of HTTP/2 or HTTP/3 carries other streams. Observed: uvicorn and granian reset the stream alone. On
   hypercorn the client of an incomplete stream waits for ever.
 """
@@ -27,17 +27,12 @@ def can_interrupt(scope: Scope, receive: Receive) -> bool:
     return bool(scope.get("http_version", "1.1").startswith("1")) if known is None else known
 
 
-async def interrupt(receive: Receive) -> bool:
-    """Break off the response to a request, after the bytes that were sent.
-
-    Returns:
-        True if the application can return. False if it has to raise, because a middleware would complete the response.
-    """
-    outermost = behind_receive(receive)
-    closed = next(filter(None, (server.close(outermost) for server in SERVERS)), None)
+async def interrupt(receive: Receive) -> None:
+    """Break off the response to a request, after the bytes that were sent, if the server lets us; then return."""
+    receive = behind_receive(receive)
+    closed = next(filter(None, (server.close(receive) for server in SERVERS)), None)
     if closed is None:
-        return outermost is receive
+        return
     await anyio.lowlevel.checkpoint()
     while not closed():  # noqa: ASYNC110 - nothing tells of it
         await anyio.sleep(LOOK_SECONDS)
-    return True

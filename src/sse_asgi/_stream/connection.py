@@ -115,14 +115,9 @@ class Connection:
 
         Raises:
             Exception: The content's exception.
-            InterruptedStreamError: The stream was cut off, and a middleware would complete its body.
         """
         writer, feed = self._writer, self._feed
-        self._deadlines = Deadlines(self, writer, self._terms)
-        drain = self._terms.drain_timeout
-        self._notice.listen(self._on_shutdown, self._scope, drain=drain)
-        self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
-        watcher = watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
+        watcher = self._begin()
         try:
             await self._join()
             while True:
@@ -142,13 +137,19 @@ class Connection:
             self.reason = self.reason or ("error" if isinstance(error, Exception) else "shutdown")
             await self._leave(watcher, background, self._terms.cleanup_timeout)
             raise
-        interruption = await self._leave(watcher, background)
+        await self._leave(watcher, background)
         if (failure := self._content.error) is not None:
             if writer.started:  # else it becomes an error response, like the exception of any endpoint
                 logger.error("the content of the stream %s failed: %s", named(self._scope), one_line(repr(failure)))
             raise failure
-        if interruption is not None:
-            raise interruption
+
+    def _begin(self) -> Child:
+        """Watch the clock, the server and the client; return the watcher of the client."""
+        self._deadlines = Deadlines(self, self._writer, self._terms)
+        drain = self._terms.drain_timeout
+        self._notice.listen(self._on_shutdown, self._scope, drain=drain)
+        self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
+        return watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
 
     async def _join(self) -> None:
         """Delay the head, for `start_timeout` at most, until the client misses nothing that is published later."""
@@ -216,14 +217,8 @@ class Connection:
 
     # The end
 
-    async def _leave(
-        self, watcher: Child, background: BackgroundTask | None, patience: float = math.inf
-    ) -> Exception | None:
-        """Close and clean up, in spite of any cancellation; after one, the background task has `patience` seconds.
-
-        Returns:
-            The exception without which a middleware would complete the body of a stream that was cut off.
-        """
+    async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float = math.inf) -> None:
+        """Close and clean up, in spite of any cancellation; after one, the background task has `patience` seconds."""
         self.state = CLOSING
         self._writer.rests = False
         self._deadlines.stop()
@@ -247,7 +242,6 @@ class Connection:
                     await run_background(background, name)
         finally:
             self._forget()
-        return ending.interruption
 
     def _forget(self) -> None:
         self._notice.unlisten(self._on_shutdown)

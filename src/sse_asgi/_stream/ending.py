@@ -16,7 +16,6 @@ from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
-from ..exceptions import InterruptedStreamError
 from .content import Content
 from .event_source import is_event_source
 from .foreign import can_be_interrupted, interrupt_stream
@@ -36,12 +35,7 @@ ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 
 class Ending:
-    """Sends the last words of one stream, and cleans up after its content.
-
-    Attributes:
-        interruption: The exception that has to be raised so that the body of a stream that was cut off stays
-            incomplete; None where that is not necessary.
-    """
+    """Sends the last words of one stream, and cleans up after its content."""
 
     def __init__(
         self,
@@ -73,7 +67,6 @@ class Ending:
         self._final_id = final_id
         self._route = route
         self._timer = shared_timer()
-        self.interruption: Exception | None = None
 
     async def close(self, reason: str | None, cut_off: Callable[[], None]) -> None:
         """Stop the content, send the last words meanwhile, and clean up.
@@ -105,8 +98,8 @@ class Ending:
                 await writer.emit(body)
             if complete:
                 await writer.finish()
-            elif not await interrupt_stream(self._scope, self._receive):
-                self.interruption = InterruptedStreamError(self._route)
+            else:
+                await interrupt_stream(self._scope, self._receive)
         except OSError:
             pass
         except Exception:

@@ -17,13 +17,11 @@ import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .._log.logged import named
 from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
-from ..exceptions import InterruptedStreamError
 from .event_source import is_event_source
 from .limits import ConnectionLimit, refusal
 from .upload import own_receive
@@ -45,19 +43,25 @@ class GuardTerms(NamedTuple):
 
 
 class Guard:
-    """Watches one response, and takes it over if it turns out to be a foreign event stream.
+    """Watches one response, and takes it over if it turns out to be a foreign event stream."""
 
-    Attributes:
-        receive: The request's, as the middleware got it.
-    """
-
-    __slots__ = ("_interrupt", "_leave", "_outer", "_scope", "_send", "_stream", "_terms", "_watching", "receive")
+    __slots__ = (
+        "_interrupt",
+        "_leave",
+        "_outer",
+        "_receive",
+        "_scope",
+        "_send",
+        "_stream",
+        "_terms",
+        "_watching",
+    )
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to watch; no message has been sent yet."""
         self._terms = terms
         self._scope = scope
-        self.receive = receive
+        self._receive = receive
         self._send = send
         self._watching = scope.get("method") != "HEAD"
         self._stream: ForeignStream | None = None
@@ -75,15 +79,13 @@ class Guard:
         self._interrupt = new_interrupt(current_task())
         try:
             with self._interrupt:
-                await app(self._scope, own_receive(self._scope, self.receive), self.send)
+                await app(self._scope, own_receive(self._scope, self._receive), self.send)
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
                 self._stream.forget()
             if self._leave is not None:
                 self._leave()
-        if self._stream is not None and self._stream.interruption is not None:
-            raise self._stream.interruption
 
     def admit(self) -> bool:
         """Let a stream of our own through; return False if a limit refuses it."""
@@ -100,22 +102,18 @@ class Guard:
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, if the server allows it."""
         if self._outer is None:
-            abort(self._scope, self.receive, timer)
+            abort(self._scope, self._receive, timer)
         else:
             self._outer.cut_off(timer)
 
-    async def interrupt(self) -> bool:
-        """Break off the response; messages of middleware that would complete it are discarded.
-
-        Returns:
-            False if a middleware around this one would complete it, unless this application raises.
-        """
+    async def interrupt(self) -> None:
+        """Break off the response; messages of middleware that would complete it are discarded."""
         self._send = _discard
-        return await (interrupt(self.receive) if self._outer is None else self._outer.interrupt())
+        await (interrupt(self._receive) if self._outer is None else self._outer.interrupt())
 
     def can_interrupt(self) -> bool:
         """Return True if the client sees that its response was broken off, and no other response is."""
-        return can_interrupt(self._scope, self.receive) if self._outer is None else self._outer.can_interrupt()
+        return can_interrupt(self._scope, self._receive) if self._outer is None else self._outer.can_interrupt()
 
     @property
     def drain_timeout(self) -> float:
@@ -143,7 +141,11 @@ class Guard:
     async def _begin(self, head: Message) -> None:
         admitted = self._enter() and not is_refused_at_shutdown(self._scope)
         self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
-        await (stream.begin(head) if admitted else stream.refuse(head))
+        await (stream.begin(head) if admitted else stream.refuse(head, self._scope))
+
+    def must_complete(self) -> bool:
+        """Return True if the client comes back after every end, or cannot see that a body is incomplete."""
+        return is_event_source(self._scope) or not self.can_interrupt()
 
     def stop_application(self) -> None:
         """Cancel the application, because its stream has ended."""
@@ -151,18 +153,10 @@ class Guard:
 
 
 class ForeignStream:
-    """An event stream that another library makes.
-
-    Attributes:
-        interruption: The exception that has to be raised so that the body of a stream that was cut off stays
-            incomplete; None where that is not necessary.
-    """
-
-    interruption: Exception | None = None
+    """An event stream that another library makes."""
 
     def __init__(self, terms: GuardTerms, scope: Scope, send: Send, guard: Guard) -> None:
         """Prepare for the head."""
-        self._scope = scope
         self._send = send
         self._guard = guard
         self._timer = shared_timer()
@@ -192,14 +186,14 @@ class ForeignStream:
         async with self._lock:
             await self._send(head)
 
-    async def refuse(self, head: Message) -> None:
-        """Refuse the stream, and stop the application."""
+    async def refuse(self, head: Message, scope: Scope) -> None:
+        """Answer the request of this scope with a refusal, and stop the application."""
         self._ended = True
         headers = MutableHeaders(raw=head["headers"])
         headers.update({"content-type": "text/event-stream", **HEADERS})
         for name in ("content-length", "content-encoding"):
             del headers[name]
-        status, raw, body = refusal(self._scope, headers.raw)
+        status, raw, body = refusal(scope, headers.raw)
         await self._send({**head, "status": status, "headers": raw})
         await self._send_body(body, more=False)
         self._helper = spawn(self._stop)
@@ -286,14 +280,14 @@ class ForeignStream:
                     return False
                 body = farewell(self._notice) if self._at_boundary else b""
                 self._finish()
-                complete = is_event_source(self._scope) or not self._guard.can_interrupt()
+                complete = self._guard.must_complete()
                 if body or complete:
                     await self._send_body(body, more=not complete)
-                if not (complete or await self._guard.interrupt()):
-                    self.interruption = InterruptedStreamError(named(self._scope))
+                if not complete:
+                    await self._guard.interrupt()
         if limit.cancelled_caught:
             self._finish()
-            abort(self._scope, self._guard.receive, self._timer)
+            self._guard.cut_off(self._timer)
             with self._timer.move_on_after(RETURN_SECONDS):
                 await self._lock.acquire()  # the send may return by itself
                 self._lock.release()
@@ -332,10 +326,10 @@ def can_be_interrupted(scope: Scope, receive: Receive) -> bool:
     return can_interrupt(scope, receive) if guard is None else guard.can_interrupt()
 
 
-async def interrupt_stream(scope: Scope, receive: Receive) -> bool:
-    """Break off a stream of our own; return False if the stream has to raise, else a middleware completes it."""
+async def interrupt_stream(scope: Scope, receive: Receive) -> None:
+    """Break off a stream of our own."""
     guard: Guard | None = scope.get(KEY)
-    return await (interrupt(receive) if guard is None else guard.interrupt())
+    await (interrupt(receive) if guard is None else guard.interrupt())
 
 
 def default_drain_timeout(scope: Scope) -> float:
