@@ -1,7 +1,6 @@
 """Clients that are not an EventSource: curl, httpx and Node's fetch, each saying whether the body was complete."""
 
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,7 +11,10 @@ from servers.processes import PATIENCE, Server, wait_until
 COMPLETE, CUT_OFF = "complete", "cut off"
 FETCH = """
 const [url, method] = process.argv.slice(1)
-fetch(url, {method}).then(r => r.text()).then(() => console.log("complete"), () => console.log("cut off"))
+fetch(url, {method}).then(async r => {
+  await r.text()
+  console.log(r.ok ? "complete" : `status ${r.status}`)
+}).catch(() => console.log("cut off"))
 """
 # curl: 18 is a body that ended early, 92 a stream of HTTP/2 that was reset.
 CURL = {0: COMPLETE, 18: CUT_OFF, 92: CUT_OFF}
@@ -61,7 +63,16 @@ class Clients:
         """Wait for all requests; return each with its outcome."""
         return {name: answer.result(2 * PATIENCE) for name, answer in self._answers.items()}
 
-    def wait(self, count: int) -> None:
-        """Wait until so many requests are answered, and the others have had a second to begin."""
-        wait_until(lambda: sum(answer.done() for answer in self._answers.values()) >= count)
-        time.sleep(1)
+    def running(self) -> int:
+        """Count the requests that are not answered."""
+        return sum(not answer.done() for answer in self._answers.values())
+
+    def wait(self, answered: int, others: int = 0) -> None:
+        """Wait until every stream has begun, and so many requests are answered.
+
+        Args:
+            answered: The number of answers.
+            others: The number of streams that are not of these clients.
+        """
+        self._server.wait_for("stream begun", len(self._answers) + others)
+        wait_until(lambda: len(self._answers) - self.running() >= answered)

@@ -1,6 +1,7 @@
 """The application of the tests about streams that are cut off, and streams that may go on when the server stops."""
 
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -20,9 +21,15 @@ DRAIN = float(os.environ.get("DRAIN", "0"))
 hub = Hub()
 
 
+def log_begin() -> None:
+    """Write a line to the log for each stream that begins."""
+    os.write(sys.stderr.fileno(), b"stream begun\n")
+
+
 async def numbers(request: Request) -> AsyncIterator[str]:
     """Yield so many numbers, ten a second by default, then fail if the query says so."""
     query = request.query_params
+    log_begin()
     for number in range(int(query.get("count", "1000000"))):
         yield f"{number}"
         await sleep(float(query.get("pause", "0.1")))
@@ -44,6 +51,7 @@ async def sync(request: Request) -> Response:
     """Stream ten numbers a second from a thread."""
 
     def in_thread() -> Iterator[int]:
+        log_begin()
         for number in range(int(request.query_params.get("count", "1000000"))):
             yield number
             time.sleep(0.1)
@@ -53,6 +61,7 @@ async def sync(request: Request) -> Response:
 
 async def subscription(_: Request) -> Response:
     """Stream a subscription."""
+    log_begin()
     return EventSourceResponse(hub.subscribe("a"))
 
 

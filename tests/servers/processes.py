@@ -139,6 +139,11 @@ class Server:
                     found.append(name)
         return found
 
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers, or that of the server if it has none."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children] or [self.process.pid]
+
     def wait_until_full(self) -> None:
         """Wait until the kernel takes no more from streams whose clients do not read."""
         queued = [-1, -1]

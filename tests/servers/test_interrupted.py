@@ -51,7 +51,7 @@ def test_a_stream_that_is_cut_off_is_seen_as_cut_off(serve: Serve, name: str, st
     event_sources = [server.open(path) for path in ("/ours", "/subscription", "/sync")]
     for stream in event_sources:
         stream.until(b"\n\n")
-    clients.wait(3)
+    clients.wait(3, len(event_sources))
     server.send(signal.SIGTERM)
     answers = clients.answers()
     assert answers.pop("curl POST /ours?count=2") == COMPLETE

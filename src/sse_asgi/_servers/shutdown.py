@@ -43,7 +43,7 @@ class ShutdownNotice(Server):
         super().__init__()
         self._watchers = 0
         self._listeners: dict[Callable[[], None], Server] = {}
-        self._when_quiet: dict[Callable[[], None], tuple[Server, Alarm]] = {}
+        self._when_quiet: dict[Callable[[], None], tuple[Server | None, Alarm]] = {}
         self._undos: list[Undo] = []
         self._asked: list[AskedServer] = []
         self._at: dict[Address, Server] = {}
@@ -103,24 +103,26 @@ class ShutdownNotice(Server):
         """Forget a callback, because its stream has ended and cleaned up."""
         self._listeners.pop(callback).streams -= 1
         for one, (server, alarm) in list(self._when_quiet.items()):
-            if not server.streams:
+            if self._is_quiet(server):
                 alarm.cancel()
                 self._settle(one)
         self.unwatch()
 
     def when_quiet(self, callback: Callable[[], None], server: Server | None = None) -> None:
-        """Call back once when every stream of a server has cleaned up, and at once if it has none.
+        """Call back once when every stream of a server, or of all servers, has cleaned up; at once if there is none.
 
         That is at the latest QUIET_SECONDS after the longest drain.
         """
         if callback in self._when_quiet:
             return
-        server = server or self
         alarm = self._timer.after(self._longest_drain + QUIET_SECONDS, partial(self._settle, callback))
         self._when_quiet[callback] = server, alarm
-        if not server.streams:
+        if self._is_quiet(server):
             alarm.cancel()
             self._settle(callback)
+
+    def _is_quiet(self, server: Server | None) -> bool:
+        return not (self.listeners if server is None else server.streams)
 
     def _settle(self, callback: Callable[[], None]) -> None:
         del self._when_quiet[callback]
