@@ -22,15 +22,16 @@ hub = Hub()
 
 
 def log_begin() -> None:
-    """Write a line to the log for each stream that begins."""
+    """Write a line to the log for each stream whose first event was sent."""
     os.write(sys.stderr.fileno(), b"stream begun\n")
 
 
 async def numbers(request: Request) -> AsyncIterator[str]:
     """Yield so many numbers, ten a second by default, then fail if the query says so."""
     query = request.query_params
-    log_begin()
     for number in range(int(query.get("count", "1000000"))):
+        if number == 1:
+            log_begin()
         yield f"{number}"
         await sleep(float(query.get("pause", "0.1")))
     if "fail" in query:
@@ -51,8 +52,9 @@ async def sync(request: Request) -> Response:
     """Stream ten numbers a second from a thread."""
 
     def in_thread() -> Iterator[int]:
-        log_begin()
         for number in range(int(request.query_params.get("count", "1000000"))):
+            if number == 1:
+                log_begin()
             yield number
             time.sleep(0.1)
 

@@ -2,11 +2,13 @@
 
 An EventSource reconnects after every end, so its body is always complete. A client of another kind (fetch, curl, httpx)
 takes a complete body for a finished stream. So the body of a stream that was cut off stays incomplete there: it ends
-with the connection. `Ending.last_words` decides both, the words and whether the body is completed.
+with the connection. `Ending.last_words` decides both, the words and whether the body is completed. A stream that is cut
+off before its head gets a 503 in place of it.
 """
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope
@@ -18,8 +20,9 @@ from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .event_source import is_event_source
-from .foreign import can_be_interrupted, interrupt_stream
+from .foreign import can_be_interrupted, end_incomplete
 from .last_event_id import last_event_id
+from .limits import refusal
 from .terms import Terms
 from .writer import Writer
 
@@ -93,13 +96,16 @@ class Ending:
         writer = self._writer
         words, complete = self.last_words(reason)
         try:
+            if not (complete or writer.started):
+                await writer.decline(partial(refusal, self._scope))
+                return
             body = b"" if writer.sending else self._content.last_words(words)
             if body or not writer.started:
                 await writer.emit(body)
             if complete:
                 await writer.finish()
             else:
-                await interrupt_stream(self._scope, self._receive)
+                await end_incomplete(self._scope, self._receive, writer.server_send, writer.finish)
         except OSError:
             pass
         except Exception:

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import anyio
@@ -107,9 +108,32 @@ class Guard:
             self._outer.cut_off(timer)
 
     async def interrupt(self) -> None:
-        """Break off the response; messages of middleware that would complete it are discarded."""
+        """Break off the response now; later messages, such as those that would complete it, are discarded."""
         self._send = _discard
         await (interrupt(self._receive) if self._outer is None else self._outer.interrupt())
+
+    async def end_incomplete(self, send: Send, finish: Callable[[], Awaitable[None]]) -> None:
+        """Break off a stream of our own behind its last bytes.
+
+        Args:
+            send: The stream's. If middleware is between it and the server, the last bytes may be on their way.
+            finish: Sends the final body, which follows these bytes; the outermost guard breaks the response off for it.
+        """
+        if self._outer is not None:
+            await self._outer.end_incomplete(send, finish)
+        elif send == self._send:
+            await self.interrupt()
+        else:
+            self._send = partial(self._interrupt_at_end, self._send)
+            await finish()
+
+    async def _interrupt_at_end(self, send: Send, message: Message) -> None:
+        if message.get("more_body", False):
+            await send(message)
+            return
+        if message.get("body"):
+            await send({**message, "more_body": True})
+        await self.interrupt()
 
     def can_interrupt(self) -> bool:
         """Return True if the client sees that its response was broken off, and no other response is."""
@@ -139,7 +163,9 @@ class Guard:
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
-        admitted = self._enter() and not is_refused_at_shutdown(self._scope)
+        # An EventSource gets the head and a farewell then, which is an empty answer to other clients.
+        too_late = current_notice().stops(self._scope) and not is_event_source(self._scope)
+        admitted = self._enter() and not too_late
         self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
         await (stream.begin(head) if admitted else stream.refuse(head, self._scope))
 
@@ -326,21 +352,16 @@ def can_be_interrupted(scope: Scope, receive: Receive) -> bool:
     return can_interrupt(scope, receive) if guard is None else guard.can_interrupt()
 
 
-async def interrupt_stream(scope: Scope, receive: Receive) -> None:
-    """Break off a stream of our own."""
+async def end_incomplete(scope: Scope, receive: Receive, send: Send, finish: Callable[[], Awaitable[None]]) -> None:
+    """Break off a stream of our own; for `send` and `finish` see Guard."""
     guard: Guard | None = scope.get(KEY)
-    await (interrupt(receive) if guard is None else guard.interrupt())
+    await (interrupt(receive) if guard is None else guard.end_incomplete(send, finish))
 
 
 def default_drain_timeout(scope: Scope) -> float:
     """Return the `drain_timeout` of the middleware around this request."""
     guard: Guard | None = scope.get(KEY)
     return 0.0 if guard is None else guard.drain_timeout
-
-
-def is_refused_at_shutdown(scope: Scope) -> bool:
-    """Return True if the server stops, and the client would take an empty stream for a complete answer."""
-    return not is_event_source(scope) and current_notice().stops(scope)
 
 
 async def _discard(_: Message) -> None:

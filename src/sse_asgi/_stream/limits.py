@@ -15,6 +15,7 @@ RETRY_MS = (2000, 6000)
 BODY_HEADERS = (b"content-type", b"content-length", b"content-encoding")
 
 Headers = list[tuple[bytes, bytes]]
+Refusal = tuple[int, Headers, bytes]
 
 
 class ConnectionLimit:
@@ -107,7 +108,7 @@ def refused_body() -> bytes:
     return b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311 - a spread, not a secret
 
 
-def refusal(scope: Scope, headers: Headers) -> tuple[int, Headers, bytes]:
+def refusal(scope: Scope, headers: Headers) -> Refusal:
     """Return the status, the headers and the body of the answer to a refused stream.
 
     An EventSource gives up for good on any other answer than a stream. A client of another kind would take an empty

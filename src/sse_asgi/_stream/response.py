@@ -18,7 +18,7 @@ from ..encoder import encode
 from .connection import Connection
 from .ending import END_HEADERS, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
-from .foreign import admit, default_drain_timeout, is_refused_at_shutdown
+from .foreign import admit, default_drain_timeout
 from .last_event_id import last_event_id
 from .limits import refusal
 from .terms import Terms, shared_terms
@@ -122,7 +122,7 @@ class EventSourceResponse(Response):
                 self.content.last_event_id = last_event_id(scope)
         elif not self._reconnect_after_end and has_seen_the_end(scope):
             return self._answer(scope, send, 204, END_HEADERS, "finished")
-        if not admit(scope) or is_refused_at_shutdown(scope):
+        if not admit(scope):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -135,9 +135,8 @@ class EventSourceResponse(Response):
         """The reason why the stream ended or is about to end; None before.
 
         `client` (it disconnected), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
-        `revoked` (`subscription.end("revoked")`), `error` (in the content), `refused` (by a limit, or because the
-        server stops) or `finished`. A request without anything to stream has `finished` too: HEAD, and a client that
-        has seen the end.
+        `revoked` (`subscription.end("revoked")`), `error` (in the content), `refused` (by a limit) or `finished`. A
+        request without anything to stream has `finished` too: HEAD, and a client that has seen the end.
         """
         return self._reason if self._connection is None else self._connection.reason
 
