@@ -6,6 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
 from sse_asgi._servers.interrupt import can_interrupt, interrupt
@@ -61,3 +63,24 @@ async def test_an_interruption_waits_until_the_server_has_seen_it() -> None:
         close()
     with anyio.fail_after(1):
         await interrupt(unknown)
+
+
+@pytest.mark.anyio
+async def test_the_last_bytes_have_time_to_pass_through_middleware() -> None:
+    """A BaseHTTPMiddleware passes a body on in another task. Its own `receive` leads to the server's."""
+    log: list[str] = []
+    request = Receiver(disconnected=True, transport=SimpleNamespace(close=lambda: log.append("closed")))
+
+    async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(interrupt, receive)
+            await anyio.wait_all_tasks_blocked()
+            log.append("passing")
+        await PlainTextResponse("x")(scope, receive, send)
+
+    async def send(_: Any) -> None:
+        """Take every message."""
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    await BaseHTTPMiddleware(endpoint, lambda one, call_next: call_next(one))(scope, request.receive, send)
+    assert log == ["passing", "closed"]

@@ -128,12 +128,9 @@ class Guard:
             await finish()
 
     async def _interrupt_at_end(self, send: Send, message: Message) -> None:
-        if message.get("more_body", False):
-            await send(message)
-            return
-        if message.get("body"):
-            await send({**message, "more_body": True})
-        await self.interrupt()
+        await send({**message, "more_body": True})
+        if not message.get("more_body", False):
+            await self.interrupt()
 
     def can_interrupt(self) -> bool:
         """Return True if the client sees that its response was broken off, and no other response is."""
