@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import anyio
+from anyio.lowlevel import checkpoint
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -134,7 +135,7 @@ class ForeignStream:
         self._stop_application = stop_application
         self._timer = shared_timer()
         self._alarm = Alarm()
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self._last = time.monotonic()
         self._ping_interval = terms.ping_interval
         self._ends = self._last + terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
@@ -175,6 +176,7 @@ class ForeignStream:
         """Pass a body on, as long as the stream has not been ended."""
         async with self._lock:
             if self._ended:
+                await checkpoint()
                 return
             if body := message.get("body", b""):
                 self._at_boundary = False
