@@ -128,6 +128,27 @@ class Guard:
         await (stream.begin(head) if self._enter() else stream.refuse(head))
 
 
+class Frames:
+    """Knows whether the content that has been sent ends with a complete frame; nothing may be sent inside one."""
+
+    __slots__ = ("_encoded", "_tail", "complete")
+
+    def __init__(self, *, encoded: bool) -> None:
+        """Begin before the first byte; in an encoded content no frame can be seen."""
+        self._encoded = encoded
+        self._tail = b"\n\n"
+        self.complete = not encoded
+
+    def begin(self, body: bytes) -> None:
+        """Note a body that is about to be sent."""
+        self._tail = (self._tail + body)[-4:]
+        self.complete = False
+
+    def end(self) -> None:
+        """Note that the body has been sent."""
+        self.complete = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
 class ForeignStream:
     """An event stream that another library makes."""
 
@@ -149,9 +170,7 @@ class ForeignStream:
         self._last = time.monotonic()
         self._ping_interval = terms.ping_interval
         self._ends = self._last + spread(terms.max_lifetime)
-        self._encoded = False
-        self._at_boundary = True
-        self._tail = b"\n\n"
+        self._frames = Frames(encoded=False)
         self._sends = 0
         self._ended = False
         self._returned = new_wakeup()
@@ -160,8 +179,7 @@ class ForeignStream:
 
     async def begin(self, head: Message) -> None:
         """Send the head, with headers that keep proxies from holding events back, unless the application set them."""
-        self._encoded = bool(_header(head["headers"], b"content-encoding"))
-        self._at_boundary = not self._encoded
+        self._frames = Frames(encoded=bool(_header(head["headers"], b"content-encoding")))
         headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
@@ -195,16 +213,15 @@ class ForeignStream:
                 await cancel_shielded_checkpoint()
                 return
             if body := message.get("body", b""):
-                self._at_boundary = False
-                self._tail = (self._tail + body)[-4:]
+                self._frames.begin(body)
             await self._send(message)
+        self._last = time.monotonic()
+        self._frames.end()
+        if not message.get("more_body", False):
+            self._finish()
         self._sends += 1
         if self._sends % SENDS_A_TURN == 0:
             await cancel_shielded_checkpoint()
-        self._last = time.monotonic()
-        self._at_boundary = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
-        if not message.get("more_body", False):
-            self._finish()
 
     def forget(self) -> None:
         """Release everything: the application has returned."""
@@ -238,7 +255,7 @@ class ForeignStream:
     async def _ping(self) -> None:
         if not self._lock.statistics().locked:
             async with self._lock:
-                if self._at_boundary and not self._ended:
+                if self._frames.complete and not self._ended:
                     try:
                         await self._send_body(b":\n", more=True)
                     except Exception:
@@ -260,7 +277,7 @@ class ForeignStream:
             async with self._lock:
                 if self._ended:
                     return False
-                body = farewell(self._notice) if self._at_boundary else b""
+                body = farewell(self._notice) if self._frames.complete else b""
                 self._finish()
                 await self._send_body(body, more=False)
         if limit.cancelled_caught:
