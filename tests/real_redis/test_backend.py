@@ -82,16 +82,16 @@ async def test_a_flood_during_catching_up(
     server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that cannot hold what comes while it catches up catches up once more, and loses nothing."""
-    monkeypatch.setattr("sse_asgi.backends.redis._feed.HELD", 0)
+    monkeypatch.setattr("sse_asgi.backends.redis._inbox.HELD", 0)
     async with new_hub(server) as hub, new_hub(server) as other:
         async with reading(other, "a") as reader:
             await hub.publish("a", "0")
             await reader.has("0")
             backend = other.backend
             assert isinstance(backend, RedisBackend)
-            assert backend._worker is not None
-            worker = backend._worker
-            reach, late = worker._reach, iter(["2", "3"])
+            assert backend._keeper is not None
+            keeper = backend._keeper
+            reach, late = keeper._catch_up_to, iter(["2", "3"])
 
             async def slowly(*arguments: Any) -> None:
                 await reach(*arguments)
@@ -100,9 +100,9 @@ async def test_a_flood_during_catching_up(
                     await anyio.sleep(0.05)
                     break
 
-            monkeypatch.setattr(worker, "_reach", slowly)
-            assert worker.session is not None
-            worker.session.fail("for a test")
+            monkeypatch.setattr(keeper, "_catch_up_to", slowly)
+            assert keeper.session is not None
+            keeper.session.fail("for a test")
             await hub.publish("a", "1")
             await reader.until(lambda one: "3" in one.texts)
         assert reader.texts == ["0", "1", "2", "3"]

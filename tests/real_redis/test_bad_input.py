@@ -77,13 +77,13 @@ async def test_a_message_that_looks_like_one_of_another_life(
 ) -> None:
     """The log is the same all the same, and so is the session."""
     async with new_hub() as hub, reading(hub, "a") as reader:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        session = worker.session
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        session = keeper.session
         shared_redis.cli("PUBLISH", f"sse:{{{name}}}:c:a", "00000000 1 0 \ndata: x\n\n")
         await hub.publish("a", "1")
         await reader.has("1")
-        await worker.reach()  # what was asked because of the message is answered
-        assert worker.session is session
+        await keeper.reach()  # what was asked because of the message is answered
+        assert keeper.session is session
 
 
 async def test_bytes_that_are_no_text(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:

@@ -21,7 +21,7 @@ from real_redis.test_startup import said, stranger
 from sse_asgi import BackendError, Hub
 from sse_asgi.backends.redis import _places
 from sse_asgi.backends.redis._inquiries import Inquiries
-from sse_asgi.backends.redis._places import Names, Place, reach
+from sse_asgi.backends.redis._places import Names, Place, connect_first
 from sse_asgi.backends.redis._reasons import UnusableError
 
 pytestmark = pytest.mark.anyio
@@ -241,7 +241,7 @@ async def test_reasons_that_differ_are_all_said(monkeypatch: pytest.MonkeyPatch)
     """Each with its address; a system without a family is one of them."""
     there = Place(socket.AF_INET, ("127.0.0.1", free_port()))
     with pytest.raises(UnusableError) as caught:
-        await reach([there, Place(-5, ("::1", 7))])
+        await connect_first([there, Place(-5, ("::1", 7))])
     assert "Connection refused" in str(caught.value)
     assert "[::1]:7: " in str(caught.value)
 
@@ -250,7 +250,7 @@ async def test_one_refuses_and_one_is_dead(dead: int) -> None:
     """The dead one is waited for as long as the caller has time."""
     places = [Place(socket.AF_INET, ("127.0.0.2", dead)), Place(socket.AF_INET, ("127.0.0.1", free_port()))]
     with anyio.move_on_after(0.6) as bound:
-        await reach(places)
+        await connect_first(places)
     assert bound.cancelled_caught
 
 
@@ -268,7 +268,7 @@ async def test_connections_that_are_not_needed_are_closed(
         return await connect(place)
 
     monkeypatch.setattr(_places, "_connect", wait_and_connect)
-    reaching = asyncio.create_task(reach([place] * 3))
+    reaching = asyncio.create_task(connect_first([place] * 3))
     with anyio.fail_after(PATIENCE):
         while len(started) < 3:
             await asyncio.sleep(0.01)
@@ -276,7 +276,7 @@ async def test_connections_that_are_not_needed_are_closed(
     connection, _ = await reaching
     connection.close()
     with anyio.move_on_after(0):
-        await reach([place])
+        await connect_first([place])
     await asyncio.sleep(0.1)
 
 

@@ -34,7 +34,7 @@ async def test_what_was_missed_is_caught_up(
     new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     """After an outage of the network everything that was published meanwhile arrives once, in order, in pages."""
-    monkeypatch.setattr("sse_asgi.backends.redis._worker.CATCH_UP", page)
+    monkeypatch.setattr("sse_asgi.backends.redis._keeper.CATCH_UP", page)
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as one, reading(far, "b") as two, reading(far, "a", "b") as both:
             await hub.publish(["a", "b"], "0")
@@ -208,8 +208,8 @@ async def test_a_session_that_ends_while_it_begins(
 ) -> None:
     """A connection that is lost in the last moment is noticed before anything relies on it; a fault of ours as well."""
     async with new_hub() as hub, reading(hub, "a") as reader:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        catch_up, times = worker._catch_up, iter([None])
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        catch_up, times = keeper._catch_up, iter([None])
 
         async def late(session: Session) -> None:
             await catch_up(session)
@@ -218,8 +218,8 @@ async def test_a_session_that_ends_while_it_begins(
                 if error is not None:
                     raise error
 
-        monkeypatch.setattr(worker, "_catch_up", late)
-        worker.session.fail("for a test")
+        monkeypatch.setattr(keeper, "_catch_up", late)
+        keeper.session.fail("for a test")
         await state_is(hub, "down")
         await state_is(hub, "up")
         await hub.publish("a", "1")
@@ -235,7 +235,7 @@ async def test_a_log_that_ends_while_it_is_read(
         await reader.has("1")
         backend = hub.backend
         assert isinstance(backend, RedisBackend)
-        changed, times = backend._recovery.changed, iter([None])
+        changed, times = backend._history_reader.changed, iter([None])
 
         async def flush(*arguments: Any) -> tuple[str, ...]:
             found = await changed(*arguments)
@@ -244,10 +244,10 @@ async def test_a_log_that_ends_while_it_is_read(
                 await other.publish("a", "3")
             return found
 
-        monkeypatch.setattr(backend._recovery, "changed", flush)
-        assert backend._worker is not None
-        assert backend._worker.session is not None
-        backend._worker.session.fail("for a test")
+        monkeypatch.setattr(backend._history_reader, "changed", flush)
+        assert backend._keeper is not None
+        assert backend._keeper.session is not None
+        backend._keeper.session.fail("for a test")
         await other.publish("a", "2")
         await reader.until(lambda one: one.texts[-1:] == ["3"])
         assert reader.gaps == ["epoch"]
@@ -285,15 +285,15 @@ async def test_an_answer_of_a_server_that_was_left(
     async with new_hub(old) as hub, reading(hub, "a") as reader:
         backend = hub.backend
         assert isinstance(backend, RedisBackend)
-        assert backend._worker is not None
-        assert backend._worker.session is not None
+        assert backend._keeper is not None
+        assert backend._keeper.session is not None
         await hub.publish("a", "0")  # from now on the server has the script
         await reader.has("0")
         old.stop()
         publish = asyncio.create_task(hub.publish("a", "1", idempotency_key=key))
         await anyio.sleep(0.05)  # it is on its way
         monkeypatch.setattr(backend._addresses, "find", read_address(new.url).find)
-        backend._worker.session.fail("for a test")
+        backend._keeper.session.fail("for a test")
         await reader.until(lambda one: one.gaps == ["epoch"])
         old.cont()
         if key is None:
@@ -319,16 +319,16 @@ async def test_catching_up_leaves_time_for_others(
 
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a", buffer_size=1000) as reader:  # it need not read history itself
-            worker = far.backend._worker  # type: ignore[attr-defined]
-            decode = worker.decode
+            keeper = far.backend._keeper  # type: ignore[attr-defined]
+            decode = keeper.decode
 
             def count(*arguments: Any) -> Any:
                 turns.append(ticks)
                 if len(turns) == 300:
-                    worker.session.fail("for a test")
+                    keeper.session.fail("for a test")
                 return decode(*arguments)
 
-            monkeypatch.setattr(worker, "decode", count)
+            monkeypatch.setattr(keeper, "decode", count)
             proxy.cut()
             await state_is(far, "down")
             await asyncio.gather(*(hub.publish("a", str(number)) for number in range(1000)))

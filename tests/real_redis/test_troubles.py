@@ -158,15 +158,15 @@ async def test_a_fault_of_ours_is_one_traceback(
 ) -> None:
     """Not one for each attempt."""
     async with new_hub() as hub:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
         calls: list[None] = []
 
         async def fail(session: object) -> None:
             calls.append(None)
             raise ZeroDivisionError
 
-        monkeypatch.setattr(worker, "_begin", fail)
-        worker.session.fail("for a test")
+        monkeypatch.setattr(keeper, "_begin", fail)
+        keeper.session.fail("for a test")
         with anyio.fail_after(20):
             while len(calls) < 4:
                 await anyio.sleep(0.01)
@@ -197,13 +197,13 @@ async def test_a_busy_server_is_waited_for(new_hub: NewHub, server: RedisServer,
     """Whoever publishes while somebody else's script runs waits until it has ended, and the session lives on."""
     async with new_hub(server, history_size=size) as hub, reading(hub, "a") as reader:
         await hub.publish("a", "0")
-        session = hub.backend._worker.session  # type: ignore[attr-defined]
+        session = hub.backend._keeper.session  # type: ignore[attr-defined]
         async with busy(server, 2):
-            session.look()
+            session.probe()
             await hub.publish("a", "1", idempotency_key=key)
         await reader.has("0", "1")
         assert reader.gaps == []
-        assert hub.backend._worker.session is session  # type: ignore[attr-defined]
+        assert hub.backend._keeper.session is session  # type: ignore[attr-defined]
 
 
 async def test_a_server_that_is_busy_for_too_long(new_hub: NewHub, server: RedisServer) -> None:
@@ -249,7 +249,7 @@ async def test_a_server_that_has_answered_is_not_suspected_of_tls(new_hub: NewHu
     """The hint is for a URL that never worked."""
     async with new_hub(server) as hub:
         server.stop()
-        hub.backend._worker.session.fail("for a test")  # type: ignore[attr-defined]
+        hub.backend._keeper.session.fail("for a test")  # type: ignore[attr-defined]
         with anyio.fail_after(20):
             while "no answer within 2 s" not in hub.backend.trouble:
                 await anyio.sleep(0.01)
@@ -381,12 +381,12 @@ async def test_a_connection_that_lived_on(
 ) -> None:
     """It is looked at once, for all who publish, and kept."""
     async with new_hub(server) as hub:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        session = worker.session
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        session = keeper.session
         session._due = 0
         await asyncio.gather(*(hub.publish("a", str(number)) for number in range(3)))
         await anyio.sleep(1.2)
-        assert worker.session is session
+        assert keeper.session is session
         assert not session.doubtful
 
 
@@ -394,7 +394,7 @@ async def test_a_process_that_stood_still_finds_out_by_itself(new_hub: NewHub, s
     """Its readers are live again soon, although nothing is published here."""
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as reader:
-            session = far.backend._worker.session  # type: ignore[attr-defined]
+            session = far.backend._keeper.session  # type: ignore[attr-defined]
             proxy.forget()
             session._due = 0
             session.ended.set()  # as if the time for the next look had come
@@ -410,7 +410,7 @@ async def test_a_process_that_stood_still_finds_out_by_itself(new_hub: NewHub, s
 async def test_only_the_messages_were_forgotten(new_hub: NewHub, shared_redis: RedisServer) -> None:
     """The connection that messages come on is looked at as well."""
     async with new_hub() as hub:
-        session = hub.backend._worker.session  # type: ignore[attr-defined]
+        session = hub.backend._keeper.session  # type: ignore[attr-defined]
         session._messages.data_received = len  # nothing that arrives is read
         session._due = 0
         await hub.publish("a", "1")
@@ -424,7 +424,7 @@ async def test_an_unsent_event_is_sent_to_the_next_session(new_hub: NewHub) -> N
     """A connection that ends before an event is written leaves nothing unknown."""
     async with new_hub() as hub:
         await hub.publish("a", "0")
-        link = hub.backend._worker.session.server.link  # type: ignore[attr-defined]
+        link = hub.backend._keeper.session.server.link  # type: ignore[attr-defined]
         link._flush = lambda: None
         publishing = asyncio.create_task(hub.publish("a", "1"))
         with anyio.fail_after(20):

@@ -83,7 +83,7 @@ class _Past:
         return max(self.sequence, next(reversed(self.elsewhere), 0)) if self.elsewhere else self.sequence
 
 
-class Log:
+class ChannelLog:
     """What one channel keeps.
 
     Attributes:
@@ -150,7 +150,7 @@ class Shelf:
 
     def __init__(self, bounds: Bounds) -> None:
         """Keep nothing yet."""
-        self.logs: OrderedDict[str, Log] = OrderedDict()
+        self.logs: OrderedDict[str, ChannelLog] = OrderedDict()
         self._size, self._channel_bytes, self._total_bytes, self._channels = bounds
         self._emptied: OrderedDict[str, _Past] = OrderedDict()
         self._forgotten = _Past()  # of emptied channels that were too many to remember
@@ -184,9 +184,9 @@ class Shelf:
         while len(logs) > self._channels:
             self._empty_oldest("evicted")
 
-    def _new_log(self, name: str) -> Log:
+    def _new_log(self, name: str) -> ChannelLog:
         past = self._emptied.pop(name) if name in self._emptied else self._unknown()
-        log = self.logs[name] = Log(name, past)
+        log = self.logs[name] = ChannelLog(name, past)
         return log
 
     def loss(self, names: tuple[str, ...], after: int) -> tuple[int, str]:
@@ -222,7 +222,7 @@ class Shelf:
             if len(self._judged) > MAX_JUDGED:
                 self._judged.popitem(last=False)
 
-    def logs_after(self, names: Iterable[str], sequence: int) -> list[Log]:
+    def logs_after(self, names: Iterable[str], sequence: int) -> list[ChannelLog]:
         """Return the logs of these channels that hold something later."""
         logs = map(self.logs.get, names) if self.logs else ()
         return [log for log in logs if log is not None and log.newest[0] > sequence]
@@ -237,11 +237,11 @@ class Shelf:
 
     # Dropping
 
-    def _trim(self, log: Log) -> None:
+    def _trim(self, log: ChannelLog) -> None:
         while len(log.items) - log.start > self._size or log.size > self._channel_bytes:
             self._drop_first(log, "trimmed")
 
-    def _drop_first(self, log: Log, reason: str) -> None:
+    def _drop_first(self, log: ChannelLog, reason: str) -> None:
         record = log.pop_first()
         sequence, _, _, channels, _ = record
         if len(channels) == 1:
@@ -268,7 +268,7 @@ class Shelf:
             self._drop_first(log, reason)
         self._empty(name, log)
 
-    def _empty(self, name: str, log: Log) -> None:
+    def _empty(self, name: str, log: ChannelLog) -> None:
         del self.logs[name]
         self._remember(name, log.past)
 

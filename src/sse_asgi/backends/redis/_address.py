@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from ._endpoint import Address
+from ._endpoint import Endpoint
 from ._inquiries import Inquiries
 from ._link import Link, LinkLostError
 from ._places import Names
 from ._reasons import SENTINEL_ADVICE, UnusableError, explain
 from ._resp import ReplyError
-from ._url import Where, read_options, read_url
+from ._url import Node, Where, read_options, read_url
 
 DIAL_SECONDS = 2.0
 SENTINEL_SECONDS = 1.0
@@ -39,32 +39,33 @@ class Addresses:
             TypeError: An option is unknown.
         """
         self._make: Callable[..., AbstractConnection] = partial(where.make, **where.options)
-        self._first: Sequence[Mapping[str, Any]] = where.nodes
-        self._nodes: Iterator[Mapping[str, Any]] = itertools.cycle(where.nodes)
+        self._first: Sequence[Node] = where.nodes
+        self._nodes: Iterator[Node] = itertools.cycle(where.nodes)
         self.inquiries = Inquiries()
         self.answered = False
         self.waits_for = ""
         self._names = Names(self.inquiries)
-        self.shown = ", ".join(self._address(**node).shown for node in where.nodes)
+        self.shown = ", ".join(self._endpoint(node).shown for node in where.nodes)
 
-    def _address(self, **node: Any) -> Address:
-        return Address(self._make(**node), self._names)
+    def _endpoint(self, node: Node) -> Endpoint:
+        return Endpoint(self._make(**node), self._names)
 
-    async def find(self) -> Address:
+    async def find(self) -> Endpoint:
         """Return where to connect to now.
 
         Raises:
             UnusableError: Nothing knows it.
         """
-        return self._address(**next(self._nodes))
+        return self._endpoint(next(self._nodes))
 
     def learn(self, nodes: Collection[tuple[str, int]]) -> None:
         """Ask these as well from now on, until others are named."""
-        self._nodes = itertools.cycle([*self._first, *({"host": host, "port": port} for host, port in nodes)])
+        learned: list[Node] = [{"host": host, "port": port} for host, port in nodes]
+        self._nodes = itertools.cycle([*self._first, *learned])
 
-    def at(self, host: str, port: int) -> Address:
+    def at(self, host: str, port: int) -> Endpoint:
         """Return another node of the same cluster, or the master that Sentinel named."""
-        return self._address(host=host, port=port)
+        return self._endpoint({"host": host, "port": port})
 
 
 class _Sentinels(Addresses):
@@ -81,8 +82,8 @@ class _Sentinels(Addresses):
         for make in self._sentinels:
             make()
 
-    async def find(self) -> Address:
-        asking = [asyncio.create_task(self._ask(Address(make(), self._names))) for make in self._sentinels]
+    async def find(self) -> Endpoint:
+        asking = [asyncio.create_task(self._ask(Endpoint(make(), self._names))) for make in self._sentinels]
         try:
             await _until_named(asking)
             # A sentinel that was cut off may name an old master: others have a moment to know of a later election.
@@ -99,26 +100,26 @@ class _Sentinels(Addresses):
         msg = f"No master found for {self._service!r}: {'; '.join(map(str, errors))}"
         raise UnusableError(msg, advice=any(one.advice for one in errors))
 
-    async def _ask(self, address: Address) -> "_Master | UnusableError":
+    async def _ask(self, endpoint: Endpoint) -> "_Master | UnusableError":
         link = Link(self._seconds)
         try:
             async with asyncio.timeout(self._seconds):
-                await address.connect(link)
-                await address.ask_login(self.inquiries)
-                _, reply = await asyncio.gather(*(link.call(*one) for one in (address.hello(), self._question)))
+                await endpoint.connect(link)
+                await endpoint.ask_login(self.inquiries)
+                _, reply = await asyncio.gather(*(link.call(*one) for one in (endpoint.hello(), self._question)))
             return _read_master(reply)
         except TimeoutError:
-            late = f"{address.shown}: no answer within {self._seconds:g} s"
-            return UnusableError(f"{late}: {address.doing}" if address.doing else address.hinted(late))
+            late = f"{endpoint.shown}: no answer within {self._seconds:g} s"
+            return UnusableError(f"{late}: {endpoint.doing}" if endpoint.doing else endpoint.hinted(late))
         except ReplyError as error:
             known = explain(str(error), SENTINEL_ADVICE)
-            return UnusableError(f"{address.shown}: {known}", advice=known.advice)
+            return UnusableError(f"{endpoint.shown}: {known}", advice=known.advice)
         except UnusableError as error:
-            return UnusableError(f"{address.shown}: {error}", advice=error.advice)
+            return UnusableError(f"{endpoint.shown}: {error}", advice=error.advice)
         except (OSError, LinkLostError) as error:
-            return UnusableError(f"{address.shown}: {address.hinted(str(error))}")
+            return UnusableError(f"{endpoint.shown}: {endpoint.hinted(str(error))}")
         except (KeyError, TypeError, ValueError) as error:
-            return UnusableError(f"{address.shown}: it does not answer as Sentinel does: {error!r}")
+            return UnusableError(f"{endpoint.shown}: it does not answer as Sentinel does: {error!r}")
         finally:
             link.close("it is not needed any more")
 

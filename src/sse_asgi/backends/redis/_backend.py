@@ -15,16 +15,16 @@ from ..._loop.running import on_asyncio
 from ...exceptions import BackendError
 from ..base import Backend, Member, Sink
 from ._address import read_address
-from ._history import Recovery
+from ._history import HistoryReader
+from ._keeper import SessionKeeper
 from ._keys import Keys
 from ._link import LinkLostError
 from ._message import payload
 from ._presence import Attendance
-from ._publisher import Publisher
 from ._resp import ReplyError
-from ._scripts import Log, Scripts
+from ._scripts import Scripts, Storage
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
-from ._worker import Worker
+from ._submitter import Submitter
 
 T = TypeVar("T")
 Sized = int | Callable[[str], int]
@@ -95,21 +95,21 @@ class RedisBackend(Backend):
         self.keeps_history = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
-        self._recovery = Recovery(self._keys, self._scripts, ttl)
-        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
-        self._publisher = Publisher(log, timeout)
-        self._attendance = Attendance(log)
-        self._worker: Worker | None = None
+        self._history_reader = HistoryReader(self._keys, self._scripts, ttl)
+        storage = Storage(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
+        self._submitter = Submitter(storage, timeout)
+        self._attendance = Attendance(storage)
+        self._keeper: SessionKeeper | None = None
 
     @property
     def ignored(self) -> int:
         """How many messages and entries on this hub's keys were not this library's, since it was opened."""
-        return 0 if self._worker is None else self._worker.feed.ignored
+        return 0 if self._keeper is None else self._keeper.inbox.ignored
 
     @property
     def trouble(self) -> str:
         """What the last attempt to reach Redis failed of; empty while Redis is there."""
-        return "" if self._worker is None else self._worker.trouble
+        return "" if self._keeper is None else self._keeper.trouble
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
         """Connect with the first hub of this process; wait until the first attempt has ended, well or not.
@@ -120,38 +120,38 @@ class RedisBackend(Backend):
         if not on_asyncio():
             msg = "RedisBackend runs on asyncio, because redis-py does: run the server on asyncio"
             raise RuntimeError(msg)
-        if self._worker is not None and self._worker.loop is not asyncio.get_running_loop():
+        if self._keeper is not None and self._keeper.loop is not asyncio.get_running_loop():
             msg = "this RedisBackend is open in another event loop: make one for each"
             raise RuntimeError(msg)
         return self._connected(sink)
 
     @asynccontextmanager
     async def _connected(self, sink: Sink) -> AsyncIterator[None]:
-        if self._worker is None:
-            self._worker = Worker(
+        if self._keeper is None:
+            self._keeper = SessionKeeper(
                 self._addresses,
                 self._keys,
                 self._scripts,
-                self._recovery,
+                self._history_reader,
                 keeps=self.keeps_history,
                 timeout=self._timeout,
             )
-        worker = self._worker
-        worker.add(sink)
+        keeper = self._keeper
+        keeper.add(sink)
         try:
-            await worker.tried.wait()
+            await keeper.tried.wait()
             yield
         finally:
-            worker.feed.sinks.remove(sink)
-            if not worker.feed.sinks:
-                self._worker = None
-                await worker.close()
+            keeper.inbox.sinks.remove(sink)
+            if not keeper.inbox.sinks:
+                self._keeper = None
+                await keeper.close()
 
-    def _opened(self) -> Worker:
-        if self._worker is None:
+    def _opened(self) -> SessionKeeper:
+        if self._keeper is None:
             msg = "the Redis backend is not connected: open its hub first"
             raise BackendError(msg)
-        return self._worker
+        return self._keeper
 
     async def publish(
         self,
@@ -165,32 +165,32 @@ class RedisBackend(Backend):
         if not isinstance(event, ServerSentEvent):
             msg = "data that is made for each reader cannot leave this process"
             raise TypeError(msg)
-        return await self._publisher.publish(self._opened(), channels, payload(event, channels, key), idempotency_key)
+        return await self._submitter.publish(self._opened(), channels, payload(event, channels, key), idempotency_key)
 
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
         """Join these channels; wait for as long as Redis is away."""
-        worker = self._opened()
-        joining = {topic: worker.feed.use(topic, name) for topic, name in self._topics(channels)}
+        keeper = self._opened()
+        subscribing = {topic: keeper.inbox.add_user(topic, name) for topic, name in self._topics(channels)}
         try:
-            await worker.join(joining)
+            await keeper.subscribe(subscribing)
         except BaseException:
-            worker.part(list(joining))
+            keeper.unsubscribe(list(subscribing))
             raise
-        return worker.feed.position
+        return keeper.inbox.position
 
     async def reach(self) -> None:
         """Read on until what comes is later than now; wait for as long as Redis is away."""
-        worker = self._opened()
+        keeper = self._opened()
         reached = False
         while not reached:
             with contextlib.suppress(LinkLostError):
-                await worker.reach()
+                await keeper.reach()
                 reached = True
 
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
         """Part from these channels, without waiting."""
-        if self._worker is not None:
-            self._worker.part([topic for topic, _ in self._topics(channels)])
+        if self._keeper is not None:
+            self._keeper.unsubscribe([topic for topic, _ in self._topics(channels)])
 
     def _topics(self, channels: tuple[str, ...]) -> list[tuple[bytes, str]]:
         return [(self._keys.topic(name), name) for name in channels]
@@ -203,28 +203,28 @@ class RedisBackend(Backend):
         Raises:
             BackendError: Redis refused.
         """
-        worker = self._opened()
-        read = partial(self._read_page, worker, channels, after, upto, limit)
-        seen = worker.feed.position
+        keeper = self._opened()
+        read = partial(self._read_page, keeper, channels, after, upto, limit)
+        seen = keeper.inbox.position
         if seen is None or seen.epoch != upto.epoch or seen < upto:
             return await read()
-        return await worker.pages.share((channels, after, upto, limit), read)
+        return await keeper.pages.share((channels, after, upto, limit), read)
 
     async def _read_page(
-        self, worker: Worker, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
+        self, keeper: SessionKeeper, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
     ) -> History:
         async def read(session: Session) -> History:
-            async with worker.reading:
+            async with keeper.reading:
                 session.check()
-                page = await self._recovery.page(session.server, channels, after, upto, limit)
+                page = await self._history_reader.page(session.server, channels, after, upto, limit)
             if page.epoch != upto.epoch:  # the readers are told, and read again
-                await worker.follow(session, page.epoch)
+                await keeper.follow(session, page.epoch)
                 return History((), after)
             if page.whole is None and after is not None and after > upto:
-                await worker.reach()
-            return page.history(worker.decode)
+                await keeper.reach()
+            return page.history(keeper.decode)
 
-        return await self._repeat(worker, read, "to read history")
+        return await self._repeat(keeper, read, "to read history")
 
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
         """Let Redis look for the position, so that no event is sent here; wait for as long as Redis is away.
@@ -232,18 +232,18 @@ class RedisBackend(Backend):
         Raises:
             BackendError: Redis refused.
         """
-        worker = self._opened()
+        keeper = self._opened()
 
         async def read(session: Session) -> Position | None:
-            async with worker.reading:
+            async with keeper.reading:
                 session.check()
-                epoch, sequence = await self._recovery.rewind(session.server, channels, count, upto)
+                epoch, sequence = await self._history_reader.rewind(session.server, channels, count, upto)
             if epoch != upto.epoch:  # the readers are told, and read again
-                await worker.follow(session, epoch)
+                await keeper.follow(session, epoch)
                 return None
             return Position(upto.epoch, sequence) if sequence else None
 
-        return await self._repeat(worker, read, "to read history")
+        return await self._repeat(keeper, read, "to read history")
 
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
@@ -267,13 +267,13 @@ class RedisBackend(Backend):
 
     @property
     def _epoch(self) -> str:
-        position = self._opened().feed.position
+        position = self._opened().inbox.position
         return "" if position is None else position.epoch
 
-    async def _repeat(self, worker: Worker, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
+    async def _repeat(self, keeper: SessionKeeper, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
         """Ask one session after another for what may be repeated, until there is an answer."""
         while True:
-            session = await worker.commands()
+            session = await keeper.commands()
             try:
                 return await ask(session)
             except LinkLostError:

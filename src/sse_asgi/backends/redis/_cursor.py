@@ -15,7 +15,7 @@ class Stream(NamedTuple):
 
     key: bytes
     channel: str
-    joins: bool
+    presence: bool
 
 
 class Row(NamedTuple):
@@ -130,7 +130,7 @@ class Cursor:
         return Batch(first, [since[number] for number in first], rest)
 
 
-class Place(Position):
+class PagePosition(Position):
     """The position after a page, with how far the streams were looked at.
 
     It equals the bare position; whoever has only that looks at the streams again.

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from ._address import DIAL_SECONDS, Addresses
-from ._endpoint import PROVIDER, Address
+from ._endpoint import PROVIDER, Endpoint
 from ._link import Link, LinkLostError
 from ._reasons import UnusableError, explain
 from ._resp import ReplyError
@@ -20,7 +20,7 @@ class Server(NamedTuple):
     """What a server said of itself.
 
     Attributes:
-        address: Where it is.
+        endpoint: Where it is.
         link: The connection to it.
         run: Names the life of its process.
         cluster: Whether it is a node of a cluster.
@@ -28,7 +28,7 @@ class Server(NamedTuple):
         evicts: The maxmemory-policy, where it may evict keys that never expire.
     """
 
-    address: Address
+    endpoint: Endpoint
     link: Link
     run: bytes
     cluster: bool
@@ -56,24 +56,24 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
     Raises:
         UnusableError: There is none that answers and suits.
     """
-    address = same.address if same is not None else None
+    endpoint = same.endpoint if same is not None else None
     clock = _Clock()
     try:
         async with clock.limit():
-            address = address or await addresses.find()
+            endpoint = endpoint or await addresses.find()
         try:
-            return await _greet(addresses, address, probe, new_link(), clock)
+            return await _greet(addresses, endpoint, probe, new_link(), clock)
         except _MovedError as moved:
             host, _, port = str(moved).rpartition(":")
-            host = host or address.shown.rpartition(":")[0]
-            address = addresses.at(host, int(port)).with_login_of(address)
-            return await _greet(addresses, address, probe, new_link(), clock)
+            host = host or endpoint.shown.rpartition(":")[0]
+            endpoint = addresses.at(host, int(port)).with_login_of(endpoint)
+            return await _greet(addresses, endpoint, probe, new_link(), clock)
     except FAILURES as error:
-        if address is not None and same is None:
-            address.avoid()
-        if address is not None and addresses.answered:
-            address.hint = ""
-        raise _why(error, address) from error
+        if endpoint is not None and same is None:
+            endpoint.avoid()
+        if endpoint is not None and addresses.answered:
+            endpoint.hint = ""
+        raise _why(error, endpoint) from error
 
 
 class _Clock:
@@ -92,9 +92,9 @@ class _Clock:
         self._end += self._loop.time() - began
 
 
-def _why(error: Exception, address: Address | None) -> UnusableError:
+def _why(error: Exception, endpoint: Endpoint | None) -> UnusableError:
     """Say it so that somebody who reads the log knows what to do."""
-    doing, hinted = (address.doing, address.hinted) if address is not None else ("", str)
+    doing, hinted = (endpoint.doing, endpoint.hinted) if endpoint is not None else ("", str)
     match error:
         case UnusableError():
             return error
@@ -124,14 +124,14 @@ async def learn_nodes(server: Server, addresses: Addresses) -> None:
             addresses.learn([(host.decode(), port) for host, port in nodes])
 
 
-async def _greet(addresses: Addresses, address: Address, probe: bytes, link: Link, timer: _Clock) -> Server:
+async def _greet(addresses: Addresses, endpoint: Endpoint, probe: bytes, link: Link, timer: _Clock) -> Server:
     try:
         async with timer.limit():
-            await address.connect(link)
+            await endpoint.connect(link)
         addresses.waits_for = NO_CREDENTIALS
-        await timer.without(address.ask_login(addresses.inquiries))
+        await timer.without(endpoint.ask_login(addresses.inquiries))
         async with timer.limit():
-            return await _introduce(address, probe, link)
+            return await _introduce(endpoint, probe, link)
     except ReplyError as error:
         link.close("it cannot be used")
         if str(error).startswith("MOVED"):
@@ -144,20 +144,20 @@ async def _greet(addresses: Addresses, address: Address, probe: bytes, link: Lin
         addresses.waits_for = ""
 
 
-async def _introduce(address: Address, probe: bytes, link: Link) -> Server:
+async def _introduce(endpoint: Endpoint, probe: bytes, link: Link) -> Server:
     clock = -time.monotonic()
     hello, role, info, memory, now, *_ = await asyncio.gather(
-        link.call(*address.hello()),
+        link.call(*endpoint.hello()),
         link.call("ROLE"),
         link.call("INFO", "server"),
         link.call("INFO", "memory"),
         link.call("TIME"),
-        *([link.call("SELECT", address.db)] if address.db else []),  # after HELLO, which says who we are
+        *([link.call("SELECT", endpoint.db)] if endpoint.db else []),  # after HELLO, which says who we are
         link.call("EXISTS", probe),
     )
     clock += int(now[0]) + int(now[1]) / 1_000_000
     _check_role(role)
-    return _read_server(address, link, hello, _fields(info) | _fields(memory), clock)
+    return _read_server(endpoint, link, hello, _fields(info) | _fields(memory), clock)
 
 
 def _check_role(role: list[bytes]) -> None:
@@ -166,14 +166,16 @@ def _check_role(role: list[bytes]) -> None:
         raise UnusableError(msg, advice=True)
 
 
-def _read_server(address: Address, link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float) -> Server:
+def _read_server(
+    endpoint: Endpoint, link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float
+) -> Server:
     version = info["redis_version"]
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         msg = f"it is Redis {version}, and 6.2 is the oldest that works"
         raise UnusableError(msg, advice=True)
     policy = info.get("maxmemory_policy", "")
     run, cluster = info.get("run_id", "").encode(), hello[b"mode"] == b"cluster"
-    return Server(address, link, run, cluster, clock, policy if policy.startswith("allkeys-") else None)
+    return Server(endpoint, link, run, cluster, clock, policy if policy.startswith("allkeys-") else None)
 
 
 def _fields(info: bytes | str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
 from ._inquiries import Inquiries
-from ._places import Names, Place, reach
+from ._places import Names, Place, connect_first
 from ._reasons import UnusableError
 
 CREDENTIAL_SECONDS = 30.0
@@ -21,7 +21,7 @@ TLS_HINT = "if this server uses TLS, begin the URL with rediss:// and not with r
 PROVIDER = "the credential provider"
 
 
-class Address:
+class Endpoint:
     """How to connect to one server.
 
     Attributes:
@@ -64,7 +64,7 @@ class Address:
         else:
             places = [self._place]
         self.doing = "it cannot be reached"
-        socket, self._place = await reach(places)
+        socket, self._place = await connect_first(places)
         self.doing, self.hint = "", PLAIN_HINT if context else TLS_HINT
         try:
             name = self._host if context else None
@@ -112,8 +112,8 @@ class Address:
         else:
             self._login = await _ask(one.credential_provider, inquiries)
 
-    def with_login_of(self, other: "Address") -> Self:
-        """Log in as to another node of the same cluster."""
+    def with_login_of(self, other: "Endpoint") -> Self:
+        """Storage in as to another node of the same cluster."""
         self._login = other._login  # noqa: SLF001 - its own class's
         return self
 

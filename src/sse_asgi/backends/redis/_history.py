@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..._log.event import Entry, History
 from ..._log.position import Position
 from ..base import PAGE_BYTES
-from ._cursor import Batch, Cursor, Place, Row, Stream
+from ._cursor import Batch, Cursor, PagePosition, Row, Stream
 from ._dial import Server
 from ._keys import Keys
 from ._message import entry
@@ -82,11 +82,11 @@ class Page(NamedTuple):
     loss: Loss = Loss()
 
     @property
-    def next(self) -> Place | None:
+    def next(self) -> PagePosition | None:
         """Where the next page begins."""
         if self.end is None:
             return None
-        place = Place(self.epoch or "", self.end)
+        place = PagePosition(self.epoch or "", self.end)
         place.channels, place.cursor = self.channels, self.cursor
         return place
 
@@ -99,7 +99,7 @@ class Page(NamedTuple):
         )
 
 
-class Recovery:
+class HistoryReader:
     """Reads history over a command connection."""
 
     def __init__(self, keys: Keys, scripts: Scripts, ttl: Callable[[str], float | None]) -> None:
@@ -145,7 +145,7 @@ class Recovery:
             if known < start:  # the position says nothing about this log
                 return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
             if found:
-                cursor.add({number: self._stream(cursor.lacking[number], joins=True) for number in found})
+                cursor.add({number: self._stream(cursor.lacking[number], presence=True) for number in found})
                 continue
             cursor.found = max(cursor.found, meta.last)
             claims += [] if after is None else _claims(cursor, learned)
@@ -160,12 +160,12 @@ class Recovery:
                 return Page(meta.epoch, rows, end, claims, whole, channels, cursor)
 
     def _begin(self, channels: tuple[str, ...], after: Position | None, start: int) -> Cursor:
-        if isinstance(after, Place) and after.cursor is not None and after.channels == channels:
+        if isinstance(after, PagePosition) and after.cursor is not None and after.channels == channels:
             return after.cursor.after(start)
         return Cursor.begin([self._stream(name) for name in channels], start)
 
-    def _stream(self, channel: str, *, joins: bool = False) -> Stream:
-        return Stream((self._keys.comings if joins else self._keys.stream)(channel), channel, joins)
+    def _stream(self, channel: str, *, presence: bool = False) -> Stream:
+        return Stream((self._keys.presence_stream if presence else self._keys.stream)(channel), channel, presence)
 
     async def _merge(
         self, server: Server, cursor: Cursor, horizons: dict[str, int], upto: int, limit: int
@@ -187,7 +187,7 @@ class Recovery:
     ) -> "_Merged":
         streams = [cursor.streams[number] for number in batch.numbers]
         keys = [self._keys.meta, self._keys.index, *(stream.key for stream in streams)]
-        arguments: list[Argument] = [self._keys.joins, *bounds]
+        arguments: list[Argument] = [self._keys.presence_index, *bounds]
         if horizons:
             pairs = zip(streams, batch.starts, strict=True)
             arguments += [max(start, horizons.get(stream.channel, 0)) for stream, start in pairs]
@@ -236,7 +236,7 @@ class Recovery:
         if row is not None:
             before = _before(row, claim.stream.channel)
             return (claim.sequence, True) if before is None else (before, False)
-        if claim.sequence <= end or claim.stream.joins:
+        if claim.sequence <= end or claim.stream.presence:
             return claim.sequence, True
         streams = [self._keys.stream(name) for name in channels]
         arguments: list[Argument] = [claim.stream.channel, claim.sequence, max(claim.since, end), WORK]
@@ -272,7 +272,7 @@ class Recovery:
 
     async def changed(self, server: Server, channels: Collection[str], after: Position) -> tuple[str, ...]:
         """Name those of these channels that something may have been published to since."""
-        call, index, joins = server.link.call, self._keys.index, self._keys.joins
+        call, index, joins = server.link.call, self._keys.index, self._keys.presence_index
         events, comings, count, meta = await asyncio.gather(
             call("ZRANGE", index, f"({after.sequence}", "+inf", "BYSCORE"),
             call("ZRANGE", joins, f"({after.sequence}", "+inf", "BYSCORE"),

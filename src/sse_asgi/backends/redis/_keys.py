@@ -12,7 +12,7 @@ class Keys:
             `c:<channel>` the bytes that it counts for in `a`, the sum of all channels.
         index: A sorted set: each channel's last sequence.
             Beside it is `a`, the same of the channels that are counted in the sum.
-        joins: A sorted set: the last sequence of each channel's joins and leaves.
+        presence_index: A sorted set: the last sequence of each channel's joins and leaves.
         leases: A sorted set: until when each process that lists who is here is heard of.
         base: What all of them begin with.
     """
@@ -30,30 +30,30 @@ class Keys:
         self.base = base = f"{prefix}:{{{name}}}:".encode()
         self.meta = base + b"m"
         self.index = base + b"i"
-        self.joins = base + b"j"
+        self.presence_index = base + b"j"
         self.leases = base + b"w"
         self._members = base + b"w:"
         self._present = base + b"p:"
         self._streams = base + b"s:"
-        self._joins = base + b"j:"
+        self._presence_streams = base + b"j:"
         self._topics = base + b"c:"
-        self._memories = base + b"k:"
+        self._idempotency = base + b"k:"
 
     def stream(self, channel: str) -> bytes:
         """Name the history of a channel."""
         return self._streams + channel.encode()
 
-    def comings(self, channel: str) -> bytes:
+    def presence_stream(self, channel: str) -> bytes:
         """Name the history of a channel's joins and leaves."""
-        return self._joins + channel.encode()
+        return self._presence_streams + channel.encode()
 
     def topic(self, channel: str) -> bytes:
         """Name what a channel's events are announced on."""
         return self._topics + channel.encode()
 
-    def memory(self, idempotency_key: str | None) -> bytes:
+    def idempotency(self, idempotency_key: str | None) -> bytes:
         """Name what remembers a published event."""
-        return self._memories + (idempotency_key or "").encode()
+        return self._idempotency + (idempotency_key or "").encode()
 
     def members(self, process: str) -> bytes:
         """Name whom a process has here."""

@@ -83,7 +83,7 @@ class _Failure(NamedTuple):
 Reached = tuple[socket.socket, Place]
 
 
-async def reach(places: Sequence[Place]) -> Reached:
+async def connect_first(places: Sequence[Place]) -> Reached:
     """Connect to the place that answers first; each has a head start before the next, unless it fails earlier.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from ..._log.position import new_epoch
 from ..base import Member
 from ._resp import Argument
-from ._scripts import Log
+from ._scripts import Storage
 from ._session import Session
 
 NOBODY = ""
@@ -15,9 +15,9 @@ NOBODY = ""
 class Attendance:
     """Lists who is here for one hub; whatever it does may be repeated."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, storage: Storage) -> None:
         """Publish who comes and goes to this log."""
-        self._log = log
+        self._storage = storage
 
     async def attend(
         self,
@@ -30,13 +30,18 @@ class Attendance:
         left: Collection[Member] = (),
     ) -> int:
         """List whom a process has here; return how many it has now."""
-        keys = [self._log.keys.meta, self._log.keys.joins, self._log.keys.leases, self._log.keys.members(process)]
+        keys = [
+            self._storage.keys.meta,
+            self._storage.keys.presence_index,
+            self._storage.keys.leases,
+            self._storage.keys.members(process),
+        ]
         arguments: list[Argument] = [
             new_epoch(),
             epoch,
             session.verbs[0],
-            int(self._log.keeps),
-            self._log.keys.base,
+            int(self._storage.keeps),
+            self._storage.keys.base,
             process,
         ]
         arguments += [
@@ -46,16 +51,15 @@ class Attendance:
             *map(self._write, entered),
             *map(self._write, left),
         ]
-        return int(await self._log.scripts.attend.run(session.server.link, keys, arguments))
+        return int(await self._storage.scripts.attend.run(session.server.link, keys, arguments))
 
     async def present(self, session: Session, epoch: str, channel: str) -> list[str]:
         """Return who is listed on a channel, when those are let go that nobody was left to miss."""
         await self.attend(session, epoch, NOBODY, lease=0)
-        listed = await session.server.link.call("HKEYS", self._log.keys.present(channel))
+        listed = await session.server.link.call("HKEYS", self._storage.keys.present(channel))
         return [json.loads(identity) for identity in listed]
 
     def _write(self, member: Member) -> bytes:
         identity = json.dumps(member.identity, ensure_ascii=False)
-        return (
-            f"{self._log.size(member.channel)} {self._log.ttl(member.channel)}\n{identity}\n{member.channel}".encode()
-        )
+        size, ttl = self._storage.size(member.channel), self._storage.ttl(member.channel)
+        return f"{size} {ttl}\n{identity}\n{member.channel}".encode()

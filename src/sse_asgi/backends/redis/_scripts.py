@@ -37,7 +37,7 @@ class Script:
             return await link.call("EVAL", self._text, len(keys), *keys, *arguments)
 
 
-class Log(NamedTuple):
+class Storage(NamedTuple):
     """What the scripts are told of the log that they write to.
 
     Attributes:

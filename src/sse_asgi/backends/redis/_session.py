@@ -15,7 +15,7 @@ from typing import Any
 from ..._log.position import Position, new_epoch
 from ._address import Addresses
 from ._dial import Server, dial, learn_nodes
-from ._feed import ANOTHER_LIFE, Channel, Feed
+from ._inbox import ANOTHER_LIFE, Channel, Inbox
 from ._keys import Keys
 from ._link import Link, LinkLostError
 from ._reasons import UnusableError
@@ -69,7 +69,7 @@ class Session:
         ended: Set when it has.
     """
 
-    def __init__(self, keys: Keys, feed: Feed, timeout: float, on_end: Callable[[], None]) -> None:
+    def __init__(self, keys: Keys, feed: Inbox, timeout: float, on_end: Callable[[], None]) -> None:
         """Prepare.
 
         Args:
@@ -83,7 +83,7 @@ class Session:
         self.reason: str | None = None
         self.ended = asyncio.Event()
         self._keys = keys
-        self._feed = feed
+        self._inbox = feed
         self._timeout = timeout
         self._on_end = on_end
         self._messages: Link
@@ -102,7 +102,7 @@ class Session:
         self.server = self._own(await dial(addresses, self._keys.meta, partial(Link, self._timeout)))
         addresses.answered = True
         await learn_nodes(self.server, addresses)
-        listen = partial(Link, self._timeout, self._feed.receive)
+        listen = partial(Link, self._timeout, self._inbox.receive)
         other = self._own(await dial(addresses, self._keys.meta, listen, self.server))
         self._messages = other.link
         if other.run != self.server.run:
@@ -167,7 +167,7 @@ class Session:
 
     # Reading
 
-    async def join(self, channels: dict[bytes, Channel], *, hold: bool = False) -> Position | None:
+    async def subscribe(self, channels: dict[bytes, Channel], *, hold: bool = False) -> Position | None:
         """Subscribe; return the position from which on every event of these channels arrives.
 
         Args:
@@ -180,30 +180,30 @@ class Session:
         topics = list(channels)
         for start in range(0, len(topics), BATCH):
             self._messages.post(self.verbs[1], *topics[start : start + BATCH])
-        joined: asyncio.Future[Position | None] = asyncio.get_running_loop().create_future()
+        subscribed: asyncio.Future[Position | None] = asyncio.get_running_loop().create_future()
         expected = list(channels.values())
 
         def on_mark(mark: Position | None) -> None:
             if self.reason is None:
-                self._feed.join(expected, mark, hold=hold)
-            if joined.done():
+                self._inbox.mark_subscribed(expected, mark, hold=hold)
+            if subscribed.done():
                 return
             if self.reason is None:
-                joined.set_result(mark)
+                subscribed.set_result(mark)
             else:
-                joined.set_exception(LinkLostError(self.reason))
+                subscribed.set_exception(LinkLostError(self.reason))
 
         self._mark(on_mark, any_epoch=hold)
-        return await joined
+        return await subscribed
 
-    def part(self, topics: Collection[bytes]) -> None:
+    def unsubscribe(self, topics: Collection[bytes]) -> None:
         """Unsubscribe."""
-        self._feed.part(topics)
+        self._inbox.expect_unsubscribed(topics)
         self._messages.post(self.verbs[2], *topics)
 
     # Looking after it
 
-    def look(self) -> None:
+    def probe(self) -> None:
         """See whether both connections are alive, this is still the master, and the log still the same."""
         self._due = time.time() + LATE_SECONDS
         self._mark(self._advance, patient=True)
@@ -228,7 +228,7 @@ class Session:
             loop = asyncio.get_running_loop()
             proof = self._proof = loop.create_future()
             loop.call_later(min(PROOF_SECONDS, self._timeout), self._judge, loop.time())
-            self.look()
+            self.probe()
             self.server.link.request(self._settle_proof, "ROLE")
         await asyncio.shield(proof)
         if self.reason is not None:
@@ -252,7 +252,7 @@ class Session:
 
     def _advance(self, mark: Position | None) -> None:
         if self.reason is None:
-            self._feed.advance(mark)
+            self._inbox.advance(mark)
 
     def _look_at_role(self, role: Any) -> None:
         if isinstance(role, Exception):
@@ -272,7 +272,7 @@ class Session:
                 return
             if isinstance(reply, Exception):
                 self.fail(str(reply))
-            elif self._feed.keeps:
+            elif self._inbox.keeps:
                 mark = _read_mark(reply)
                 self._check(mark, any_epoch=any_epoch)
             on_mark(mark)
@@ -280,7 +280,7 @@ class Session:
         self._messages.request(on_reply, "HMGET", self._keys.meta, "e", "s")
 
     def _check(self, mark: Position | None, *, any_epoch: bool) -> None:
-        known = self._feed.position
+        known = self._inbox.position
         if mark is None:
             self.fail("its log is gone")
         elif known is None:
@@ -290,7 +290,7 @@ class Session:
                 self.fail(ANOTHER_LIFE)
         elif mark.sequence < known.sequence:
             self.fail("it lost its last events")
-        elif not any_epoch and self._feed.is_beyond(mark.sequence):  # and events up to it may have been ignored
+        elif not any_epoch and self._inbox.is_beyond(mark.sequence):  # and events up to it may have been ignored
             self.fail("its clock was set")
 
 

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio.connection import (
@@ -48,6 +48,13 @@ OBJECTS = {
 REQUIREMENTS = ("none", "optional", "required")
 
 
+class Node(TypedDict, total=False):
+    """The options that name one node; empty where the other options name it."""
+
+    host: str
+    port: int
+
+
 class Where(NamedTuple):
     """What a URL says.
 
@@ -62,7 +69,7 @@ class Where(NamedTuple):
 
     make: Callable[..., AbstractConnection]
     options: dict[str, Any]
-    nodes: list[dict[str, Any]]
+    nodes: list[Node]
     kind: str = ""
     service: str = ""
     sentinel: Mapping[str, Any] = {}
@@ -129,7 +136,7 @@ def _with_nodes(
     return Where(make, _with_checks(options), nodes, kind, unquote(service), _with_checks(sentinel))
 
 
-def _node(text: str, port: int) -> dict[str, Any]:
+def _node(text: str, port: int) -> Node:
     try:
         parts = urlsplit(f"//{text}")
         host, found = parts.hostname, parts.port

@@ -17,8 +17,8 @@ from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
 from ._cursor import Row
-from ._feed import ANOTHER_LIFE, Channel, Feed
-from ._history import CATCH_UP, Page, Recovery, decode
+from ._history import CATCH_UP, HistoryReader, Page, decode
+from ._inbox import ANOTHER_LIFE, Channel, Inbox
 from ._keys import Keys
 from ._link import LinkLostError
 from ._outage import Outage
@@ -40,7 +40,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 
 
-class Worker:
+class SessionKeeper:
     """Keeps a session, from the first hub that is opened in this process to the last that is closed.
 
     Attributes:
@@ -54,13 +54,20 @@ class Worker:
     """
 
     def __init__(
-        self, addresses: Addresses, keys: Keys, scripts: Scripts, recovery: Recovery, *, keeps: bool, timeout: float
+        self,
+        addresses: Addresses,
+        keys: Keys,
+        scripts: Scripts,
+        history_reader: HistoryReader,
+        *,
+        keeps: bool,
+        timeout: float,
     ) -> None:
         """Begin; `close` ends it."""
         self.loop = asyncio.get_running_loop()
-        self.feed = Feed(keys, keeps=keeps)
+        self.inbox = Inbox(keys, keeps=keeps)
         self._fenced = asyncio.Event()
-        self._joined = asyncio.Event()
+        self._live = asyncio.Event()
         self.tried = asyncio.Event()
         self.pages = Pages()
         self.reading = asyncio.Semaphore(READINGS)
@@ -68,14 +75,14 @@ class Worker:
         self._addresses = addresses
         self._keys = keys
         self._scripts = scripts
-        self._recovery = recovery
+        self._history_reader = history_reader
         self._timeout = timeout
         self._run_id = b""  # of the server that was fenced last
         self.session: Session | None = None
         self._sessions: list[Session] = []
         self._outage = Outage(addresses.shown)
         self._closed = False
-        self._was_joined = False
+        self._was_live = False
         self._task = self.loop.create_task(self._run(), context=Context())  # not in that of the request that opens it
         self._late = self.loop.call_later(START_SECONDS, self._start_without, context=Context())
 
@@ -94,7 +101,7 @@ class Worker:
         self._closed = True
         self._late.cancel()
         self._fenced.set()
-        self._joined.set()
+        self._live.set()
         self._task.cancel()
         closing = [closed for session in self._sessions for closed in session.close()]
         await asyncio.wait([self._task, *closing], timeout=CLOSE_SECONDS)
@@ -102,9 +109,9 @@ class Worker:
     async def _run(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            session = Session(self._keys, self.feed, self._timeout, self._on_end)
+            session = Session(self._keys, self.inbox, self._timeout, self._on_end)
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
-            self.feed.fail, self.feed.look = session.fail, session.look
+            self.inbox.fail, self.inbox.probe = session.fail, session.probe
             try:
                 await self._begin(session)
                 pause = FIRST_PAUSE
@@ -130,15 +137,15 @@ class Worker:
 
     async def _begin(self, session: Session) -> None:
         await session.open(self._addresses)
-        self._run_id, self.feed.clock = session.server.run, session.server.clock
+        self._run_id, self.inbox.clock = session.server.run, session.server.clock
         await session.fence(self._scripts, self._known())
         session.check()
         self.session = session
         self._fenced.set()
         await self._catch_up(session)
         session.check()
-        self._joined.set()
-        self._was_joined = True
+        self._live.set()
+        self._was_live = True
         if self._outage.end(session.server.evicts):
             self._say(up=True)
         self.tried.set()
@@ -150,7 +157,7 @@ class Worker:
                 with contextlib.suppress(LinkLostError):
                     await session.prove()
             else:
-                session.look()
+                session.probe()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - a spread
                     await session.ended.wait()
@@ -169,16 +176,16 @@ class Worker:
             await self._fenced.wait()
         return self.session
 
-    async def join(self, channels: dict[bytes, Channel]) -> None:
+    async def subscribe(self, channels: dict[bytes, Channel]) -> None:
         """Have everything that is published to these channels arrive.
 
         Raises:
             HubClosedError: The hub was closed.
         """
-        while missing := {topic: channel for topic, channel in channels.items() if not channel.joined}:
+        while missing := {topic: channel for topic, channel in channels.items() if not channel.subscribed}:
             with contextlib.suppress(LinkLostError):  # then the next session joins them
-                await (await self._live()).join(missing)
-        await self._live()
+                await (await self._live_session()).subscribe(missing)
+        await self._live_session()
 
     async def reach(self) -> None:
         """Hand over everything that was published so far.
@@ -187,7 +194,7 @@ class Worker:
             HubClosedError: The hub was closed.
             LinkLostError: The session ended.
         """
-        await (await self._live()).join({})
+        await (await self._live_session()).subscribe({})
 
     async def follow(self, session: Session, epoch: str | None) -> None:
         """Be in the life of the log that a session has found.
@@ -195,15 +202,15 @@ class Worker:
         Raises:
             HubClosedError: The hub was closed.
         """
-        known = self.feed.position
-        if session is self.session and self._joined.is_set() and known is not None and known.epoch != epoch:
+        known = self.inbox.position
+        if session is self.session and self._live.is_set() and known is not None and known.epoch != epoch:
             session.fail(ANOTHER_LIFE)
-        await self._live()
+        await self._live_session()
 
-    async def _live(self) -> Session:
-        while self.session is None or not self._joined.is_set():
+    async def _live_session(self) -> Session:
+        while self.session is None or not self._live.is_set():
             self._check_open()
-            await self._joined.wait()
+            await self._live.wait()
         return self.session
 
     def _check_open(self) -> None:
@@ -211,18 +218,18 @@ class Worker:
             what = "cannot read"
             raise HubClosedError(what)
 
-    def part(self, topics: list[bytes]) -> None:
+    def unsubscribe(self, topics: list[bytes]) -> None:
         """Count a user less of these channels, and unsubscribe from those that have none left."""
-        unused = [topic for topic in topics if self.feed.drop(topic)]
+        unused = [topic for topic in topics if self.inbox.remove_user(topic)]
         if unused and self.session is not None:
-            self.session.part(unused)
+            self.session.unsubscribe(unused)
 
     def decode(self, row: Row, position: Position) -> Entry | None:
         """Read a row of history; None for one that is not ours."""
         try:
             return decode(row, position)
         except ValueError:
-            self.feed.ignore(f"an entry of the channel {row.channel!r}")
+            self.inbox.ignore(f"an entry of the channel {row.channel!r}")
             return None
 
     # The life of a session
@@ -230,27 +237,27 @@ class Worker:
     def _on_end(self) -> None:
         self.session = None
         self._fenced.clear()
-        self._joined.clear()
-        self.feed.leave()
+        self._live.clear()
+        self.inbox.reset()
 
     def _tell(self, error: UnusableError) -> None:
         if self._outage.begin(error):
             self._say(up=False)
 
     def _say(self, *, up: bool) -> None:
-        for sink in self.feed.sinks:
+        for sink in self.inbox.sinks:
             sink.state(up=up)
 
     def add(self, sink: Sink) -> None:
         """Tell one more sink, from where we are."""
-        self.feed.sinks.append(sink)
-        if self.feed.position is not None:
-            sink.advance(self.feed.position)
+        self.inbox.sinks.append(sink)
+        if self.inbox.position is not None:
+            sink.advance(self.inbox.position)
         if not self.up:
             sink.state(up=False)
 
     def _known(self) -> Position | None:
-        position, acknowledged = self.feed.position, self._acknowledged
+        position, acknowledged = self.inbox.position, self._acknowledged
         if position is None or acknowledged is None or position.epoch != acknowledged.epoch:
             return position or acknowledged
         return max(position, acknowledged)
@@ -264,7 +271,7 @@ class Worker:
         if session.server.run != self._run_id:
             why = "another server had taken over when it answered"
             raise LinkLostError(why)
-        known = self.feed.position
+        known = self.inbox.position
         if any(one is not None and position.sequence <= one.sequence for one in (known, self._acknowledged)):
             return  # overtaken, or what an idempotency key remembers
         self._acknowledged = position
@@ -275,37 +282,37 @@ class Worker:
 
     async def _catch_up(self, session: Session) -> None:
         while True:
-            mark = await session.join(dict(self.feed.channels), hold=True)
+            mark = await session.subscribe(dict(self.inbox.channels), hold=True)
             if mark is None:
                 self._begin_plain()
             else:
-                await self._reach(session, mark)
-            if self.feed.release():
+                await self._catch_up_to(session, mark)
+            if self.inbox.release_held():
                 return
 
     def _begin_plain(self) -> None:
         """Without history nobody knows what was missed, so that the readers are told that something may be."""
-        if self._was_joined:
-            self.feed.lose("lost", None)
+        if self._was_live:
+            self.inbox.lose("lost", None)
 
-    async def _reach(self, session: Session, mark: Position) -> None:
-        after = self.feed.position
+    async def _catch_up_to(self, session: Session, mark: Position) -> None:
+        after = self.inbox.position
         if after is None or after.epoch != mark.epoch:
-            self.feed.begin(mark)
+            self.inbox.begin(mark)
             return
-        channels = [name for channel in self.feed.channels.values() for name in channel.names]
-        names = await self._recovery.changed(session.server, channels, after)
+        channels = [name for channel in self.inbox.channels.values() for name in channel.names]
+        names = await self._history_reader.changed(session.server, channels, after)
         while names and after is not None:
-            page = await self._recovery.read(session.server, names, after, mark, CATCH_UP)
+            page = await self._history_reader.read(session.server, names, after, mark, CATCH_UP)
             if page.epoch != mark.epoch:
                 raise LinkLostError(ANOTHER_LIFE)
             await self._hand_over(session, page, mark.epoch)
             after = page.next
-        self.feed.advance(mark)
+        self.inbox.advance(mark)
 
     async def _hand_over(self, session: Session, page: Page, epoch: str) -> None:
         for name in {claim.stream.channel: None for claim in page.claims}:
-            self.feed.lose(None, (name,))  # its readers find out themselves, each from its own position
+            self.inbox.lose(None, (name,))  # its readers find out themselves, each from its own position
         for number, row in enumerate(page.rows, 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)  # others have a turn, and the session may end
@@ -313,4 +320,4 @@ class Worker:
             position = Position(epoch, row.sequence)
             entry = self.decode(row, position)
             if entry is not None:  # its position is new: it is after all that was handed over
-                self.feed.deliver(entry, position)
+                self.inbox.deliver(entry, position)

@@ -31,7 +31,7 @@ logger = logging.getLogger("sse_asgi")
 HELD = 10_000
 DAY = 86_400_000_000
 MESSAGES = (b"message", b"smessage")
-PARTINGS = (b"unsubscribe", b"sunsubscribe")
+UNSUBSCRIBED = (b"unsubscribe", b"sunsubscribe")
 EPOCH = re.compile(rb"[0-9a-f]{8}")
 # What Position(...) does, in half the time.
 new_position = tuple.__new__
@@ -57,12 +57,12 @@ class Channel:
         self.digits = b""  # of the last sequence that arrived
 
     @property
-    def joined(self) -> bool:
+    def subscribed(self) -> bool:
         """Whether its events arrive."""
         return self.last < math.inf
 
 
-class Feed:
+class Inbox:
     """The channels of one process, and how far it has read.
 
     Attributes:
@@ -95,14 +95,14 @@ class Feed:
         self._epoch_text, self._epoch, self._id = "", b"", b""
         self._held: list[tuple[Channel, bytes]] | None = None
         self._again = False
-        self._parting: Counter[bytes] = Counter()
+        self._unsubscribing: Counter[bytes] = Counter()
         self._said: set[str] = set()
         self.fail: Callable[[str], None] = lambda _: None
-        self.look: Callable[[], None] = lambda: None
+        self.probe: Callable[[], None] = lambda: None
 
     # Which channels
 
-    def use(self, topic: bytes, name: str) -> Channel:
+    def add_user(self, topic: bytes, name: str) -> Channel:
         """Count one more user of a channel."""
         channel = self.channels.get(topic)
         if channel is None:
@@ -110,7 +110,7 @@ class Feed:
         channel.users += 1
         return channel
 
-    def drop(self, topic: bytes) -> bool:
+    def remove_user(self, topic: bytes) -> bool:
         """Count one user less; tell whether it was the last."""
         channel = self.channels.get(topic)
         if channel is None:
@@ -120,14 +120,14 @@ class Feed:
             del self.channels[topic]
         return not channel.users
 
-    def part(self, topics: Collection[bytes]) -> None:
+    def expect_unsubscribed(self, topics: Collection[bytes]) -> None:
         """Expect an answer to having unsubscribed from these."""
-        self._parting.update(topics)
+        self._unsubscribing.update(topics)
 
-    def leave(self) -> None:
+    def reset(self) -> None:
         """Expect nothing: the connection is a new one."""
         self._held = None
-        self._parting.clear()
+        self._unsubscribing.clear()
         for channel in self.channels.values():
             channel.last = math.inf
 
@@ -145,13 +145,13 @@ class Feed:
                 self._held.append((channel, push[2]))
             else:
                 self._again = True
-        elif push[0] in PARTINGS:
-            self._parted(push[1])
+        elif push[0] in UNSUBSCRIBED:
+            self._unsubscribed(push[1])
 
-    def _parted(self, topic: bytes) -> None:
-        if self._parting[topic] > 1:
-            self._parting[topic] -= 1
-        elif self._parting.pop(topic, 0) == 0 and topic in self.channels:  # nobody asked for it
+    def _unsubscribed(self, topic: bytes) -> None:
+        if self._unsubscribing[topic] > 1:
+            self._unsubscribing[topic] -= 1
+        elif self._unsubscribing.pop(topic, 0) == 0 and topic in self.channels:  # nobody asked for it
             self.fail("the cluster moved the hub's slot")
 
     def _take(self, channel: Channel, message: bytes) -> None:
@@ -187,7 +187,7 @@ class Feed:
 
     def _take_foreign(self, channel: Channel, epoch: bytes, digits: bytes, data: bytes) -> None:
         """Take a message without a place in our log: fine where none has one, else the log may have another life."""
-        if not channel.joined:
+        if not channel.subscribed:
             return
         other = EPOCH.fullmatch(epoch) and digits.isdigit()
         if not other and epoch != PLAIN_EPOCH:
@@ -195,14 +195,14 @@ class Feed:
         if bool(other) is not self.keeps:
             self.ignore(f"an event on the channel {channel.names[0]!r}", MIXED)
         elif other:
-            self.look()
+            self.probe()
         else:
             self._pass_on(channel, entry(channel.names, None, b"", data))
 
     def _pass_on(self, channel: Channel, one: Entry) -> None:
         mine = (self.channels.get(self._keys.topic(name)) for name in one.channels)
         # Of the joined topics that bring this event here, the first hands it over; all bring it before the next mark.
-        if next((other for other in mine if other is not None and other.joined), None) is channel:
+        if next((other for other in mine if other is not None and other.subscribed), None) is channel:
             for sink in self.sinks:
                 sink.deliver(one)
 
@@ -215,7 +215,7 @@ class Feed:
 
     # Marks
 
-    def join(self, channels: Collection[Channel], mark: Position | None, *, hold: bool) -> None:
+    def mark_subscribed(self, channels: Collection[Channel], mark: Position | None, *, hold: bool) -> None:
         """Expect everything after the mark on these channels.
 
         Args:
@@ -249,7 +249,7 @@ class Feed:
         if known is not None:
             self.lose(None, None)
 
-    def release(self) -> bool:
+    def release_held(self) -> bool:
         """Hand over what was held; False if something had to be let go, and nothing was handed over."""
         if self._again:
             return False
