@@ -239,7 +239,7 @@ async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplo
         await hub.publish("a", "2")
         await reader.has("2")
         assert reader.gaps == []
-    assert [one.levelname for one in caplog.records if one.name == "sse_asgi"] == ["WARNING", "INFO"]
+    assert [one.levelname for one in caplog.records if one.name == "sse_asgi.backends.redis"] == ["WARNING", "INFO"]
     assert caplog.messages[-1].startswith(f"Redis at 127.0.0.1:{server.port} is back after ")
 
 

@@ -18,7 +18,7 @@ from .._servers.workers import worker_count
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import PAGE_BYTES, Backend, Member, Sink, presence_event
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends")
 
 IDEMPOTENCY_SECONDS = 120.0
 EXPIRE_SECONDS = 1.0

@@ -26,7 +26,7 @@ from ..base import Sink
 from ._keys import Keys
 from ._message import PLAIN_EPOCH, entry
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends.redis")
 
 HELD = 10_000
 DAY = 86_400_000_000

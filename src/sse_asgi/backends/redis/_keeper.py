@@ -28,7 +28,7 @@ from ._resp import ReplyError
 from ._scripts import Scripts
 from ._session import Session
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends.redis")
 
 LOOK_SECONDS = 2.5
 CLOSE_SECONDS = 1.0

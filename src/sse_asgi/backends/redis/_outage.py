@@ -5,7 +5,7 @@ import time
 
 from ._reasons import UnusableError
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends.redis")
 
 
 class Outage:

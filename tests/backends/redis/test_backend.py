@@ -1,21 +1,26 @@
-"""RedisBackend as an application sees it: several processes, several channels, no history, other event loops."""
+"""RedisBackend as an application sees it: several processes and hubs, no history, other event loops, its options."""
 
 import asyncio
+import sys
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import pytest
 
+from backends.redis.tape import Tape
+from real_redis.helpers import ids, resumed
 from real_redis.launcher import RedisServer
 from real_redis.readers import publishing, reading
 from sse_asgi import BackendError, Hub, HubClosedError, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
+from sse_asgi._log.position import Position
+from sse_asgi._loop.running import checkpoint
 from sse_asgi.backends.redis import RedisBackend
-
-NewHub = Callable[..., Hub]
+from sse_asgi.backends.redis._link import LinkLostError
 
 pytestmark = pytest.mark.anyio
+
+NewHub = Callable[..., Hub]
 
 
 async def test_an_event_arrives_as_it_was_published(new_hub: NewHub) -> None:
@@ -64,54 +69,6 @@ async def test_readers_come_and_go(new_hub: NewHub, shared_redis: RedisServer, n
         assert reader.texts == [str(number + 1) for number in range(len(reader.texts))]
 
 
-async def test_a_cancelled_publish_disturbs_nobody(new_hub: NewHub) -> None:
-    """Whoever is cancelled while publishing leaves the replies of others alone."""
-    async with new_hub() as hub:
-        for _ in range(20):
-            task = asyncio.create_task(hub.publish("a", "cancelled"))
-            other = asyncio.create_task(hub.history("a"))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            task.cancel()
-            assert isinstance(await other, list)
-        first = await hub.publish("a", "1")
-        assert (await hub.history("a"))[-1].id == first
-
-
-async def test_a_flood_during_catching_up(
-    server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that cannot hold what comes while it catches up catches up once more, and loses nothing."""
-    monkeypatch.setattr("sse_asgi.backends.redis._inbox.HELD", 0)
-    async with new_hub(server) as hub, new_hub(server) as other:
-        async with reading(other, "a") as reader:
-            await hub.publish("a", "0")
-            await reader.has("0")
-            backend = other.backend
-            assert isinstance(backend, RedisBackend)
-            assert backend._keeper is not None
-            keeper = backend._keeper
-            reach, late = keeper._catch_up_to, iter(["2", "3"])
-
-            async def slowly(*arguments: Any) -> None:
-                await reach(*arguments)
-                for text in late:
-                    await hub.publish("a", text)
-                    await anyio.sleep(0.05)
-                    break
-
-            monkeypatch.setattr(keeper, "_catch_up_to", slowly)
-            assert keeper.session is not None
-            keeper.session.fail("for a test")
-            await hub.publish("a", "1")
-            await reader.until(lambda one: "3" in one.texts)
-        assert reader.texts == ["0", "1", "2", "3"]
-        assert reader.gaps == []
-
-
-# Without history
-
-
 async def test_without_history_events_only_pass_by(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
     """They have no id, are kept nowhere, and reach a reader of several of their channels once."""
     async with new_hub(history_size=0) as hub, new_hub(history_size=0) as other:
@@ -157,9 +114,6 @@ async def test_two_configurations_of_one_hub(new_hub: NewHub, caplog: pytest.Log
         (True, True),
         (True, True),
     ]
-
-
-# Several hubs, several loops
 
 
 async def test_one_backend_carries_several_hubs(server: RedisServer, name: str) -> None:
@@ -300,3 +254,125 @@ async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: 
         server.cli("FLUSHALL")
         await hub.publish("a", "2")
         await reader.until(lambda one: one.gaps == ["epoch", "epoch"])
+
+
+@pytest.mark.anyio
+async def test_reaching_goes_on_in_the_next_session() -> None:
+    """A connection that is lost meanwhile says nothing of what was published."""
+    answers: list[Exception | None] = [LinkLostError("lost"), None]
+
+    class Worker:
+        async def reach(self) -> None:
+            if (answer := answers.pop(0)) is not None:
+                raise answer
+
+    backend = RedisBackend()
+    backend._keeper = Worker()  # type: ignore[assignment]
+    await backend.reach()
+    assert answers == []
+
+
+@pytest.mark.anyio
+async def test_a_hub_that_is_closed_says_so_to_all_who_wait_for_a_page() -> None:
+    """Also to those who want the same."""
+
+    class Deaf(Tape):
+        def state(self, *, up: bool) -> None:
+            """Hear that nothing is there."""
+
+    backend = RedisBackend("unix:///nowhere/redis.sock")
+    place = Position("0badc0de", 1)
+    async with backend.connect(Deaf()):
+        assert backend._keeper is not None
+        backend._keeper.inbox.begin(place)
+        tasks = [asyncio.create_task(backend.history(("a",), place, place, 10)) for _ in range(3)]
+        await checkpoint()
+    for task in tasks:
+        with pytest.raises(HubClosedError):
+            await task
+
+
+async def test_functions_are_not_asked_for_the_librarys_own_channels(new_hub: NewHub) -> None:
+    """Orders are kept for an hour whatever is kept of the application's events."""
+    sizes, ttls = {"a": 2}, {"a": 60}
+    async with (
+        new_hub(history_size=sizes.__getitem__, history_ttl=ttls.__getitem__) as hub,
+        hub.subscribe("a", identity="ada") as reader,
+    ):
+        await hub.disconnect(identity="ada")
+        with anyio.fail_after(10):
+            assert [event async for event in reader] == []
+        assert reader.ended == "revoked"
+
+
+async def test_options_by_channel(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """Functions of the channel's name say how many events it keeps, and for how long."""
+    sizes, ttls = {"some": 2, "none": 0, "ever": 5}, {"some": 60.0, "none": 1.0, "ever": None}
+    async with new_hub(history_size=sizes.__getitem__, history_ttl=ttls.__getitem__) as hub:
+        for name in sizes:
+            last = [await hub.publish(name, str(number)) for number in range(4)][-1]
+        assert [event.data for event in await hub.history(*sizes)] == ["2", "3", "0", "1", "2", "3"]
+        async with reading(hub, *sizes, last_event_id=last) as reader:
+            await hub.publish("none", "live")
+            await reader.has("live")
+        assert reader.gaps == []
+    assert shared_redis.cli("PTTL", keys("s:ever")) == "-1"
+    assert 50_000 < int(shared_redis.cli("PTTL", keys("s:some"))) <= 60_000
+
+
+@pytest.mark.parametrize("size", [-5, 10.5, True, "7", 1 << 63])
+async def test_a_size_that_cannot_be(new_hub: NewHub, size: object) -> None:
+    """It is refused, by whom it is given, or, where a function returns it, by whom it is used; nothing is lost."""
+    with pytest.raises(ValueError, match=f"history_size={size!r}: must be a whole number of events"):
+        new_hub(history_size=size)
+    async with new_hub() as hub, new_hub(history_size=lambda _: size) as wrong:
+        await hub.publish("a", "1")
+        with pytest.raises(BackendError, match=f"history_size of the channel 'a' is {size!r}: must be a whole"):
+            await wrong.publish("a", "2")
+        assert [event.data for event in await hub.history("a")] == ["1"]
+
+
+@pytest.mark.parametrize("ttl", [0, -5, float("inf"), float("nan"), sys.maxsize, "7"])
+async def test_a_time_to_live_that_cannot_be(new_hub: NewHub, ttl: object) -> None:
+    """It is refused as a size is."""
+    with pytest.raises(ValueError, match=f"history_ttl={ttl!r}: must be seconds above 0 and at most 10000000000"):
+        new_hub(history_ttl=ttl)
+    async with new_hub(history_ttl=lambda _: ttl) as wrong:
+        with pytest.raises(BackendError, match=f"history_ttl of the channel 'a' is {ttl!r}: must be seconds"):
+            await wrong.publish("a", "2")
+
+
+async def test_the_largest_bounds(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """What is kept for as good as ever is kept."""
+    async with new_hub(history_size=sys.maxsize, history_ttl=10**10) as hub:
+        given = await ids(hub, "a", 3)
+        assert await resumed(hub, "a", given[0]) == (["1", "2"], [])
+    assert int(shared_redis.cli("PTTL", keys("s:a"))) > 10**13 - 60_000
+
+
+@pytest.mark.parametrize("size", [0, -5, 10.5, True, "7", 1 << 63])
+async def test_bytes_that_cannot_be(new_hub: NewHub, size: object) -> None:
+    """They are refused as a size is."""
+    with pytest.raises(ValueError, match=r"history_bytes=.*: must be a whole number of bytes, at least 1"):
+        new_hub(history_bytes=size)
+    async with new_hub(history_bytes=lambda _: size) as wrong:
+        with pytest.raises(
+            BackendError, match=r"history_bytes of the channel 'a' is .*: must be a whole number of bytes"
+        ):
+            await wrong.publish("a", "2")
+
+
+@pytest.mark.parametrize("total", [0, -1, 1.5, True, "7", 1 << 63])
+async def test_a_total_that_cannot_be(new_hub: NewHub, total: object) -> None:
+    """It is refused when the backend is made."""
+    with pytest.raises(
+        ValueError, match=r"total_bytes=.*: must be a whole number of bytes, at least 1; history_size=0"
+    ):
+        new_hub(total_bytes=total)
+
+
+@pytest.mark.parametrize("options", [{"name": ""}, {"name": "{x}"}, {"prefix": "a}"}, {"timeout": 0}])
+def test_a_bad_option_is_refused(options: dict[str, object]) -> None:
+    """What cannot be is a ValueError that names the option."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RedisBackend(**options)  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""A page of history: which events a resuming reader gets, and when it is told of a loss."""
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from real_redis.helpers import ids, resumed
+from real_redis.launcher import RedisServer
+from real_redis.readers import reading
+from sse_asgi import BackendError, Hub
+
+pytestmark = pytest.mark.anyio
+
+NewHub = Callable[..., Hub]
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("hello", "malformed"),
+        ("{epoch}-", "malformed"),
+        ("{epoch}-{sequence}-1", "malformed"),
+        ("{epoch}-1{sequence}0", "malformed"),
+        ("{epoch}x-{sequence}", "malformed"),
+        ("0badc0de-{sequence}", "epoch"),
+        ("{elsewhere}", "epoch"),
+        ("{epoch}-9000000000000000", "fork"),
+    ],
+    ids=["garbage", "half", "three parts", "too long", "no epoch", "foreign epoch", "another hub", "future"],
+)
+async def test_an_id_that_is_not_of_this_log(new_hub: NewHub, name: str, form: str, reason: str) -> None:
+    """Whoever comes with it is told, and gets everything that is kept; the stream then goes on as any other."""
+    async with new_hub() as hub, new_hub(name=f"{name} elsewhere") as other:
+        given = await ids(hub, "a", 2)
+        elsewhere = (await ids(other, "a", 1))[0]
+        mine, _, sequence = given[0].partition("-")
+        wrong = form.format(epoch=mine, sequence=sequence, elsewhere=elsewhere)
+        assert await resumed(hub, "a", wrong) == (["0", "1"], [reason])
+
+
+async def test_trimming_is_exact(new_hub: NewHub) -> None:
+    """The reader of the last event that is gone is complete, and the one before it is told."""
+    async with new_hub(history_size=3) as hub:
+        given = await ids(hub, "a", 10)
+        assert await resumed(hub, "a", given[6]) == (["7", "8", "9"], [])
+        assert await resumed(hub, "a", given[5]) == (["8", "9", "end"], ["trimmed"])
+
+
+async def test_a_silent_hub_is_no_gap(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """A reader who had everything is complete, however long ago it was; one who missed what expired is told."""
+    async with new_hub(history_ttl=0.2) as hub:
+        had, missed = await ids(hub, "a", 2), await ids(hub, "c", 2)
+        await hub.publish("b", "later")
+        with anyio.fail_after(5):
+            while shared_redis.cli("EXISTS", keys("s:b")) == "1":
+                await anyio.sleep(0.05)
+        assert await resumed(hub, "a", had[1]) == ([], [])
+        assert await resumed(hub, "c", missed[0]) == ([], ["expired"])
+        assert [event.data for event in await hub.history("b")] == []
+
+
+async def test_an_old_entry_of_a_busy_channel_is_expired(new_hub: NewHub) -> None:
+    """An event that is older than its time is not replayed, although its channel goes on."""
+    async with new_hub(history_ttl=0.3) as hub:
+        start = await hub.publish("b", "start")
+        await hub.publish("a", "old")
+        await anyio.sleep(0.35)
+        new = await hub.publish("a", "new")
+        assert await resumed(hub, "a", start or "") == (["new"], ["expired"])
+        assert await resumed(hub, "a", new or "") == (["end"], [])
+
+
+async def test_an_evicted_stream_is_a_gap(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """A stream that Redis let go is missed by those who had not read it, and by nobody else."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 2)
+        shared_redis.cli("DEL", keys("s:a"))
+        assert await resumed(hub, "a", given[0]) == ([], ["evicted"])
+        shared_redis.cli("DEL", keys("s:a"))
+        last = await hub.publish("a", "last")
+        assert await resumed(hub, "a", last or "") == ([], [])
+
+
+async def test_a_channel_that_fell_out_of_the_index(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """Of a channel that the index had no room for, only readers from before are told."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 2)
+        shared_redis.cli("DEL", keys("s:a"), keys("i"))
+        shared_redis.cli("HSET", keys("m"), "x", given[1].partition("-")[2])
+        async with reading(hub, "a") as live:
+            assert await resumed(hub, "a", given[1]) == ([], [])
+            shared_redis.cli("DEL", keys("i"))
+            assert (await resumed(hub, "a", given[0])) == (["end"], ["trimmed"])
+        assert live.gaps == []
+
+
+async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """The stream shows that a reader who had everything misses nothing, and what one who did not misses."""
+    async with new_hub(history_size=2) as hub:
+        given = await ids(hub, "a", 4)
+        shared_redis.cli("SET", keys("s:c"), "nonsense")
+        await hub.publish("b", "later")
+        shared_redis.cli("DEL", keys("i"))
+        await hub.publish("b", "last")
+        async with (
+            reading(hub, "a", "b", last_event_id=given[3]) as complete,
+            reading(hub, "a", last_event_id=given[0]) as trimmed,
+            reading(hub, "c", last_event_id=given[3]) as strange,
+        ):
+            await complete.has("later", "last")
+            await trimmed.has("2", "3")
+            await strange.until(lambda one: one.gaps)
+        assert (complete.gaps, trimmed.gaps, strange.gaps) == ([], ["trimmed"], ["evicted"])
+
+
+async def test_a_position_that_this_server_lost(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """A position between what a server had and what it gave out was given out by another: what is newer follows."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 3)
+        f, lost, g = (int(one.partition("-")[2]) for one in given)
+        shared_redis.cli("HSET", keys("m"), "h", f"{f}-{g}")
+        assert await resumed(hub, "a", f"{given[0].partition('-')[0]}-{lost}") == (["2"], ["fork"])
+
+
+async def test_a_position_of_the_life_before(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """Where a log lost its last events and went on, a reader of before is told, and gets nothing twice."""
+    async with new_hub() as hub:
+        given = await ids(hub, "a", 3)
+        shared_redis.cli("HSET", keys("m"), "o", "0badc0de")
+        sequence = given[1].partition("-")[2]
+        assert await resumed(hub, "a", f"0badc0de-{sequence}") == (["2"], ["epoch"])
+        assert await resumed(hub, "a", f"00000000-{sequence}") == (["0", "1", "2", "end"], ["epoch"])
+
+
+async def test_pages_of_very_many_channels(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more channels than one call merges, those come first that the merge arrives at, and the order is kept."""
+    monkeypatch.setattr("sse_asgi.backends.redis._cursor.STREAMS", 1)
+    async with new_hub() as hub:
+        start = await hub.publish("a", "start")
+        for number in range(12):
+            await hub.publish("aab"[number % 3], str(number))
+        async with reading(hub, "a", "b", last_event_id=start) as reader:
+            await reader.has(*map(str, range(12)))
+        assert reader.gaps == []
+
+
+async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
+    """Keys that were overwritten are an error for who asks, and end no connection."""
+    async with new_hub() as hub:
+        await hub.publish("a", "1")
+        shared_redis.cli("SET", keys("i"), "nonsense")
+        with pytest.raises(BackendError, match="refused to read history: WRONGTYPE"):
+            await hub.history("a", "b")  # what became of the events of a channel without a stream, the index knows
+        with pytest.raises(BackendError, match="not published: Redis refused: WRONGTYPE"):
+            await hub.publish("a", "2")
+        shared_redis.cli("DEL", keys("i"))
+        shared_redis.cli("HSET", keys("m"), "h", "nonsense")
+        with pytest.raises(BackendError, match="holds no numbers"):
+            await hub.history("a")

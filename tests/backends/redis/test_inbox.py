@@ -1,0 +1,177 @@
+"""Messages in their order, to the sinks of a process."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.redis.tape import Tape
+from sse_asgi import ServerSentEvent
+from sse_asgi._log.position import Position
+from sse_asgi.backends.redis._inbox import Inbox
+from sse_asgi.backends.redis._keys import Keys
+from sse_asgi.backends.redis._message import payload
+
+
+class Log:
+    """A inbox at position 10 of a log, and what arrives for it."""
+
+    def __init__(self, *channels: str) -> None:
+        self.keys = Keys("sse", "x")
+        self.inbox = Inbox(self.keys, keeps=True)
+        self.tape = Tape()
+        self.failed: list[str] = []
+        self.inbox.fail = self.failed.append
+        self.probes: list[None] = []
+        self.inbox.probe = lambda: self.probes.append(None)
+        self.inbox.sinks.append(self.tape)
+        self.inbox.begin(Position("0badc0de", 10))
+        self.inbox.mark_subscribed(
+            [self.inbox.add_user(self.keys.topic(name), name) for name in channels], None, hold=False
+        )
+
+    def arrives(self, channel: str, sequence: int, previous: int = 0, *channels: str, epoch: str = "0badc0de") -> None:
+        body = payload(ServerSentEvent("x"), channels or (channel,), None)
+        message = b"%b %d %d %b" % (epoch.encode(), sequence, previous, body)
+        self.inbox.receive([b"message", self.keys.topic(channel), message])
+
+
+def test_each_event_is_delivered_once() -> None:
+    """What comes again is dropped, on its own channel and on another."""
+    log = Log("a", "b")
+    log.arrives("a", 11)
+    log.arrives("a", 11)
+    log.arrives("a", 12, 11, "a", "b")
+    log.arrives("b", 12, 0, "a", "b")
+    assert log.tape.told == ["at 10", 11, 12]
+
+
+def test_without_history_an_event_of_several_channels_is_delivered_once() -> None:
+    """A channel that is only being joined, or has no reader, leaves it to the others."""
+    keys, tape = Keys("sse", "x"), Tape()
+    inbox = Inbox(keys, keeps=False)
+    inbox.sinks.append(tape)
+    joining = inbox.add_user(keys.topic("a"), "a")
+    inbox.mark_subscribed([inbox.add_user(keys.topic(name), name) for name in "bc"], None, hold=False)
+    message = b"- 0 0 " + payload(ServerSentEvent("x"), ("a", "b", "c", "d"), None)
+    for name in "abc":
+        inbox.receive([b"message", keys.topic(name), message])
+    assert tape.told == [("a", "b", "c", "d")]
+    inbox.mark_subscribed([joining], None, hold=False)
+    for name in "abc":
+        inbox.receive([b"message", keys.topic(name), message])
+    assert tape.told == [("a", "b", "c", "d")] * 2
+
+
+def test_without_history_what_was_held_for_a_reader_who_left_is_dropped() -> None:
+    """The others get theirs."""
+    keys, tape = Keys("sse", "x"), Tape()
+    inbox = Inbox(keys, keeps=False)
+    inbox.sinks.append(tape)
+    inbox.mark_subscribed([inbox.add_user(keys.topic(name), name) for name in "ab"], None, hold=True)
+    for name in "ab":
+        inbox.receive([b"message", keys.topic(name), b"- 0 0 " + payload(ServerSentEvent("x"), (name,), None)])
+    inbox.remove_user(keys.topic("a"))
+    assert inbox.release_held()
+    assert tape.told == [("b",)]
+
+
+def test_what_nobody_reads_is_dropped() -> None:
+    """Messages that were on their way when the last reader left, and other pushes, are nothing."""
+    log = Log("a")
+    log.arrives("gone", 11)
+    log.inbox.receive([b"subscribe", b"x", 1])
+    log.inbox.receive([b"sunsubscribe", b"x", 0])
+    assert log.tape.told == ["at 10"]
+    assert log.failed == []
+
+
+def test_a_channel_begins_at_its_mark() -> None:
+    """Before it is joined its messages are dropped, whatever life of the log they are from."""
+    log = Log("a")
+    new = log.inbox.add_user(log.keys.topic("b"), "b")
+    log.arrives("b", 11)
+    log.arrives("b", 12, epoch="00000000")
+    log.inbox.mark_subscribed([new], Position("0badc0de", 12), hold=False)
+    log.arrives("b", 13, 12)
+    assert log.tape.told == ["at 10", "at 12", 13]
+    assert log.probes == []
+
+
+def test_a_message_of_another_life_is_looked_into() -> None:
+    """Whether it is one, or only probes like one, the server knows; what does not look like one is ignored."""
+    log = Log("a")
+    log.arrives("a", 11, epoch="00000000")
+    assert (log.probes, log.inbox.ignored) == ([None], 0)
+    log.arrives("a", 12, epoch="good day")
+    assert (log.probes, log.inbox.ignored) == ([None], 1)
+    log.arrives("a", 13)
+    assert log.tape.told == ["at 10", 13]
+
+
+def test_a_sequence_from_the_far_future_is_ignored() -> None:
+    """It is at most a day ahead of the server's clock, or of what the server gave out, if its clock was set back."""
+    day, log = 86_400_000_000, Log("a")
+    now = round(time.monotonic() * 1_000_000)
+    log.arrives("a", now + 2 * day)
+    assert (log.tape.told, log.inbox.ignored) == (["at 10"], 1)
+    log.inbox.clock = 2 * day / 1_000_000
+    log.arrives("a", now + 2 * day)
+    log.inbox.clock = 0.0
+    log.arrives("a", now + 3 * day - 1, now + 2 * day)
+    log.arrives("a", now + 5 * day, now + 3 * day)
+    assert log.tape.told == ["at 10", now + 2 * day, now + 3 * day - 1]
+
+
+def test_a_slot_that_moves_ends_the_session() -> None:
+    """A cluster says so by unsubscribing us."""
+    log = Log("a")
+    log.inbox.receive([b"sunsubscribe", log.keys.topic("a"), 0])
+    assert log.failed == ["the cluster moved the hub's slot"]
+
+
+def test_a_channel_that_is_left_and_entered_at_once_has_not_moved() -> None:
+    """What was asked for is answered; one answer more is the cluster's, and a new connection owes none."""
+    log = Log("a")
+    topic = log.keys.topic("a")
+    log.inbox.expect_unsubscribed([topic])
+    log.inbox.expect_unsubscribed([topic])
+    for _ in range(2):
+        log.inbox.receive([b"sunsubscribe", topic, 0])
+    assert log.failed == []
+    log.inbox.expect_unsubscribed([topic])
+    log.inbox.reset()
+    log.inbox.receive([b"sunsubscribe", topic, 0])
+    assert log.failed == ["the cluster moved the hub's slot"]
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=12), st.integers(0, 12))
+def test_held_messages_keep_their_order(channels: list[str], at: int) -> None:
+    """Whatever is held during catching up comes after it, once."""
+    log = Log("a", "b")
+    last = {"a": 0, "b": 0}
+    joined = list(log.inbox.channels.values())
+    for sequence, name in enumerate(channels, 11):
+        if sequence - 11 == at:
+            log.inbox.mark_subscribed(joined, Position("0badc0de", sequence - 1), hold=True)
+        log.arrives(name, sequence, last[name])
+        last[name] = sequence
+    assert log.inbox.release_held()
+    assert [one for one in log.tape.told if isinstance(one, int)] == [*range(11, 11 + len(channels))]
+
+
+def test_what_cannot_be_held_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more messages than are held, releasing them fails, and the next mark begins anew."""
+    monkeypatch.setattr("sse_asgi.backends.redis._inbox.HELD", 1)
+    log = Log("a")
+    joined = list(log.inbox.channels.values())
+    log.inbox.mark_subscribed(joined, Position("0badc0de", 10), hold=True)
+    log.arrives("a", 11)
+    log.arrives("a", 12, 11)
+    assert not log.inbox.release_held()
+    log.arrives("a", 13, 12)
+    log.inbox.mark_subscribed(joined, Position("0badc0de", 13), hold=True)
+    assert log.inbox.release_held()
+    log.arrives("a", 14, 13)
+    assert log.tape.told == ["at 10", 14]

@@ -1,0 +1,212 @@
+"""One session after another: connecting, catching up, and ending."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from real_redis.helpers import epoch, state_is
+from real_redis.launcher import RedisServer
+from real_redis.proxy import proxied
+from real_redis.readers import reading
+from sse_asgi import Hub
+from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis._session import Session
+
+pytestmark = pytest.mark.anyio
+
+NewHub = Callable[..., Hub]
+
+
+async def test_a_fault_of_ours_is_one_traceback(
+    new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not one for each attempt."""
+    async with new_hub() as hub:
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        calls: list[None] = []
+
+        async def fail(session: object) -> None:
+            calls.append(None)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(keeper, "_begin", fail)
+        keeper.session.fail("for a test")
+        with anyio.fail_after(20):
+            while len(calls) < 4:
+                await anyio.sleep(0.01)
+    assert len([one for one in caplog.records if one.exc_info]) == 1
+
+
+@pytest.mark.parametrize("page", [3, 10_000])
+async def test_what_was_missed_is_caught_up(
+    new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """After an outage of the network everything that was published meanwhile arrives once, in order, in pages."""
+    monkeypatch.setattr("sse_asgi.backends.redis._keeper.CATCH_UP", page)
+    async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a") as one, reading(far, "b") as two, reading(far, "a", "b") as both:
+            await hub.publish(["a", "b"], "0")
+            await both.has("0")
+            proxy.cut()
+            await state_is(far, "down")
+            for number in range(1, 10):
+                await hub.publish("abc"[number % 3], str(number))
+            proxy.open = True
+            await hub.publish(["a", "b"], "10")
+            await one.has("0", "3", "6", "9", "10")
+            await two.has("0", "1", "4", "7", "10")
+            await both.has("0", "1", "3", "4", "6", "7", "9", "10")
+            assert one.gaps == two.gaps == both.gaps == []
+
+
+async def test_a_reader_that_gives_up_while_it_joins(new_hub: NewHub, server: RedisServer) -> None:
+    """Whoever is cancelled while Redis does not answer leaves nothing behind, and others join."""
+    async with new_hub(server) as hub:
+        server.stop()
+        with anyio.move_on_after(0.1):
+            async with hub.subscribe("a"):
+                raise AssertionError
+        server.cont()
+        async with reading(hub, "a") as reader:
+            await hub.publish("a", "1")
+            await reader.has("1")
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("a fault")])
+async def test_a_session_that_ends_while_it_begins(
+    new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """A connection that is lost in the last moment is noticed before anything relies on it; a fault of ours as well."""
+    async with new_hub() as hub, reading(hub, "a") as reader:
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        catch_up, times = keeper._catch_up, iter([None])
+
+        async def late(session: Session) -> None:
+            await catch_up(session)
+            for _ in times:
+                session.fail("for a test")
+                if error is not None:
+                    raise error
+
+        monkeypatch.setattr(keeper, "_catch_up", late)
+        keeper.session.fail("for a test")
+        await state_is(hub, "down")
+        await state_is(hub, "up")
+        await hub.publish("a", "1")
+        await reader.has("1")
+
+
+async def test_a_log_that_ends_while_it_is_read(
+    server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush in the middle of catching up is one gap."""
+    async with new_hub(server) as hub, new_hub(server) as other, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        await reader.has("1")
+        backend = hub.backend
+        assert isinstance(backend, RedisBackend)
+        changed, times = backend._history_reader.changed, iter([None])
+
+        async def flush(*arguments: Any) -> tuple[str, ...]:
+            found = await changed(*arguments)
+            for _ in times:
+                await asyncio.to_thread(server.cli, "FLUSHALL")
+                await other.publish("a", "3")
+            return found
+
+        monkeypatch.setattr(backend._history_reader, "changed", flush)
+        assert backend._keeper is not None
+        assert backend._keeper.session is not None
+        backend._keeper.session.fail("for a test")
+        await other.publish("a", "2")
+        await reader.until(lambda one: one.texts[-1:] == ["3"])
+        assert reader.gaps == ["epoch"]
+
+
+async def test_catching_up_leaves_time_for_others(
+    new_hub: NewHub, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While many missed events are handed over, the loop goes on, and a session that ends meanwhile loses none."""
+    turns: list[int] = []
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
+        async with reading(far, "a", buffer_size=1000) as reader:  # it need not read history itself
+            keeper = far.backend._keeper  # type: ignore[attr-defined]
+            decode = keeper.decode
+
+            def count(*arguments: Any) -> Any:
+                turns.append(ticks)
+                if len(turns) == 300:
+                    keeper.session.fail("for a test")
+                return decode(*arguments)
+
+            monkeypatch.setattr(keeper, "decode", count)
+            proxy.cut()
+            await state_is(far, "down")
+            await asyncio.gather(*(hub.publish("a", str(number)) for number in range(1000)))
+            ticking = asyncio.create_task(tick())
+            proxy.open = True
+            await reader.until(lambda one: len(one.texts) == 1000)
+            ticking.cancel()
+            assert sorted(map(int, filter(None, reader.texts))) == list(range(1000))
+            assert reader.gaps == []
+    assert len(set(turns[300:])) > 2
+
+
+async def test_a_key_that_is_remembered_from_another_life(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The position that it returns is an old one, and alarms nobody."""
+    async with new_hub() as hub, new_hub() as other:
+        first = await hub.publish("a", "1", idempotency_key="key")
+        shared_redis.cli("DEL", keys("m"))
+        await other.publish("a", "2")
+        last = await hub.publish("a", "3") or ""
+        with anyio.fail_after(5):
+            while {epoch(hub), epoch(other)} != {last.partition("-")[0]}:
+                await anyio.sleep(0.01)
+        caplog.clear()
+        assert await hub.publish("a", "1", idempotency_key="key") == first
+        assert await other.publish("a", "1", idempotency_key="key") == first
+        assert caplog.text == ""
+
+
+async def test_a_flood_during_catching_up(
+    server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that cannot hold what comes while it catches up catches up once more, and loses nothing."""
+    monkeypatch.setattr("sse_asgi.backends.redis._inbox.HELD", 0)
+    async with new_hub(server) as hub, new_hub(server) as other:
+        async with reading(other, "a") as reader:
+            await hub.publish("a", "0")
+            await reader.has("0")
+            backend = other.backend
+            assert isinstance(backend, RedisBackend)
+            assert backend._keeper is not None
+            keeper = backend._keeper
+            reach, late = keeper._catch_up_to, iter(["2", "3"])
+
+            async def slowly(*arguments: Any) -> None:
+                await reach(*arguments)
+                for text in late:
+                    await hub.publish("a", text)
+                    await anyio.sleep(0.05)
+                    break
+
+            monkeypatch.setattr(keeper, "_catch_up_to", slowly)
+            assert keeper.session is not None
+            keeper.session.fail("for a test")
+            await hub.publish("a", "1")
+            await reader.until(lambda one: "3" in one.texts)
+        assert reader.texts == ["0", "1", "2", "3"]
+        assert reader.gaps == []

@@ -1,0 +1,176 @@
+"""Publishing: one round trip, and what the publisher learns when it fails."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from real_redis.helpers import restricted, resumed, state_is
+from real_redis.launcher import RedisServer
+from real_redis.readers import reading
+from sse_asgi import BackendError, Hub, PublishUnknownError
+from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis._address import read_address
+
+pytestmark = pytest.mark.anyio
+
+NewHub = Callable[..., Hub]
+NewServer = Callable[..., RedisServer]
+
+
+async def test_a_second_loss_is_unknown_even_with_a_key(server: RedisServer, new_hub: NewHub) -> None:
+    """A publish with a key is sent twice at most, and waits once more; then nobody can know."""
+    async with new_hub(server, timeout=0.3) as hub:
+        server.stop()
+        with pytest.raises(PublishUnknownError, match="may have been stored"):
+            await hub.publish("a", "1", idempotency_key="key")
+        server.cont()
+
+
+async def test_a_demoted_master_refuses(new_server: NewServer, server: RedisServer, new_hub: NewHub) -> None:
+    """What a server refuses because it is no master any more is published when there is one again."""
+    async with new_hub(server) as hub, reading(hub, "a") as reader:
+        await hub.publish("a", "1")
+        server.cli("REPLICAOF", "127.0.0.1", str(server.port))
+        publishing = asyncio.create_task(hub.publish("a", "2"))
+        await state_is(hub, "down")
+        server.cli("REPLICAOF", "NO", "ONE")
+        await publishing
+        await reader.has("1", "2")
+        assert reader.gaps == []
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+async def test_an_answer_of_a_server_that_was_left(
+    new_server: NewServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    """What it stored after another took over may be lost: the event is unknown, or with a key sent to the other."""
+    old, new = new_server().start(), new_server().start()
+    async with new_hub(old) as hub, reading(hub, "a") as reader:
+        backend = hub.backend
+        assert isinstance(backend, RedisBackend)
+        assert backend._keeper is not None
+        assert backend._keeper.session is not None
+        await hub.publish("a", "0")  # from now on the server has the script
+        await reader.has("0")
+        old.stop()
+        publish = asyncio.create_task(hub.publish("a", "1", idempotency_key=key))
+        await anyio.sleep(0.05)  # it is on its way
+        monkeypatch.setattr(backend._addresses, "find", read_address(new.url).find)
+        backend._keeper.session.fail("for a test")
+        await reader.until(lambda one: one.gaps == ["epoch"])
+        old.cont()
+        if key is None:
+            with pytest.raises(PublishUnknownError, match="another server had taken over when it answered"):
+                await publish
+        else:
+            stored = await publish
+            await reader.until(lambda one: one.ids[1:] == [stored])
+
+
+async def test_an_unsent_event_is_sent_to_the_next_session(new_hub: NewHub) -> None:
+    """A connection that ends before an event is written leaves nothing unknown."""
+    async with new_hub() as hub:
+        await hub.publish("a", "0")
+        link = hub.backend._keeper.session.server.link  # type: ignore[attr-defined]
+        link._flush = lambda: None
+        publishing = asyncio.create_task(hub.publish("a", "1"))
+        with anyio.fail_after(20):
+            while not any(b"EVALSHA" in command for command in link._unsent):
+                await asyncio.sleep(0)
+        link.close("for a test")
+        assert await publishing
+        assert [event.data for event in await hub.history("a")] == ["0", "1"]
+
+
+SPIN = "local till = tonumber(ARGV[1]) repeat local now = redis.call('TIME') until now[1] + now[2] / 1000000 > till"
+
+
+@asynccontextmanager
+async def busy(server: RedisServer, seconds: float) -> AsyncIterator[None]:
+    """Have another client run a script for so long."""
+    server.cli("CONFIG", "SET", "lua-time-limit", "50")
+    spinning = asyncio.create_task(asyncio.to_thread(server.cli, "EVAL", SPIN, "0", str(time.time() + seconds)))
+    with anyio.fail_after(10):
+        while "BUSY" not in await asyncio.to_thread(server.cli, "GET", "a"):
+            await anyio.sleep(0.01)
+    yield
+    await spinning
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+@pytest.mark.parametrize("size", [10, 0])
+async def test_a_busy_server_is_waited_for(new_hub: NewHub, server: RedisServer, key: str | None, size: int) -> None:
+    """Whoever publishes while somebody else's script runs waits until it has ended, and the session lives on."""
+    async with new_hub(server, history_size=size) as hub, reading(hub, "a") as reader:
+        await hub.publish("a", "0")
+        session = hub.backend._keeper.session  # type: ignore[attr-defined]
+        async with busy(server, 2):
+            session.probe()
+            await hub.publish("a", "1", idempotency_key=key)
+        await reader.has("0", "1")
+        assert reader.gaps == []
+        assert hub.backend._keeper.session is session  # type: ignore[attr-defined]
+
+
+async def test_a_server_that_is_busy_for_too_long(new_hub: NewHub, server: RedisServer) -> None:
+    """Nothing was stored, and the error says so, and why."""
+    async with new_hub(server, timeout=0.5) as hub:
+        await hub.publish("a", "0")
+        async with busy(server, 4):
+            with pytest.raises(BackendError, match="not published: Redis refused: BUSY") as caught:
+                await hub.publish("a", "1")
+        assert type(caught.value) is BackendError
+        assert [event.data for event in await hub.history("a")] == ["0"]
+
+
+async def test_a_user_who_may_not_add_destroys_nothing(new_hub: NewHub, server: RedisServer) -> None:
+    """What cannot be stored is an error, and what was stored before it stays."""
+    url = await restricted(server, "me", "-xadd")
+    async with new_hub(server) as hub, new_hub(url=url) as other:
+        first = await hub.publish("a", "1")
+        with pytest.raises(BackendError, match="not published: Redis refused: ") as caught:
+            await other.publish("a", "2")
+        assert not isinstance(caught.value, PublishUnknownError)
+        assert await resumed(hub, "a", first or "") == ([], [])
+        assert [event.data for event in await hub.history("a")][:1] == ["1"]
+
+
+@pytest.mark.parametrize("rules", [("-pexpire",), ("-zadd",), ("resetchannels", "&*:c:b"), ("-set",)])
+async def test_what_is_stored_is_not_said_to_be_refused(
+    new_hub: NewHub, server: RedisServer, name: str, rules: tuple[str, ...]
+) -> None:
+    """What Redis refuses once an event is stored leaves it unknown whether it was published, and to other channels."""
+    url = await restricted(server, "me", *rules)
+    async with new_hub(server) as hub, new_hub(url=url, name=name) as other, reading(hub, "b") as reader:
+        with pytest.raises(PublishUnknownError, match="published in part, because Redis refused: "):
+            await other.publish(["a", "b"], "1", idempotency_key="key")
+        await reader.has("1")
+        assert [event.data for event in await hub.history("a")] == ["1"]
+
+
+async def test_without_history_an_event_that_is_announced_in_part(new_hub: NewHub, server: RedisServer) -> None:
+    """It reaches the channels that it may reach, and whoever publishes hears of the others."""
+    url = await restricted(server, "me", "resetchannels", "&*:c:b")
+    async with new_hub(server, history_size=0) as hub, new_hub(url=url, history_size=0) as other:
+        async with reading(hub, "b") as reader:
+            with pytest.raises(PublishUnknownError, match="published in part"):
+                await other.publish(["a", "b"], "1")
+            await reader.has("1")
+
+
+async def test_a_cancelled_publish_disturbs_nobody(new_hub: NewHub) -> None:
+    """Whoever is cancelled while publishing leaves the replies of others alone."""
+    async with new_hub() as hub:
+        for _ in range(20):
+            task = asyncio.create_task(hub.publish("a", "cancelled"))
+            other = asyncio.create_task(hub.history("a"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            assert isinstance(await other, list)
+        first = await hub.publish("a", "1")
+        assert (await hub.history("a"))[-1].id == first
