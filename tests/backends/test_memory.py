@@ -40,8 +40,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def put(backend: MemoryBackend, *channels: str, data: str = "x", once: str | None = None) -> Any:
-    return await backend.publish(channels, ServerSentEvent(data), key=None, idempotency_key=once)
+async def put(
+    backend: MemoryBackend, *channels: str, data: str = "x", key: str | None = None, once: str | None = None
+) -> Any:
+    return await backend.publish(channels, ServerSentEvent(data), key=key, idempotency_key=once)
 
 
 async def test_old_events_expire(clock: Clock) -> None:
@@ -163,6 +165,62 @@ async def test_an_event_larger_than_its_channel_may_keep_pushes_nothing_out() ->
     assert ([entry.position for entry in page.entries], page.reason) == ([before, last], "trimmed")
     assert (await backend.history(("b",), start, last, 10)).reason == "trimmed"
     assert (await backend.history(("a",), large, last, 10)).reason is None
+
+
+async def test_keys_count_as_bytes_of_their_events() -> None:
+    """A channel keeps no more frames and keys than history_bytes, and drops the same number that it counted."""
+    backend = MemoryBackend(history_bytes=1000)
+    for _ in range(20):
+        await put(backend, "a", key="\u00e4" * 100)
+    frame = len((await kept(backend, "a"))[0].frame)
+    assert len(await kept(backend, "a")) == 1000 // (frame + 200) == backend._events.logs["a"].size // (frame + 200)
+    await put(backend, "a", key="\u00e4" * 500)
+    assert [entry.key for entry in await kept(backend, "a")] == ["\u00e4" * 100] * (1000 // (frame + 200))
+    for _ in range(1000):
+        await put(backend, "a")
+    log = backend._events.logs["a"]
+    assert log.size == sum(len(entry.frame) for entry in await kept(backend, "a"))
+
+
+async def test_keys_of_all_channels_are_bounded_in_bytes() -> None:
+    """They count in total_bytes, however many channels there are."""
+    backend = MemoryBackend(total_bytes=100_000)
+    for number in range(100):
+        await put(backend, str(number), key="k" * 5000)
+    assert 10 < len(await kept(backend, *map(str, range(100)))) <= 100_000 // 5000
+
+
+async def test_idempotency_keys_take_room_of_the_events(clock: Clock) -> None:
+    """While they are remembered they count in total_bytes, and a reader that missed a dropped event gets a gap."""
+    backend = MemoryBackend(total_bytes=100_000)
+    start = await put(backend, "a")
+    before = await put(backend, "a", data="x" * 1000)
+    assert (await backend.history(("a",), start, before, 10)).reason is None
+    for number in range(17):
+        last = await put(backend, "b", once=f"{number:05000}")
+    assert (await backend.history(("a",), start, last, 10)).reason == "trimmed"
+    assert await put(backend, "b", once=f"{0:05000}") < last
+    clock.now += 121
+    await put(backend, "c")
+    assert (backend._key_bytes, len(backend._published)) == (0, 0)
+    for _ in range(20):
+        last = await put(backend, "b", data="x" * 4000)
+    assert len(await kept(backend, "b")) > 17
+
+
+@pytest.mark.parametrize("size", [1000, 0])
+async def test_idempotency_keys_are_bounded_in_bytes(size: int) -> None:
+    """Beyond total_bytes the oldest keys are forgotten early, but not the last one."""
+    backend = MemoryBackend(history_size=size, total_bytes=10_000)
+    first = await put(backend, "a", once="0" * 2000)
+    for number in range(1, 6):
+        last = await put(backend, "a", once=str(number) * 2000)
+    assert sum(map(len, backend._published)) <= 10_000
+    assert await put(backend, "a", once="5" * 2000) == last
+    assert "0" * 2000 not in backend._published
+    large = await put(backend, "a", once="x" * 20_000)
+    assert await put(backend, "a", once="x" * 20_000) == large
+    assert (first is None) is (size == 0)
 
 
 async def test_an_event_for_each_reader_has_no_frame_that_counts() -> None:
