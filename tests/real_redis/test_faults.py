@@ -218,7 +218,7 @@ async def test_a_demoted_master_is_left(
         await state_is(hub, "down")
         server.cli("REPLICAOF", "NO", "ONE")
         await state_is(hub, "up")
-    assert "it is no master any more" in caplog.text
+    assert "it is not a master any more" in caplog.text
 
 
 async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:

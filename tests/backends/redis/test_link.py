@@ -103,7 +103,7 @@ async def test_an_answer_to_no_question_ends_the_link() -> None:
     """Nobody knows any more which answer is whose."""
     link, wire, lost = linked()
     link.data_received(b"+1\r\n+2\r\n")
-    assert lost == ["an answer to no question: b'1'"]
+    assert lost == ["a reply without a command: b'1'"]
     assert wire.aborted
     link.connection_lost(None)
     assert link.closed.done()

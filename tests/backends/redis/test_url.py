@@ -20,6 +20,13 @@ from sse_asgi.backends.redis._url import read_url
         ("redis+cluster://", "known are redis://"),
         ("unix+cluster://a", "known are redis://"),
         ("redis:host", "known are redis://"),
+        ("redis://host?bogus", "every option in a Redis URL must have a value: write name=value, or leave the option"),
+        ("redis://host?bogus=", "every option in a Redis URL must have a value"),
+        ("redis://host?db=1&client_name", "every option in a Redis URL must have a value"),
+        ("redis+sentinel://host/main?sentinel_password=", "every option in a Redis URL must have a value"),
+        ("redis://host?ssl", "'ssl': TLS is chosen by the scheme, so begin the URL with rediss://,"),
+        ("redis+sentinel://host/main?ssl_ca_certs=x", r"begin the URL with rediss\+sentinel://,"),
+        ("redis+cluster://host?ssl_ca_certs=x", r"begin the URL with rediss\+cluster://,"),
         ("redis://host?timeout=2", "'timeout' is an argument of RedisBackend"),
         ("redis://host?retry=2", "'retry' cannot be written in a URL"),
         ("redis://host?ssl_cert_reqs=none", "'ssl_cert_reqs': TLS is chosen by the scheme"),
@@ -73,6 +80,6 @@ def test_what_is_written_in_a_url_is_decoded_once() -> None:
         "path": "/run/a b@c.sock",
     }
     assert read_url("unix://").options == {}
-    sentinel = read_url("valkeys+sentinel://h/a%20b/2?sentinel_socket_timeout=0.5&ssl_cert_reqs=CERT_NONE&client_name=")
+    sentinel = read_url("valkeys+sentinel://h/a%20b/2?sentinel_socket_timeout=0.5&ssl_cert_reqs=CERT_NONE")
     assert sentinel.sentinel == {"socket_timeout": 0.5, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
     assert (sentinel.service, sentinel.options["db"]) == ("a b", 2)

@@ -1,4 +1,4 @@
-"""A log in Redis: the public face."""
+"""RedisBackend: the public class, its options, and calls that are repeated in the next session."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from ..._log.names import RESERVED
 from ..._log.position import Position
 from ..._loop.running import on_asyncio
 from ...exceptions import BackendError
-from ..base import Backend, Member, Sink
+from ..base import BYTES_RULE, Backend, Member, Sink
 from ._address import read_address
 from ._history import HistoryReader
 from ._keeper import SessionKeeper
@@ -29,21 +29,20 @@ from ._submitter import Submitter
 T = TypeVar("T")
 Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
-MAX_SIZE = (1 << 63) - 1  # what Redis counts to
+MAX_SIZE = (1 << 63) - 1  # the largest integer of Redis
 MAX_TTL = 10_000_000_000
-OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # of the channels that are the library's own
-SIZES = "a whole number of events, at least 0"
-WEIGHTS = "a whole number of bytes, at least 1; history_size=0 keeps no history"
-TTLS = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
+OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # for the library's own channels
+SIZE_RULE = "a whole number of events, at least 0"
+TTL_RULE = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
 
 
 class RedisBackend(Backend):
-    """Keeps each channel's latest events in Redis, for every process that opens a hub of the same name on it.
+    """Keeps each channel's latest events in Redis, for every process that opens a hub of the same name there.
 
     It runs on asyncio. While Redis is away, readers wait, and publishing raises BackendError after `timeout`.
 
     Attributes:
-        ignored: How many messages and entries on this hub's keys were not this library's.
+        ignored: The number of messages and entries on this hub's keys that were not of this library.
     """
 
     def __init__(
@@ -58,38 +57,39 @@ class RedisBackend(Backend):
         total_bytes: int = 256 << 20,
         timeout: float = 5.0,
     ) -> None:
-        """Prepare; nothing is connected before the hub is opened.
+        """Read the options. The backend connects when its hub is opened.
 
         Args:
             url: `redis://`, `rediss://` or `unix://` as in redis-py, with its options as the query;
                 `redis+sentinel://host,host/service/db`; `redis+cluster://host,host`; the last two also with `rediss`.
                 `valkey` and `valkeys` stand for `redis` and `rediss`.
                 Or a mapping of redis-py's connection options.
-            name: Which hub of this Redis it is.
-            prefix: What the names of all its keys begin with.
-            history_size: Events kept for each channel, or a function of its name; 0 keeps none anywhere, and then
-                nothing can be replayed. What a function returns is checked when it is used: a BackendError.
-            history_ttl: Seconds that an event is kept, or a function of the channel's name; None keeps it until there
-                are too many.
-            history_bytes: Bytes of events kept for each channel, or a function of its name, which is checked as that of
-                `history_size`; an event that is larger alone is not kept.
-            total_bytes: Bytes of events kept for all channels together; an event counts once for each of its channels.
-                Where there are more, the channels that were published to longest ago lose their histories. Joins and
-                leaves are not counted.
+            name: The name of the hub in this Redis.
+            prefix: The beginning of the names of all its keys.
+            history_size: Events kept for each channel, or a function of the channel's name. 0 keeps none on any
+                channel, and then no event can be replayed. The result of a function is checked when it is used; a wrong
+                one is a BackendError.
+            history_ttl: Seconds that an event is kept, or a function of the channel's name. None keeps events until
+                there are too many.
+            history_bytes: Bytes of events kept for each channel, or a function of the channel's name. A larger event is
+                not kept.
+            total_bytes: Bytes of events kept for all channels together. An event counts once for each of its channels.
+                Beyond the bound, the channels that were published to longest ago lose their histories. Joins and leaves
+                are not counted.
             timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
 
         Raises:
-            ValueError: A bad URL, name or number.
+            ValueError: The URL, a name or a number is wrong.
         """
         if timeout <= 0 or not math.isfinite(timeout):
             msg = f"timeout={timeout}: must be a number of seconds above 0"
             raise ValueError(msg)
-        size = _by_channel("history_size", history_size, _is_size, SIZES, own=OWN_SIZE)
-        weight = _by_channel("history_bytes", history_bytes, _is_weight, WEIGHTS, own=OWN_BYTES)
-        if not _is_weight(total_bytes):
-            msg = f"total_bytes={total_bytes!r}: must be {WEIGHTS}"
+        size = _by_channel("history_size", history_size, _is_size, SIZE_RULE, own=OWN_SIZE)
+        weight = _by_channel("history_bytes", history_bytes, _is_bytes, BYTES_RULE, own=OWN_BYTES)
+        if not _is_bytes(total_bytes):
+            msg = f"total_bytes={total_bytes!r}: must be {BYTES_RULE}"
             raise ValueError(msg)
-        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS, own=OWN_TTL)
+        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTL_RULE, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
         self.keeps_history = history_size != 0
@@ -103,25 +103,25 @@ class RedisBackend(Backend):
 
     @property
     def ignored(self) -> int:
-        """How many messages and entries on this hub's keys were not this library's, since it was opened."""
+        """The number of messages and entries on this hub's keys that were not of this library, since it was opened."""
         return 0 if self._keeper is None else self._keeper.inbox.ignored
 
     @property
     def trouble(self) -> str:
-        """What the last attempt to reach Redis failed of; empty while Redis is there."""
+        """The reason why the last attempt to connect failed; empty while Redis is there."""
         return "" if self._keeper is None else self._keeper.trouble
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
-        """Connect with the first hub of this process; wait until the first attempt has ended, well or not.
+        """Connect with the first hub of this process; wait until the first attempt has succeeded or failed.
 
         Raises:
-            RuntimeError: No asyncio loop runs here, or it is open in another one.
+            RuntimeError: No asyncio loop runs here, or the backend is open in another one.
         """
         if not on_asyncio():
             msg = "RedisBackend runs on asyncio, because redis-py does: run the server on asyncio"
             raise RuntimeError(msg)
         if self._keeper is not None and self._keeper.loop is not asyncio.get_running_loop():
-            msg = "this RedisBackend is open in another event loop: make one for each"
+            msg = "this RedisBackend is open in another event loop: make one backend for each event loop"
             raise RuntimeError(msg)
         return self._connected(sink)
 
@@ -163,12 +163,12 @@ class RedisBackend(Backend):
     ) -> Position | None:
         """Store and announce an event in one round trip."""
         if not isinstance(event, ServerSentEvent):
-            msg = "data that is made for each reader cannot leave this process"
+            msg = "data that is made for each reader cannot leave this process: publish plain data"
             raise TypeError(msg)
         return await self._submitter.publish(self._opened(), channels, payload(event, channels, key), idempotency_key)
 
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
-        """Join these channels; wait for as long as Redis is away."""
+        """Subscribe to these channels; wait while Redis is away."""
         keeper = self._opened()
         subscribing = {topic: keeper.inbox.add_user(topic, name) for topic, name in self._topics(channels)}
         try:
@@ -179,7 +179,7 @@ class RedisBackend(Backend):
         return keeper.inbox.position
 
     async def reach(self) -> None:
-        """Read on until what comes is later than now; wait for as long as Redis is away."""
+        """Deliver everything that was published so far; wait while Redis is away."""
         keeper = self._opened()
         reached = False
         while not reached:
@@ -188,7 +188,7 @@ class RedisBackend(Backend):
                 reached = True
 
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
-        """Part from these channels, without waiting."""
+        """Unsubscribe from these channels, without waiting."""
         if self._keeper is not None:
             self._keeper.unsubscribe([topic for topic, _ in self._topics(channels)])
 
@@ -196,9 +196,10 @@ class RedisBackend(Backend):
         return [(self._keys.topic(name), name) for name in channels]
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page; wait for as long as Redis is away.
+        """Read one page; wait while Redis is away.
 
-        One that ends where this process has seen everything does not change, and is read once for all who want it now.
+        A page up to a position that this process has reached does not change. It is read once for all readers that want
+        it now.
 
         Raises:
             BackendError: Redis refused.
@@ -217,7 +218,7 @@ class RedisBackend(Backend):
             async with keeper.reading:
                 session.check()
                 page = await self._history_reader.page(session.server, channels, after, upto, limit)
-            if page.epoch != upto.epoch:  # the readers are told, and read again
+            if page.epoch != upto.epoch:  # readers get a gap, and read again
                 await keeper.follow(session, page.epoch)
                 return History((), after)
             if page.whole is None and after is not None and after > upto:
@@ -227,7 +228,7 @@ class RedisBackend(Backend):
         return await self._repeat(keeper, read, "to read history")
 
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
-        """Let Redis look for the position, so that no event is sent here; wait for as long as Redis is away.
+        """Let Redis find the position, so that no event is sent here; wait while Redis is away.
 
         Raises:
             BackendError: Redis refused.
@@ -238,7 +239,7 @@ class RedisBackend(Backend):
             async with keeper.reading:
                 session.check()
                 epoch, sequence = await self._history_reader.rewind(session.server, channels, count, upto)
-            if epoch != upto.epoch:  # the readers are told, and read again
+            if epoch != upto.epoch:  # readers get a gap, and read again
                 await keeper.follow(session, epoch)
                 return None
             return Position(upto.epoch, sequence) if sequence else None
@@ -248,21 +249,21 @@ class RedisBackend(Backend):
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
-        """List whom a process has here, in one round trip; wait for as long as Redis is away."""
+        """Update the members of a process, in one round trip; wait while Redis is away."""
         return await self._repeat(
             self._opened(),
             lambda session: self._attendance.attend(
                 session, self._epoch, process, lease=lease, entered=entered, left=left
             ),
-            "to list who is here",
+            "to update presence",
         )
 
     async def present(self, channel: str) -> Collection[str]:
-        """Return who is listed on a channel; wait for as long as Redis is away."""
+        """Return the identities on a channel; wait while Redis is away."""
         return await self._repeat(
             self._opened(),
             lambda session: self._attendance.present(session, self._epoch, channel),
-            "to tell who is here",
+            "to read presence",
         )
 
     @property
@@ -270,8 +271,8 @@ class RedisBackend(Backend):
         position = self._opened().inbox.position
         return "" if position is None else position.epoch
 
-    async def _repeat(self, keeper: SessionKeeper, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
-        """Ask one session after another for what may be repeated, until there is an answer."""
+    async def _repeat(self, keeper: SessionKeeper, ask: Callable[[Session], Awaitable[T]], action: str) -> T:
+        """Make a call that may be repeated, in one session after another, until it has an answer."""
         while True:
             session = await keeper.commands()
             try:
@@ -282,7 +283,7 @@ class RedisBackend(Backend):
                 if is_moving(error):
                     await asyncio.sleep(MOVING_SECONDS)
                 elif not is_elsewhere(error):
-                    msg = f"Redis refused {what}: {error}"
+                    msg = f"Redis refused {action}: {error}"
                     raise BackendError(msg) from error
                 else:
                     session.fail(str(error))
@@ -292,7 +293,7 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_SIZE
 
 
-def _is_weight(value: Any) -> bool:
+def _is_bytes(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIZE
 
 
@@ -300,28 +301,28 @@ def _is_ttl(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and 0 < value <= MAX_TTL)
 
 
-def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], advice: str, *, own: Any) -> Callable[[str], Any]:
-    """Return a function of a channel's name, whose results are checked; what is given is not asked for our own."""
+def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], rule: str, *, own: Any) -> Callable[[str], Any]:
+    """Return a function of a channel's name that checks its results. The library's own channels get `own`."""
 
     def of(channel: str) -> Any:
         if channel.startswith(RESERVED):
             return own
         value = given(channel)
         if not fits(value):
-            msg = f"{option} of the channel {channel!r} is {value!r}: must be {advice}"
+            msg = f"{option} of the channel {channel!r} is {value!r}: must be {rule}"
             raise BackendError(msg)
         return value
 
     if callable(given):
         return of
     if not fits(given):
-        msg = f"{option}={given!r}: must be {advice}"
+        msg = f"{option}={given!r}: must be {rule}"
         raise ValueError(msg)
     return lambda _: given
 
 
 def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:
-    """Give the time to live as the scripts take it: 0 is for ever."""
+    """Return the time to live in the form of the scripts: in milliseconds, and 0 is for ever."""
 
     def of(channel: str) -> int:
         seconds = ttl(channel)

@@ -1,4 +1,4 @@
-"""Opening a connection, and finding out whether that server can carry a hub."""
+"""Opening a connection to a server, and checking that the server can carry a hub."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ NO_CREDENTIALS = f"{PROVIDER} has not answered yet"
 
 
 class Server(NamedTuple):
-    """What a server said of itself.
+    """A connected server, and its own description.
 
     Attributes:
-        endpoint: Where it is.
+        endpoint: How to connect to it.
         link: The connection to it.
-        run: Names the life of its process.
-        cluster: Whether it is a node of a cluster.
+        run: The id of its process.
+        cluster: True if it is a node of a cluster.
         clock: Its clock at our monotonic time 0, in seconds.
-        evicts: The maxmemory-policy, where it may evict keys that never expire.
+        evicts: The maxmemory-policy, if the server may evict keys that never expire.
     """
 
     endpoint: Endpoint
@@ -37,24 +37,24 @@ class Server(NamedTuple):
 
 
 class _MovedError(Exception):
-    """The slot is on another node."""
+    """The hub's slot is on another node."""
 
 
 Opener = Callable[[], Link]
 FAILURES = (UnusableError, OSError, LinkLostError, ReplyError, _MovedError, KeyError, TypeError, ValueError)
 
 
-async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Server | None = None) -> Server:
+async def dial(addresses: Addresses, key: bytes, new_link: Opener, same: Server | None = None) -> Server:
     """Connect to the master that owns a key.
 
     Args:
-        addresses: Where it may be.
-        probe: The key.
-        new_link: Makes what reads the connection.
-        same: Where it was a moment ago.
+        addresses: The nodes that may have it.
+        key: The key.
+        new_link: Makes the link of the connection.
+        same: The server of the session's first connection, to which the second one must go.
 
     Raises:
-        UnusableError: There is none that answers and suits.
+        UnusableError: No server answers and can carry a hub.
     """
     endpoint = same.endpoint if same is not None else None
     clock = _Clock()
@@ -62,12 +62,12 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
         async with clock.limit():
             endpoint = endpoint or await addresses.find()
         try:
-            return await _greet(addresses, endpoint, probe, new_link(), clock)
+            return await _greet(addresses, endpoint, key, new_link(), clock)
         except _MovedError as moved:
             host, _, port = str(moved).rpartition(":")
             host = host or endpoint.shown.rpartition(":")[0]
             endpoint = addresses.at(host, int(port)).with_login_of(endpoint)
-            return await _greet(addresses, endpoint, probe, new_link(), clock)
+            return await _greet(addresses, endpoint, key, new_link(), clock)
     except FAILURES as error:
         if endpoint is not None and same is None:
             endpoint.avoid()
@@ -77,7 +77,7 @@ async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Serve
 
 
 class _Clock:
-    """The time that a server has, without that of a credential provider."""
+    """The time limit of one server, without the time of a credential provider."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -93,7 +93,7 @@ class _Clock:
 
 
 def _why(error: Exception, endpoint: Endpoint | None) -> UnusableError:
-    """Say it so that somebody who reads the log knows what to do."""
+    """Return the error with the advice for an operator who reads the log."""
     doing, hinted = (endpoint.doing, endpoint.hinted) if endpoint is not None else ("", str)
     match error:
         case UnusableError():
@@ -112,7 +112,7 @@ def _why(error: Exception, endpoint: Endpoint | None) -> UnusableError:
 
 
 async def learn_nodes(server: Server, addresses: Addresses) -> None:
-    """Have all nodes of a cluster asked when this one is away; those of the URL only if the user may not know them.
+    """Learn the nodes of a cluster, unless the user may not ask for them.
 
     Raises:
         LinkLostError: The connection ended.
@@ -124,14 +124,14 @@ async def learn_nodes(server: Server, addresses: Addresses) -> None:
             addresses.learn([(host.decode(), port) for host, port in nodes])
 
 
-async def _greet(addresses: Addresses, endpoint: Endpoint, probe: bytes, link: Link, timer: _Clock) -> Server:
+async def _greet(addresses: Addresses, endpoint: Endpoint, key: bytes, link: Link, timer: _Clock) -> Server:
     try:
         async with timer.limit():
             await endpoint.connect(link)
         addresses.waits_for = NO_CREDENTIALS
         await timer.without(endpoint.ask_login(addresses.inquiries))
         async with timer.limit():
-            return await _introduce(endpoint, probe, link)
+            return await _introduce(endpoint, key, link)
     except ReplyError as error:
         link.close("it cannot be used")
         if str(error).startswith("MOVED"):
@@ -144,7 +144,7 @@ async def _greet(addresses: Addresses, endpoint: Endpoint, probe: bytes, link: L
         addresses.waits_for = ""
 
 
-async def _introduce(endpoint: Endpoint, probe: bytes, link: Link) -> Server:
+async def _introduce(endpoint: Endpoint, key: bytes, link: Link) -> Server:
     clock = -time.monotonic()
     hello, role, info, memory, now, *_ = await asyncio.gather(
         link.call(*endpoint.hello()),
@@ -152,8 +152,8 @@ async def _introduce(endpoint: Endpoint, probe: bytes, link: Link) -> Server:
         link.call("INFO", "server"),
         link.call("INFO", "memory"),
         link.call("TIME"),
-        *([link.call("SELECT", endpoint.db)] if endpoint.db else []),  # after HELLO, which says who we are
-        link.call("EXISTS", probe),
+        *([link.call("SELECT", endpoint.db)] if endpoint.db else []),  # after HELLO, which logs in
+        link.call("EXISTS", key),
     )
     clock += int(now[0]) + int(now[1]) / 1_000_000
     _check_role(role)

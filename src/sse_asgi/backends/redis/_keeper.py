@@ -1,8 +1,8 @@
-"""This process's part in a hub: one task that lives through one session after another.
+"""One session after another: the task that connects a process to its hub.
 
-It connects, fences, subscribes to everything, catches up, and looks after the session until it ends. The order keeps
-what is promised: publishing goes on as soon as the fence is passed, and the hub is up once what was published meanwhile
-has been handed over. Readers notice nothing but the time that it takes.
+For each session it connects, fences, subscribes to all channels, catches up, and probes the session until it ends. The
+order matters. Publishing goes on as soon as the fence is passed, and the hub is up once the events that were published
+meanwhile have been delivered. Readers notice only a delay.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from ..._log.position import Position
 from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
+from ._backoff import Backoff
 from ._cursor import Row
 from ._history import CATCH_UP, HistoryReader, Page, decode
 from ._inbox import ANOTHER_LIFE, Channel, Inbox
@@ -30,27 +31,24 @@ from ._session import Session
 
 logger = logging.getLogger("sse_asgi.backends.redis")
 
-LOOK_SECONDS = 2.5
+PROBE_SECONDS = 2.5
 CLOSE_SECONDS = 1.0
 READINGS = 3
 AT_ONCE = 200
 START_SECONDS = 2.5
-SHORTEST_PAUSE = 0.02
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 0.5
 
 
 class SessionKeeper:
-    """Keeps a session, from the first hub that is opened in this process to the last that is closed.
+    """Keeps a session, from the first hub that is opened in this process to the last one that is closed.
 
     Attributes:
         loop: The event loop that it runs in.
-        feed: The channels that are read.
-        session: The one that is on, once its fence is passed.
-        tried: Set once the first attempt to connect has ended, well or not.
-        pages: Those that are being read.
-        reading: Held while a page of history is read. When all readers read at once, as in another life of the log,
-            a publish would wait behind the pages of all of them, for so long that Redis seems to be dead.
+        inbox: The channels that this process reads.
+        session: The current session, once its fence is passed.
+        tried: Set once the first attempt to connect has succeeded or failed.
+        pages: The pages that are being read.
+        reading: Held while a page of history is read. If all readers read at once, as after another life of the log
+            began, a publish would wait behind all their pages, for so long that Redis would seem dead.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class SessionKeeper:
         keeps: bool,
         timeout: float,
     ) -> None:
-        """Begin; `close` ends it."""
+        """Start the task; `close` ends it."""
         self.loop = asyncio.get_running_loop()
         self.inbox = Inbox(keys, keeps=keeps)
         self._fenced = asyncio.Event()
@@ -77,23 +75,25 @@ class SessionKeeper:
         self._scripts = scripts
         self._history_reader = history_reader
         self._timeout = timeout
-        self._run_id = b""  # of the server that was fenced last
+        self._run_id = b""  # the server that was fenced last
         self.session: Session | None = None
         self._sessions: list[Session] = []
         self._outage = Outage(addresses.shown)
         self._closed = False
         self._was_live = False
-        self._task = self.loop.create_task(self._run(), context=Context())  # not in that of the request that opens it
+        self._task = self.loop.create_task(
+            self._run(), context=Context()
+        )  # not the context of the request that opens the hub
         self._late = self.loop.call_later(START_SECONDS, self._start_without, context=Context())
 
     @property
     def up(self) -> bool:
-        """Whether there is no outage."""
+        """True while there is no outage."""
         return self._outage.began is None
 
     @property
     def trouble(self) -> str:
-        """Why there is no session, as far as it is known."""
+        """The reason why there is no session, if it is known."""
         return self._outage.reason or self._addresses.waits_for
 
     async def close(self) -> None:
@@ -107,32 +107,32 @@ class SessionKeeper:
         await asyncio.wait([self._task, *closing], timeout=CLOSE_SECONDS)
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while True:
             session = Session(self._keys, self.inbox, self._timeout, self._on_end)
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
             self.inbox.fail, self.inbox.probe = session.fail, session.probe
             try:
                 await self._begin(session)
-                pause = FIRST_PAUSE
-                self._tell(explain(await self._look_after(session)))
+                backoff.reset()
+                failure = explain(await self._probe_until_end(session))
             except UnusableError as error:
-                self._tell(error)
+                failure = error
             except (ReplyError, LinkLostError) as error:
-                self._tell(explain(str(error)))
+                failure = explain(str(error))
             except Exception as error:
                 if self._outage.is_new(repr(error)):  # not at each attempt
                     logger.exception("a session with Redis at %s failed", self._addresses.shown)
-                self._tell(UnusableError(repr(error)))
+                failure = UnusableError(repr(error))
+            self._note(failure)
             session.fail("it could not be used")
             self.tried.set()
-            await asyncio.sleep(random.uniform(SHORTEST_PAUSE, pause))  # noqa: S311 - a spread, not a secret
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.after(failure))
 
     def _start_without(self) -> None:
-        """Hold up the start of an application no longer than a server that does not answer would."""
+        """Let the application start if a DNS look-up or a credential provider takes long."""
         if not self.tried.is_set() and self._addresses.waits_for:
-            self._tell(UnusableError(self._addresses.waits_for))
+            self._note(UnusableError(self._addresses.waits_for))
             self.tried.set()
 
     async def _begin(self, session: Session) -> None:
@@ -147,11 +147,11 @@ class SessionKeeper:
         self._live.set()
         self._was_live = True
         if self._outage.end(session.server.evicts):
-            self._say(up=True)
+            self._report(up=True)
         self.tried.set()
 
-    async def _look_after(self, session: Session) -> str:
-        """Look at it from time to time; return why it ended."""
+    async def _probe_until_end(self, session: Session) -> str:
+        """Probe the session from time to time; return the reason of its end."""
         while session.reason is None:
             if session.doubtful:
                 with contextlib.suppress(LinkLostError):
@@ -159,14 +159,14 @@ class SessionKeeper:
             else:
                 session.probe()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - a spread
+                async with asyncio.timeout(PROBE_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - a spread
                     await session.ended.wait()
         return session.reason
 
-    # What the backend asks for
+    # For the backend
 
     async def commands(self) -> Session:
-        """Return the session that is on, once its fence is passed.
+        """Return the current session, once its fence is passed.
 
         Raises:
             HubClosedError: The hub was closed.
@@ -177,18 +177,18 @@ class SessionKeeper:
         return self.session
 
     async def subscribe(self, channels: dict[bytes, Channel]) -> None:
-        """Have everything that is published to these channels arrive.
+        """Subscribe to these channels.
 
         Raises:
             HubClosedError: The hub was closed.
         """
         while missing := {topic: channel for topic, channel in channels.items() if not channel.subscribed}:
-            with contextlib.suppress(LinkLostError):  # then the next session joins them
+            with contextlib.suppress(LinkLostError):  # then the next session subscribes
                 await (await self._live_session()).subscribe(missing)
         await self._live_session()
 
     async def reach(self) -> None:
-        """Hand over everything that was published so far.
+        """Deliver everything that was published so far.
 
         Raises:
             HubClosedError: The hub was closed.
@@ -197,7 +197,7 @@ class SessionKeeper:
         await (await self._live_session()).subscribe({})
 
     async def follow(self, session: Session, epoch: str | None) -> None:
-        """Be in the life of the log that a session has found.
+        """Move to the life of the log that a session has found.
 
         Raises:
             HubClosedError: The hub was closed.
@@ -215,17 +215,17 @@ class SessionKeeper:
 
     def _check_open(self) -> None:
         if self._closed:
-            what = "cannot read"
-            raise HubClosedError(what)
+            action = "cannot read"
+            raise HubClosedError(action)
 
     def unsubscribe(self, topics: list[bytes]) -> None:
-        """Count a user less of these channels, and unsubscribe from those that have none left."""
+        """Remove a user of each of these channels, and unsubscribe from those without users."""
         unused = [topic for topic in topics if self.inbox.remove_user(topic)]
         if unused and self.session is not None:
             self.session.unsubscribe(unused)
 
     def decode(self, row: Row, position: Position) -> Entry | None:
-        """Read a row of history; None for one that is not ours."""
+        """Return the entry of a row of history; None if the row is not of this library."""
         try:
             return decode(row, position)
         except ValueError:
@@ -240,16 +240,16 @@ class SessionKeeper:
         self._live.clear()
         self.inbox.reset()
 
-    def _tell(self, error: UnusableError) -> None:
-        if self._outage.begin(error):
-            self._say(up=False)
+    def _note(self, failure: UnusableError) -> None:
+        if self._outage.begin(failure):
+            self._report(up=False)
 
-    def _say(self, *, up: bool) -> None:
+    def _report(self, *, up: bool) -> None:
         for sink in self.inbox.sinks:
             sink.state(up=up)
 
     def add(self, sink: Sink) -> None:
-        """Tell one more sink, from where we are."""
+        """Add a sink, and report the position and an outage to it."""
         self.inbox.sinks.append(sink)
         if self.inbox.position is not None:
             sink.advance(self.inbox.position)
@@ -263,17 +263,17 @@ class SessionKeeper:
         return max(position, acknowledged)
 
     def acknowledge(self, session: Session, position: Position) -> None:
-        """Remember a position that a publish returned: the fence wants to know the last one.
+        """Remember the position of a publish: the next fence checks that the server still has the last one.
 
         Raises:
-            LinkLostError: It is too late for that: the session has ended, and the next one is with another server.
+            LinkLostError: The session has ended, and the next one is with another server.
         """
         if session.server.run != self._run_id:
-            why = "another server had taken over when it answered"
-            raise LinkLostError(why)
+            reason = "another server had taken over when it answered"
+            raise LinkLostError(reason)
         known = self.inbox.position
         if any(one is not None and position.sequence <= one.sequence for one in (known, self._acknowledged)):
-            return  # overtaken, or what an idempotency key remembers
+            return  # overtaken, or the old position of an idempotency key
         self._acknowledged = position
         if known is not None and known.epoch != position.epoch and self.session is not None:
             self.session.fail(ANOTHER_LIFE)
@@ -284,14 +284,14 @@ class SessionKeeper:
         while True:
             mark = await session.subscribe(dict(self.inbox.channels), hold=True)
             if mark is None:
-                self._begin_plain()
+                self._begin_without_history()
             else:
                 await self._catch_up_to(session, mark)
             if self.inbox.release_held():
                 return
 
-    def _begin_plain(self) -> None:
-        """Without history nobody knows what was missed, so that the readers are told that something may be."""
+    def _begin_without_history(self) -> None:
+        """Report a loss after an outage: without history the lost events are not known."""
         if self._was_live:
             self.inbox.lose("lost", None)
 
@@ -306,18 +306,18 @@ class SessionKeeper:
             page = await self._history_reader.read(session.server, names, after, mark, CATCH_UP)
             if page.epoch != mark.epoch:
                 raise LinkLostError(ANOTHER_LIFE)
-            await self._hand_over(session, page, mark.epoch)
+            await self._deliver(session, page, mark.epoch)
             after = page.next
         self.inbox.advance(mark)
 
-    async def _hand_over(self, session: Session, page: Page, epoch: str) -> None:
+    async def _deliver(self, session: Session, page: Page, epoch: str) -> None:
         for name in {claim.stream.channel: None for claim in page.claims}:
-            self.inbox.lose(None, (name,))  # its readers find out themselves, each from its own position
+            self.inbox.lose(None, (name,))  # each reader finds its gap from its own position
         for number, row in enumerate(page.rows, 1):
             if number % AT_ONCE == 0:
-                await asyncio.sleep(0)  # others have a turn, and the session may end
+                await asyncio.sleep(0)  # other tasks run, and the session may end
                 session.check()
             position = Position(epoch, row.sequence)
             entry = self.decode(row, position)
-            if entry is not None:  # its position is new: it is after all that was handed over
+            if entry is not None:  # its position is new: it is after every delivered event
                 self.inbox.deliver(entry, position)

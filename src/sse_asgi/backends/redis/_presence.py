@@ -1,4 +1,4 @@
-"""Who is here, listed in Redis: a lease and a set of members for each process, a hash of counts for each channel."""
+"""Presence in Redis: a lease and a set of members for each process, a hash of counts for each channel."""
 
 import json
 from collections.abc import Collection
@@ -9,14 +9,14 @@ from ._resp import Argument
 from ._scripts import Storage
 from ._session import Session
 
-NOBODY = ""
+NO_PROCESS = ""
 
 
 class Attendance:
-    """Lists who is here for one hub; whatever it does may be repeated."""
+    """The presence lists of one hub. Every call may be repeated."""
 
     def __init__(self, storage: Storage) -> None:
-        """Publish who comes and goes to this log."""
+        """Publish joins and leaves to this log."""
         self._storage = storage
 
     async def attend(
@@ -29,7 +29,7 @@ class Attendance:
         entered: Collection[Member] = (),
         left: Collection[Member] = (),
     ) -> int:
-        """List whom a process has here; return how many it has now."""
+        """Update the members of a process; return how many it has now."""
         keys = [
             self._storage.keys.meta,
             self._storage.keys.presence_index,
@@ -54,8 +54,8 @@ class Attendance:
         return int(await self._storage.scripts.attend.run(session.server.link, keys, arguments))
 
     async def present(self, session: Session, epoch: str, channel: str) -> list[str]:
-        """Return who is listed on a channel, when those are let go that nobody was left to miss."""
-        await self.attend(session, epoch, NOBODY, lease=0)
+        """Expire members of dead processes, then return the channel's identities."""
+        await self.attend(session, epoch, NO_PROCESS, lease=0)
         listed = await session.server.link.call("HKEYS", self._storage.keys.present(channel))
         return [json.loads(identity) for identity in listed]
 

@@ -1,4 +1,4 @@
-"""Publishing: one round trip, sent once, unless whoever publishes gave a key that makes it safe to send it again."""
+"""Publishing: one round trip. An event is sent once, unless an idempotency key makes it safe to send it again."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ from ..._log.names import RESERVED
 from ..._log.position import Position, new_epoch
 from ..._servers.shutdown import current_notice
 from ...exceptions import BackendError, PublishUnknownError
+from ..base import IDEMPOTENCY_SECONDS
 from ._keeper import SessionKeeper
 from ._link import LinkLostError
 from ._message import PLAIN
@@ -13,14 +14,12 @@ from ._resp import Argument, ReplyError
 from ._scripts import Storage
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 
-IDEMPOTENCY_SECONDS = 120
-
 
 class Submitter:
-    """Publishes to one hub."""
+    """Stores and announces the events of one hub."""
 
     def __init__(self, storage: Storage, timeout: float) -> None:
-        """Publish to this log; publishing waits for so many seconds."""
+        """Publish to this log, and wait at most `timeout` seconds for Redis."""
         self._storage = storage
         self._timeout = timeout
 
@@ -30,8 +29,8 @@ class Submitter:
         """Store and announce a payload.
 
         Raises:
-            BackendError: It was not stored.
-            PublishUnknownError: It may have been stored.
+            BackendError: The event was not stored.
+            PublishUnknownError: The event may have been stored.
         """
         send = self._store if self._storage.keeps else self._announce
         unknown: LinkLostError | None = None
@@ -99,7 +98,7 @@ class Submitter:
 
     async def _announce(
         self,
-        keeper: SessionKeeper,  # noqa: ARG002 - there are no positions
+        keeper: SessionKeeper,  # noqa: ARG002 - without history there are no positions
         session: Session,
         channels: tuple[str, ...],
         payload: bytes,
@@ -124,7 +123,7 @@ async def _usable(keeper: SessionKeeper, deadline: float) -> Session:
 
 
 async def _wait(keeper: SessionKeeper, deadline: float) -> Session:
-    """Wait for Redis, but not while the server stops, which waits for whoever publishes."""
+    """Wait for Redis, but not while the server stops: a stopping server waits for its requests, which may publish."""
     notice = current_notice()
     async with asyncio.timeout_at(deadline) as bound:
 
