@@ -3,6 +3,7 @@
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -85,3 +86,18 @@ async def restricted(server: RedisServer, name: str, *rules: str) -> str:
     """Make a user who may do all but these; return the URL."""
     server.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all", *rules)
     return server.url.replace("//", f"//{name}:pw@")
+
+
+SPIN = "local till = tonumber(ARGV[1]) repeat local now = redis.call('TIME') until now[1] + now[2] / 1000000 > till"
+
+
+@asynccontextmanager
+async def busy(server: RedisServer, seconds: float) -> AsyncIterator[None]:
+    """Have another client run a script for so long."""
+    server.cli("CONFIG", "SET", "lua-time-limit", "50")
+    spinning = asyncio.create_task(asyncio.to_thread(server.cli, "EVAL", SPIN, "0", str(time.time() + seconds)))
+    with anyio.fail_after(10):
+        while "BUSY" not in await asyncio.to_thread(server.cli, "GET", "a"):
+            await anyio.sleep(0.01)
+    yield
+    await spinning

@@ -82,24 +82,3 @@ async def test_a_reader_that_knows_the_next_life(server: RedisServer, new_hub: N
                 await moved.has("2")
                 await local.has("0", "1", "2")
             assert (moved.gaps, local.gaps) == ([], ["epoch"])
-
-
-async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """An outage in which more was published than is kept is one gap for the readers of that channel."""
-    async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub:
-        async with new_hub(url=proxy.url) as far, reading(far, "a") as one, reading(far, "b") as two:
-            await hub.publish(["a", "b"], "0")
-            await two.has("0")
-            proxy.cut()
-            for number in range(1, 7):
-                await hub.publish("a", str(number))
-            last = await hub.publish("b", "1") or ""
-            # Something that is not ours is left out.
-            foreign = f"{int(last.partition('-')[2]) + 1}-0"
-            await asyncio.to_thread(shared_redis.cli, "XADD", f"sse:{{{name}}}:s:b", foreign, "no", "thing")
-            await hub.publish("b", "2")
-            proxy.open = True
-            await one.has("0", "4", "5", "6")
-            await two.has("0", "1", "2")
-            assert (one.gaps, two.gaps) == (["trimmed"], [])
-            assert far.backend.ignored == 1  # type: ignore[attr-defined]

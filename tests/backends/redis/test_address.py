@@ -12,6 +12,7 @@ from real_redis.helpers import said, state_is, stranger
 from real_redis.launcher import RedisServer, free_port
 from sse_asgi import Hub
 from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis._address import read_address
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +106,7 @@ async def test_a_redis_that_is_taken_for_a_sentinel(
     ("answer", "reason"),
     [
         (b"+OK\r\n+OK\r\n", "it does not answer as Sentinel does"),
-        (b"*", "no answer within 1 s; if this server uses TLS"),
+        (b"*", "no answer within 1 s; if this server uses TLS, begin the URL with rediss+sentinel:// and not with"),
     ],
 )
 async def test_a_stranger_that_is_taken_for_a_sentinel(
@@ -144,3 +145,27 @@ async def test_a_sentinel_that_hangs_up(new_hub: NewHub, caplog: pytest.LogCaptu
 def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
     """All the forms of an address are understood; what is logged of them is harmless."""
     assert RedisBackend(url)._addresses.shown == shown
+
+
+async def test_learned_nodes_are_asked_in_turn() -> None:
+    """After those of the URL, until others are learned."""
+    addresses = read_address("redis+cluster://one,two")
+    addresses.learn([("gone", 1)])
+    addresses.learn([("three", 7)])
+    assert [(await addresses.find()).shown for _ in range(4)] == ["one:6379", "two:6379", "three:7", "one:6379"]
+    assert addresses.at("four", 7).shown == "four:7"
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("redis://host?colour=blue", "an option of this Redis URL is unknown to redis-py: .*colour"),
+        ("redis+sentinel://host/main?sentinel_colour=blue", "unknown to redis-py: .*colour"),
+        ({"colour": "blue"}, "unknown to redis-py: .*colour"),
+        ("redis://host?protocol=9", "a value that redis-py refuses: protocol must be"),
+    ],
+)
+def test_an_option_that_redis_py_refuses_is_a_value_error(where: str | dict[str, str], message: str) -> None:
+    """Where the address is read, not when it is used."""
+    with pytest.raises(ValueError, match=message):
+        read_address(where)

@@ -8,13 +8,14 @@ import anyio
 import pytest
 
 from backends.redis.tape import Tape
-from real_redis.helpers import ids, resumed
+from real_redis.helpers import busy, ids, restricted, resumed, state_is
 from real_redis.launcher import RedisServer
 from real_redis.readers import publishing, reading
 from sse_asgi import BackendError, Hub, HubClosedError, ServerSentEvent
-from sse_asgi._log.event import RenderedEvent
+from sse_asgi._log.event import History, RenderedEvent
 from sse_asgi._log.position import Position
 from sse_asgi._loop.running import checkpoint
+from sse_asgi.backends.base import Member
 from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.backends.redis._link import LinkLostError
 
@@ -85,15 +86,6 @@ async def test_without_history_events_only_pass_by(new_hub: NewHub, shared_redis
         assert await hub.publish("nobody", "6") is None
     left = set(shared_redis.cli("KEYS", f"sse:{{{name}}}:*").split())
     assert left == {f"sse:{{{name}}}:m", f"sse:{{{name}}}:k:key"}
-
-
-async def test_without_history_an_outage_is_told(server: RedisServer, new_hub: NewHub) -> None:
-    """Nobody knows what was missed, so each reader is told once that something may be."""
-    async with new_hub(server, history_size=0) as hub, reading(hub, "a") as reader:
-        server.cli("CLIENT", "KILL", "TYPE", "pubsub")
-        await reader.until(lambda one: one.gaps == ["lost"])
-        await hub.publish("a", "1")
-        await reader.has("1")
 
 
 async def test_two_configurations_of_one_hub(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
@@ -376,3 +368,68 @@ def test_a_bad_option_is_refused(options: dict[str, object]) -> None:
     """What cannot be is a ValueError that names the option."""
     with pytest.raises(ValueError, match=next(iter(options))):
         RedisBackend(**options)  # type: ignore[arg-type]
+
+
+async def test_a_reader_that_gives_up_leaves_no_channel_behind() -> None:
+    """While Redis is away."""
+
+    class Deaf(Tape):
+        def state(self, *, up: bool) -> None:
+            """Hear that nothing is there."""
+
+    backend = RedisBackend("unix:///nowhere/redis.sock")
+    async with backend.connect(Deaf()):
+        assert backend._keeper is not None
+        entering = asyncio.create_task(backend.subscribe(("a",)))
+        await asyncio.sleep(0)
+        assert len(backend._keeper.inbox.channels) == 1
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert backend._keeper.inbox.channels == {}
+        assert "No such file" in backend.trouble
+    assert (backend.trouble, backend.ignored) == ("", 0)
+
+
+async def test_a_position_that_is_ahead_is_answered_once_this_process_is_there(new_hub: NewHub) -> None:
+    """Its reader comes from a process that is ahead, and misses nothing."""
+    async with new_hub() as hub:
+        first = Position.parse(await hub.publish("a", "1") or "")
+        last = Position.parse(await hub.publish("a", "2") or "")
+        assert first is not None
+        assert await hub.backend.history(("a",), last, first, 10) == History([], None)
+
+
+async def test_a_rewind_in_another_life_of_the_log(server: RedisServer, new_hub: NewHub) -> None:
+    """It finds no position, and the readers are told."""
+    async with new_hub(server) as hub, new_hub(server) as other, reading(hub, "a") as reader:
+        last = Position.parse(await hub.publish("a", "1") or "")
+        assert last is not None
+        await reader.has("1")
+        server.cli("FLUSHALL")
+        await other.publish("b", "2")
+        assert await hub.backend.rewind(("a",), 1, last) is None
+        await reader.until(lambda one: one.gaps == ["epoch"])
+
+
+async def test_presence_is_repeated_in_the_next_session(server: RedisServer, new_hub: NewHub) -> None:
+    """Where the connection is lost, the server is busy, or is no master any more."""
+    async with new_hub(server) as hub:
+        backend, ada = hub.backend, Member("a", "ada")
+        assert await backend.attend("one", lease=9, entered=[ada]) == 1
+        async with busy(server, 1):
+            assert await backend.present("a") == ["ada"]
+        server.cli("CLIENT", "KILL", "TYPE", "normal")
+        assert await backend.attend("one", lease=9) == 1
+        server.cli("REPLICAOF", "127.0.0.1", str(server.port))
+        leaving = asyncio.create_task(backend.attend("one", lease=9, left=[ada]))
+        await state_is(hub, "down")
+        server.cli("REPLICAOF", "NO", "ONE")
+        assert await leaving == 0
+
+
+async def test_presence_that_is_refused_is_an_error(server: RedisServer, new_hub: NewHub) -> None:
+    """It names the action."""
+    url = await restricted(server, "me", "-hincrby")
+    async with new_hub(url=url) as hub:
+        with pytest.raises(BackendError, match="Redis refused to update presence: "):
+            await hub.backend.attend("one", lease=9, entered=[Member("a", "ada")])

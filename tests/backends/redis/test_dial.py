@@ -1,6 +1,7 @@
 """Opening a connection: servers that cannot carry a hub are refused with the reason."""
 
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -8,6 +9,10 @@ import pytest
 from real_redis.helpers import said, stranger
 from real_redis.launcher import RedisServer, free_port
 from sse_asgi import Hub
+from sse_asgi.backends.redis._address import Addresses, read_address
+from sse_asgi.backends.redis._dial import Server, dial, learn_nodes
+from sse_asgi.backends.redis._link import Link
+from sse_asgi.backends.redis._reasons import UnusableError
 
 pytestmark = pytest.mark.anyio
 
@@ -88,3 +93,40 @@ async def test_a_server_that_has_answered_is_not_suspected_of_tls(new_hub: NewHu
             while "no answer within 2 s" not in hub.backend.trouble:
                 await anyio.sleep(0.01)
         assert "TLS" not in hub.backend.trouble
+
+
+async def test_a_cluster_leads_to_the_node_of_a_key(cluster: list[RedisServer]) -> None:
+    """Whichever node is asked; then all nodes are known. A second connection to a node that has died is refused."""
+    with anyio.fail_after(20):
+        while not all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster):
+            await anyio.sleep(0.05)
+    addresses = read_address(f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    ports = set()
+    for key in (b"a", b"b", b"c", b"d", b"e", b"f"):
+        server = await dial(addresses, key, partial(Link, 5))
+        assert await server.link.call("EXISTS", key) == 0
+        ports.add(server.endpoint.shown)
+        server.link.close("for a test")
+    assert len(ports) > 1
+    await dial_again(addresses, server)
+    next(node for node in cluster if str(node.port) in server.endpoint.shown).kill()
+    with pytest.raises(UnusableError, match="Connection refused"):
+        await dial(addresses, key, partial(Link, 5), server)
+
+
+async def dial_again(addresses: Addresses, server: Server) -> None:
+    """Connect a second time, and learn the nodes."""
+    again = await dial(addresses, b"f", partial(Link, 5), server)
+    assert again.run == server.run
+    await learn_nodes(again, addresses)
+    again.link.close("for a test")
+    assert len({(await addresses.find()).shown for _ in range(4)}) == 3
+
+
+async def test_a_single_server_has_no_nodes_to_learn(shared_redis: RedisServer) -> None:
+    """It is asked again and again."""
+    addresses = read_address(shared_redis.url)
+    server = await dial(addresses, b"a", partial(Link, 5))
+    await learn_nodes(server, addresses)
+    server.link.close("for a test")
+    assert {(await addresses.find()).shown for _ in range(3)} == {server.endpoint.shown}

@@ -1,6 +1,7 @@
 """One server: credentials that take long or fail, and TLS that is not expected."""
 
 import asyncio
+import re
 import subprocess
 import threading
 import time
@@ -11,10 +12,13 @@ import anyio
 import pytest
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 
-from real_redis.helpers import reason, said, until_up
+from real_redis.helpers import reason, said, stranger, until_up
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
 from sse_asgi import BackendError, Hub
+from sse_asgi.backends.redis._address import read_address
+from sse_asgi.backends.redis._link import Link
+from sse_asgi.backends.redis._reasons import UnusableError
 
 pytestmark = pytest.mark.anyio
 
@@ -207,3 +211,32 @@ async def test_tls_and_a_unix_socket(new_server: NewServer, new_hub: NewHub, tmp
             await reader.has("1")
     async with new_hub(url=f"rediss://localhost:{server.port}") as stranger:
         assert stranger.state == "down"
+
+
+async def test_a_login_is_used_for_another_node() -> None:
+    """Of the same cluster, so that a provider is asked once."""
+    addresses = read_address("redis+cluster://me:pw@one?client_name=x")
+    one, other = addresses.at("one", 1), addresses.at("two", 1)
+    await one.ask_login(addresses.inquiries)
+    assert "AUTH" not in other.hello()
+    assert other.with_login_of(one).hello() == ("HELLO", "3", "AUTH", "me", "pw", "SETNAME", "x")
+
+
+@pytest.mark.parametrize(("url", "plus"), [("redis://h", ""), ("redis+cluster://h", r"\+cluster")])
+async def test_the_hint_at_tls_names_the_scheme(url: str, plus: str) -> None:
+    """With the kind of the URL, so that it can be copied."""
+    async with stranger(b"-ERR what?\r\n") as address:
+        host = address.removeprefix("redis://")
+        for secure, end in (
+            ("", "rediss{0}:// and not with redis{0}://"),
+            ("s", "redis{0}:// and not with rediss{0}://"),
+        ):
+            one = await read_address(url.replace("redis", "redis" + secure).replace("//h", f"//{host}")).find()
+            link = Link(1)
+            if secure:
+                with pytest.raises(UnusableError, match="TLS failed.*" + end.format(plus)):
+                    await one.connect(link)
+            else:
+                await one.connect(link)
+                assert re.search(end.format(plus), one.hinted("no answer"))
+                link.close("for a test")

@@ -1,14 +1,22 @@
 """A page of history: which events a resuming reader gets, and when it is told of a loss."""
 
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import pytest
 
+from backends.naive import NaiveLog
 from real_redis.helpers import ids, resumed
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
-from sse_asgi import BackendError, Hub
+from sse_asgi import BackendError, Hub, ServerSentEvent
+from sse_asgi._log.event import Entry
+from sse_asgi._log.position import Position
+from sse_asgi.backends.base import Member
+from sse_asgi.backends.redis import _cursor
+from sse_asgi.backends.redis._cursor import Row
+from sse_asgi.backends.redis._history import _before, decode
 
 pytestmark = pytest.mark.anyio
 
@@ -168,3 +176,69 @@ async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, ke
         shared_redis.cli("HSET", keys("m"), "h", "nonsense")
         with pytest.raises(BackendError, match="holds no numbers"):
             await hub.history("a")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_losses_are_told_exactly(new_hub: NewHub, seed: int) -> None:
+    """Compared with a log that keeps everything, for events of several channels of which each keeps few."""
+    async with new_hub(history_size=2) as hub:
+        await NaiveLog(hub.backend, seed).run(30)
+
+
+async def test_the_newest_events_are_found_backward(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several channels, in as many calls as it takes; joins and leaves are not counted."""
+    monkeypatch.setattr(_cursor, "STREAMS", 1)
+    async with new_hub() as hub:
+        given = [Position.parse(await hub.publish("aab"[number % 3], "x") or "") for number in range(12)]
+        await hub.backend.attend("one", lease=9, entered=[Member("a", "ada")])
+        last = given[-1]
+        assert last is not None
+        for count in (1, 5, 11):
+            assert await hub.backend.rewind(("a", "b", "never"), count, last) == given[-1 - count]
+        assert await hub.backend.rewind(("a", "b"), 12, last) is None
+
+
+async def test_the_channels_that_changed_are_known(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """By the two indexes; where one was evicted, all may have changed."""
+    async with new_hub() as hub:
+        start = Position.parse(await hub.publish("a", "1") or "")
+        assert start is not None
+        server = hub.backend._keeper.session.server  # type: ignore[attr-defined]
+        changed = partial(hub.backend._history_reader.changed, server, ("a", "b", "c"), start)  # type: ignore[attr-defined]
+        assert await changed() == ()
+        await hub.publish("b", "2")
+        await hub.backend.attend("one", lease=9, entered=[Member("c", "ada")])
+        assert await changed() == ("b", "c")
+        shared_redis.cli("DEL", keys("j"))
+        assert await changed() == ("a", "b", "c")
+
+
+async def test_joins_are_read_with_the_events(new_hub: NewHub) -> None:
+    """In their places, on the channels that have any."""
+    async with new_hub() as hub:
+        start = Position.parse(await hub.publish("a", "1") or "")
+        await hub.backend.attend("one", lease=9, entered=[Member("a", "ada")])
+        last = Position.parse(await hub.publish("b", "2") or "")
+        assert last is not None
+        page = await hub.backend.history(("a", "b"), start, last, 10)
+        assert [event_type(entry) for entry in page.entries] == ["sse.join", None]
+        assert (page.reason, page.next) == (None, None)
+
+
+def event_type(entry: Entry) -> str | None:
+    assert isinstance(entry.event, ServerSentEvent)
+    return entry.event.event
+
+
+@pytest.mark.parametrize("before", [b"", b"[", b"7", b'["b",1]', b'["a"]', b'["a",null]', b"[" * 100_000])
+def test_an_event_that_does_not_name_its_channels_says_nothing(before: bytes) -> None:
+    """Other programs may write anything."""
+    assert _before(Row(7, "a", 0, b"", before), "a") is None
+
+
+def test_a_row_that_is_not_ours_has_no_entry() -> None:
+    """The caller counts it."""
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller says what it was
+        decode(Row(7, "a", None, b""), Position("0badc0de", 7))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from backends.redis.tape import Tape
 from sse_asgi import ServerSentEvent
+from sse_asgi._log.event import Entry
 from sse_asgi._log.position import Position
 from sse_asgi.backends.redis._inbox import Inbox
 from sse_asgi.backends.redis._keys import Keys
@@ -175,3 +176,73 @@ def test_what_cannot_be_held_is_read_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert log.inbox.release_held()
     log.arrives("a", 14, 13)
     assert log.tape.told == ["at 10", 14]
+
+
+def test_a_channel_lives_while_it_has_users() -> None:
+    """A topic without users is not known."""
+    log = Log("a")
+    topic = log.keys.topic("a")
+    assert log.inbox.add_user(topic, "a") is log.inbox.channels[topic]
+    assert [log.inbox.remove_user(topic) for _ in range(3)] == [False, True, False]
+    assert log.inbox.channels == {}
+
+
+def test_a_hole_is_a_gap() -> None:
+    """An event whose previous one did not arrive is delivered after the gap."""
+    log = Log("a")
+    log.arrives("a", 11)
+    log.arrives("a", 13, 12)
+    log.arrives("a", 14, 13)
+    assert log.tape.told == ["at 10", 11, ("lost", ("a",)), 13, 14]
+
+
+def test_a_message_that_cannot_be_read_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and counted."""
+    log = Log("a")
+    for message in (b"hello", b"0badc0de -5 0 \ndata: x\n\n", b"0badc0de 11 0 \ndata: x\n"):
+        log.inbox.receive([b"message", log.keys.topic("a"), message])
+    log.inbox.ignore("an entry of the channel 'a'")
+    assert (log.tape.told, log.inbox.ignored) == (["at 10"], 4)
+    assert [one.message for one in caplog.records] == [
+        "Redis: a message on the channel 'a' is not of this library, or broken; it and its like are ignored"
+    ]
+
+
+def test_a_message_without_history_where_there_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    """And the other way round: the log names the option that differs."""
+    log = Log("a")
+    log.inbox.receive([b"message", log.keys.topic("a"), b"- 0 0 \ndata: x\n\n"])
+    plain = Inbox(log.keys, keeps=False)
+    plain.mark_subscribed([plain.add_user(log.keys.topic("a"), "a")], None, hold=False)
+    plain.receive([b"message", log.keys.topic("a"), b"0badc0de 1 0 \ndata: x\n\n"])
+    assert (log.inbox.ignored, plain.ignored) == (1, 1)
+    assert [one.message.count("history_size=0") for one in caplog.records] == [1, 1]
+
+
+def test_a_mark_moves_the_position_forward() -> None:
+    """Never back; another life of the log is a gap for all, but not the first life."""
+    log = Log("a")
+    log.inbox.advance(Position("0badc0de", 9))
+    log.inbox.advance(None)
+    log.inbox.advance(Position("0badc0de", 12))
+    log.inbox.begin(Position("deadbeef", 13))
+    assert log.tape.told == ["at 10", "at 12", "at 13", (None, None)]
+    assert log.inbox.position == Position("deadbeef", 13)
+
+
+def test_what_was_caught_up_is_delivered() -> None:
+    """An entry of history moves the position as a message does."""
+    log = Log("a")
+    event = ServerSentEvent("x")
+    log.inbox.deliver(Entry(event, Position("0badc0de", 12), ("a",), None), Position("0badc0de", 12))
+    log.arrives("a", 12)
+    assert log.tape.told == ["at 10", 12]
+    assert log.inbox.position == Position("0badc0de", 12)
+
+
+def test_an_inbox_outside_of_a_session_needs_nothing() -> None:
+    """Its session's functions do nothing before there is one."""
+    inbox = Inbox(Keys("sse", "x"), keeps=True)
+    inbox.fail("for a test")
+    inbox.probe()
+    assert inbox.position is None

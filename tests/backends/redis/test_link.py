@@ -145,3 +145,45 @@ async def test_a_retired_link_ends_with_its_last_answer() -> None:
     link.data_received(b"+1\r\n")
     assert await one == b"1"
     assert lost == ["it is not needed any more"]
+
+
+@pytest.mark.anyio
+async def test_pushes_are_handed_out_between_replies() -> None:
+    """In their places; a push is not the reply to a command."""
+    told: list[object] = []
+    link, wire = Link(5, lambda push: told.append(list(push))), Wire()
+    link.connection_made(wire)
+    link.request(told.append, "A")
+    link.data_received(b">2\r\n+message\r\n+1\r\n+reply\r\n")
+    link.data_received(b">1\r\n+2\r\n")
+    assert told == [[b"message", b"1"], b"reply", [b"2"]]
+
+
+@pytest.mark.anyio
+async def test_another_protocol_ends_the_link() -> None:
+    """The reason says so, and the first reason counts."""
+    link, _, lost = linked()
+    link.data_received(b"HTTP/1.1 400\r\n")
+    link.close("later")
+    assert len(lost) == 1
+    assert lost[0].startswith("it does not speak RESP")
+
+
+@pytest.mark.anyio
+async def test_a_retired_link_without_commands_ends_at_once() -> None:
+    """There is no reply to wait for."""
+    link, wire, lost = linked()
+    link.retire()
+    assert (wire.aborted, lost) == (True, ["it is not needed any more"])
+
+
+@pytest.mark.anyio
+async def test_a_link_without_a_transport_is_closed_at_once() -> None:
+    """There is no socket to wait for, and a command that was not written is not sent."""
+    link = Link(5)
+    asked = link.call("A")
+    await asyncio.sleep(0)
+    link.close("for a test")
+    assert link.closed.done()
+    with pytest.raises(LinkLostError):
+        await asked

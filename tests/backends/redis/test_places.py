@@ -140,3 +140,9 @@ async def test_a_dead_first_address_on_uvloop(shared_redis: RedisServer, dead: i
     command = [sys.executable, "-W", "error", "-c", ON_UVLOOP, str(dead), str(shared_redis.port)]
     done = await anyio.run_process(command, check=False)
     assert (done.stdout, done.stderr) == (b"on uvloop\n", b"")
+
+
+async def test_a_name_without_an_address() -> None:
+    """The error names it."""
+    with pytest.raises(UnusableError, match=r"the name 'no-such-host\.invalid' was not found"):
+        await Names(Inquiries()).find("no-such-host.invalid", 1)

@@ -1,11 +1,14 @@
 """Bytes to replies, and commands to bytes."""
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import hiredis
 import pytest
 
+from sse_asgi.backends.redis import _resp
 from sse_asgi.backends.redis._resp import (
     NOT_ENOUGH,
     Parser,
@@ -73,3 +76,15 @@ def test_both_ways_to_write_a_command_agree() -> None:
     """Text, bytes and numbers are written alike with and without hiredis."""
     command = ("SET", b"k\r\n", 7, "ä")
     assert pack_slowly(command) == pack(command)
+
+
+def test_without_hiredis_the_parser_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module offers the same names."""
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    spec = importlib.util.spec_from_file_location("without_hiredis", _resp.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.new_reader, module.pack, module.PUSH) == (module.Parser, module.pack_slowly, module.Push)
+    assert _resp.new_reader is not Parser

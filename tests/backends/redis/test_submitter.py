@@ -1,19 +1,15 @@
 """Publishing: one round trip, and what the publisher learns when it fails."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import anyio
 import pytest
 
-from real_redis.helpers import restricted, resumed, state_is
+from real_redis.helpers import busy, restricted, resumed, state_is
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
 from sse_asgi import BackendError, Hub, PublishUnknownError
-from sse_asgi.backends.redis import RedisBackend
-from sse_asgi.backends.redis._address import read_address
 
 pytestmark = pytest.mark.anyio
 
@@ -43,34 +39,6 @@ async def test_a_demoted_master_refuses(new_server: NewServer, server: RedisServ
         assert reader.gaps == []
 
 
-@pytest.mark.parametrize("key", [None, "key"])
-async def test_an_answer_of_a_server_that_was_left(
-    new_server: NewServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, key: str | None
-) -> None:
-    """What it stored after another took over may be lost: the event is unknown, or with a key sent to the other."""
-    old, new = new_server().start(), new_server().start()
-    async with new_hub(old) as hub, reading(hub, "a") as reader:
-        backend = hub.backend
-        assert isinstance(backend, RedisBackend)
-        assert backend._keeper is not None
-        assert backend._keeper.session is not None
-        await hub.publish("a", "0")  # from now on the server has the script
-        await reader.has("0")
-        old.stop()
-        publish = asyncio.create_task(hub.publish("a", "1", idempotency_key=key))
-        await anyio.sleep(0.05)  # it is on its way
-        monkeypatch.setattr(backend._addresses, "find", read_address(new.url).find)
-        backend._keeper.session.fail("for a test")
-        await reader.until(lambda one: one.gaps == ["epoch"])
-        old.cont()
-        if key is None:
-            with pytest.raises(PublishUnknownError, match="another server had taken over when it answered"):
-                await publish
-        else:
-            stored = await publish
-            await reader.until(lambda one: one.ids[1:] == [stored])
-
-
 async def test_an_unsent_event_is_sent_to_the_next_session(new_hub: NewHub) -> None:
     """A connection that ends before an event is written leaves nothing unknown."""
     async with new_hub() as hub:
@@ -84,21 +52,6 @@ async def test_an_unsent_event_is_sent_to_the_next_session(new_hub: NewHub) -> N
         link.close("for a test")
         assert await publishing
         assert [event.data for event in await hub.history("a")] == ["0", "1"]
-
-
-SPIN = "local till = tonumber(ARGV[1]) repeat local now = redis.call('TIME') until now[1] + now[2] / 1000000 > till"
-
-
-@asynccontextmanager
-async def busy(server: RedisServer, seconds: float) -> AsyncIterator[None]:
-    """Have another client run a script for so long."""
-    server.cli("CONFIG", "SET", "lua-time-limit", "50")
-    spinning = asyncio.create_task(asyncio.to_thread(server.cli, "EVAL", SPIN, "0", str(time.time() + seconds)))
-    with anyio.fail_after(10):
-        while "BUSY" not in await asyncio.to_thread(server.cli, "GET", "a"):
-            await anyio.sleep(0.01)
-    yield
-    await spinning
 
 
 @pytest.mark.parametrize("key", [None, "key"])
