@@ -334,6 +334,7 @@ async def test_an_entry_that_is_not_ours_is_left_out_of_catching_up(
         stream, sequence = f"sse:{{{name}}}:s:a", int(first.partition("-")[2]) + 1
         shared_redis.cli("XADD", stream, f"{sequence}-0", "no", "thing")
         shared_redis.cli("ZADD", f"sse:{{{name}}}:i", str(sequence), "a")
+        shared_redis.cli("HSET", f"sse:{{{name}}}:m", "s", str(sequence))
         keeper.session.fail("for a test")
         await reader.until(lambda _: keeper.inbox.ignored)
         await hub.publish("a", "2")
