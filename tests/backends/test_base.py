@@ -1,4 +1,4 @@
-"""What a backend has without doing anything for it: `rewind` page by page, no presence, no trouble."""
+"""The defaults of a backend: `rewind` page by page, no presence, no trouble."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What is MemoryBackend's own: its clock, its bounds, and its warning."""
+"""The facts of MemoryBackend alone: its clock, its bounds, and its warning."""
 
 import gc
 import itertools
@@ -47,7 +47,7 @@ async def put(
 
 
 async def test_old_events_expire(clock: Clock) -> None:
-    """Events older than history_ttl are gone, and whoever missed one is told `expired`."""
+    """Events older than history_ttl are gone; a reader that missed one gets the gap `expired`."""
     backend = MemoryBackend(history_ttl=60)
     first = await put(backend, "a")
     second = await put(backend, "a")
@@ -81,7 +81,7 @@ async def test_history_ttl_none_keeps_for_ever(clock: Clock) -> None:
 
 
 async def test_idle_channels_are_bounded() -> None:
-    """The channels that were published to least recently are emptied, and their readers are told `evicted`."""
+    """The channels that were published to least recently are emptied; their readers get the gap `evicted`."""
     backend = MemoryBackend(max_channels=3)
     start = await put(backend, "0")
     for number in range(1, 6):
@@ -93,7 +93,7 @@ async def test_idle_channels_are_bounded() -> None:
 
 
 async def test_an_emptied_channel_remembers_when_it_is_used_again() -> None:
-    """A channel that comes back still knows what it had to let go."""
+    """A channel that comes back still knows the events that it dropped."""
     backend = MemoryBackend(max_channels=1)
     start = await put(backend, "other")
     missed = await put(backend, "a")
@@ -104,7 +104,7 @@ async def test_an_emptied_channel_remembers_when_it_is_used_again() -> None:
 
 
 async def test_memory_of_emptied_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When even their names are too many, every reader that old is told, rather than none."""
+    """If even their names are too many, every reader with such an old id gets a gap."""
     monkeypatch.setattr(_shelf, "MAX_EMPTIED", 2)
     backend = MemoryBackend(max_channels=1)
     start = await put(backend, "0")
@@ -140,7 +140,7 @@ async def kept(backend: MemoryBackend, *channels: str) -> list[Any]:
 
 
 async def test_all_channels_together_are_bounded_in_bytes() -> None:
-    """The oldest events of the channels that were published to least recently go, and their readers are told."""
+    """The oldest events of the channels that were published to least recently are dropped; their readers get a gap."""
     backend = MemoryBackend(total_bytes=200_000)
     start = await put(backend, "start")
     names = [str(number) for number in range(100)]
@@ -155,7 +155,7 @@ async def test_all_channels_together_are_bounded_in_bytes() -> None:
 
 
 async def test_an_event_larger_than_its_channel_may_keep_pushes_nothing_out() -> None:
-    """It is not kept, and a reader that missed it is told `trimmed`; what was kept before stays."""
+    """It is not kept; a reader that missed it gets the gap `trimmed`; earlier events stay."""
     backend = MemoryBackend(history_bytes=1000)
     start = await put(backend, "a")
     before = await put(backend, "a", data="before")
@@ -273,7 +273,7 @@ async def test_an_event_is_kept_once() -> None:
 
 
 async def test_presence_in_many_rooms_leaves_all_histories() -> None:
-    """Only an event empties the room that was used least; joins are bounded by themselves, which is told."""
+    """Only an event empties the least recently used room. Joins have a bound of their own, and a loss is a gap."""
     backend = MemoryBackend(max_channels=100)
     rooms = [f"room {number}" for number in range(100)]
     start = await put(backend, rooms[0])
@@ -301,7 +301,7 @@ async def test_channels_of_users_do_not_empty_those_of_the_library() -> None:
     assert (await backend.history(("8", "9"), start, last, 10)).reason is None
 
 
-# What several channels share
+# Events of several channels
 
 
 async def test_a_shared_event_goes_when_its_last_channel_lets_it_go() -> None:
@@ -332,7 +332,7 @@ async def test_what_a_forgotten_channel_left_to_others_counts_as_lost(monkeypatc
 
 
 async def test_what_is_known_of_a_replay_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay whose progress was forgotten looks again, and tells the same."""
+    """A replay whose progress was forgotten is judged again, with the same result."""
     monkeypatch.setattr(_shelf, "MAX_JUDGED", 1)
     backend = MemoryBackend(history_size=5)
     start = await put(backend, "a")
@@ -450,7 +450,7 @@ async def test_several_workers_are_warned(monkeypatch: pytest.MonkeyPatch, caplo
 
 
 async def test_one_worker_is_not_warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """One process is what this backend is for."""
+    """One process gets no warning."""
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
     async with Hub():
         pass

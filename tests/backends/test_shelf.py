@@ -1,4 +1,4 @@
-"""The logs of many channels in memory: what each keeps, drops, and knows of what it dropped."""
+"""The logs of many channels in memory: their records, and the records that they dropped."""
 
 import itertools
 from random import Random
@@ -58,7 +58,7 @@ def test_an_event_beyond_the_bounds_is_not_kept() -> None:
 
 
 def test_all_channels_share_a_bound() -> None:
-    """The channel that was published to least recently drops first; what is kept elsewhere takes room as well."""
+    """The channel that was published to least recently drops first; bytes that are kept elsewhere count too."""
     log = Log(ROOM._replace(total_bytes=4 * (10 + RECORD_BYTES)))
     for name in "aabb":
         log.put(name)
@@ -87,7 +87,7 @@ def test_channels_are_bounded() -> None:
 
 
 def test_the_past_of_emptied_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond it, every channel may have lost what was forgotten."""
+    """Beyond it, every channel may have lost the forgotten records."""
     monkeypatch.setattr(_shelf, "MAX_EMPTIED", 1)
     log = Log(ROOM._replace(channels=1))
     for name in "abcd":
@@ -165,7 +165,7 @@ def test_a_log_is_read_between_two_sequences() -> None:
 
 
 def test_the_places_of_dropped_records_are_given_back() -> None:
-    """A log is at most about twice as long as what it holds."""
+    """A log has at most about twice as many places as records."""
     log = Log(ROOM._replace(size=10))
     for _ in range(1000):
         log.put("a")

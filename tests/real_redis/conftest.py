@@ -1,4 +1,4 @@
-"""What the tests on a real Redis share: asyncio, servers of their own, hubs that are told apart by name."""
+"""The fixtures of tests on a real Redis, and the load whose readers are judged."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ GAPS = {"none": 0, "one each": 1, "three each": 3}
 
 @pytest.fixture
 def judged(name: str, record: Callable[[str, str, str, float | str], None]) -> Callable[..., Any]:
-    """Return a context that runs the load, and in the end judges what its readers saw."""
+    """Return a context that runs the load, and at the end judges the events of its readers."""
 
     @asynccontextmanager
     async def run(*urls: str, fault: str, gaps: str = "none", **options: Any) -> AsyncIterator[Crowd]:

@@ -21,7 +21,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @asynccontextmanager
 async def stranger(answer: bytes) -> AsyncIterator[str]:
-    """Answer the first bytes of each connection with these, whatever they were."""
+    """Answer the first bytes of each connection with `answer`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -61,7 +61,7 @@ async def ids(hub: Hub, channel: str, count: int) -> list[str]:
 
 
 async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str | None], list[str]]:
-    """Resume, publish one more, and return what came before it: the texts and the gaps."""
+    """Resume, publish one more event, and return the texts and gaps before it."""
     end = secrets.token_hex(4)
     async with reading(hub, channel, last_event_id=last_event_id) as reader:
         await hub.publish(channel, end)
@@ -70,7 +70,7 @@ async def resumed(hub: Hub, channel: str, last_event_id: str) -> tuple[list[str 
 
 
 def calls(server: RedisServer, command: str) -> int:
-    """Return how often a server was told this."""
+    """Return how often a server was sent this command."""
     found = re.search(rf"cmdstat_{command}:calls=(\d+)", server.cli("INFO", "commandstats"))
     return int(found[1]) if found else 0
 
@@ -83,7 +83,7 @@ def epoch(hub: Hub) -> str:
 
 
 async def restricted(server: RedisServer, name: str, *rules: str) -> str:
-    """Make a user who may do all but these; return the URL."""
+    """Make a user with all rights but these; return the URL."""
     server.cli("ACL", "SETUSER", name, "on", ">pw", "~*", "&*", "+@all", *rules)
     return server.url.replace("//", f"//{name}:pw@")
 

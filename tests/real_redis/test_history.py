@@ -1,4 +1,4 @@
-"""What a resuming reader gets from Redis, and when it is told that something is missing."""
+"""Resuming after restarts and losses of Redis: events and gaps."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ async def test_the_index_is_bounded(new_hub: NewHub, shared_redis: RedisServer, 
 
 
 async def test_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
-    """Whoever was away over both is told of what it had and the server has lost, in the first as in the second."""
+    """A reader that was away over both gets a gap for its lost events, of the first failure and of the second."""
     kept, lost = [], []
     for life in ("1", "2"):
         async with new_hub(server) as hub:
@@ -54,7 +54,7 @@ async def test_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
 
 
 async def test_a_process_that_was_cut_off_over_two_power_failures(server: RedisServer, new_hub: NewHub) -> None:
-    """It knows of what the first one lost: the log begins another life, and all are told once."""
+    """It knows the events that the first failure lost: the log begins another life, and all readers get one gap."""
     async with proxied(server) as proxy, new_hub(url=proxy.url) as away, reading(away, "a") as reader:
         await away.publish("a", "1")
         server.cli("SAVE")
@@ -78,7 +78,7 @@ async def test_a_process_that_was_cut_off_over_two_power_failures(server: RedisS
 
 
 async def test_the_holes_are_bounded(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
-    """After very many restarts the oldest holes are one, so that nobody who had something from a hole is not told."""
+    """After very many restarts the oldest holes are merged, so that every reader with an id in a hole gets a gap."""
     holes = ["10-20", "30-40", *(f"{n}0-{n}5" for n in range(5, 35))]
     async with new_hub():
         shared_redis.cli("HSET", keys("m"), "r", "another", "h", " ".join(holes))
@@ -100,7 +100,7 @@ async def test_a_meta_key_that_was_evicted(
     keys: Callable[[str], str],
     publish: bool,  # noqa: FBT001
 ) -> None:
-    """Where only the meta key is gone, readers are told once, and are not sent again what they had."""
+    """If only the meta key is gone, readers get one gap, and no event twice."""
     async with new_hub() as hub, reading(hub, "a") as live:
         given = await ids(hub, "a", 2)
         await live.has("0", "1")

@@ -29,7 +29,7 @@ NewHub = Callable[..., Hub]
 async def test_a_flush_while_a_reader_resumes(
     server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, missed: int
 ) -> None:
-    """A page is read in one call; the reader of one that is read after the flush is told once."""
+    """A page is read in one call; the reader of a page that is read after the flush gets one gap."""
     call, times = Link.call, iter([None])
 
     def flush_first(self: Link, *arguments: Any) -> "asyncio.Future[Any]":
@@ -57,7 +57,7 @@ async def test_a_flush_while_a_reader_resumes(
 
 
 async def test_an_index_that_was_evicted_meanwhile(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """A process that was cut off loses nothing, although nobody knows any more which channels have changed."""
+    """A process that was cut off loses no event, although the index is gone."""
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as one, reading(far, "b") as two:
             await hub.publish(["a", "b"], "1")
@@ -90,7 +90,7 @@ async def test_an_index_that_is_gone(new_hub: NewHub, shared_redis: RedisServer,
 
 
 async def test_index_and_stream_are_gone(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """Whoever misses what nobody has any more is told."""
+    """A reader gets a gap if no channel has the missed event any more."""
     async with new_hub() as hub:
         first = await hub.publish(["a", "b"], "1")
         await hub.publish("a", "2")

@@ -90,7 +90,7 @@ def test_a_publisher_with_a_dns_that_does_not_answer(tmp_path: Path) -> None:
 
 
 async def test_a_name_that_is_not_there(new_hub: NewHub) -> None:
-    """Whoever publishes is told the name."""
+    """The error of publishing has the name."""
     async with new_hub(url="redis://no-such-host.invalid", timeout=0.3) as hub:
         with pytest.raises(BackendError, match=r"away for 0\.3 s: the name 'no-such-host\.invalid' was not found"):
             await hub.publish("a", "1")

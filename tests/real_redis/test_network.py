@@ -19,7 +19,7 @@ NewHub = Callable[..., Hub]
 
 
 async def test_a_reader_that_is_ahead_of_its_process(new_hub: NewHub, shared_redis: RedisServer) -> None:
-    """Whoever moves to a process that is behind gets nothing again that another has given it."""
+    """A reader that moves to a process which is behind gets no event again."""
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as local, reading(hub, "a") as ahead:
             proxy.cut()
@@ -40,7 +40,7 @@ async def test_a_reader_that_is_ahead_of_its_process(new_hub: NewHub, shared_red
 
 
 async def test_a_gap_never_leads_back(new_hub: NewHub, shared_redis: RedisServer) -> None:
-    """Whoever moves to a process that is behind, and misses something, is told without being sent back."""
+    """A reader that moves to a process which is behind, and missed events, gets a gap without an earlier id."""
     async with proxied(shared_redis) as proxy, new_hub(history_size=3) as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a"):
             proxy.cut()
@@ -65,7 +65,7 @@ def hub_reader(hub: Hub, last_event_id: str | None) -> "asyncio.Task[list[Server
 
 
 async def test_a_reader_that_knows_the_next_life(server: RedisServer, new_hub: NewHub) -> None:
-    """Whoever was told of a loss by one process is not told again by another that has not heard of it."""
+    """A reader that got the gap of a loss from one process gets no second gap from another that has not heard of it."""
     async with proxied(server) as proxy, new_hub(server) as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as local:
             await hub.publish("a", "0")

@@ -1,4 +1,4 @@
-"""What a hub says when its Redis cannot be used, and that it says it once."""
+"""The log lines and errors of a hub whose Redis cannot be used."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ NewHub = Callable[..., Hub]
 async def test_a_wrong_password(
     new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, credentials: str, advice: str
 ) -> None:
-    """One error says what is wrong and how to mend it, however often it is tried."""
+    """One error names the fault and the fix, however many attempts are made."""
     server = new_server("--requirepass", "right").start()
     async with new_hub(url=server.url.replace("//", f"//{credentials}")) as hub:
         await anyio.sleep(0.3)
@@ -50,7 +50,7 @@ async def test_the_right_password(new_server: NewServer, new_hub: NewHub, creden
 async def test_another_database_of_a_server_with_a_password(
     new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, credentials: str, advice: list[str]
 ) -> None:
-    """The database is chosen once the server knows who asks, so that what is wrong with the password is said."""
+    """The database is chosen after the login, so that a wrong password is reported as such."""
     server = new_server("--requirepass", "right").start()
     async with new_hub(url=server.url.replace("//", f"//{credentials}") + "/1") as hub:
         assert hub.state == ("down" if advice else "up")
@@ -65,7 +65,7 @@ async def test_another_database_of_a_server_with_a_password(
 async def test_missing_rights(
     new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture, rights: tuple[str, ...], missing: str
 ) -> None:
-    """A user who may not do what is needed is told what is missing, and where to read on."""
+    """A user with too few rights: the error names the missing right and the documentation."""
     server = new_server("--user", "me", "on", ">pw", *rights).start()
     async with new_hub(url=server.url.replace("//", "//me:pw@"), timeout=0.2) as hub:
         with anyio.move_on_after(0.3):
@@ -82,7 +82,7 @@ def documented_rules() -> list[str]:
 
 
 def test_the_documented_rights_name_all_commands() -> None:
-    """Whatever is sent, from a script or without one, and nothing else."""
+    """Every command that is sent, by a script or without one, and no other."""
     directory = Path(backends.redis.__file__).parent
     scripts = "".join(one.read_text() for one in directory.glob("*.lua"))
     modules = "".join(one.read_text() for one in directory.glob("*.py"))
@@ -122,7 +122,7 @@ async def test_the_documented_rights_are_enough_to_make_room(new_server: NewServ
 
 @pytest.mark.parametrize("size", [0, 10])
 async def test_the_documented_rights_are_enough_for_presence(new_server: NewServer, new_hub: NewHub, size: int) -> None:
-    """The same user may list who is here, and let go of whom nobody hears of any more."""
+    """The same user may list members, and expire those of dead processes."""
     server = new_server("--user", "me", "on", ">pw", "resetchannels", *documented_rules()).start()
     ada, bob = Member("a", "ada"), Member("a", "bob")
     async with new_hub(url=server.url.replace("//", "//me:pw@"), history_size=size) as hub:

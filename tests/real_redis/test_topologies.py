@@ -63,7 +63,7 @@ async def test_a_service_that_sentinel_does_not_know(
 
 
 async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
-    """Whichever node is asked, the hub is found on the node that owns its slot, and followed when the slot moves."""
+    """From any node the hub is found on the node that owns its slot, and followed when the slot moves."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     slot = str(key_slot(name.encode()))
     urls = [f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{node.port}" for node in cluster]
@@ -148,7 +148,7 @@ async def test_a_page_that_is_reloaded_on_a_cluster(cluster: list[RedisServer], 
 
 
 async def test_a_slot_that_is_being_moved(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
-    """Channels that exist go on as before; what is new waits until it can be stored, and no session ends for it."""
+    """Existing channels go on; new keys wait until they can be stored, and no session ends for it."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     slot = str(key_slot(name.encode()))
     async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}") as hub, reading(hub, "a", "b") as reader:
@@ -189,7 +189,7 @@ async def test_nothing_gives_way_while_a_slot_is_being_moved(
 
 
 async def test_a_slot_that_does_not_arrive(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
-    """Whoever publishes waits no longer than for a Redis that is away."""
+    """A publisher waits no longer than for a Redis that is away."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     slot = str(key_slot(name.encode()))
     async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=0.3) as hub:

@@ -1,11 +1,11 @@
-"""A sink that writes down what a backend tells it."""
+"""A sink that records the calls of a backend."""
 
 from sse_asgi._log.event import Entry
 from sse_asgi._log.position import Position
 
 
 class Tape:
-    """A sink that writes down what it is told."""
+    """A sink that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[object] = []

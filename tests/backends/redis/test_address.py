@@ -66,7 +66,7 @@ async def test_sentinels_that_cannot_tell(
     dead: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each of them is named, with what it said."""
+    """The error names each of them, with its answer."""
     gone = new_server().start()
     watcher, locked, nothing = sentinel(gone), sentinel(gone, "requirepass secret"), free_port()
     gone.kill()
@@ -87,7 +87,7 @@ async def test_sentinels_that_cannot_tell(
 async def test_a_sentinel_with_a_password(
     new_hub: NewHub, server: RedisServer, sentinel: Callable[..., RedisServer]
 ) -> None:
-    """It is told by the URL."""
+    """The URL has the password."""
     watcher = sentinel(server, "requirepass secret")
     async with new_hub(url=f"redis+sentinel://127.0.0.1:{watcher.port}/main?sentinel_password=secret") as hub:
         await state_is(hub, "up")
@@ -96,7 +96,7 @@ async def test_a_sentinel_with_a_password(
 async def test_a_redis_that_is_taken_for_a_sentinel(
     new_hub: NewHub, shared_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log says what it answered."""
+    """The log has its answer."""
     async with new_hub(url=f"redis+sentinel://127.0.0.1:{shared_redis.port}/main") as hub:
         assert hub.state == "down"
     assert "it is not a Sentinel" in said(caplog)[0]
@@ -143,7 +143,7 @@ async def test_a_sentinel_that_hangs_up(new_hub: NewHub, caplog: pytest.LogCaptu
     ],
 )
 def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
-    """All the forms of an address are understood; what is logged of them is harmless."""
+    """Every form of an address is understood, and its name in logs has no credentials."""
     assert RedisBackend(url)._addresses.shown == shown
 
 

@@ -130,7 +130,7 @@ async def test_one_backend_carries_several_hubs(server: RedisServer, name: str) 
 
 
 async def test_a_reader_who_leaves_late_cuts_off_nobody(new_hub: NewHub) -> None:
-    """Whoever leaves a hub that was closed and opened again leaves the readers of its next life alone."""
+    """A reader that leaves a hub which was closed and opened again does not disturb the readers of its next life."""
     hub = new_hub()
     async with hub:
         late = await hub.subscribe("a").__aenter__()
@@ -187,7 +187,7 @@ def test_another_loop_is_refused(shared_redis: RedisServer, name: str) -> None:
 
 
 def test_trio_is_refused() -> None:
-    """On trio the hub says at once what to do."""
+    """The hub refuses at once, and the error names the fix."""
 
     async def main() -> None:
         async with Hub(RedisBackend()):
@@ -198,7 +198,7 @@ def test_trio_is_refused() -> None:
 
 
 async def test_history_waits_for_redis(new_server: Callable[..., RedisServer], new_hub: NewHub) -> None:
-    """Whoever reads history while Redis is away gets it when Redis is back, or hears that the hub was closed."""
+    """A call for history waits until Redis is back, or fails when the hub is closed."""
     server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
     async with new_hub(server) as hub:
         await hub.publish("a", "1")
@@ -214,7 +214,7 @@ async def test_history_waits_for_redis(new_server: Callable[..., RedisServer], n
 async def test_history_is_not_waited_for_without_end(
     new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks for history while Redis is away is told so after a bounded wait."""
+    """While Redis is away, a call for history fails after a bounded wait."""
     monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.1)
     server = new_server()
     async with new_hub(server) as hub:
@@ -228,7 +228,7 @@ async def test_history_is_not_waited_for_without_end(
 
 
 async def test_history_of_the_life_that_another_process_began(server: RedisServer, new_hub: NewHub) -> None:
-    """Whoever finds out while reading reads it from its beginning."""
+    """A process that finds another life of the log while it reads, reads that life from its beginning."""
     async with new_hub(server) as hub, new_hub(server) as other:
         await hub.publish("a", "1")
         server.cli("FLUSHALL")
@@ -237,7 +237,7 @@ async def test_history_of_the_life_that_another_process_began(server: RedisServe
 
 
 async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: NewHub) -> None:
-    """Whoever reads or publishes first after a flush finds out, and readers are told."""
+    """The first call for history or publish after a flush finds the loss, and readers get a gap."""
     async with new_hub(server) as hub, reading(hub, "quiet") as reader:
         await hub.publish("a", "1")
         server.cli("FLUSHALL")
@@ -250,7 +250,7 @@ async def test_a_hub_whose_log_began_another_life(server: RedisServer, new_hub: 
 
 @pytest.mark.anyio
 async def test_reaching_goes_on_in_the_next_session() -> None:
-    """A connection that is lost meanwhile says nothing of what was published."""
+    """A connection that is lost meanwhile does not prove that everything was delivered."""
     answers: list[Exception | None] = [LinkLostError("lost"), None]
 
     class Worker:
@@ -266,7 +266,7 @@ async def test_reaching_goes_on_in_the_next_session() -> None:
 
 @pytest.mark.anyio
 async def test_a_hub_that_is_closed_says_so_to_all_who_wait_for_a_page() -> None:
-    """Also to those who want the same."""
+    """Readers that share one reading of the page get the error as well."""
 
     class Deaf(Tape):
         def state(self, *, up: bool) -> None:
@@ -285,7 +285,7 @@ async def test_a_hub_that_is_closed_says_so_to_all_who_wait_for_a_page() -> None
 
 
 async def test_functions_are_not_asked_for_the_librarys_own_channels(new_hub: NewHub) -> None:
-    """Orders are kept for an hour whatever is kept of the application's events."""
+    """Orders are kept for an hour, whatever the options of the application's events are."""
     sizes, ttls = {"a": 2}, {"a": 60}
     async with (
         new_hub(history_size=sizes.__getitem__, history_ttl=ttls.__getitem__) as hub,
@@ -314,7 +314,7 @@ async def test_options_by_channel(new_hub: NewHub, shared_redis: RedisServer, ke
 
 @pytest.mark.parametrize("size", [-5, 10.5, True, "7", 1 << 63])
 async def test_a_size_that_cannot_be(new_hub: NewHub, size: object) -> None:
-    """It is refused, by whom it is given, or, where a function returns it, by whom it is used; nothing is lost."""
+    """The constructor refuses it, or the publish that uses a function's result; no event is lost."""
     with pytest.raises(ValueError, match=f"history_size={size!r}: must be a whole number of events"):
         new_hub(history_size=size)
     async with new_hub() as hub, new_hub(history_size=lambda _: size) as wrong:
@@ -335,7 +335,7 @@ async def test_a_time_to_live_that_cannot_be(new_hub: NewHub, ttl: object) -> No
 
 
 async def test_the_largest_bounds(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
-    """What is kept for as good as ever is kept."""
+    """Events are kept with the largest numbers."""
     async with new_hub(history_size=sys.maxsize, history_ttl=10**10) as hub:
         given = await ids(hub, "a", 3)
         assert await resumed(hub, "a", given[0]) == (["1", "2"], [])
@@ -365,7 +365,7 @@ async def test_a_total_that_cannot_be(new_hub: NewHub, total: object) -> None:
 
 @pytest.mark.parametrize("options", [{"name": ""}, {"name": "{x}"}, {"prefix": "a}"}, {"timeout": 0}])
 def test_a_bad_option_is_refused(options: dict[str, object]) -> None:
-    """What cannot be is a ValueError that names the option."""
+    """The ValueError names the option."""
     with pytest.raises(ValueError, match=next(iter(options))):
         RedisBackend(**options)  # type: ignore[arg-type]
 
@@ -400,7 +400,7 @@ async def test_a_position_that_is_ahead_is_answered_once_this_process_is_there(n
 
 
 async def test_a_rewind_in_another_life_of_the_log(server: RedisServer, new_hub: NewHub) -> None:
-    """It finds no position, and the readers are told."""
+    """It finds no position, and readers get a gap."""
     async with new_hub(server) as hub, new_hub(server) as other, reading(hub, "a") as reader:
         last = Position.parse(await hub.publish("a", "1") or "")
         assert last is not None
@@ -412,7 +412,7 @@ async def test_a_rewind_in_another_life_of_the_log(server: RedisServer, new_hub:
 
 
 async def test_presence_is_repeated_in_the_next_session(server: RedisServer, new_hub: NewHub) -> None:
-    """Where the connection is lost, the server is busy, or is no master any more."""
+    """After the connection was lost, while the server is busy, and after the server was demoted."""
     async with new_hub(server) as hub:
         backend, ada = hub.backend, Member("a", "ada")
         assert await backend.attend("one", lease=9, entered=[ada]) == 1

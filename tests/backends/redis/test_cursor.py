@@ -40,7 +40,7 @@ def test_a_page_is_taken_of_the_rows() -> None:
 
 
 def test_the_next_page_begins_where_one_ended() -> None:
-    """The copy knows what the first one has read beyond it, and leaves the first one as it is."""
+    """The copy has the rows that the first one has read beyond the page, and does not change the first one."""
     cursor = new_cursor("a", "b")
     cursor.put([row(7), row(9)])
     cursor.safe, cursor.since[0] = 9, 9

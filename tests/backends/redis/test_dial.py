@@ -47,7 +47,7 @@ MOVED = b"+OK\r\n" + MASTER + b"+OK\r\n" * 3 + b"-MOVED 1 :PORT\r\n"
     ids=["old", "version", "http", "liar", "mover"],
 )
 async def test_a_stranger(new_hub: NewHub, caplog: pytest.LogCaptureFixture, answer: bytes, reason: str) -> None:
-    """Whatever answers at the address, the hub opens, and the log says what is wrong with it."""
+    """The hub opens, and the log says what is wrong with the server."""
     async with stranger(answer) as url, new_hub(url=url) as hub:
         assert hub.state == "down"
     assert len(said(caplog)) == 1
@@ -96,7 +96,7 @@ async def test_a_server_that_has_answered_is_not_suspected_of_tls(new_hub: NewHu
 
 
 async def test_a_cluster_leads_to_the_node_of_a_key(cluster: list[RedisServer]) -> None:
-    """Whichever node is asked; then all nodes are known. A second connection to a node that has died is refused."""
+    """Every node leads there; then all nodes are known. A second connection to a node that has died is refused."""
     with anyio.fail_after(20):
         while not all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster):
             await anyio.sleep(0.05)

@@ -90,7 +90,7 @@ async def test_a_password_of_redis_pys_own_provider(new_hub: NewHub, locked: Red
 async def test_a_failing_credential_provider(
     new_hub: NewHub, locked: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One warning says so, however often it is asked, and whoever publishes is told; it may work later."""
+    """One warning is logged for all attempts. Publishing fails with the reason; the provider may work later."""
     provider = Provider(error=PermissionError("no token"))
     async with new_hub(**with_provider(locked, provider, timeout=1)) as hub:
         with pytest.raises(BackendError, match="the credential provider failed: PermissionError: no token"):
@@ -120,7 +120,7 @@ async def test_a_credential_provider_that_never_answers(
 async def test_a_credential_provider_that_says_nonsense(
     new_hub: NewHub, locked: RedisServer, answer: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One error says what it must return."""
+    """One error says what the provider must return."""
 
     class Strange:
         async def get_credentials_async(self) -> object:

@@ -1,4 +1,4 @@
-"""A page of history: which events a resuming reader gets, and when it is told of a loss."""
+"""A page of history: the events of a resuming reader, and its gaps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +38,7 @@ NewHub = Callable[..., Hub]
     ids=["garbage", "half", "three parts", "too long", "no epoch", "foreign epoch", "another hub", "future"],
 )
 async def test_an_id_that_is_not_of_this_log(new_hub: NewHub, name: str, form: str, reason: str) -> None:
-    """Whoever comes with it is told, and gets everything that is kept; the stream then goes on as any other."""
+    """The reader gets a gap and everything that is kept; then the stream goes on as usual."""
     async with new_hub() as hub, new_hub(name=f"{name} elsewhere") as other:
         given = await ids(hub, "a", 2)
         elsewhere = (await ids(other, "a", 1))[0]
@@ -48,7 +48,7 @@ async def test_an_id_that_is_not_of_this_log(new_hub: NewHub, name: str, form: s
 
 
 async def test_trimming_is_exact(new_hub: NewHub) -> None:
-    """The reader of the last event that is gone is complete, and the one before it is told."""
+    """A reader that has the newest dropped event gets no gap; a reader that lacks it does."""
     async with new_hub(history_size=3) as hub:
         given = await ids(hub, "a", 10)
         assert await resumed(hub, "a", given[6]) == (["7", "8", "9"], [])
@@ -56,7 +56,7 @@ async def test_trimming_is_exact(new_hub: NewHub) -> None:
 
 
 async def test_a_silent_hub_is_no_gap(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
-    """A reader who had everything is complete, however long ago it was; one who missed what expired is told."""
+    """A reader that had everything gets no gap, however old its id is; a reader that missed expired events does."""
     async with new_hub(history_ttl=0.2) as hub:
         had, missed = await ids(hub, "a", 2), await ids(hub, "c", 2)
         await hub.publish("b", "later")
@@ -82,7 +82,7 @@ async def test_an_old_entry_of_a_busy_channel_is_expired(new_hub: NewHub) -> Non
 async def test_an_evicted_stream_is_a_gap(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
 ) -> None:
-    """A stream that Redis let go is missed by those who had not read it, and by nobody else."""
+    """Only readers that had not read all of an evicted stream get a gap."""
     async with new_hub() as hub:
         given = await ids(hub, "a", 2)
         shared_redis.cli("DEL", keys("s:a"))
@@ -95,7 +95,7 @@ async def test_an_evicted_stream_is_a_gap(
 async def test_a_channel_that_fell_out_of_the_index(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
 ) -> None:
-    """Of a channel that the index had no room for, only readers from before are told."""
+    """If a channel fell out of the index, only readers with older ids get a gap."""
     async with new_hub() as hub:
         given = await ids(hub, "a", 2)
         shared_redis.cli("DEL", keys("s:a"), keys("i"))
@@ -110,7 +110,7 @@ async def test_a_channel_that_fell_out_of_the_index(
 async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
 ) -> None:
-    """The stream shows that a reader who had everything misses nothing, and what one who did not misses."""
+    """The stream proves that a complete reader misses no event, and gives the others their gap."""
     async with new_hub(history_size=2) as hub:
         given = await ids(hub, "a", 4)
         shared_redis.cli("SET", keys("s:c"), "nonsense")
@@ -131,7 +131,7 @@ async def test_a_channel_that_the_index_lost_and_whose_stream_is_there(
 async def test_a_position_that_this_server_lost(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
 ) -> None:
-    """A position between what a server had and what it gave out was given out by another: what is newer follows."""
+    """A position in a hole was given out by a lost server: the reader gets a gap and every later event."""
     async with new_hub() as hub:
         given = await ids(hub, "a", 3)
         f, lost, g = (int(one.partition("-")[2]) for one in given)
@@ -142,7 +142,7 @@ async def test_a_position_that_this_server_lost(
 async def test_a_position_of_the_life_before(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
 ) -> None:
-    """Where a log lost its last events and went on, a reader of before is told, and gets nothing twice."""
+    """A reader with an id of the epoch before gets a gap, and no event twice."""
     async with new_hub() as hub:
         given = await ids(hub, "a", 3)
         shared_redis.cli("HSET", keys("m"), "o", "0badc0de")
@@ -164,12 +164,12 @@ async def test_pages_of_very_many_channels(new_hub: NewHub, monkeypatch: pytest.
 
 
 async def test_what_redis_refuses(new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]) -> None:
-    """Keys that were overwritten are an error for who asks, and end no connection."""
+    """An overwritten key is an error for the caller, and ends no connection."""
     async with new_hub() as hub:
         await hub.publish("a", "1")
         shared_redis.cli("SET", keys("i"), "nonsense")
         with pytest.raises(BackendError, match="refused to read history: WRONGTYPE"):
-            await hub.history("a", "b")  # what became of the events of a channel without a stream, the index knows
+            await hub.history("a", "b")  # only the index knows the events of a channel without a stream
         with pytest.raises(BackendError, match="not published: Redis refused: WRONGTYPE"):
             await hub.publish("a", "2")
         shared_redis.cli("DEL", keys("i"))
@@ -240,5 +240,5 @@ def test_an_event_that_does_not_name_its_channels_says_nothing(before: bytes) ->
 
 def test_a_row_that_is_not_ours_has_no_entry() -> None:
     """The caller counts it."""
-    with pytest.raises(ValueError):  # noqa: PT011 - the caller says what it was
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller adds the message
         decode(Row(7, "a", None, b""), Position("0badc0de", 7))

@@ -16,7 +16,7 @@ from sse_asgi.backends.redis._message import payload
 
 
 class Log:
-    """A inbox at position 10 of a log, and what arrives for it."""
+    """An inbox at position 10 of a log, and the messages that arrive for it."""
 
     def __init__(self, *channels: str) -> None:
         self.keys = Keys("sse", "x")
@@ -39,7 +39,7 @@ class Log:
 
 
 def test_each_event_is_delivered_once() -> None:
-    """What comes again is dropped, on its own channel and on another."""
+    """An event that arrives again, on its own channel or on another, is dropped."""
     log = Log("a", "b")
     log.arrives("a", 11)
     log.arrives("a", 11)
@@ -89,7 +89,7 @@ def test_what_nobody_reads_is_dropped() -> None:
 
 
 def test_a_channel_begins_at_its_mark() -> None:
-    """Before it is joined its messages are dropped, whatever life of the log they are from."""
+    """Before it is subscribed its messages are dropped, also those of another epoch."""
     log = Log("a")
     new = log.inbox.add_user(log.keys.topic("b"), "b")
     log.arrives("b", 11)
@@ -101,7 +101,7 @@ def test_a_channel_begins_at_its_mark() -> None:
 
 
 def test_a_message_of_another_life_is_looked_into() -> None:
-    """Whether it is one, or only probes like one, the server knows; what does not look like one is ignored."""
+    """The server knows whether the log began another life. A message without an epoch is ignored."""
     log = Log("a")
     log.arrives("a", 11, epoch="00000000")
     assert (log.probes, log.inbox.ignored) == ([None], 0)
@@ -112,7 +112,7 @@ def test_a_message_of_another_life_is_looked_into() -> None:
 
 
 def test_a_sequence_from_the_far_future_is_ignored() -> None:
-    """It is at most a day ahead of the server's clock, or of what the server gave out, if its clock was set back."""
+    """It may be at most a day ahead of the server's clock, or of the last sequence if the clock was set back."""
     day, log = 86_400_000_000, Log("a")
     now = round(time.monotonic() * 1_000_000)
     log.arrives("a", now + 2 * day)
@@ -133,7 +133,7 @@ def test_a_slot_that_moves_ends_the_session() -> None:
 
 
 def test_a_channel_that_is_left_and_entered_at_once_has_not_moved() -> None:
-    """What was asked for is answered; one answer more is the cluster's, and a new connection owes none."""
+    """Each confirmation is expected once; one more comes from the cluster. A new connection expects none."""
     log = Log("a")
     topic = log.keys.topic("a")
     log.inbox.expect_unsubscribed([topic])
@@ -149,7 +149,7 @@ def test_a_channel_that_is_left_and_entered_at_once_has_not_moved() -> None:
 
 @given(st.lists(st.sampled_from("ab"), max_size=12), st.integers(0, 12))
 def test_held_messages_keep_their_order(channels: list[str], at: int) -> None:
-    """Whatever is held during catching up comes after it, once."""
+    """Events that are held during catching up are delivered after it, once."""
     log = Log("a", "b")
     last = {"a": 0, "b": 0}
     joined = list(log.inbox.channels.values())

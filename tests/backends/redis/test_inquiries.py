@@ -15,7 +15,7 @@ PATIENCE = 30.0
 
 
 async def test_a_look_up_that_outlives_its_loop() -> None:
-    """What comes too late for one caller is for the next; another loop asks anew, and old answers are not used."""
+    """A late answer is for the next caller; another loop asks anew, and old answers are not used."""
     inquiries, answers = Inquiries(), iter("abc")
     go_on = asyncio.Event()
     loop = asyncio.get_running_loop()

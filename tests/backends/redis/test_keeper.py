@@ -67,7 +67,7 @@ async def test_what_was_missed_is_caught_up(
 
 
 async def test_a_reader_that_gives_up_while_it_joins(new_hub: NewHub, server: RedisServer) -> None:
-    """Whoever is cancelled while Redis does not answer leaves nothing behind, and others join."""
+    """A reader that is cancelled while Redis does not answer leaves no channel behind, and others can subscribe."""
     async with new_hub(server) as hub:
         server.stop()
         with anyio.move_on_after(0.1):
@@ -170,7 +170,7 @@ async def test_catching_up_leaves_time_for_others(
 async def test_a_key_that_is_remembered_from_another_life(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The position that it returns is an old one, and alarms nobody."""
+    """The returned position is an old one, and causes no gap."""
     async with new_hub() as hub, new_hub() as other:
         first = await hub.publish("a", "1", idempotency_key="key")
         shared_redis.cli("DEL", keys("m"))
@@ -188,7 +188,7 @@ async def test_a_key_that_is_remembered_from_another_life(
 async def test_a_flood_during_catching_up(
     server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that cannot hold what comes while it catches up catches up once more, and loses nothing."""
+    """A process that cannot hold all events while it catches up, catches up once more and loses none."""
     monkeypatch.setattr("sse_asgi.backends.redis._inbox.HELD", 0)
     async with new_hub(server) as hub, new_hub(server) as other:
         async with reading(other, "a") as reader:
@@ -241,7 +241,7 @@ async def test_what_was_trimmed_meanwhile_is_told(new_hub: NewHub, shared_redis:
 async def test_an_answer_of_a_server_that_was_left(
     new_server: NewServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
-    """What it stored after another took over may be lost: the event is unknown, or with a key sent to the other."""
+    """Its events may be lost after another server took over: the event is unknown, or with a key sent again."""
     old, new = new_server().start(), new_server().start()
     async with new_hub(old) as hub, reading(hub, "a") as reader:
         backend = hub.backend
@@ -266,7 +266,7 @@ async def test_an_answer_of_a_server_that_was_left(
 
 
 async def test_without_history_an_outage_is_told(server: RedisServer, new_hub: NewHub) -> None:
-    """Nobody knows what was missed, so each reader is told once that something may be."""
+    """Each reader gets one gap, because lost events are not known without history."""
     async with new_hub(server, history_size=0) as hub, reading(hub, "a") as reader:
         server.cli("CLIENT", "KILL", "TYPE", "pubsub")
         await reader.until(lambda one: one.gaps == ["lost"])

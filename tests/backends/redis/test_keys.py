@@ -7,7 +7,7 @@ from sse_asgi.backends.redis._keys import Keys
 
 
 def test_all_names_are_in_one_slot() -> None:
-    """Whatever the channel is called, and no two of them are the same."""
+    """For any channel, and all names differ."""
     keys = Keys("sse", "hub")
     names = [keys.meta, keys.index, keys.presence_index, keys.leases]
     for channel in ("a", "{b}", "\u00e4 b", ""):

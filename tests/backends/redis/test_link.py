@@ -12,7 +12,7 @@ from sse_asgi.backends.redis._resp import (
 
 
 class Wire(asyncio.Transport):
-    """A transport that writes down what is done to it."""
+    """A transport that records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def linked(timeout: float = 5) -> tuple[Link, Wire, list[str]]:
 
 @pytest.mark.anyio
 async def test_commands_share_a_write_and_answers_keep_their_order() -> None:
-    """What is asked in one turn goes out in one write; who was cancelled does not shift the answers of others."""
+    """The commands of one turn share a write; a cancelled command does not shift the replies of others."""
     link, wire, _ = linked()
     one, two, three = link.call("A"), link.call("B"), link.call("C")
     await asyncio.sleep(0)
@@ -50,7 +50,7 @@ async def test_commands_share_a_write_and_answers_keep_their_order() -> None:
 
 @pytest.mark.anyio
 async def test_an_answer_that_does_not_come_ends_the_link() -> None:
-    """The oldest question decides; whoever waits is told, and whoever asks afterwards as well."""
+    """The oldest command decides; it fails, and so does every later one."""
     link, wire, lost = linked(0.02)
     await asyncio.sleep(0.01)
     first = link.call("A")
@@ -90,7 +90,7 @@ async def test_an_answer_that_takes_long_to_arrive_is_waited_for() -> None:
 
 @pytest.mark.anyio
 async def test_an_idle_link_is_left_alone() -> None:
-    """Nobody waits, so nothing is late."""
+    """Without a waiting command no reply is late."""
     link, _, lost = linked(0.01)
     link.call("A")
     link.data_received(b"+1\r\n")
@@ -100,7 +100,7 @@ async def test_an_idle_link_is_left_alone() -> None:
 
 @pytest.mark.anyio
 async def test_an_answer_to_no_question_ends_the_link() -> None:
-    """Nobody knows any more which answer is whose."""
+    """The link cannot tell any more which reply belongs to which command."""
     link, wire, lost = linked()
     link.data_received(b"+1\r\n+2\r\n")
     assert lost == ["a reply without a command: b'1'"]
@@ -137,7 +137,7 @@ async def test_a_link_knows_what_was_sent() -> None:
 
 @pytest.mark.anyio
 async def test_a_retired_link_ends_with_its_last_answer() -> None:
-    """What is on its way is still answered."""
+    """Commands that were sent get their replies."""
     link, wire, lost = linked()
     one = link.call("A")
     link.retire()

@@ -46,5 +46,5 @@ def test_an_event_is_read_as_it_was_written(data: str, retry: int | None, kind: 
 )
 def test_a_payload_that_is_not_ours_is_refused(data: bytes) -> None:
     """Other clients may write anything."""
-    with pytest.raises(ValueError):  # noqa: PT011 - the caller says what it was
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller adds the message
         entry(("a",), PLACE, b"id: 0badc0de-7", data)

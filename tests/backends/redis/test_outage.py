@@ -19,7 +19,7 @@ NewServer = Callable[..., RedisServer]
 
 
 async def test_an_evicting_policy(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
-    """A policy that may evict what never expires is warned of once, and the hub works."""
+    """A policy that may evict keys without an expiry is one warning, and the hub works."""
     server = new_server("--maxmemory-policy", "allkeys-lru").start()
     async with new_hub(server) as hub:
         assert hub.state == "up"

@@ -51,7 +51,7 @@ class Shelf:
 
 @pytest.mark.anyio
 async def test_a_page_is_read_once_for_all_who_want_it() -> None:
-    """And for those who come just behind them; others are read beside it."""
+    """Readers that come just after them get it too; other pages are read at the same time."""
     shelf = Shelf()
     first, second, other = await shelf.readers("a", "a", "b")
     assert len(shelf.readings) == 2
@@ -74,7 +74,7 @@ async def test_a_page_is_read_once_for_all_who_want_it() -> None:
     ("count", "page"), [(1, END), (2, History([], Position("0badc0de", 1)))], ids=["alone", "nowhere"]
 )
 async def test_a_page_is_read_anew(count: int, page: History) -> None:
-    """If it was for one reader, so that what is lost meanwhile is found, or got nowhere, so that somewhere is got."""
+    """A page that one reader wanted is not kept, so that later losses are found; nor is a page without progress."""
     shelf = Shelf(page)
     for number in range(2):
         readers = await shelf.readers(*"a" * count)
@@ -85,7 +85,7 @@ async def test_a_page_is_read_anew(count: int, page: History) -> None:
 
 @pytest.mark.anyio
 async def test_who_asks_for_a_page_first_may_go() -> None:
-    """It is read for the others all the same."""
+    """The others get the page."""
     shelf = Shelf()
     first, second, third = await shelf.readers("a", "a", "a")
     first.cancel()
@@ -98,7 +98,7 @@ async def test_who_asks_for_a_page_first_may_go() -> None:
 
 @pytest.mark.anyio
 async def test_a_page_that_nobody_wants_any_more_is_given_up() -> None:
-    """Whoever comes then has another reading, which the end of the first leaves alone."""
+    """A later reader starts another reading, which the end of the first one does not disturb."""
     shelf = Shelf()
     gone = await shelf.readers("a", "a")
     for one in gone:
@@ -114,7 +114,7 @@ async def test_a_page_that_nobody_wants_any_more_is_given_up() -> None:
 
 @pytest.mark.anyio
 async def test_a_page_that_cannot_be_read_fails_for_all() -> None:
-    """Who asks again has it read again."""
+    """The next call reads it again."""
     shelf = Shelf()
     tasks = await shelf.readers("a", "a", "a")
     shelf.readings[0].set_exception(BackendError("refused"))

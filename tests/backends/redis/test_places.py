@@ -91,7 +91,7 @@ async def test_one_refuses_and_one_is_dead(dead: int) -> None:
 async def test_connections_that_are_not_needed_are_closed(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two that answer at once one is used, and when nobody waits any more, none."""
+    """Of two connections one is used and the other closed; if the caller is cancelled, all are closed."""
     monkeypatch.setattr(_places, "HEAD_START", 0.01)
     place = Place(socket.AF_INET, ("127.0.0.1", shared_redis.port))
     connect, gate, started = _places._connect, asyncio.Event(), list[Place]()

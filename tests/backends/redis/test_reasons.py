@@ -15,7 +15,7 @@ NewHub = Callable[..., Hub]
 
 
 async def test_an_old_server_repeats_the_password(new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
-    """What it says of HELLO is cut off before it is logged."""
+    """The arguments of HELLO in its error reply are cut off before the error is logged."""
     answer = b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `me`, `secret`, \r\n"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +42,7 @@ async def test_an_old_server_repeats_the_password(new_hub: NewHub, caplog: pytes
     ],
 )
 def test_an_error_reply_is_explained(text: str, start: str, advice: bool) -> None:  # noqa: FBT001
-    """The advice comes first, the reply after it, without what it repeats of the command."""
+    """The advice comes first, then the reply without the arguments of the command."""
     error = explain(text)
     assert str(error).startswith(start)
     assert error.advice is advice

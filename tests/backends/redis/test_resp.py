@@ -40,7 +40,7 @@ REPLIES = [
 @pytest.mark.parametrize("make", [Parser, new_reader], ids=["python", "hiredis"])
 @pytest.mark.parametrize(("data", "reply"), REPLIES)
 def test_a_reply_is_read_however_it_is_cut(make: Callable[[], Any], data: bytes, reply: object) -> None:
-    """Both readers read each kind of reply, at whatever byte it is cut in two."""
+    """Both readers read each kind of reply, cut in two at any byte."""
     for at in range(len(data)):
         reader = make()
         reader.feed(data[:at])

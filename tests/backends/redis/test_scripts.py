@@ -26,7 +26,7 @@ async def kept(hub: Hub, channel: str = "a") -> list[str]:
 
 
 async def test_a_channel_is_bounded_in_bytes(new_hub: NewHub) -> None:
-    """It keeps the newest events that fit, to the byte, and readers of what gave way are told."""
+    """It keeps the newest events that fit, to the byte; readers of the dropped events get a gap."""
     async with new_hub(history_bytes=3 * (FRAME + 10)) as hub:
         given = [await hub.publish("a", f"{number:010}") or "" for number in range(10)]
         assert await kept(hub) == [f"{number:010}" for number in (7, 8, 9)]
@@ -37,7 +37,7 @@ async def test_a_channel_is_bounded_in_bytes(new_hub: NewHub) -> None:
 
 
 async def test_an_event_that_is_larger_than_all_that_is_kept(new_hub: NewHub) -> None:
-    """It is delivered live and not kept; whoever missed it, or what was before it, is told."""
+    """It is delivered live and not kept; readers that missed it, or an event before it, get a gap."""
     async with new_hub(history_bytes=100) as hub, reading(hub, "a") as live:
         first = await hub.publish("a", "1") or ""
         large = await hub.publish("a", "x" * 200) or ""
@@ -55,7 +55,7 @@ async def test_bytes_by_channel(new_hub: NewHub) -> None:
         for number in range(9):
             await hub.publish(["small", "large"], str(number))
             await hub.publish("small", str(number))
-        assert await kept(hub, "small") == ["8"]  # what is published to two channels is larger by their names
+        assert await kept(hub, "small") == ["8"]  # an event of two channels is larger by their names
         assert await kept(hub, "large") == ["4", "5", "6", "7", "8"]
 
 
@@ -87,7 +87,7 @@ async def test_what_an_earlier_version_kept_is_read_and_trimmed(
 async def test_entries_of_an_earlier_version_between_newer_ones(
     new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
 ) -> None:
-    """While both versions run, what they keep together is read by both, and the bound holds again afterwards."""
+    """While both versions run, both read all events, and the bound holds again afterwards."""
     bound = 5 * (FRAME + 10)
     async with new_hub(history_bytes=bound) as hub:
         for number in range(30):
@@ -145,7 +145,7 @@ async def names_held(hub: Hub, *names: str) -> str:
 async def test_all_channels_together_are_bounded_in_bytes(
     new_hub: NewHub, held: Callable[[], int], counted: Callable[[], int]
 ) -> None:
-    """Whatever the sizes are, and however many are published at once by several processes."""
+    """For any sizes, and for many concurrent publishes of several processes."""
     chosen, sizes = random.Random(1), {"few": 3}
     options: dict[str, Any] = {"total_bytes": 20_000, "history_size": lambda name: sizes.get(name[:3], 50)}
     async with new_hub(**options) as hub, new_hub(**options) as other:
@@ -187,7 +187,7 @@ async def test_the_channel_that_was_published_to_longest_ago_gives_way(new_hub: 
 
 
 async def test_a_channel_that_gave_way_is_a_gap_for_those_who_missed_something(new_hub: NewHub) -> None:
-    """They are told while nothing else is published to it, and afterwards; a reader who missed nothing is not."""
+    """They get a gap before and after the channel's next event; a reader that missed no event gets none."""
     async with new_hub(total_bytes=3 * (FRAME + 100)) as hub:
         first, last = [await hub.publish("a", letter * 100) or "" for letter in "xy"]
         for name in "bcd":
@@ -246,7 +246,7 @@ async def test_what_expired_gives_way_first_and_does_not_count_twice(
     held: Callable[[], int],
     counted: Callable[[], int],
 ) -> None:
-    """A channel that comes back counts for what it holds then, and one that does not is taken in its turn."""
+    """A channel that comes back counts for its new events only; another one loses its stream in its turn."""
     async with new_hub(total_bytes=3 * (FRAME + 100)) as hub:
         for _ in range(3):
             shared_redis.cli("DEL", keys("s:a"))
@@ -283,7 +283,7 @@ async def test_the_sum_survives_another_life_of_the_log(
     held: Callable[[], int],
     counted: Callable[[], int],
 ) -> None:
-    """Where only the meta key was lost, what was kept before gives way to what is kept from then on."""
+    """If only the meta key was lost, the older events are dropped for the newer ones."""
     async with new_hub(total_bytes=10 * (FRAME + 100)) as hub:
         for number in range(10):
             await hub.publish(f"old {number}", "x" * 100)
@@ -304,7 +304,7 @@ async def test_a_sum_that_is_wrong_becomes_right(
     held: Callable[[], int],
     counted: Callable[[], int],
 ) -> None:
-    """What a worker of an earlier version kept is counted at the next event; too large a sum is found out."""
+    """Events of an earlier version's process are counted at the next event; a sum that is too large is corrected."""
     async with new_hub(total_bytes=1000) as hub:
         last = await hub.publish("a", "x" * 100) or ""
         sequence = last.partition("-")[2]

@@ -57,7 +57,7 @@ async def test_two_connections_to_different_servers_are_refused(
 
 
 async def test_a_server_that_went_back(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """A log whose last sequence is before what this process has seen begins another life."""
+    """A log whose last sequence is before this process's position begins another life."""
     async with new_hub() as hub, reading(hub, "a") as reader:
         await hub.publish("a", "1")
         await reader.has("1")
@@ -97,7 +97,7 @@ asyncio.run(main())
 
 
 async def test_a_connection_that_was_forgotten_while_the_process_stood_still(shared_redis: RedisServer) -> None:
-    """The first event after a standstill is not sent to a connection that nobody answers on."""
+    """After a standstill the first event is not sent to a dead connection."""
     async with proxied(shared_redis) as proxy:
         command = [sys.executable, "-c", STILL, proxy.url]
         process = await asyncio.create_subprocess_exec(*command, stdin=-1, stdout=-1)
@@ -116,7 +116,7 @@ async def test_a_connection_that_was_forgotten_while_the_process_stood_still(sha
 async def test_a_connection_that_lived_on(
     new_hub: NewHub, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is looked at once, for all who publish, and kept."""
+    """One probe serves all publishers, and the connection is kept."""
     async with new_hub(server) as hub:
         keeper = hub.backend._keeper  # type: ignore[attr-defined]
         session = keeper.session

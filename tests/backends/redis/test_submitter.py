@@ -1,4 +1,4 @@
-"""Publishing: one round trip, and what the publisher learns when it fails."""
+"""Publishing: one round trip, and its errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NewServer = Callable[..., RedisServer]
 
 
 async def test_a_second_loss_is_unknown_even_with_a_key(server: RedisServer, new_hub: NewHub) -> None:
-    """A publish with a key is sent twice at most, and waits once more; then nobody can know."""
+    """A publish with a key is sent at most twice; after the second loss the result is unknown."""
     async with new_hub(server, timeout=0.3) as hub:
         server.stop()
         with pytest.raises(PublishUnknownError, match="may have been stored"):
@@ -27,7 +27,7 @@ async def test_a_second_loss_is_unknown_even_with_a_key(server: RedisServer, new
 
 
 async def test_a_demoted_master_refuses(new_server: NewServer, server: RedisServer, new_hub: NewHub) -> None:
-    """What a server refuses because it is no master any more is published when there is one again."""
+    """An event that a demoted master refuses is published when there is a master again."""
     async with new_hub(server) as hub, reading(hub, "a") as reader:
         await hub.publish("a", "1")
         server.cli("REPLICAOF", "127.0.0.1", str(server.port))
@@ -57,7 +57,7 @@ async def test_an_unsent_event_is_sent_to_the_next_session(new_hub: NewHub) -> N
 @pytest.mark.parametrize("key", [None, "key"])
 @pytest.mark.parametrize("size", [10, 0])
 async def test_a_busy_server_is_waited_for(new_hub: NewHub, server: RedisServer, key: str | None, size: int) -> None:
-    """Whoever publishes while somebody else's script runs waits until it has ended, and the session lives on."""
+    """While a script of another client runs, publishing waits, and the session lives on."""
     async with new_hub(server, history_size=size) as hub, reading(hub, "a") as reader:
         await hub.publish("a", "0")
         session = hub.backend._keeper.session  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ async def test_a_server_that_is_busy_for_too_long(new_hub: NewHub, server: Redis
 
 
 async def test_a_user_who_may_not_add_destroys_nothing(new_hub: NewHub, server: RedisServer) -> None:
-    """What cannot be stored is an error, and what was stored before it stays."""
+    """An event that cannot be stored is an error, and earlier events stay."""
     url = await restricted(server, "me", "-xadd")
     async with new_hub(server) as hub, new_hub(url=url) as other:
         first = await hub.publish("a", "1")
@@ -96,7 +96,7 @@ async def test_a_user_who_may_not_add_destroys_nothing(new_hub: NewHub, server: 
 async def test_what_is_stored_is_not_said_to_be_refused(
     new_hub: NewHub, server: RedisServer, name: str, rules: tuple[str, ...]
 ) -> None:
-    """What Redis refuses once an event is stored leaves it unknown whether it was published, and to other channels."""
+    """An error after an event was stored makes the result unknown, and the event still reaches the other channels."""
     url = await restricted(server, "me", *rules)
     async with new_hub(server) as hub, new_hub(url=url, name=name) as other, reading(hub, "b") as reader:
         with pytest.raises(PublishUnknownError, match="published in part, because Redis refused: "):
@@ -106,7 +106,7 @@ async def test_what_is_stored_is_not_said_to_be_refused(
 
 
 async def test_without_history_an_event_that_is_announced_in_part(new_hub: NewHub, server: RedisServer) -> None:
-    """It reaches the channels that it may reach, and whoever publishes hears of the others."""
+    """It reaches the permitted channels, and the publisher gets an error for the others."""
     url = await restricted(server, "me", "resetchannels", "&*:c:b")
     async with new_hub(server, history_size=0) as hub, new_hub(url=url, history_size=0) as other:
         async with reading(hub, "b") as reader:
@@ -116,7 +116,7 @@ async def test_without_history_an_event_that_is_announced_in_part(new_hub: NewHu
 
 
 async def test_a_cancelled_publish_disturbs_nobody(new_hub: NewHub) -> None:
-    """Whoever is cancelled while publishing leaves the replies of others alone."""
+    """A cancelled publish does not shift the replies of others."""
     async with new_hub() as hub:
         for _ in range(20):
             task = asyncio.create_task(hub.publish("a", "cancelled"))

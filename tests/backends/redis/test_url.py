@@ -1,4 +1,4 @@
-"""Redis URLs: what is read from them, and what is refused."""
+"""Redis URLs, valid and refused ones."""
 
 import traceback
 
@@ -38,7 +38,7 @@ from sse_asgi.backends.redis._url import read_url
     ],
 )
 def test_a_bad_url_is_refused(url: str, message: str) -> None:
-    """What cannot be an address is a ValueError where it is given."""
+    """A wrong URL is a ValueError where it is given."""
     with pytest.raises(ValueError, match=message):
         RedisBackend(url)
 
@@ -46,7 +46,7 @@ def test_a_bad_url_is_refused(url: str, message: str) -> None:
 @pytest.mark.parametrize("secret", ["se/cret", "se#cret", "se?cret", "se?cret=1&x", "se\u2100cret", "12?se=cret"])
 @pytest.mark.parametrize("form", ["redis://me:%s@host", "rediss+sentinel://me:%s@one,two/main", "redis://:%s"])
 def test_a_password_that_is_not_encoded_is_not_repeated(form: str, secret: str) -> None:
-    """The error, and whatever it is printed with, says how it is written instead."""
+    """Neither the error nor its traceback has the secret; the error says how to write it."""
     try:
         RedisBackend(form % secret)
     except ValueError as error:
@@ -65,12 +65,12 @@ def test_a_password_that_is_not_encoded_is_not_repeated(form: str, secret: str) 
     ],
 )
 def test_a_url_that_was_written_for_redis_py_is_understood(url: str | dict[str, object]) -> None:
-    """Options that do not matter to a hub are no mistake."""
+    """Options without a meaning for a hub are accepted."""
     RedisBackend(url)
 
 
 def test_what_is_written_in_a_url_is_decoded_once() -> None:
-    """With every version of redis-py; what has its own special characters is given as it is meant."""
+    """With every version of redis-py, and percent-encoded characters keep their meaning."""
     read = read_url("valkey://m%2565:p%40ss@h%6Fst/3?client_name=a%2562&db=4")
     assert read.options == {"username": "m%65", "password": "p@ss", "client_name": "a%62", "db": 4}
     assert read.nodes == [{"host": "host", "port": 6379}]
