@@ -1,5 +1,6 @@
 """The facts of MemoryBackend alone: its clock, its bounds, and its warning."""
 
+import asyncio
 import gc
 import itertools
 import logging
@@ -455,3 +456,81 @@ async def test_one_worker_is_not_warned(monkeypatch: pytest.MonkeyPatch, caplog:
     async with Hub():
         pass
     assert not caplog.records
+
+
+# Options and positions
+
+
+@pytest.mark.parametrize("options", [{"history_size": -1}, {"history_ttl": 0}, {"max_channels": 0}])
+async def test_a_bound_that_cannot_be_is_refused(options: dict[str, int]) -> None:
+    """The error has all three numbers, and their ranges."""
+    with pytest.raises(ValueError, match=f"{next(iter(options))}={next(iter(options.values()))}.*must be at least 0"):
+        MemoryBackend(**options)
+
+
+async def test_without_history_there_are_no_positions() -> None:
+    """Neither of an event nor of a subscription; an idempotency key is remembered all the same."""
+    backend = MemoryBackend(history_size=0)
+    async with Hub(backend) as hub, hub.subscribe("a") as reader:
+        assert await put(backend, "a", data="1", once="key") is None
+        assert await put(backend, "a", data="2", once="key") is None
+        assert await backend.subscribe(("a",)) is None
+        await put(backend, "a", data="3")
+        assert [(await anext(reader)).data for _ in range(2)] == ["1", "3"]
+
+
+async def test_a_position_of_another_log_is_told() -> None:
+    """By its epoch, or because this log has not come that far; the page then begins with the oldest event."""
+    backend = MemoryBackend()
+    first, last = await put(backend, "a"), await put(backend, "a")
+    for position, reason in ((first._replace(epoch="0badc0de"), "epoch"), (last._replace(sequence=99), "fork")):
+        page = await backend.history(("a",), position, last, 10)
+        assert ([entry.position for entry in page.entries], page.reason) == ([first, last], reason)
+
+
+async def test_the_newest_events_are_found_backward() -> None:
+    """Of several channels, each event once."""
+    backend = MemoryBackend()
+    given = [await put(backend, *channels) for channels in ("a", "ab", "b", "c", "a")]
+    assert await backend.rewind(("a", "b"), 2, given[-1]) == given[1]
+    assert await backend.rewind(("a", "b"), 4, given[-1]) is None
+
+
+def test_an_open_backend_is_refused_in_another_event_loop() -> None:
+    """The error names the fix."""
+    backend = MemoryBackend()
+
+    async def visit() -> None:
+        async with Hub(backend):
+            pass
+
+    async def main() -> None:
+        async with Hub(backend):
+            with pytest.raises(RuntimeError, match="make one backend for each event loop"):
+                await asyncio.to_thread(asyncio.run, visit())
+
+    asyncio.run(main())
+
+
+# Presence
+
+
+async def test_members_are_there_while_a_process_lists_them(clock: Clock) -> None:
+    """The first process publishes a join, the last one a leave; a process whose lease has run out is removed."""
+    backend = MemoryBackend()
+    ada, bob = Member("a", "ada"), Member("a", "bob")
+    assert await backend.attend("one", lease=9, entered=[ada, bob]) == 2
+    assert await backend.attend("two", lease=99, entered=[ada]) == 1
+    assert await backend.attend("one", lease=9, left=[ada]) == 1
+    assert sorted(await backend.present("a")) == ["ada", "bob"]
+    clock.now += 10
+    assert list(await backend.present("a")) == ["ada"]
+    assert await backend.attend("two", lease=99, left=[ada]) == 0
+    assert list(await backend.present("a")) == []
+    events = [entry.event for entry in await kept(backend, "a")]
+    assert [(event.event, event.data) for event in events] == [
+        ("sse.join", '{"identity":"ada"}'),
+        ("sse.join", '{"identity":"bob"}'),
+        ("sse.leave", '{"identity":"bob"}'),
+        ("sse.leave", '{"identity":"ada"}'),
+    ]

@@ -420,6 +420,7 @@ async def test_presence_is_repeated_in_the_next_session(server: RedisServer, new
             assert await backend.present("a") == ["ada"]
         server.cli("CLIENT", "KILL", "TYPE", "normal")
         assert await backend.attend("one", lease=9) == 1
+        await state_is(hub, "up")
         server.cli("REPLICAOF", "127.0.0.1", str(server.port))
         leaving = asyncio.create_task(backend.attend("one", lease=9, left=[ada]))
         await state_is(hub, "down")

@@ -242,3 +242,21 @@ def test_a_row_that_is_not_ours_has_no_entry() -> None:
     """The caller counts it."""
     with pytest.raises(ValueError):  # noqa: PT011 - the caller adds the message
         decode(Row(7, "a", None, b""), Position("0badc0de", 7))
+
+
+async def test_a_loss_is_traced_through_other_channels(
+    new_hub: NewHub, shared_redis: RedisServer, keys: Callable[[str], str]
+) -> None:
+    """An event that one channel has dropped and another one has is not missing; the first that none has is."""
+    sizes = {"a": 1, "b": 1000}
+    async with new_hub(history_size=sizes.__getitem__) as hub:
+        start = Position.parse(await hub.publish("b", "start") or "")
+        given = [Position.parse(await hub.publish(["a", "b"], str(number)) or "") for number in range(60)]
+        last = given[-1]
+        assert start is not None
+        assert last is not None
+        page = await hub.backend.history(("a", "b"), start, last, 3)
+        assert ([entry.position for entry in page.entries], page.reason) == (given[:3], None)
+        shared_redis.cli("XDEL", keys("s:b"), f"{given[50].sequence}-0")  # type: ignore[union-attr]
+        page = await hub.backend.history(("a", "b"), start, last, 3)
+        assert (page.reason, page.lost) == ("trimmed", given[50].sequence)  # type: ignore[union-attr]
