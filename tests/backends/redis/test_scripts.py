@@ -3,15 +3,22 @@
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from real_redis.helpers import resumed
+from real_redis.helpers import calls, resumed
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
 from sse_asgi import Hub
 from sse_asgi.backends.base import Member
+from sse_asgi.backends.redis._address import read_address
+from sse_asgi.backends.redis._dial import dial
+from sse_asgi.backends.redis._keys import Keys
+from sse_asgi.backends.redis._link import Link
+from sse_asgi.backends.redis._resp import ReplyError
+from sse_asgi.backends.redis._scripts import Scripts
 
 pytestmark = pytest.mark.anyio
 
@@ -348,3 +355,15 @@ async def test_one_event_makes_few_channels_give_way(
             left.append(int(shared_redis.cli("ZCARD", keys("a"))))
         assert left == [24, 9, 8]
         assert counted() <= 100
+
+
+async def test_a_server_that_does_not_know_a_script_gets_its_text(server: RedisServer, name: str) -> None:
+    """Once; other errors are the caller's."""
+    link = (await dial(read_address(server.url), b"a", partial(Link, 5))).link
+    scripts, keys = Scripts(), Keys("sse", name)
+    for _ in range(2):
+        assert await scripts.announce.run(link, [keys.idempotency(None), keys.topic("a")], ["PUBLISH", 0, "x"]) is None
+    assert calls(server, "eval") == 1
+    with pytest.raises(ReplyError):
+        await scripts.announce.run(link, [], [])
+    link.close("for a test")

@@ -3,20 +3,26 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from real_redis.helpers import state_is
+from real_redis.helpers import busy, state_is
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from real_redis.readers import reading
 from sse_asgi import Hub
+from sse_asgi.backends.redis._address import read_address
+from sse_asgi.backends.redis._inbox import Inbox
+from sse_asgi.backends.redis._keys import Keys
+from sse_asgi.backends.redis._link import LinkLostError
 from sse_asgi.backends.redis._resp import (
     ReplyError,
 )
-from sse_asgi.backends.redis._session import is_elsewhere, is_moving
+from sse_asgi.backends.redis._scripts import Scripts
+from sse_asgi.backends.redis._session import Session, is_elsewhere, is_moving
 
 pytestmark = pytest.mark.anyio
 
@@ -155,3 +161,89 @@ async def test_only_the_messages_were_forgotten(new_hub: NewHub, shared_redis: R
             while session.reason is None:
                 await anyio.sleep(0.01)
         assert session.reason == "no answer soon after this process had stood still"
+
+
+@asynccontextmanager
+async def opened(url: str, name: str, *, keeps: bool = True) -> AsyncIterator[tuple[Session, Inbox]]:
+    """Open and fence a session without a keeper."""
+    keys = Keys("sse", name)
+    inbox = Inbox(keys, keeps=keeps)
+    session = Session(keys, inbox, 5, lambda: None)
+    await session.open(read_address(url))
+    await session.fence(Scripts(), None)
+    try:
+        yield session, inbox
+    finally:
+        await asyncio.wait(session.close())
+        assert session.gone
+
+
+async def test_a_session_says_where_its_channels_begin(shared_redis: RedisServer, name: str) -> None:
+    """At the mark; without history there is none. A session that has ended is not used."""
+    async with opened(shared_redis.url, name) as (session, inbox):
+        topic = Keys("sse", name).topic("a")
+        mark = await session.subscribe({topic: inbox.add_user(topic, "a")}, hold=True)
+        assert mark is not None
+        assert inbox.channels[topic].last == mark.sequence
+        assert (session.age >= 0, session.gone) == (True, False)
+        session.check()
+        session.fail("for a test")
+        with pytest.raises(LinkLostError, match="for a test"):
+            session.check()
+    async with opened(shared_redis.url, name, keeps=False) as (session, _):
+        assert await session.subscribe({}) is None
+
+
+async def test_a_session_that_ends_while_it_subscribes(shared_redis: RedisServer, name: str) -> None:
+    """The caller gets an error; a mark that arrives for a cancelled caller is dropped."""
+    async with opened(shared_redis.url, name) as (session, inbox):
+        gone = asyncio.create_task(session.subscribe({}))
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert await session.subscribe({}, hold=True) is not None
+        waiting = asyncio.create_task(session.subscribe({}))
+        await asyncio.sleep(0)
+        session.fail("for a test")
+        with pytest.raises(LinkLostError, match="for a test"):
+            await waiting
+        assert inbox.position is not None or gone.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("DEL",), "its log is gone"),
+        (("HSET", "e", "0badc0de"), "its log began another life"),
+        (("HSET", "s", "1"), "it lost its last events"),
+        (("HSET", "s", "9000000000000000"), "its clock was set"),
+    ],
+)
+async def test_a_probe_finds_another_log(
+    shared_redis: RedisServer, name: str, command: tuple[str, ...], reason: str
+) -> None:
+    """The session ends with the reason."""
+    async with opened(shared_redis.url, name) as (session, inbox):
+        mark = await session.subscribe({}, hold=True)
+        assert mark is not None
+        inbox.begin(mark)
+        shared_redis.cli(command[0], f"sse:{{{name}}}:m", *command[1:])
+        session.probe()
+        with anyio.fail_after(10):
+            await session.ended.wait()
+        assert session.reason == reason
+
+
+async def test_a_probe_finds_a_replica(server: RedisServer, name: str) -> None:
+    """A server that was demoted is left; one that is only busy is not."""
+    async with opened(server.url, name) as (session, _):
+        async with busy(server, 0.5):
+            session.probe()
+            await asyncio.sleep(0.1)
+        assert session.reason is None
+        session._look_at_role([b"slave"])
+        assert session.reason == "it is not a master any more"
+    async with opened(server.url, name) as (session, _):
+        session._look_at_role(ReplyError("BUSY Redis is busy running a script."))
+        assert session.reason is None
+        session._look_at_role(ReplyError("NOPERM no"))
+        assert session.reason == "NOPERM no"

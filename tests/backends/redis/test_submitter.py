@@ -8,8 +8,10 @@ import pytest
 
 from real_redis.helpers import busy, restricted, resumed, state_is
 from real_redis.launcher import RedisServer
+from real_redis.proxy import proxied
 from real_redis.readers import reading
 from sse_asgi import BackendError, Hub, PublishUnknownError
+from sse_asgi._servers.shutdown import current_notice
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +73,7 @@ async def test_a_busy_server_is_waited_for(new_hub: NewHub, server: RedisServer,
 
 async def test_a_server_that_is_busy_for_too_long(new_hub: NewHub, server: RedisServer) -> None:
     """Nothing was stored, and the error says so, and why."""
-    async with new_hub(server, timeout=0.5) as hub:
+    async with new_hub(server, timeout=1.5) as hub:
         await hub.publish("a", "0")
         async with busy(server, 4):
             with pytest.raises(BackendError, match="not published: Redis refused: BUSY") as caught:
@@ -127,3 +129,48 @@ async def test_a_cancelled_publish_disturbs_nobody(new_hub: NewHub) -> None:
             assert isinstance(await other, list)
         first = await hub.publish("a", "1")
         assert (await hub.history("a"))[-1].id == first
+
+
+async def test_a_loss_without_a_key_is_unknown(server: RedisServer, new_hub: NewHub) -> None:
+    """The event may have been stored, and is not sent again."""
+    async with proxied(server) as proxy, new_hub(url=proxy.url) as hub:
+        await hub.publish("a", "0")
+        proxy.flows.clear()
+        publish = asyncio.create_task(hub.publish("a", "1"))
+        await anyio.sleep(0.1)  # it is on its way
+        proxy.cut()
+        with pytest.raises(PublishUnknownError, match="was lost while publishing"):
+            await publish
+
+
+async def test_a_key_of_another_program(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
+    """Its value is not a position, and the event is not published."""
+    async with new_hub() as hub:
+        shared_redis.cli("SET", f"sse:{{{name}}}:k:mine", "nonsense")
+        with pytest.raises(BackendError, match="not published: what Redis remembers"):
+            await hub.publish("a", "1", idempotency_key="mine")
+
+
+async def test_a_publish_does_not_hold_up_a_server_that_stops(new_server: NewServer, new_hub: NewHub) -> None:
+    """One that waits fails when the server stops, and a later one at once."""
+    async with new_hub(new_server(), timeout=60) as hub:
+        publish = asyncio.create_task(hub.publish("a", "1"))
+        await anyio.sleep(0.05)
+        notice = current_notice()
+        notice.hear()
+        try:
+            for late in (publish, hub.publish("a", "2")):
+                with pytest.raises(BackendError, match="Redis is away, and this server stops"):
+                    await late
+        finally:
+            notice.forget(notice)
+
+
+async def test_a_doubtful_session_is_proved_first(new_hub: NewHub) -> None:
+    """So that no event is sent to a dead connection."""
+    async with new_hub() as hub:
+        session = hub.backend._keeper.session  # type: ignore[attr-defined]
+        session._due = 0.0
+        assert await hub.publish("a", "1")
+        assert session._due > 0
+        assert hub.backend._keeper.session is session  # type: ignore[attr-defined]
