@@ -152,11 +152,14 @@ async def test_a_key_of_another_program(new_hub: NewHub, shared_redis: RedisServ
 
 
 async def test_a_publish_does_not_hold_up_a_server_that_stops(new_server: NewServer, new_hub: NewHub) -> None:
-    """One that waits fails when the server stops, and a later one at once."""
+    """One that waits fails when the server stops, however often that is said, and a later one at once."""
     async with new_hub(new_server(), timeout=60) as hub:
         publish = asyncio.create_task(hub.publish("a", "1"))
         await anyio.sleep(0.05)
         notice = current_notice()
+        notice.hear()
+        notice.forget(notice)
+        await asyncio.sleep(0)  # the wait is ending when it hears the same again
         notice.hear()
         try:
             for late in (publish, hub.publish("a", "2")):
