@@ -3,17 +3,15 @@
 import json
 import math
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
 from backends.naive import NaiveLog
-from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
+from backends.recorder import Tape, connected, put, settled, texts
+from sse_asgi import Backend, Hub, MemoryBackend
 from sse_asgi._hub.subscription import PAGE
-from sse_asgi._log.event import Entry
 from sse_asgi._log.position import Position
 from sse_asgi.backends.base import PAGE_BYTES, Member
 from sse_asgi.backends.redis import RedisBackend
@@ -22,27 +20,6 @@ pytestmark = pytest.mark.anyio
 
 # RedisBackend runs on asyncio only.
 CASES = [("memory", "asyncio"), ("memory", "trio"), ("redis", "asyncio")]
-
-
-class Tape:
-    """A sink that records its calls."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.position: Position | None = None
-
-    def deliver(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.position = entry.position
-
-    def advance(self, position: Position) -> None:
-        self.position = position
-
-    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
-        raise AssertionError(reason, channels)
-
-    def state(self, *, up: bool) -> None:
-        assert up
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -62,30 +39,6 @@ def make_backend(case: tuple[str, str], request: pytest.FixtureRequest) -> Any:
         return MemoryBackend
     url = request.getfixturevalue("shared_redis").url
     return lambda **options: RedisBackend(url, name=secrets.token_hex(8), **options)
-
-
-@asynccontextmanager
-async def connected(backend: Backend, *channels: str) -> AsyncIterator[Tape]:
-    tape = Tape()
-    async with backend.connect(tape):
-        await backend.subscribe(channels)
-        yield tape
-
-
-async def put(
-    backend: Backend, *channels: str, data: str = "x", key: str | None = None, once: str | None = None
-) -> Any:
-    return await backend.publish(channels, ServerSentEvent(data), key=key, idempotency_key=once)
-
-
-def texts(entries: Any) -> list[str]:
-    return [entry.event.data for entry in entries]
-
-
-async def settled(tape: Tape, count: int) -> None:
-    with anyio.fail_after(5):
-        while len(tape.entries) < count:
-            await anyio.sleep(0.001)
 
 
 async def test_positions_grow_in_one_sequence(make_backend: Any) -> None:

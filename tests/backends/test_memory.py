@@ -1,22 +1,18 @@
 """The facts of MemoryBackend alone: its clock, its bounds, and its warning."""
 
 import asyncio
-import gc
-import itertools
 import logging
 import math
 import os
 import re
 import subprocess
 import sys
-import tracemalloc
 from typing import Any
 
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
-from sse_asgi._loop.wakeup import new_wakeup
 from sse_asgi.backends import _shelf, memory
 from sse_asgi.backends.base import Member, is_presence
 
@@ -247,29 +243,6 @@ async def test_a_bound_of_bytes_is_a_whole_number(name: str, value: Any) -> None
         MemoryBackend(**{name: value})
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_an_event_is_kept_once() -> None:
-    """An event of 100 bytes takes less than 450, where it once took 840, and hardly more on three channels."""
-
-    async def taken(*channels: str) -> float:
-        async with Hub() as hub:
-            await hub.publish(channels, "the first one")
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
-            for number in range(1000):
-                await hub.publish(channels, f"{number:0100}")
-            gc.collect()
-            return (tracemalloc.get_traced_memory()[0] - before) / 1000
-
-    tracemalloc.start()
-    try:
-        one, three = await taken("a"), await taken("a", "b", "c")
-    finally:
-        tracemalloc.stop()
-    assert one < 450
-    assert three < one + 150
-
-
 # Kinds of events
 
 
@@ -357,38 +330,6 @@ async def test_data_comes_back_as_it_was_published() -> None:
     events = [entry.event for entry in await kept(backend, "a")]
     assert {event.data for event in events} == {"1\r\n2\r3"}
     assert sum(len(event.encode()) for event in events) <= 1000
-
-
-# Costs
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("order", ["in turn", "one after the other", "shared with another channel"])
-async def test_a_reader_of_many_channels_costs_what_its_channels_cost(order: str) -> None:
-    """A replay of 100 channels takes at most 1.5 times the calls of a replay of one after the other."""
-    names = [str(number) for number in range(100)]
-    shared = ["all"] if order.startswith("shared") else []
-    async with Hub(MemoryBackend(history_size=200)) as hub:
-        for name in sorted(names * 200) if order.startswith("one") else names * 200:
-            await hub.publish([name, *shared], "x")
-
-        async def calls(*channels: str) -> int:
-            subscription = hub.subscribe(*channels, last_event_id="unreadable")
-            subscription.attach(new_wakeup(), None)
-            count = itertools.count()
-            sys.setprofile(lambda *_: next(count) and None)
-            try:
-                while subscription.needs_run:
-                    await subscription.run()
-                    while subscription.take():
-                        pass
-            finally:
-                sys.setprofile(None)
-            assert subscription.recovery.replayed == 200 * len({*channels} - {*shared} or shared)
-            await subscription.close()
-            return next(count)
-
-        assert await calls(*names, *shared) <= 1.5 * sum([await calls(name) for name in names + shared])
 
 
 # Processes
