@@ -7,6 +7,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceMiddleware
 from sse_asgi._servers.shutdown import current_notice
+from sse_asgi.testing import EventStreamClient
 from stream.foreigners import SCOPE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("notice")]
@@ -66,3 +67,15 @@ async def test_a_send_takes_no_turn_of_its_own() -> None:
 
     await EventSourceMiddleware(app)(dict(SCOPE), anyio.sleep_forever, send)  # type: ignore[arg-type]
     assert len(sent) == 4
+
+
+async def test_an_application_may_return_without_the_final_body() -> None:
+    """The guard sends it, so that the client reconnects, and the server has nothing to complain about."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/") as stream:
+        assert (await stream.read()).startswith(b"data: x\n\nretry: ")
+        assert stream.complete

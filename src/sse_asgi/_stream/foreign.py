@@ -78,6 +78,8 @@ class Guard:
         try:
             with self._interrupt:
                 await app(self._scope, own_receive(self._scope, self._receive), self.send)
+                if self._stream is not None:
+                    await self._stream.complete()
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
@@ -222,6 +224,12 @@ class ForeignStream:
         self._sends += 1
         if self._sends % SENDS_A_TURN == 0:
             await cancel_shielded_checkpoint()
+
+    async def complete(self) -> None:
+        """Send the final body if the application returned without it, as sse-starlette does when a server stops."""
+        if not self._ended:
+            with contextlib.suppress(Exception):  # the client may have disconnected, and servers raise different errors
+                await self._close()
 
     def forget(self) -> None:
         """Release everything: the application has returned."""
