@@ -66,7 +66,7 @@ async def test_a_send_takes_no_turn_of_its_own() -> None:
         sent.append(message)
 
     await EventSourceMiddleware(app)(dict(SCOPE), anyio.sleep_forever, send)  # type: ignore[arg-type]
-    assert len(sent) == 4
+    assert len(sent) == 5  # with the final body
 
 
 async def test_an_application_may_return_without_the_final_body() -> None:
