@@ -36,6 +36,7 @@ WINGS = (
     ("_loop",),
     ("_servers",),
     ("_log",),
+    ("dialects",),
     ("backends",),
     ("_hub",),
     ("_stream",),
@@ -51,7 +52,7 @@ WINGS = (
 # Which modules, or all of which wings, may import what is not the standard library's nor anyio.
 STRANGERS: dict[str, set[str]] = {
     "starlette": {"_servers", "_stream", "_mount", "config", "testing"},
-    "pydantic_core": {"_log.event"},
+    "pydantic_core": {"_log.event", "dialects"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
     "itsdangerous": {"_mount.tickets"},
@@ -275,6 +276,7 @@ DOORS = {
     "backends.memory": ["MemoryBackend"],
     "backends.redis": ["RedisBackend"],
     "config": ["Settings", "create_hub"],
+    "dialects": ["AG_UI", "AI_SDK", "ANTHROPIC", "Dialect", "OPENAI"],
     "decoder": ["DecodedEvent", "EventDecoder"],
     "encoder": ["encode"],
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],

@@ -10,6 +10,7 @@ import anyio.lowlevel
 
 from .._log.event import ServerSentEvent, as_event
 from .._log.names import RESERVED
+from ..dialects import Dialect
 
 MAX_NAME_BYTES = 512
 MAX_SHARED = 64
@@ -47,6 +48,7 @@ class Terms(NamedTuple):
     max_lifetime: float
     cleanup_timeout: float
     on_error: Callable[[Exception], Any] | None
+    dialect: Dialect | None = None
 
 
 _terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
@@ -54,7 +56,7 @@ _terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_term
 
 def shared_terms(terms: Terms) -> Terms:
     """Return the first equal terms of this event loop: thousands of connections have few different ones."""
-    if terms.on_error is not None:  # a function may hold on to its request
+    if terms.on_error is not None or terms.dialect is not None:  # a function may hold on to its request
         return terms
     known = _terms.get(None)
     if known is None or len(known) >= MAX_SHARED:

@@ -14,10 +14,10 @@ from starlette.requests import ClientDisconnect
 
 from .._hub.delivery import Carrier
 from .._hub.subscription import BODY_LIMIT, PING
-from .._log.event import as_frame
 from .._loop.running import checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .direct import Turn, current_turn
+from .framing import Framing
 from .threads import close_in_thread, iterate_in_thread
 
 logger = logging.getLogger("sse_asgi")
@@ -76,16 +76,17 @@ class IterableFeed:
     """An iterable, pulled only while no send is pending."""
 
     immediate = False
-    joined = True
 
-    def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float) -> None:
+    def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float, framing: Framing) -> None:
         """Touch nothing yet.
 
         Args:
             iterable: Iterated by `run`.
             cleanup_timeout: Seconds that an iterable has to be closed which `run` never began.
+            framing: Makes frames of its items.
         """
         self._iterable = iterable
+        self._framing = framing
         self._cleanup_timeout = cleanup_timeout
         self._frames: list[bytes] = []
         self._size = 0
@@ -104,6 +105,11 @@ class IterableFeed:
     def begun(self) -> bool:
         """Whether its first event has come."""
         return self._last_turn >= 0 or self._handed_over > 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether it may start now, which is asked of an immediate one only."""
+        return True
 
     def attach(self, news: Signal, carrier: Carrier | None) -> None:
         """Give each frame to the carrier, or set `news` when one is there."""
@@ -136,15 +142,15 @@ class IterableFeed:
     async def run(self) -> None:
         """Iterate, in this one task from first to last, and close the iterator in it."""
         self.needs_run = False
-        iterator, carrier, turn = self._iterator(), self._carrier, self._turn
+        iterator, carrier, turn, write = self._iterator(), self._carrier, self._turn, self._framing.write
         try:
             async for item in iterator:
                 if self._stopped:  # yielded while it is cleaned up: to go on would wait for a send that never comes
                     return
-                if item is None:
+                frame = b"" if item is None else write(item)
+                if not frame:
                     await checkpoint()
                     continue
-                frame = as_frame(item)
                 if carrier and carrier.rests and turn.number != self._last_turn and not self._frames:
                     self._last_turn = turn.mark()
                     self._sending = not carrier.send_now(frame)
@@ -157,6 +163,8 @@ class IterableFeed:
             return
         finally:
             await _close_async(iterator)
+        if rest := self._framing.rest():
+            self._hold(rest)
         self.ended = "finished"
 
     def _iterator(self) -> AsyncIterator[Any]:

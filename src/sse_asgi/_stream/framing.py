@@ -131,7 +131,9 @@ class ChunkFraming:
         self._size += len(chunk)
         self._edge = data[-2:]
         if self._size > MAX_FRAME_BYTES:
-            msg = f"a frame must be at most {MAX_FRAME_BYTES} bytes, and these have no blank line: is it an event stream?"
+            msg = (
+                f"a frame must be at most {MAX_FRAME_BYTES} bytes, and these have no blank line: is it an event stream?"
+            )
             raise ValueError(msg)
 
     def rest(self) -> bytes:
