@@ -193,9 +193,12 @@ def _fields_of_model(value: Any, *, without_none: bool) -> Any:
     try:
         from pydantic_core import to_jsonable_python  # noqa: PLC0415 - optional
     except ImportError:
-        fields = dataclasses.asdict(value)
-        return {key: member for key, member in fields.items() if not (without_none and member is None)}
-    return to_jsonable_python(value, by_alias=True, exclude_none=without_none)
+        fields: Any = dataclasses.asdict(value)
+    else:
+        fields = to_jsonable_python(value, by_alias=True, exclude_none=without_none)
+    if without_none and dataclasses.is_dataclass(value):  # for which pydantic has no exclude_none
+        return {key: member for key, member in fields.items() if member is not None}
+    return fields
 
 
 def _type_of(name: str, fields: Mapping[str, Any]) -> str:
