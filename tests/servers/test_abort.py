@@ -5,20 +5,18 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import anyio
 import pytest
 
+from servers.local import until
 from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.abort import abort
-
-pytestmark = pytest.mark.anyio
 
 Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[], Pair]]:
-    """Return a function that makes a client's and a server's end of a connection."""
+    """Return a function that makes the client's and the server's end of a connection."""
     sockets = []
 
     def make() -> Pair:
@@ -31,6 +29,29 @@ def connect() -> Iterator[Callable[[], Pair]]:
     yield make
     for one in sockets:
         one.close()
+
+
+class Waiting:
+    """A timer whose time comes when a test says so."""
+
+    def __init__(self) -> None:
+        self.items: set[Any] = set()
+        self.callbacks: set[Callable[[set[Any]], None]] = set()
+
+    def together(self, _: float, callback: Callable[[set[Any]], None], item: Any) -> None:
+        self.callbacks.add(callback)
+        self.items.add(item)
+
+    def ring(self) -> None:
+        for callback in self.callbacks:
+            callback(self.items)
+
+
+def abort_now(scope: dict[str, Any], receive: Any = None) -> None:
+    """Abort, with the search for the socket done at once."""
+    timer: Any = Waiting()
+    abort(scope, receive, timer)
+    timer.ring()
 
 
 def scope_of(end: socket.socket, **other: Any) -> dict[str, Any]:
@@ -48,7 +69,7 @@ def fill(server: socket.socket) -> None:
 
 
 async def receive() -> Any:
-    """Be nobody's method."""
+    """Belong to no object."""
 
 
 def is_open(server: socket.socket) -> bool:
@@ -59,19 +80,15 @@ def is_open(server: socket.socket) -> bool:
         return True
 
 
-async def settle() -> None:
-    for _ in range(5):
-        await anyio.sleep(0.01)
-
-
+@pytest.mark.anyio
 async def test_the_socket_of_a_client_that_does_not_read_is_closed(connect: Callable[[], Pair]) -> None:
-    """Found by its two ends, among others, and what it would still send is dropped."""
+    """One search finds several sockets by their two ends, and leaves others alone. Unsent bytes are dropped."""
     pairs = [connect() for _ in range(3)]
     for _, server in pairs:
         fill(server)
     for _, server in pairs[:2]:
         abort(scope_of(server), receive, shared_timer())
-    await settle()
+    await until(lambda: not is_open(pairs[0][1]))
     assert [is_open(server) for _, server in pairs] == [False, False, True]
     pairs[0][1].close()
     with pytest.raises(ConnectionResetError):
@@ -79,55 +96,54 @@ async def test_the_socket_of_a_client_that_does_not_read_is_closed(connect: Call
             pass
 
 
-async def test_ports_may_be_strings(connect: Callable[[], Pair]) -> None:
-    """Granian's are."""
+def test_ports_may_be_strings(connect: Callable[[], Pair]) -> None:
+    """Granian gives the ports as str."""
     _, server = connect()
     fill(server)
     (host, port), (name, number) = server.getpeername(), server.getsockname()
-    abort(scope_of(server, client=(host, str(port)), server=(name, str(number))), receive, shared_timer())
-    await settle()
+    abort_now(scope_of(server, client=(host, str(port)), server=(name, str(number))))
     assert not is_open(server)
 
 
-async def test_a_client_that_reads_is_left_alone(connect: Callable[[], Pair]) -> None:
-    """The address is what a proxy's header says, and may be somebody else's."""
+def test_a_client_that_reads_is_left_alone(connect: Callable[[], Pair]) -> None:
+    """An address may come from a proxy's header, and may be another client's."""
     _, server = connect()
-    abort(scope_of(server), receive, shared_timer())
-    await settle()
+    abort_now(scope_of(server))
     assert is_open(server)
 
 
 @pytest.mark.parametrize("other", [{"http_version": "2"}, {"client": None}, {"server": ("/run/socket", None)}])
-async def test_what_cannot_be_aborted_is_not(connect: Callable[[], Pair], other: dict[str, Any]) -> None:
-    """Streams of HTTP/2 share their connection, and a Unix socket has no addresses."""
+def test_a_shared_or_unknown_connection_is_not_aborted(connect: Callable[[], Pair], other: dict[str, Any]) -> None:
+    """Streams of HTTP/2 share their connection, and a Unix socket has no two addresses."""
     _, server = connect()
     fill(server)
-    abort(scope_of(server, **other), receive, shared_timer())
-    await settle()
+    abort_now(scope_of(server, **other))
     assert is_open(server)
 
 
-async def test_a_transport_that_can_be_reached_is_aborted() -> None:
-    """The `receive` of uvicorn is a method of what has it."""
+def test_a_transport_that_can_be_reached_is_aborted(connect: Callable[[], Pair]) -> None:
+    """Uvicorn's `receive` leads to the transport, and no socket is searched for."""
+    _, server = connect()
+    fill(server)
     aborted: list[int] = []
 
     class Cycle:
         transport = SimpleNamespace(abort=lambda: aborted.append(1))
 
         async def receive(self) -> Any:
-            """Be its method."""
+            """Be a method of the object that has the transport."""
 
-    abort({}, Cycle().receive, shared_timer())
+    abort_now(scope_of(server), Cycle().receive)
     assert aborted == [1]
+    assert is_open(server)
 
 
-async def test_where_descriptors_are_not_listed_nothing_happens(
+def test_where_descriptors_are_not_listed_no_socket_is_closed(
     connect: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Windows; and one that is closed meanwhile is passed over."""
+    """Windows, for example, has no such list."""
     _, server = connect()
     fill(server)
     monkeypatch.setattr("sse_asgi._servers.abort.DESCRIPTORS", "/nowhere")
-    abort(scope_of(server), receive, shared_timer())
-    await settle()
+    abort_now(scope_of(server))
     assert is_open(server)
