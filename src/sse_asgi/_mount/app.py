@@ -357,7 +357,7 @@ def _checked_hub(hub: Any) -> Hub:
 
 def _check_response_options(options: dict[str, Any]) -> None:
     own, of_response = (inspect.signature(one).parameters for one in (EventSourceApp, EventSourceResponse))
-    check_known("EventSourceApp", options, {*own, *of_response} - {"hub", "content", "response_options"})
+    check_known("EventSourceApp", options, {*own, *of_response} - {"hub", "content", "response_options", "encoded"})
     EventSourceResponse((), **options)
 
 

@@ -1,7 +1,7 @@
 """Streams in a dialect: a subscription as a feed of its events alone, and the last words of a stream.
 
-A protocol of its own has no words for the library's events. So a subscription is iterated as an application would do it:
-no positions are written, joins and leaves are left out, and a gap interrupts the stream.
+A protocol of its own has no words for the library's events. So a subscription is iterated as an application would do
+it: no positions are written, joins and leaves are left out, and a gap interrupts the stream.
 """
 
 import logging
