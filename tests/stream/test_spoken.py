@@ -37,6 +37,10 @@ async def read(content: Callable[[], Any], **options: Any) -> bytes:
         return await stream.read()
 
 
+async def published(hub: Hub, channel: str, data: Any) -> str:
+    return await hub.publish(channel, data) or ""
+
+
 def said(text: str) -> bytes:
     return b'data: {"type":"error","errorText":"%b"}\n\n' % text.encode() + DONE
 
@@ -207,11 +211,11 @@ async def test_a_subscription_gives_its_events_with_their_ids() -> None:
         subscription = hub.subscribe("a", identity="me", presence=True, initial=[PART])
         async with serve(lambda: subscription).stream("/") as stream:
             await stream.received(FRAME)
-            position = await hub.publish("a", ServerSentEvent(PART, event="named"))
+            position = await published(hub, "a", ServerSentEvent(PART, event="named"))
             await stream.received(b"id: %b\n" % position.encode() + FRAME)
             async with hub.subscribe("a", identity="you", presence=True):
                 pass
-            last = await hub.publish("a", PART)
+            last = await published(hub, "a", PART)
             await stream.received(last.encode())
             subscription.end("finished")
             await stream.read()
@@ -222,8 +226,8 @@ async def test_a_subscription_gives_its_events_with_their_ids() -> None:
 async def test_a_subscription_in_a_dialect_resumes() -> None:
     """After the request's Last-Event-ID."""
     async with Hub() as hub:
-        first = await hub.publish("a", PART)
-        second = await hub.publish("a", PART)
+        first = await published(hub, "a", PART)
+        second = await published(hub, "a", PART)
         subscription = hub.subscribe("a")
         async with serve(lambda: subscription).stream("/", last_event_id=first) as stream:
             await stream.received(FRAME)
@@ -295,7 +299,7 @@ async def test_a_mounted_app_speaks_a_dialect() -> None:
     """As an option of its responses; `encoded` is not one."""
     async with mounted(dialect=OPENAI, channels="*") as (hub, client), client.stream("/events/?channel=a") as stream:
         await stream.received(b":\n")
-        identity = await hub.publish("a", {"a": 1})
+        identity = await published(hub, "a", {"a": 1})
         await stream.received(b'id: %b\ndata: {"a":1}\n\n' % identity.encode())
     with pytest.raises(TypeError, match="has no option encoded="):
         async with mounted(encoded=True):
