@@ -25,6 +25,7 @@ from sse_asgi import (
     MemoryBackend,
     ServerSentEvent,
 )
+from sse_asgi._hub.gate import OPEN
 from sse_asgi._loop.running import checkpoint
 from sse_asgi._mount import polling as polling_module
 from sse_asgi._mount.polling import MAX_EVENTS, PollResponse
@@ -76,7 +77,7 @@ async def waiting(client: EventStreamClient, hub: Hub, query: str = "", **option
 
 async def until_read(hub: Hub) -> None:
     """Wait until a subscription is caught up."""
-    while not any(reader._open for reader in readers(hub)):
+    while not any(reader.gate.state is OPEN for reader in readers(hub)):
         await anyio.sleep(0)
 
 

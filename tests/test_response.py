@@ -262,7 +262,7 @@ async def test_a_stream_that_is_revoked_before_it_starts_is_answered() -> None:
     """An empty stream with a farewell, not a connection that breaks."""
     async with Hub() as hub:
         subscription = hub.subscribe("a")
-        subscription.ended = "revoked"
+        subscription.end("revoked")
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await EventSourceResponse(subscription)(scope, receive, send)

@@ -16,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from .._hub.delivery import Carrier
+from .._hub.delivery import PING, Carrier
+from .._hub.feed import SubscriptionFeed
 from .._hub.options import Terms
-from .._hub.subscription import PING, Subscription
+from .._hub.subscription import Subscription
 from .._log.event import POSITION_EVENT, to_json
 from .._loop.timer import shared_timer
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
@@ -168,6 +169,7 @@ class PollFeed:
         self.needs_run = True
         self.ended: str | None = None
         self._subscription = subscription
+        self._inner = SubscriptionFeed(subscription)
         self._answer = answer
         self._wait = wait
         self._as_stream = as_stream
@@ -181,7 +183,7 @@ class PollFeed:
     def attach(self, news: Signal, carrier: Carrier | None) -> None:  # noqa: ARG002 - the end of `run` is the news
         """Read on behalf of `run` alone."""
         self._wakeup = new_wakeup()
-        self._subscription.attach(self._wakeup, None)
+        self._inner.attach(self._wakeup, None)
 
     def take(self) -> bytes:
         """Return the answer, once."""
@@ -201,7 +203,7 @@ class PollFeed:
             self._give(self._unavailable())
         self.ended = "finished"
         # Before the answer is sent: a client that reads slowly keeps nothing, and one that asks again finds it gone.
-        await self._subscription.close()
+        await self._inner.close()
 
     def stop(self) -> None:
         """Do nothing: `run` is cancelled."""
@@ -216,20 +218,20 @@ class PollFeed:
 
     async def close(self) -> None:
         """Leave the subscription, if `run` did not."""
-        await self._subscription.close()
+        await self._inner.close()
 
     # Reading
 
     async def _collect(self) -> None:
         """Take what is there, and wait for an event where there is none."""
-        subscription = self._subscription
+        feed = self._inner
         waits_until = anyio.current_time() + self._wait
-        await subscription.run()
-        await subscription.reach()
+        await feed.run()
+        await feed.reach()
         self._reached = True
         while self._takes_more():
-            if subscription.needs_run:
-                await subscription.run()
+            if feed.needs_run:
+                await feed.run()
             elif self._answer.has_events or anyio.current_time() >= waits_until:
                 return
             else:
@@ -238,14 +240,14 @@ class PollFeed:
 
     def _takes_more(self) -> bool:
         """Take everything that is ready; tell whether there may be more."""
-        answer, subscription = self._answer, self._subscription
-        while not answer.full and (frames := subscription.take()):
+        answer, feed = self._answer, self._inner
+        while not answer.full and (frames := feed.take()):
             answer.add(frames)
-        return not answer.full and subscription.ended is None
+        return not answer.full and feed.ended is None
 
     def _finish(self) -> None:
         """Take what came last, and the position if it moved without an event."""
-        if self._takes_more() and (frame := self._subscription.ping()) != PING:
+        if self._takes_more() and (frame := self._inner.ping()) != PING:
             self._answer.add(frame)
 
     # Answering
@@ -253,10 +255,10 @@ class PollFeed:
     def _concluded(self) -> Response:
         """Answer with what was read, unless that is nothing and there may be something."""
         self._finish()
-        subscription = self._subscription
-        behind = self._answer.full or subscription.needs_run or subscription.ended == "slow"
+        feed = self._inner
+        behind = self._answer.full or feed.needs_run or feed.ended == "slow"
         complete = self._reached and not behind
-        if subscription.ended:
+        if feed.ended:
             self._answer.say(farewell(current_notice()))
         elif not (self._answer.has_events or complete):
             return self._unavailable()

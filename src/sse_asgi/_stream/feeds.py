@@ -1,6 +1,6 @@
 """What a response streams, made into frames: the interface, and its implementation for iterables.
 
-The other implementations are Subscription, and PollFeed for an answer that ends.
+The other implementations are SubscriptionFeed, and PollFeed for an answer that ends.
 """
 
 import logging
@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import anyio
 from starlette.requests import ClientDisconnect
 
-from .._hub.delivery import Carrier
-from .._hub.subscription import BODY_LIMIT, PING
+from .._hub.delivery import BODY_LIMIT, PING, Carrier
 from .._loop.running import checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .direct import Turn, current_turn

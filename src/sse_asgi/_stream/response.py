@@ -9,6 +9,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from .._hub.feed import SubscriptionFeed
 from .._hub.options import Terms, seconds_or_never, shared_terms
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
@@ -22,7 +23,7 @@ from .foreign import admit
 from .framing import ChunkFraming, DialectFraming, EventFraming
 from .last_event_id import last_event_id
 from .limits import refused_body
-from .spoken import PassedOn, SubscriptionFeed, check_dialect, last_words
+from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
 
@@ -213,7 +214,7 @@ def _feed(content: Any, cleanup_timeout: float, dialect: Dialect | None, *, enco
         if encoded:
             msg = "encoded=True is for chunks of a stream, and a subscription has events: leave it out"
             raise TypeError(msg)
-        return content if dialect is None else SubscriptionFeed(content, cleanup_timeout, dialect)
+        return SubscriptionFeed(content) if dialect is None else SpokenSubscription(content, cleanup_timeout, dialect)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
         framing = ChunkFraming() if encoded else EventFraming(content) if dialect is None else DialectFraming(dialect)

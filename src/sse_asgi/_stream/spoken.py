@@ -22,7 +22,7 @@ INTERRUPTIONS = frozenset({"shutdown", "lifetime", "revoked", "slow", "gap", "re
 MEMBERS = ("headers", "item", "failed", "interrupted", "end")
 
 
-class SubscriptionFeed(IterableFeed):
+class SpokenSubscription(IterableFeed):
     """The events of a subscription, written in a dialect.
 
     Its end is the subscription's: only `subscription.end("finished")` finishes the stream, and all else interrupts it.

@@ -12,8 +12,7 @@ import time
 
 from starlette.types import Message, Send
 
-from .._hub.delivery import Delivery
-from .._hub.subscription import PING
+from .._hub.delivery import PING, Delivery
 from .._loop.running import checkpoint
 from .._loop.tasks import Interrupt, current_task, new_interrupt
 from .._loop.wakeup import Wakeup

@@ -15,7 +15,7 @@ OVERHEAD = len(Entry(ServerSentEvent("")).frame)
 
 
 def entry(size: int = 10, key: str | None = None) -> Entry:
-    """Make an entry whose frame is so many bytes long."""
+    """Make an entry with a frame of so many bytes."""
     made = Entry(ServerSentEvent("x" * (size - OVERHEAD)), key=key)
     assert len(made.frame) == size
     return made
@@ -29,9 +29,9 @@ def filled(max_events: int, max_bytes: int, *entries: Entry) -> Buffer:
 
 
 def test_a_new_buffer_is_empty() -> None:
-    """It holds nothing and has dropped nothing."""
+    """It has no entries and has dropped none."""
     buffer = Buffer(1, 1)
-    assert (buffer.entries, buffer.dropped) == ([], False)
+    assert ([*buffer.entries], buffer.dropped) == ([], False)
 
 
 def test_entries_are_held_in_order() -> None:
@@ -41,11 +41,11 @@ def test_entries_are_held_in_order() -> None:
 
 
 def test_the_number_of_events_is_bounded() -> None:
-    """One more than the bound is refused, and changes nothing."""
+    """One more than the bound is refused, and the buffer stays as it was."""
     one, two = entry(), entry()
     buffer = filled(2, 1000, one, two)
     assert not buffer.append(entry())
-    assert (buffer.entries, buffer.dropped) == ([one, two], False)
+    assert ([*buffer.entries], buffer.dropped) == ([one, two], False)
 
 
 def test_the_number_of_bytes_is_bounded() -> None:
@@ -56,13 +56,13 @@ def test_the_number_of_bytes_is_bounded() -> None:
 
 
 def test_an_entry_larger_than_the_buffer_is_held_alone() -> None:
-    """An empty buffer admits an entry of any size, and then nothing more."""
+    """An empty buffer admits an entry of any size, and then no other."""
     buffer = filled(100, 30, entry(500))
     assert not buffer.append(entry(10))
 
 
 def test_what_is_popped_makes_room() -> None:
-    """Events and bytes that were let go may come again."""
+    """As many events and bytes as were removed fit again."""
     one, two, three = entry(10), entry(10), entry(20)
     buffer = filled(2, 30, one, two)
     assert buffer.pop() is one
@@ -72,33 +72,33 @@ def test_what_is_popped_makes_room() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_several_are_popped_at_once(count: int) -> None:
-    """The oldest so many go, and the last of them is returned."""
+    """So many of the oldest are removed, and the last of them is returned."""
     entries = [entry(), entry(), entry()]
     buffer = filled(3, 30, *entries)
     assert buffer.pop(count) is entries[count - 1]
-    assert buffer.entries == entries[count:]
+    assert [*buffer.entries] == entries[count:]
     assert [buffer.append(entry(10)) for _ in range(count + 1)] == [True] * count + [False]
 
 
 def test_a_cleared_buffer_is_empty() -> None:
-    """Everything goes, and its room is free."""
+    """Every entry is removed, and its room is free."""
     buffer = filled(2, 20, entry(10), entry(10))
     buffer.clear()
-    assert buffer.entries == []
+    assert not buffer.entries
     assert buffer.append(entry(10))
     assert buffer.append(entry(10))
 
 
 def test_dropping_the_oldest_makes_room_for_one() -> None:
-    """The newest is held, no more than needed is let go, and it is remembered that something was."""
+    """The newest is held, no more than needed is dropped, and the number of dropped entries is counted."""
     one, two, three = entry(), entry(), entry()
     buffer = filled(2, 1000, one, two)
     buffer.append_dropping_oldest(three)
-    assert (buffer.entries, buffer.dropped) == ([two, three], True)
+    assert ([*buffer.entries], buffer.dropped) == ([two, three], True)
 
 
 def test_dropping_the_oldest_makes_room_for_bytes() -> None:
-    """As many go as the newest has bytes too many."""
+    """As many are dropped as the bytes of the newest need."""
     one, two, three, large = entry(10), entry(10), entry(10), entry(20)
     buffer = filled(100, 30, one, two, three)
     buffer.append_dropping_oldest(large)
@@ -114,24 +114,30 @@ def test_dropping_the_oldest_keeps_the_newest_of_any_size() -> None:
 
 
 def test_keeping_the_latest_replaces_the_same_key() -> None:
-    """Of each key the newest stays, at the newest place, and what has no key stays as well."""
+    """The newest entry of each key stays, at the newest place. Entries without a key stay as well."""
     old, plain, other, new = entry(key="a"), entry(), entry(key="b"), entry(key="a")
     buffer = filled(3, 1000, old, plain, other)
     assert buffer.append_keeping_latest(new)
-    assert (buffer.entries, buffer.dropped) == ([plain, other, new], False)
+    assert ([*buffer.entries], buffer.dropped) == ([plain, other, new], False)
 
 
 def test_keeping_the_latest_frees_bytes() -> None:
-    """What was replaced no longer counts."""
+    """Entries that were replaced no longer count."""
     buffer = filled(100, 30, entry(20, key="a"), entry(10))
     assert buffer.append_keeping_latest(entry(10, key="a"))
     assert buffer.append(entry(10))
 
 
 def test_keeping_the_latest_says_when_that_is_too_much() -> None:
-    """With nothing to replace, the buffer is still over its bounds."""
+    """Without an entry to replace, the buffer is still over its bounds."""
     assert not filled(1, 1000, entry(key="a")).append_keeping_latest(entry(key="b"))
     assert not filled(100, 20, entry(10), entry(10)).append_keeping_latest(entry(10))
+
+
+def test_the_bounds_are_told_with_the_ways_out() -> None:
+    """The error says the numbers, and what to do."""
+    told = "more than 3 events or 500 bytes were waiting: read faster, raise buffer_size or buffer_bytes"
+    assert Buffer(3, 500).bounds.startswith(told)
 
 
 class _Action(NamedTuple):
@@ -152,7 +158,7 @@ ACTIONS = st.lists(
 
 
 class _Model:
-    """The rules, without any care for speed: every sum is made anew."""
+    """The same rules, written without regard to speed: every sum is computed again."""
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self.held: list[Entry] = []
@@ -183,7 +189,7 @@ class _Model:
 @PATIENT
 @given(st.integers(1, 4), st.integers(1, 60), ACTIONS)
 def test_a_buffer_behaves_as_its_rules_say(max_events: int, max_bytes: int, actions: list[_Action]) -> None:
-    """Whatever is done in whatever order, it holds what a plain list under the same rules holds, within its bounds."""
+    """After any sequence of calls it holds the same entries as a plain list under the same rules, within its bounds."""
     buffer, model = Buffer(max_events, max_bytes), _Model(max_events, max_bytes)
     for name, size, key in actions:
         new = entry(size, key)
@@ -203,5 +209,5 @@ def test_a_buffer_behaves_as_its_rules_say(max_events: int, max_bytes: int, acti
         elif name == "clear":
             buffer.clear()
             model.held.clear()
-        assert buffer.entries == model.held
+        assert [*buffer.entries] == model.held
         assert len(model.held) <= 1 or model.fits(model.held)

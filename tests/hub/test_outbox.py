@@ -1,4 +1,4 @@
-"""hub.publish_soon: it never waits, keeps the order, and counts what it loses."""
+"""hub.publish_soon: it never waits, keeps the order, and counts lost events."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from sse_asgi._hub.outbox import Outbox
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 30.0
-GUIDE = Path(__file__).parent.parent / "docs" / "guide.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
 class Faulty(MemoryBackend):
@@ -43,7 +43,7 @@ class Faulty(MemoryBackend):
 
 
 class HubHandler(logging.Handler):
-    """A handler of the plainest kind, which also publishes what the library logs."""
+    """A simple handler that also publishes the library's own log lines."""
 
     def __init__(self, hub: Hub) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ async def test_threads_publish_each_in_its_order() -> None:
 
 
 async def test_data_is_what_it_was_at_the_call() -> None:
-    """What is changed later is not published."""
+    """A later change of the data is not published."""
     async with Hub() as hub, hub.subscribe("a") as reader:
         data = {"n": 1}
         hub.publish_soon("a", data)
@@ -253,7 +253,7 @@ async def test_its_own_warning_is_published_once(root: Callable[..., None], monk
 
 
 async def test_a_handler_that_fails_keeps_nothing_back(root: Callable[..., None]) -> None:
-    """The warning cannot be logged, and what follows is published."""
+    """The warning cannot be logged, and later events are published."""
 
     class Failing(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -285,7 +285,7 @@ async def test_closing_publishes_what_waits() -> None:
 async def test_closing_does_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is not published in time is counted and logged, that which is under way included."""
+    """Events that are not published in time are counted and logged, the one under way included."""
     monkeypatch.setattr(_opening, "FLUSH_SECONDS", 0.01)
     backend = Faulty()
     backend.waits = anyio.Event()
@@ -296,9 +296,7 @@ async def test_closing_does_not_wait_for_ever(
         assert hub._registry is not None
         tally = hub._registry.tally
     assert tally.unpublished == 3
-    assert warnings(caplog) == [
-        "events of publish_soon were lost, and hub.stats() counts them as unpublished: the hub was closed"
-    ]
+    assert warnings(caplog) == ["publish_soon lost events, which hub.stats() counts as unpublished: the hub was closed"]
 
 
 def test_a_loop_that_ends_loses_what_waits() -> None:

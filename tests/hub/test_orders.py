@@ -1,10 +1,12 @@
-"""hub.disconnect: which streams it ends, in which process, and what it survives."""
+"""hub.disconnect: which streams it ends, in which process, and after which failures."""
 
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent, Subscription
@@ -48,7 +50,7 @@ async def ended(subscription: Subscription) -> str | None:
 
 
 async def others_are_open(hub: Hub, *subscriptions: Subscription) -> None:
-    """Give an order that was wrong time to do harm: a later one has been obeyed."""
+    """Wait until a later order has been obeyed, then check that these readers are still open."""
     async with hub.subscribe("later", identity="later") as later:
         await hub.disconnect(identity="later")
         await ended(later)
@@ -91,7 +93,7 @@ async def test_every_hub_on_the_backend_obeys() -> None:
 
 
 async def test_an_order_that_came_before_it_was_heard_is_obeyed() -> None:
-    """A reader that exists when the order is given is concerned, though nothing was entered yet."""
+    """The order ends a reader that exists when it is given."""
     async with Hub() as hub:
         reader = hub.subscribe("a", identity="ada")
         await reader.__aenter__()
@@ -101,7 +103,7 @@ async def test_an_order_that_came_before_it_was_heard_is_obeyed() -> None:
 
 
 async def test_an_order_that_is_heard_before_a_reader_enters_concerns_it() -> None:
-    """It was let in before, and reads nothing, neither live nor from history; whoever is let in later is not meant."""
+    """A reader authorized before the order gets no event; a reader authorized after it is not affected."""
     async with Hub() as hub:
         first = await hub.publish("a", "x")
         since = hub.moment()
@@ -118,16 +120,16 @@ async def test_an_order_that_is_heard_before_a_reader_enters_concerns_it() -> No
             assert (before.ended, late.ended, after.ended) == ("revoked", "revoked", None)
 
 
-@pytest.mark.parametrize("nobody", [{}, {"properties": {}}, {"channels": ["a"]}])
-async def test_everybody_is_not_meant(nobody: Any) -> None:
+@pytest.mark.parametrize("arguments", [{}, {"properties": {}}, {"channels": ["a"]}])
+async def test_everybody_is_not_meant(arguments: Any) -> None:
     """An order that would end all streams is refused; drain() does that."""
     async with Hub() as hub:
         with pytest.raises(ValueError, match=r"say whose streams.*disconnect\(identity='ada'\)"):
-            await hub.disconnect(**nobody)
+            await hub.disconnect(**arguments)
 
 
 IDENTITIES: list[tuple[Any, type[Exception], str]] = [
-    (7, TypeError, r"such as str\(user.id\), not int"),
+    (7, TypeError, r"such as str\(user.id\) \(got int\)"),
     ("", ValueError, "identity '' is empty"),
     ("\ud800", ValueError, "lone surrogates"),
     ("a\nb", ValueError, "control characters"),
@@ -137,7 +139,7 @@ IDENTITIES: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize(("identity", "error", "match"), IDENTITIES)
 async def test_an_identity_is_what_could_be_a_name(identity: Any, error: type[Exception], match: str) -> None:
-    """Others cannot be listed, or are not equal to themselves after JSON."""
+    """Other identities cannot be listed, or differ from themselves after JSON."""
     async with Hub() as hub:
         with pytest.raises(error, match=match):
             hub.subscribe("a", identity=identity)
@@ -146,7 +148,7 @@ async def test_an_identity_is_what_could_be_a_name(identity: Any, error: type[Ex
 
 
 async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever can write to the log cannot make the hub deaf."""
+    """Malformed orders do not stop the hub from obeying later ones."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
         events = [
             ServerSentEvent(data, event="disconnect")
@@ -158,11 +160,11 @@ async def test_what_is_no_order_is_ignored(caplog: pytest.LogCaptureFixture) -> 
         await others_are_open(hub, reader)
         await hub.disconnect(identity="ada")
         assert await ended(reader) == "revoked"
-    assert caplog.text.count("ignored what is no order") == 5
+    assert caplog.text.count("ignored a malformed order") == 5
 
 
 class Detached:
-    """What a database session has let go of."""
+    """An object that is detached from its database session."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -176,7 +178,7 @@ class Detached:
 async def test_properties_that_cannot_be_read_concern_their_reader_only(
     caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """The others are ended, and it is said."""
+    """The other streams end, and the failure is logged."""
     async with (
         Hub() as hub,
         hub.subscribe("a", properties=Detached(error)) as broken,
@@ -190,7 +192,7 @@ async def test_properties_that_cannot_be_read_concern_their_reader_only(
 
 
 async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFixture) -> None:
-    """Where the log itself was lost, nobody can know what was ordered."""
+    """If the log itself was lost, the lost orders are unknown, and a warning says so."""
     async with Hub() as hub, hub.subscribe("a", identity="ada") as reader:
         await anyio.wait_all_tasks_blocked()
         for one in list(hub._registry._channels[CONTROL].readers):  # type: ignore[union-attr]
@@ -200,7 +202,7 @@ async def test_lost_orders_are_told_to_the_operator(caplog: pytest.LogCaptureFix
 
 
 async def test_a_failure_of_the_backend_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody hears then, which is said once, loudly; readers are not disturbed."""
+    """The hub then receives no orders, and logs this once; readers go on."""
 
     class Broken(MemoryBackend):
         async def subscribe(self, channels: tuple[str, ...]) -> Any:
@@ -212,7 +214,7 @@ async def test_a_failure_of_the_backend_is_told(caplog: pytest.LogCaptureFixture
         await hub.publish("a", "x")
         assert (await anext(reader)).data == "x"
         with anyio.fail_after(5):
-            while "not heard any more" not in caplog.text:
+            while "receiving orders of hub.disconnect failed" not in caplog.text:
                 await anyio.sleep(0.001)
 
 
@@ -242,7 +244,7 @@ async def test_whoever_comes_during_a_drain_is_concerned() -> None:
 
 
 async def test_after_a_drain_it_is_heard_again() -> None:
-    """Whoever comes next can be disconnected."""
+    """The next reader can be disconnected."""
     async with Hub() as hub:
         async with hub.subscribe("a", properties=1) as reader, anyio.create_task_group() as tasks:
             tasks.start_soon(hub.drain)
@@ -251,3 +253,35 @@ async def test_after_a_drain_it_is_heard_again() -> None:
         async with hub.subscribe("a", identity="ada") as reader:
             await hub.disconnect(identity="ada")
             assert await ended(reader) == "revoked"
+
+
+async def test_a_thread_can_begin_to_listen() -> None:
+    """Orders after its call are received, and a second call changes nothing."""
+    async with Hub() as hub:
+        await anyio.to_thread.run_sync(hub.moment)
+        hub._orders.start()
+        hub._orders.start()
+        async with hub.subscribe("a", identity="ada") as reader:
+            await hub.disconnect(identity="ada")
+            assert await ended(reader) == "revoked"
+
+
+async def test_closing_the_hub_ends_the_listening() -> None:
+    """A hub that closes before its task has begun raises nothing."""
+    async with Hub() as hub:
+        hub.moment()
+        registry = hub._registry
+    assert registry is not None
+    await anyio.wait_all_tasks_blocked()
+    assert hub.state == "closed"
+
+
+async def test_a_thread_and_the_loop_may_begin_to_listen_at_once() -> None:
+    """The hub listens once: the call that the thread has scheduled finds that the loop has begun."""
+    async with Hub() as hub:
+        thread = threading.Thread(target=hub.moment)
+        thread.start()
+        thread.join()  # blocks the event loop, so that the scheduled call waits
+        hub.moment()
+        await anyio.wait_all_tasks_blocked()
+        assert len(hub._registry._channels[CONTROL].readers) == 1  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Who is here: lists of identities, and the events of those who come and go."""
+"""Presence: lists of identities, and the events of joins and leaves."""
 
 import json
 from collections.abc import Collection
@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from sse_asgi import Backend, BackendError, Hub, MemoryBackend, Subscription
+from sse_asgi._hub.presence import Presence
 from sse_asgi.backends.base import Member
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,7 @@ async def until_here(hub: Hub, channel: str, *identities: str) -> None:
 
 
 async def test_readers_are_listed_while_they_are_open() -> None:
-    """Sorted and each once, on every channel that they read, and whoever is there is told."""
+    """Identities are sorted, each once, on every channel that they read, and other readers get the events."""
     async with make_hub() as hub, hub.subscribe("a") as watcher:
         async with hub.subscribe("a", identity="bob", presence=True):
             await told(watcher, "+bob")
@@ -52,7 +53,7 @@ async def test_readers_are_listed_while_they_are_open() -> None:
 
 
 async def test_an_identity_with_several_tabs_is_one() -> None:
-    """It comes with the first and goes with the last, whatever process they are in."""
+    """It joins with the first tab and leaves with the last, in any process."""
     backend = MemoryBackend()
     async with make_hub(backend) as here, make_hub(backend) as there, here.subscribe("a") as watcher:
         async with here.subscribe("a", identity="ada", presence=True):
@@ -66,7 +67,7 @@ async def test_an_identity_with_several_tabs_is_one() -> None:
 
 
 async def test_a_reader_that_comes_back_has_not_left() -> None:
-    """Within the grace nobody sees it go, here or in another process."""
+    """Within the grace period there is no `sse.leave`, in this process or another."""
     backend = MemoryBackend()
     hubs = make_hub(backend, presence_grace=0.2), make_hub(backend, presence_grace=0.2)
     async with hubs[0] as here, hubs[1] as there, here.subscribe("a") as watcher:
@@ -78,7 +79,7 @@ async def test_a_reader_that_comes_back_has_not_left() -> None:
 
 
 async def test_a_hub_that_is_closed_is_missed_after_the_grace() -> None:
-    """Its readers come back by way of another, and nobody sees them go."""
+    """Its readers reconnect to another hub without an `sse.leave`."""
     backend = MemoryBackend()
     async with make_hub(backend, presence_grace=0.2) as lives, lives.subscribe("a") as watcher:
         async with lives.subscribe("a", identity="zoe", presence=True):
@@ -95,7 +96,7 @@ async def test_a_hub_that_is_closed_is_missed_after_the_grace() -> None:
 
 
 async def test_a_hub_that_is_opened_again_does_not_see_whom_it_had_before() -> None:
-    """When the grace is over, though nobody is here whose beat would let them go."""
+    """They expire after the grace period, though no other process beats."""
     hub = make_hub(presence_grace=SOON)
     async with hub, hub.subscribe("a") as watcher:
         await hub.subscribe("a", identity="ada", presence=True).__aenter__()
@@ -117,7 +118,7 @@ async def test_many_are_told_in_batches(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class Faulty(MemoryBackend):
-    """Refuses, or forgets everybody, when it is told to."""
+    """Refuses calls, or forgets its lists, on demand."""
 
     refuses = False
     error: Exception = BackendError("not now")
@@ -141,7 +142,7 @@ class Faulty(MemoryBackend):
 async def test_what_a_backend_refused_is_tried_again(
     caplog: pytest.LogCaptureFixture, error: Exception, *, is_traced: bool
 ) -> None:
-    """It is said once, and the next beat repairs it; the readers are not concerned."""
+    """The failure is logged once, and the next beat repairs it; readers go on."""
     backend = Faulty()
     backend.error = error
     async with make_hub(backend, presence_ttl=0.1) as hub, hub.subscribe("a") as watcher:
@@ -151,12 +152,12 @@ async def test_what_a_backend_refused_is_tried_again(
             backend.refuses = False
             await told(watcher, "+ada")
         await told(watcher, "-ada")
-    assert caplog.text.count("is tried again: not now") == 1
+    assert caplog.text.count("will retry: not now") == 1
     assert ("Traceback" in caplog.text) is is_traced
 
 
 async def test_what_a_backend_lost_is_listed_again() -> None:
-    """The next beat shows that a list is not what it was."""
+    """The next beat finds that the list has changed."""
     backend = Faulty()
     async with make_hub(backend, presence_ttl=0.1) as hub, hub.subscribe("a") as watcher:
         async with hub.subscribe("a", identity="ada", presence=True):
@@ -170,7 +171,7 @@ async def test_what_a_backend_lost_is_listed_again() -> None:
 
 
 async def test_closing_does_not_fail_with_the_backend() -> None:
-    """Whoever cannot say goodbye is missed a little later."""
+    """The lease ends a little later then."""
     backend = Faulty()
     async with make_hub(backend) as hub:
         await hub.subscribe("a", identity="ada", presence=True).__aenter__()
@@ -180,7 +181,7 @@ async def test_closing_does_not_fail_with_the_backend() -> None:
 
 
 async def test_a_reader_can_be_listed_on_some_of_its_channels() -> None:
-    """So that those who come and go push nothing out of the history of what is said."""
+    """Joins and leaves are then not published to the other channels."""
     async with make_hub() as hub:
         for names in ("people", ["people"], {"people"}):
             async with hub.subscribe("room", "people", identity="ada", presence=names):
@@ -188,7 +189,7 @@ async def test_a_reader_can_be_listed_on_some_of_its_channels() -> None:
                 assert await hub.presence("room") == []
             await until_here(hub, "people")
         assert await hub.history("room") == []
-        with pytest.raises(ValueError, match="presence='other' is none of the channels"):
+        with pytest.raises(ValueError, match=r"presence must name channels of the subscription \(got 'other'"):
             hub.subscribe("room", identity="ada", presence="other")
 
 
@@ -221,7 +222,7 @@ def test_impossible_times_are_refused(options: Any) -> None:
 
 
 async def test_a_backend_need_not_know_who_is_here() -> None:
-    """Then it says what it lacks."""
+    """The error then names the missing methods."""
 
     class Plain(MemoryBackend):
         attend = Backend.attend
@@ -237,7 +238,7 @@ async def test_a_backend_need_not_know_who_is_here() -> None:
 
 
 async def test_where_nobody_is_here_nothing_runs() -> None:
-    """The beat ends with the last who left, and begins again with the next who comes."""
+    """The beat ends with the last leave, and begins again with the next join."""
     async with make_hub(presence_ttl=0.03) as hub, hub.subscribe("a") as watcher:
         for _ in range(2):
             async with hub.subscribe("a", identity="ada", presence=True):
@@ -246,3 +247,12 @@ async def test_where_nobody_is_here_nothing_runs() -> None:
             with anyio.fail_after(5):
                 while hub._registry.presence._task is not None:  # type: ignore[union-attr]
                     await anyio.sleep(0.005)
+
+
+async def test_a_beat_without_readers_does_nothing() -> None:
+    """No task is started for it."""
+    presence = Presence(MemoryBackend(), 15.0, 5.0)
+    presence.beat()
+    presence.leave("a stranger")
+    await presence.close()
+    assert presence._task is None

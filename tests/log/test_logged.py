@@ -16,6 +16,6 @@ from sse_asgi._log.logged import named, one_line
     ],
 )
 def test_a_text_stays_on_its_line(text: str, shown: str) -> None:
-    """What is printable is left as it is; all else is escaped."""
+    """Printable characters stay as they are; all others are escaped."""
     assert one_line(text) == shown
     assert named({"method": "GET", "path": text}) == f"GET {shown}"

@@ -1,4 +1,4 @@
-"""ServerSentEvent and what a log makes of it."""
+"""ServerSentEvent, and the entries of a log."""
 
 import copy
 import dataclasses
@@ -19,7 +19,16 @@ from hypothesis import given
 
 from oracle import interpret
 from sse_asgi import ServerSentEvent
-from sse_asgi._log.event import Entry, History, ReceivedEntry, RenderedEvent, as_event, as_frame, to_json
+from sse_asgi._log.event import (
+    Entry,
+    History,
+    ReceivedEntry,
+    RenderedEvent,
+    as_event,
+    as_frame,
+    as_published,
+    to_json,
+)
 from sse_asgi._log.position import Position
 from sse_asgi.encoder import encode
 from strategies import PATIENT, fields
@@ -50,6 +59,7 @@ class Level(enum.IntEnum):
 
 
 FULL = ServerSentEvent("a\nb", event="chat", id="7", retry=1, comment="why")
+FULL_WITHOUT_ID = ServerSentEvent("a\nb", event="chat", retry=1, comment="why")
 
 
 # Data
@@ -113,7 +123,7 @@ def test_numbers_that_json_has_not_are_refused(data: Any) -> None:
 
 @pytest.mark.parametrize("data", [object(), [object()], Message, lambda: 1])
 def test_data_that_nothing_can_serialise_is_refused(data: Any) -> None:
-    """What pydantic cannot write either is a TypeError that names the type and passes on what pydantic says."""
+    """Data that pydantic cannot write is a TypeError with the type and pydantic's message."""
     name = type(data[0] if isinstance(data, list) else data).__name__
     with pytest.raises(TypeError, match=f"data of type {name} cannot be written as JSON: pydantic says: Unable"):
         ServerSentEvent(data)
@@ -121,7 +131,7 @@ def test_data_that_nothing_can_serialise_is_refused(data: Any) -> None:
 
 @pytest.mark.parametrize("data", [Message(text="hi"), {"at": dt.date(2024, 5, 6)}])
 def test_without_pydantic_objects_are_refused(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pydantic is missing, whatever json cannot write is a TypeError that says what to do."""
+    """Without pydantic, data that json cannot write is a TypeError that names the fix."""
     monkeypatch.setitem(sys.modules, "pydantic_core", None)
     with pytest.raises(TypeError, match=r"cannot be written as JSON: install pydantic, or convert it"):
         ServerSentEvent(data)
@@ -155,7 +165,7 @@ def test_keys_that_json_knows_are_as_before_beside_others() -> None:
 
 
 def test_a_key_that_nothing_can_write_is_refused() -> None:
-    """It is a TypeError that names the type and passes on what pydantic says."""
+    """It is a TypeError with the type and pydantic's message."""
     with pytest.raises(TypeError, match="a key of type object cannot be written as JSON: pydantic says"):
         ServerSentEvent({object(): 1})
     with pytest.raises(TypeError, match="a key of type frozenset cannot be written as JSON: pydantic says"):
@@ -163,7 +173,7 @@ def test_a_key_that_nothing_can_write_is_refused() -> None:
 
 
 def test_without_pydantic_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to do."""
+    """The error names the fix."""
     monkeypatch.setitem(sys.modules, "pydantic_core", None)
     with pytest.raises(TypeError, match="a key of type UUID cannot be written as JSON: install pydantic, or convert"):
         ServerSentEvent({uuid.UUID(int=1): 1})
@@ -215,7 +225,7 @@ def test_the_frame_is_the_encoders(given_fields: dict[str, Any]) -> None:
     "bad", [{"event": "a\nb"}, {"id": "\0"}, {"retry": -1}, {"event": ""}, {"comment": "\ud800"}, {}]
 )
 def test_a_bad_field_is_refused_at_once(bad: dict[str, Any]) -> None:
-    """There is no event whose frame cannot be written."""
+    """An event whose frame cannot be written is never created."""
     with pytest.raises(ValueError, match=r"must|surrogate|at least one"):
         ServerSentEvent(**bad)
 
@@ -237,7 +247,7 @@ def test_fields_that_were_not_given_are_none() -> None:
 
 @pytest.mark.parametrize("name", ["data", "id", "channels", "_frame", "new"])
 def test_an_event_cannot_be_changed(name: str) -> None:
-    """Setting any attribute is an AttributeError that says what to do instead."""
+    """Setting any attribute is an AttributeError that names the alternative."""
     with pytest.raises(AttributeError, match="immutable: make a new one"):
         setattr(FULL, name, "x")
 
@@ -250,7 +260,7 @@ def test_nothing_can_be_taken_from_an_event(name: str) -> None:
 
 
 def test_events_with_the_same_frame_are_equal() -> None:
-    """Equality and hash are those of what goes over the wire."""
+    """Equality and hash are those of the frame."""
     one, same = ServerSentEvent({"a": 1}, id="7"), ServerSentEvent('{"a":1}', id="7")
     assert one == same
     assert hash(one) == hash(same)
@@ -258,12 +268,12 @@ def test_events_with_the_same_frame_are_equal() -> None:
 
 @pytest.mark.parametrize("other", [ServerSentEvent("x", id="7"), ServerSentEvent("y"), "x", b"data: x\n\n", None])
 def test_events_with_another_frame_differ(other: Any) -> None:
-    """An event differs from events with other fields, and from everything that is no event."""
+    """An event differs from events with other fields, and from every object that is not an event."""
     assert ServerSentEvent("x") != other
 
 
 def test_repr_shows_the_fields_that_are_set() -> None:
-    """What was not given is not shown."""
+    """Fields that were not given are not shown."""
     assert repr(ServerSentEvent("x", id="7")) == "ServerSentEvent(data='x', id='7')"
     assert repr(FULL) == "ServerSentEvent(data='a\\nb', event='chat', id='7', retry=1, comment='why')"
 
@@ -299,7 +309,7 @@ def test_as_event_returns_an_event_as_it_is() -> None:
 
 @pytest.mark.parametrize("value", ["x", b"x", {"a": 1}, Message(text="hi"), 0])
 def test_as_event_makes_data_of_anything_else(value: Any) -> None:
-    """Whatever is no event is the data of one."""
+    """Any other value becomes the data of an event."""
     assert as_event(value) == ServerSentEvent(value)
 
 
@@ -336,6 +346,37 @@ def test_a_rendered_event_has_no_bytes_of_its_own() -> None:
     assert RenderedEvent(str, "chat", 5).encode() == b""
 
 
+# Events that are published
+
+
+def test_data_is_published_as_an_event() -> None:
+    """An event is published as it is, and other data becomes an event with the given type and retry."""
+    assert as_published(FULL_WITHOUT_ID, None, None) is FULL_WITHOUT_ID
+    assert as_published({"a": 1}, "chat", 5) == ServerSentEvent({"a": 1}, event="chat", retry=5)
+    assert as_published("", None, None) == ServerSentEvent("")
+
+
+def test_a_function_is_published_as_a_rendered_event() -> None:
+    """Its fields are checked at once, though its data is made later."""
+    assert as_published(str, "chat", 5) == RenderedEvent(str, "chat", 5)
+    with pytest.raises(ValueError, match="retry"):
+        as_published(str, "chat", -1)
+
+
+@pytest.mark.parametrize("nothing", [None, ServerSentEvent(comment="x"), FULL])
+def test_an_event_without_data_or_with_an_id_is_not_published(nothing: Any) -> None:
+    """Browsers ignore an event without data, and the log assigns the ids."""
+    with pytest.raises(ValueError, match=r"without data|needs data, and no id"):
+        as_published(nothing, None, None)
+
+
+@pytest.mark.parametrize(("event", "retry"), [("chat", None), (None, 5)])
+def test_the_fields_of_an_event_are_its_own(event: str | None, retry: int | None) -> None:
+    """A type or a retry beside a ServerSentEvent is a ValueError."""
+    with pytest.raises(ValueError, match="give event and retry to the ServerSentEvent"):
+        as_published(ServerSentEvent("x"), event, retry)
+
+
 # Events in a log
 
 POSITION = Position("0123abcd", 42)
@@ -347,7 +388,7 @@ def test_an_entry_is_written_with_its_position_as_id() -> None:
 
 
 def test_an_entry_without_a_position_is_written_as_its_event() -> None:
-    """Where no history is kept there is no id."""
+    """Without history there is no id."""
     assert Entry(ServerSentEvent("x")).frame == b"data: x\n\n"
 
 
@@ -366,7 +407,7 @@ def test_an_entry_keeps_what_it_was_given() -> None:
 
 
 def test_an_entry_writes_another_event_at_its_position() -> None:
-    """What a reader's transform made takes the entry's id."""
+    """The event of a reader's transform gets the entry's id."""
     entry = Entry(ServerSentEvent("x"), POSITION)
     assert entry.write(ServerSentEvent("y")) == b"id: 0123abcd-42\ndata: y\n\n"
 
@@ -381,14 +422,14 @@ def test_a_reader_sees_the_id_and_its_own_channels() -> None:
 
 @pytest.mark.parametrize("id_", [None, "mine"])
 def test_without_a_position_a_reader_sees_the_events_own_id(id_: str | None) -> None:
-    """Where no history is kept the event's id stays what it was."""
+    """Without history the event keeps its own id."""
     event = ServerSentEvent("x", id=id_)
     assert Entry(event, None, ("a",)).for_reader(event, ["a"]).id == id_
 
 
 @pytest.mark.parametrize(("position", "first"), [(POSITION, b"id: 0123abcd-42\n"), (None, b"")])
 def test_an_entry_that_came_as_a_frame_makes_its_event_once(position: Position | None, first: bytes) -> None:
-    """Its event is what was published, without the id of the entry, and the same for all who ask."""
+    """The event equals the published one, without the entry's id, and is made once."""
     event = ServerSentEvent("x", event="chat")
     entry = ReceivedEntry(first + event.encode(), position, ("a",), None)
     assert entry.event == event
@@ -402,5 +443,52 @@ def test_an_entry_whose_event_is_made_for_each_reader_has_no_frame() -> None:
 
 
 def test_a_page_of_history_is_complete_unless_it_says_otherwise() -> None:
-    """Without more arguments there is no next page and no reason."""
+    """By default there is no next page and no reason."""
     assert History([]) == ([], None, None, 0)
+
+
+LOSSES: list[tuple[str | None, int, int | None, str | None]] = [
+    (None, 0, 0, None),
+    ("trimmed", 5, 0, "trimmed"),
+    ("trimmed", 5, 5, None),
+    ("trimmed", 5, None, None),
+    ("expired", 6, 5, "expired"),
+    ("epoch", 0, 0, "epoch"),
+    ("fork", 5, 9, "fork"),
+    ("epoch", 5, None, "epoch"),
+]
+
+
+@pytest.mark.parametrize(("reason", "lost", "told", "announced"), LOSSES)
+def test_a_loss_is_announced_once(reason: str | None, lost: int, told: int | None, announced: str | None) -> None:
+    """A loss that the reader knows is not announced again; a position of another log always is."""
+    page = History([], None, reason, lost)
+    assert page.announced(told) == announced
+    assert page.foreign == (reason in ("epoch", "fork"))
+
+
+def test_an_entry_can_carry_the_bytes_for_one_reader() -> None:
+    """The position stays, and the entry that all readers share does not change."""
+    entry = Entry(ServerSentEvent("x"), POSITION, ("a",))
+    mine = entry.seen_as(b"mine")
+    assert (mine.frame, mine.position) == (b"mine", POSITION)
+    assert entry.frame == b"id: 0123abcd-42\ndata: x\n\n"
+
+
+def test_readers_of_one_channel_share_the_event_that_they_see() -> None:
+    """The object is made once; a reader whose event was transformed gets another."""
+    event = ServerSentEvent("x")
+    entry = Entry(event, POSITION, ("a",))
+    seen = entry.for_reader(event, ["a"])
+    assert entry.for_reader(event, ["a"]) is seen
+    assert entry.for_reader(ServerSentEvent("y"), ["a"]).data == "y"
+
+
+@pytest.mark.parametrize("event", [FULL_WITHOUT_ID, ServerSentEvent("x"), ServerSentEvent(comment="only")])
+def test_an_event_of_a_frame_has_its_fields(event: ServerSentEvent) -> None:
+    """The fields are read from the frame at the first access, and another name is an AttributeError."""
+    made = ServerSentEvent.from_frame(event.encode())
+    assert made == event
+    assert repr(made) == repr(event)
+    with pytest.raises(AttributeError, match="has no attribute 'evnt'"):
+        _ = made.evnt  # type: ignore[attr-defined]

@@ -3,36 +3,27 @@
 import asyncio
 import contextlib
 import os
-import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
+from hub.loops import PATIENCE, as_async, in_other_loop, in_thread, new_hub
 from real_redis.launcher import RedisServer
-from servers.processes import Server
-from sse_asgi import EventSourceResponse, Hub, HubClosedError, MemoryBackend, Settings, Subscription, create_hub
+from sse_asgi import EventSourceResponse, Hub, HubClosedError, MemoryBackend, Subscription
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 30.0
 LOOPS = ["asyncio", "trio"]
-
-
-def new_hub(kind: str, redis: RedisServer) -> Hub:
-    url = redis.url if kind.endswith("redis") else "memory://"
-    return create_hub(Settings(backend_url=url, hub_name=secrets.token_hex(8)))
 
 
 @pytest.fixture(params=["asyncio-memory", "trio-memory", "asyncio-redis"])
@@ -58,37 +49,7 @@ def other(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a thread that is not one of anyio's, because those know the event loop that started them."""
-    results: list[Any] = []
-
-    def run() -> None:
-        try:
-            results.append(function(*arguments))
-        except BaseException as error:  # noqa: BLE001 - raised below
-            results.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    await anyio.to_thread.run_sync(thread.join)
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]
-
-
-async def in_other_loop(other: str, function: Callable[[], Awaitable[Any]]) -> Any:
-    """Run an async function in an event loop of another thread."""
-    return await in_thread(partial(anyio.run, function, backend=other))
-
-
-def as_async(function: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
-    async def call() -> Any:
-        return function()
-
-    return call
-
-
-# Calls that are carried over
+# Calls from other event loops
 
 
 async def test_another_loop_can_publish(hub: Hub, other: str) -> None:
@@ -105,8 +66,14 @@ async def test_another_loop_gets_what_publish_raises(hub: Hub, other: str) -> No
         await in_other_loop(other, partial(hub.publish, "a", None))
 
 
+async def test_another_loop_gets_what_the_hub_raises(hub: Hub, other: str) -> None:
+    """An error in the hub's loop is raised in the other one."""
+    with pytest.raises(ValueError, match="limit must be"):
+        await in_other_loop(other, partial(hub.history, "a", limit=-1))
+
+
 async def test_another_loop_can_wait_in_publish_from_thread(hub: Hub, other: str) -> None:
-    """It holds up that loop, and not the hub's."""
+    """The call blocks that loop, and not the hub's."""
     position = await in_other_loop(other, as_async(partial(hub.publish_from_thread, "a", "x")))
     assert [event.id for event in await hub.history("a")] == [position]
 
@@ -133,7 +100,7 @@ async def test_another_loop_can_read_history(hub: Hub, other: str) -> None:
 
 
 async def test_another_loop_can_disconnect(hub: Hub, other: str) -> None:
-    """The streams that are meant end."""
+    """The matching streams end."""
     async with hub.subscribe("a", identity="ada") as reader:
         await in_other_loop(other, partial(hub.disconnect, identity="ada"))
         with anyio.fail_after(PATIENCE):
@@ -142,7 +109,7 @@ async def test_another_loop_can_disconnect(hub: Hub, other: str) -> None:
 
 
 async def test_another_loop_can_ask_for_presence(hub: Hub, other: str) -> None:
-    """It is told of the readers of the hub's loop."""
+    """It gets the identities of the readers in the hub's loop."""
     async with hub.subscribe("a", identity="ada", presence=True):
         assert await in_other_loop(other, partial(hub.presence, "a")) == ["ada"]
 
@@ -166,7 +133,7 @@ async def test_another_loop_can_drain(hub: Hub, other: str) -> None:
 
 
 async def test_other_threads_can_look_inside(hub: Hub, other: str) -> None:
-    """Statistics and subscriptions are looked at in the hub's loop, where nothing changes them meanwhile."""
+    """Statistics and subscriptions are read in the hub's loop, where they cannot change meanwhile."""
     async with hub.subscribe("a") as reader:
         assert (await in_thread(hub.stats)).connections == 1
         assert (await in_other_loop(other, as_async(hub.stats))).connections == 1
@@ -175,7 +142,7 @@ async def test_other_threads_can_look_inside(hub: Hub, other: str) -> None:
 
 
 async def test_another_thread_can_take_the_moment(hub: Hub, other: str) -> None:
-    """From then on orders to disconnect are heard, in the hub's loop."""
+    """From then on disconnect orders are received in the hub's loop."""
     since = await in_other_loop(other, as_async(hub.moment))
     await hub.disconnect({"user": 7})
     async with hub.subscribe("a", properties={"user": 7}, since=since) as reader:
@@ -194,7 +161,7 @@ async def test_another_thread_can_end_a_subscription(hub: Hub, other: str) -> No
 
 
 async def test_a_call_that_is_cancelled_is_cancelled_in_the_hubs_loop(other: str) -> None:
-    """What it waited for there is not waited for any more."""
+    """The call's task in the hub's loop ends."""
     reading, given_up = threading.Event(), threading.Event()
 
     class Slow(MemoryBackend):
@@ -219,7 +186,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_in_the_hubs_loop(other: str
 
 
 async def test_a_call_that_is_given_up_before_it_began_is_not_made(other: str) -> None:
-    """The hub's loop was busy, and has nothing to do for it when it is not any more."""
+    """The hub's loop was blocked, and does not run the call afterwards."""
     given_up = threading.Event()
 
     async def give_up(hub: Hub) -> None:
@@ -230,7 +197,7 @@ async def test_a_call_that_is_given_up_before_it_began_is_not_made(other: str) -
     async with Hub() as hub:
         thread = threading.Thread(target=partial(anyio.run, give_up, hub, backend=other))
         thread.start()
-        given_up.wait(PATIENCE)  # holds up this event loop, on purpose
+        given_up.wait(PATIENCE)  # blocks this event loop, on purpose
         await anyio.to_thread.run_sync(thread.join)
         assert await hub.history("a") == []
 
@@ -260,7 +227,7 @@ async def test_another_loop_cannot_open_or_close_it(hub: Hub, other: str) -> Non
 
 
 async def test_another_loop_cannot_use_a_subscription(hub: Hub, other: str) -> None:
-    """It can neither enter, iterate nor leave one, and what is tried there changes nothing here."""
+    """It can neither enter, iterate nor leave one, and the attempts change nothing."""
     new = hub.subscribe("a")
     with refused("cannot enter the subscription"):
         await in_other_loop(other, new.__aenter__)
@@ -293,7 +260,7 @@ async def test_a_response_in_another_loop_is_refused(hub: Hub, other: str) -> No
 
 
 async def test_a_memory_backend_is_open_in_one_loop(other: str) -> None:
-    """A second hub on it in another loop would be handed its events in the first one's."""
+    """A second hub on it in another loop would get its events in the first hub's loop."""
     backend = MemoryBackend()
 
     async def open_another() -> None:
@@ -323,7 +290,7 @@ async def test_a_thread_can_subscribe(hub: Hub) -> None:
 
 
 async def test_orders_between_subscribing_in_a_thread_and_entering_are_heard(hub: Hub) -> None:
-    """They are read from the log, if the hub's loop does not listen yet."""
+    """Such orders are read from the log, if the hub's loop does not listen yet."""
     async with hub.subscribe("warm"):
         pass  # the hub's position is known
     subscribed = await in_thread(partial(hub.subscribe, "a", identity="ada"))
@@ -386,7 +353,7 @@ async def test_a_loop_that_has_ended_is_told_of(other: str) -> None:
 
 @pytest.mark.parametrize("kind", ["asyncio-memory"], indirect=True)
 async def test_a_loop_that_stands_still_is_told_of() -> None:
-    """It would run nothing, and the call would wait for ever."""
+    """A stopped loop runs no task, and the call would wait for ever."""
     loop = asyncio.new_event_loop()
     hub = Hub()
     with contextlib.closing(loop):
@@ -397,7 +364,7 @@ async def test_a_loop_that_stands_still_is_told_of() -> None:
 
 
 async def test_a_call_whose_loop_ends_is_told_of(other: str) -> None:
-    """The hub's loop cancels the call when it ends, and nobody waits for ever."""
+    """The hub's loop cancels the call when it ends, and the caller gets an error."""
     reading = threading.Event()
 
     class Slow(MemoryBackend):
@@ -424,7 +391,7 @@ async def test_a_call_whose_loop_ends_is_told_of(other: str) -> None:
 
 @pytest.mark.parametrize("kind", ["asyncio-memory"], indirect=True)
 async def test_a_waiting_loop_that_has_ended_is_not_answered() -> None:
-    """A loop that is stopped while its call is under way does no harm to the hub's."""
+    """If a loop stops during its call, the hub goes on working."""
     reading, go_on = threading.Event(), anyio.Event()
 
     class Slow(MemoryBackend):
@@ -495,96 +462,3 @@ async def test_a_forked_process_is_told_what_to_do() -> None:
             ):
                 with pytest.raises(RuntimeError, match="open a hub in each process, or use a Publisher"):
                     await in_thread(function)
-
-
-# Load
-
-
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("kind", ["asyncio-memory", "asyncio-redis"], indirect=True)
-def test_loops_in_threads_lose_nothing(kind: str, loop: str, shared_redis: RedisServer) -> None:
-    """What three loops publish reaches the readers of a fourth, without a hole and in the order of its ids."""
-    hub = new_hub(kind, shared_redis)
-    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
-
-    async def bot(name: int) -> None:
-        for number in range(200):
-            await hub.publish("a", f"{name} {number}", key=str(name))
-            if number % 20 == 0:
-                assert hub.stats().connections >= 1
-
-    async def serve() -> list[list[tuple[str, str]]]:
-        async with hub:
-            readers = [await hub.subscribe("a", identity="ada").__aenter__() for _ in range(5)]
-            threads = [threading.Thread(target=run, args=(bot(name),)) for name in range(3)]
-            for thread in threads:
-                thread.start()
-            with anyio.fail_after(PATIENCE):
-                seen = [[await anext(reader) for _ in range(600)] for reader in readers]
-            for thread in threads:
-                await anyio.to_thread.run_sync(thread.join)
-            return [[(str(event.id), str(event.data)) for event in events] for events in seen]
-
-    def run(main: Any) -> Any:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(main)
-
-    seen = run(serve())
-    assert all(events == seen[0] for events in seen)
-    ids = [int(position.partition("-")[2]) for position, _ in seen[0]]
-    assert ids == sorted(set(ids))
-    for name in range(3):
-        mine = [data for _, data in seen[0] if data.startswith(f"{name} ")]
-        assert mine == [f"{name} {number}" for number in range(200)]
-
-
-BOT = """
-import asyncio, threading
-from contextlib import asynccontextmanager
-from starlette.applications import Starlette
-from starlette.routing import Mount
-from sse_asgi import EventSourceApp, EventSourceMiddleware, create_hub
-
-hub = create_hub()
-
-async def bot(name):
-    while hub.stats().connections < 3:
-        await asyncio.sleep(0.01)
-    for number in range(300):
-        await hub.publish("default", f"{name} {number}")
-        await hub.publish("elsewhere", "x")
-    await hub.history("default")
-
-@asynccontextmanager
-async def lifespan(app):
-    for name in range(3):
-        threading.Thread(target=lambda name=name: asyncio.run(bot(name)), daemon=True).start()
-    yield
-
-app = Starlette(routes=[Mount("/events", EventSourceApp(hub))], lifespan=lifespan)
-app.add_middleware(EventSourceMiddleware, hub=hub)
-"""
-
-
-@pytest.mark.parametrize("kind", ["asyncio-memory", "asyncio-redis"], indirect=True)
-def test_bots_in_threads_do_a_real_server_no_harm(kind: str, shared_redis: RedisServer, tmp_path: Path) -> None:
-    """Uvicorn on uvloop lives on, and each client gets each event of three bots once."""
-    (tmp_path / "with_bots.py").write_text(BOT)
-    url = shared_redis.url if kind == "asyncio-redis" else "memory://"
-    command = ("uvicorn", "with_bots:app", "--port", "{port}", "--loop", "uvloop", "--app-dir", str(tmp_path))
-    server = Server.start(command, SSE_BACKEND_URL=url, SSE_HUB_NAME=secrets.token_hex(8))
-    try:
-        streams = [server.open("/events/") for _ in range(3)]
-        for stream in streams:
-            for name in range(3):
-                stream.until(f"data: {name} 299\n".encode())
-            text = stream.until(b"data: 2 299\n").decode()
-            got = [
-                line.removeprefix("data: ")
-                for line in text.splitlines()
-                if line.startswith("data: ") and "{" not in line
-            ]
-            assert sorted(got) == sorted(f"{name} {number}" for name in range(3) for number in range(300))
-        assert server.process.poll() is None
-    finally:
-        server.remove()

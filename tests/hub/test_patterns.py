@@ -1,4 +1,4 @@
-"""Patterns: what a hub gathers under the name of a pattern."""
+"""Patterns: channels that gather the events of all matching channels."""
 
 import re
 import time
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_asgi import Hub, Pattern
-from sse_asgi._hub.patterns import compile_pattern
+from sse_asgi._hub.patterns import Patterns, compile_pattern
 
 CASES = [
     ("orders.*", "orders.1", True),
@@ -55,8 +55,8 @@ def test_what_does_not_match_is_found_out_at_once() -> None:
 
 
 def test_a_name_without_a_star_is_no_pattern() -> None:
-    """It would be gathered from itself."""
-    with pytest.raises(ValueError, match=r"'orders' has no '\*'.*need not be gathered"):
+    """It would gather its own events."""
+    with pytest.raises(ValueError, match=r"must have a '\*' \(got 'orders'\).*need not be gathered"):
         Hub(patterns=["orders"])
     with pytest.raises(TypeError, match="collection of str"):
         Hub(patterns=7)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ USES: list[Callable[[Hub, str], Any]] = [
 @pytest.mark.anyio
 @pytest.mark.parametrize("use", USES)
 async def test_what_is_gathered_is_asked_for_as_a_pattern(use: Callable[[Hub, str], Any]) -> None:
-    """A name in which a user had a part, `orders.` and what was asked for, is no way to everybody's events."""
+    """A name with user input, such as `orders.` and a query, does not give access to the events of all."""
     async with Hub(patterns=["orders.*"]) as hub:
         with pytest.raises(ValueError, match=r"'orders\.\*' is a pattern of this hub.*say Pattern\('orders"):
             await use(hub, "orders.*")
@@ -117,3 +117,11 @@ def test_the_librarys_own_channels_are_not_gathered() -> None:
     """A pattern has a channel of its name."""
     with pytest.raises(ValueError, match="library's own"):
         Hub(patterns=["sse.*"])
+
+
+def test_a_channel_is_published_to_its_patterns_as_well() -> None:
+    """Each pattern once, after the channels; without patterns the channels are returned as they are."""
+    patterns = Patterns(["orders.*", "*.eu"])
+    assert patterns.gather(("orders.eu", "users.eu")) == ("orders.eu", "users.eu", "orders.*", "*.eu")
+    channels = ("orders.eu",)
+    assert Patterns(()).gather(channels) is channels
