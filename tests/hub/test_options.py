@@ -249,15 +249,3 @@ def test_names_of_the_library_are_reserved(name: str) -> None:
         checks.check_type(name)
     assert checks.check_public(("a", "sse")) == ("a", "sse")
     checks.check_type(None)
-
-
-@pytest.mark.anyio
-async def test_equal_terms_are_shared() -> None:
-    """Up to a bound of different ones, and not with a function, which may refer to its request."""
-    one = checks.Terms(b"", 1.0, 1.0, 1.0, 1.0, 1.0, None)
-    assert checks.shared_terms(one) is checks.shared_terms(one._replace()) is one
-    for number in range(checks.MAX_SHARED):
-        checks.shared_terms(one._replace(greeting=str(number).encode()))
-    assert checks.shared_terms(again := one._replace()) is again
-    own = one._replace(on_error=print)
-    assert checks.shared_terms(own) is own

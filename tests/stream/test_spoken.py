@@ -9,7 +9,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from mounting import mounted
+from mount.helpers import mounted
 from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._stream.spoken import PassedOn, last_words
 from sse_asgi.dialects import AI_SDK, ANTHROPIC, OPENAI

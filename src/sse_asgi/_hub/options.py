@@ -7,14 +7,10 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-import anyio.lowlevel
-
 from .._log.event import ServerSentEvent, as_event
 from .._log.names import RESERVED
-from ..dialects import Dialect
 
 MAX_NAME_BYTES = 512
-MAX_SHARED = 64
 
 Overflow = Literal["replay", "close", "drop_oldest", "latest"]
 Transform = Callable[[ServerSentEvent, Any], Any]
@@ -65,33 +61,6 @@ class Options(NamedTuple):
             return self if properties is None else self._replace(properties=properties)
         check_identity(identity)
         return self._replace(properties=properties, identity=identity, presence=presence)
-
-
-class Terms(NamedTuple):
-    """The options of a connection, with infinity for a time that never comes; see EventSourceResponse."""
-
-    greeting: bytes
-    ping_interval: float
-    start_timeout: float
-    send_timeout: float
-    max_lifetime: float
-    cleanup_timeout: float
-    on_error: Callable[[Exception], Any] | None
-    dialect: Dialect | None = None
-
-
-_terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
-
-
-def shared_terms(terms: Terms) -> Terms:
-    """Return an equal object that this event loop already has: thousands of connections share a few."""
-    if terms.on_error is not None or terms.dialect is not None:  # a function may refer to its request
-        return terms
-    known = _terms.get(None)
-    if known is None or len(known) >= MAX_SHARED:
-        known = {}
-        _terms.set(known)
-    return known.setdefault(terms, terms)
 
 
 def check_channels(names: Collection[str]) -> tuple[str, ...]:

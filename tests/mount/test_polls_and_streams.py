@@ -1,4 +1,4 @@
-"""Polling and streaming are the same reading: the same events with the same ids, on every backend, in any order."""
+"""Polls and streams give the same events with the same ids, on every backend, in every order of use."""
 
 import json
 import secrets
@@ -35,7 +35,7 @@ def anyio_backend(case: tuple[str, str]) -> str:
 
 @pytest.fixture
 def make_hubs(case: tuple[str, str], request: pytest.FixtureRequest) -> Any:
-    """Return a function that makes the hub that serves, and the one of another process, if there is one."""
+    """Return a function that makes two hubs: one that serves, and one of another process if the backend has several."""
     url = "" if case[0] == "memory" else request.getfixturevalue("shared_redis").url
 
     def make(size: int) -> tuple[Hub, Hub]:
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
 
 class Reader:
-    """Reads the channels a and b of an app, in each of the ways there are."""
+    """Reads the channels a and b of an app, by polls and by streams."""
 
     def __init__(self, client: EventStreamClient) -> None:
         self.client = client
@@ -88,7 +88,7 @@ async def reading(hubs: tuple[Hub, Hub]) -> AsyncIterator[Reader]:
 @given(steps=STEPS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_every_way_of_reading_gives_the_same(make_hubs: Any, size: int, steps: list[Any]) -> None:
-    """Whatever the reader did last: the same events, gaps among them, with the same ids, from the same id on."""
+    """After every step, polls and streams give the same events and gaps, with the same ids, after the same id."""
     hubs = make_hubs(size)
     async with reading(hubs) as reader:
         after = (await reader.poll(None)).last_event_id
@@ -108,8 +108,8 @@ async def test_every_way_of_reading_gives_the_same(make_hubs: Any, size: int, st
                 after, pending = (answer.events[-1].id if streamed else answer.last_event_id), []
 
 
-async def test_a_poll_has_what_was_published_before_it(make_hubs: Any) -> None:
-    """In whatever process, however far behind this one is, and while others read the same channels in it."""
+async def test_a_poll_has_the_events_that_were_published_before_it(make_hubs: Any) -> None:
+    """The event may come from another process, and this one may be behind and have other readers."""
     hubs = make_hubs(1000)
     async with reading(hubs) as reader, reader.client.stream("/") as stream:
         after = (await reader.poll(None)).last_event_id
@@ -122,7 +122,7 @@ async def test_a_poll_has_what_was_published_before_it(make_hubs: Any) -> None:
 
 
 async def test_polls_that_wait_lose_nothing(make_hubs: Any) -> None:
-    """One after another, while two processes publish: each event once, in the order of the log."""
+    """While two processes publish, successive polls get each event once, in the order of the log."""
     hubs = make_hubs(1000)
     got: list[DecodedEvent] = []
     async with reading(hubs) as reader, reader.client.stream("/") as stream:

@@ -1,4 +1,4 @@
-"""A hub's mounted app in a small application, and a client of it."""
+"""A hub's app, mounted in a small application, and a client of it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ from sse_asgi.testing import EventStreamClient
 
 @asynccontextmanager
 async def mounted(
-    hub: Hub | None = None, path: str = "/events", **options: Any
+    hub: Hub | None = None, path: str = "/events", *, accept: str | None = None, **options: Any
 ) -> AsyncIterator[tuple[Hub, EventStreamClient]]:
     hub = hub or Hub()
     app = Starlette(routes=[Mount(path, EventSourceApp(hub, **options), name="events")], lifespan=hub.lifespan)
-    async with EventStreamClient(app) as client:
+    async with EventStreamClient(app, headers={} if accept is None else {"accept": accept}) as client:
         yield hub, client
 
 

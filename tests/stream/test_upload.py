@@ -1,171 +1,32 @@
-"""The body of a request whose response is a stream: who gets it, and that a client that goes is noticed beside it."""
+"""Sharing receive(): the content gets every byte of the body, and a disconnect is noticed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-from sse_asgi._stream.upload import AHEAD_BYTES, UNREAD_BYTES
+from sse_asgi._stream.upload import AHEAD_BYTES, KEY, UNREAD_BYTES, NoBody, Upload, own_receive
 from sse_asgi.testing import EventStreamClient
+from stream.bodies import CHUNK, STACKS, Contents, Transport, scope_of
 
 pytestmark = [
     pytest.mark.anyio,
-    # Starlettes before 0.47 leave it to the garbage collector behind BaseHTTPMiddleware, of which trio warns.
+    # Starlette before 0.47 leaves it to the garbage collector behind BaseHTTPMiddleware, and trio warns.
     pytest.mark.filterwarnings("ignore:Async generator 'starlette.requests.Request.stream':ResourceWarning"),
 ]
 
-CHUNK = b"x" * 1000
-
-
-class Contents:
-    """Endpoints whose contents read the body, or do not.
-
-    Attributes:
-        cleaned: Set when the content of an idle stream was cleaned up.
-    """
-
-    def __init__(self) -> None:
-        self.cleaned = anyio.Event()
-
-    @property
-    def app(self) -> Starlette:
-        """The application that has them."""
-        endpoints = (self.as_json, self.count, self.idle, self.ask)
-        return Starlette(routes=[Route(f"/{one.__name__}", one, methods=["GET", "POST"]) for one in endpoints])
-
-    async def as_json(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[Any]:
-            yield await request.json()
-
-        return EventSourceResponse(events())
-
-    async def count(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[int]:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                yield size
-                await anyio.sleep(0)
-
-        return EventSourceResponse(events(), reconnect_after_end=True)
-
-    async def idle(self, request: Request) -> Response:
-        if "read" in request.query_params:
-            await request.body()
-
-        async def events() -> AsyncIterator[str]:
-            try:
-                if "silent" not in request.query_params:
-                    yield "x"
-                await anyio.sleep_forever()
-            finally:
-                self.cleaned.set()
-
-        return EventSourceResponse(events(), start_timeout=0.01)
-
-    async def ask(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[Any]:
-            yield len(await request.body())
-            while not await request.is_disconnected():
-                await anyio.sleep(0.01)
-
-        return EventSourceResponse(events())
-
-
-class Passing(BaseHTTPMiddleware):
-    """Has a `receive` of its own, which must not be called twice at a time."""
-
-    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        return await call_next(request)
-
-
-def passing(app: ASGIApp) -> ASGIApp:
-    return Passing(app)
-
-
-STACKS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
-    "bare": lambda app: app,
-    "middleware": EventSourceMiddleware,
-    "middleware twice": lambda app: EventSourceMiddleware(EventSourceMiddleware(app)),
-    "passing": passing,
-    "middleware, passing": lambda app: EventSourceMiddleware(passing(app)),
-    "passing, middleware": lambda app: passing(EventSourceMiddleware(app)),
-}
 stacks = pytest.mark.parametrize("stack", STACKS)
-
-
-class Transport:
-    """A server that knows nothing of the library: it has messages, one for each call, then the client goes.
-
-    Attributes:
-        receiving: How many calls of `receive` are under way.
-    """
-
-    def __init__(self, *bodies: bytes, more: bool = False, fails: Exception | None = None) -> None:
-        self.messages: list[Message] = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
-        if self.messages and not more:
-            self.messages[-1]["more_body"] = False
-        self.gone = anyio.Event()
-        self.receiving = 0
-        self.fails = fails
-        self.body = b""
-        self.ended = anyio.Event()
-
-    async def receive(self) -> Message:
-        assert not self.receiving
-        self.receiving += 1
-        try:
-            await anyio.sleep(0.001)
-            if self.messages:
-                return self.messages.pop(0)
-            await self.gone.wait()
-            if self.fails is not None:
-                raise self.fails
-            return {"type": "http.disconnect"}
-        finally:
-            self.receiving -= 1
-
-    async def send(self, message: Message) -> None:
-        self.body += message.get("body", b"")
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self.ended.set()
-
-    def closure(self) -> Receive:
-        """Hide this object, as most servers and test clients do."""
-
-        async def receive() -> Message:
-            return await self.receive()
-
-        return receive
-
-    async def serve(self, app: ASGIApp, path: str, receive: Receive | None = None, **headers: str) -> None:
-        path, _, query = path.partition("?")
-        scope: Scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "query_string": query.encode(),
-            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
-            "root_path": "",
-        }
-        with anyio.fail_after(10):
-            await app(scope, receive or self.closure(), self.send)
-
-    async def has(self, part: bytes) -> None:
-        with anyio.fail_after(10):
-            while part not in self.body:
-                await anyio.sleep(0.001)
 
 
 # The content reads
@@ -173,7 +34,7 @@ class Transport:
 
 @stacks
 async def test_the_content_may_read_the_body(stack: str) -> None:
-    """As JSON, before its first event."""
+    """It reads JSON before its first event."""
     client = EventStreamClient(STACKS[stack](Contents().app))
     async with client.stream("/as_json", method="POST", body=b'{"a": 1}') as stream:
         assert (await stream.next_event()).data == '{"a":1}'
@@ -182,7 +43,7 @@ async def test_the_content_may_read_the_body(stack: str) -> None:
 @stacks
 @pytest.mark.parametrize("path", ["/ask", "/idle"])
 async def test_a_client_that_goes_is_noticed_after_the_content_has_read(stack: str, path: str) -> None:
-    """By the watcher, and by a content that asks."""
+    """The watcher notices it, and content that asks."""
     seen = Contents()
     client = EventStreamClient(STACKS[stack](seen.app))
     async with client.stream(path, method="POST", body=b"12345") as stream:
@@ -193,7 +54,7 @@ async def test_a_client_that_goes_is_noticed_after_the_content_has_read(stack: s
 
 @stacks
 async def test_every_byte_of_an_upload_is_counted(stack: str) -> None:
-    """With an event for each chunk, while the client is watched: more than is read ahead."""
+    """Content that sends an event for each chunk gets more bytes than are read ahead."""
     transport = Transport(*[CHUNK] * 200)
     app = STACKS[stack](Contents().app)
     await transport.serve(app, "/count", transfer_encoding="chunked")
@@ -202,7 +63,7 @@ async def test_every_byte_of_an_upload_is_counted(stack: str) -> None:
 
 @stacks
 async def test_a_client_that_goes_in_the_middle_is_no_error(stack: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The content, which waits for more, hears of it first: that ends its stream as the watcher would."""
+    """The content, which waits for more, gets ClientDisconnect. Its stream ends with the reason `client`."""
     transport = Transport(CHUNK, more=True)
     app = STACKS[stack](Contents().app)
     async with anyio.create_task_group() as tasks:
@@ -218,7 +79,7 @@ async def test_a_client_that_goes_in_the_middle_is_no_error(stack: str, caplog: 
 @pytest.mark.parametrize("path", ["/idle", "/idle?read", "/idle?silent&read", "/idle?silent"])
 @stacks
 async def test_a_client_that_goes_is_noticed(stack: str, path: str) -> None:
-    """Whether the body was read by the endpoint or by nobody, and whether an event has come."""
+    """It is noticed with a body that was read or not, before and after the first event."""
     seen = Contents()
     client = EventStreamClient(STACKS[stack](seen.app))
     async with client.stream(path, method="POST", body=b"body") as stream:
@@ -229,7 +90,7 @@ async def test_a_client_that_goes_is_noticed(stack: str, path: str) -> None:
 
 @pytest.mark.parametrize("stack", ["bare", "middleware"])
 async def test_fastapi_reads_the_body_before_the_endpoint(stack: str) -> None:
-    """Then there is nothing to be kept for the content, and the client is watched."""
+    """Nothing has to be kept for the content then, and the client is watched."""
     transport, cleaned, app = Transport(b'{"a": 1}'), anyio.Event(), FastAPI()
 
     async def events(body: dict[str, int]) -> AsyncIterator[Any]:
@@ -254,7 +115,7 @@ async def test_fastapi_reads_the_body_before_the_endpoint(stack: str) -> None:
 
 @pytest.mark.parametrize(("reads", "limit"), [(True, AHEAD_BYTES), (False, UNREAD_BYTES)])
 async def test_no_more_is_read_ahead_than_a_bound(*, reads: bool, limit: int) -> None:
-    """The rest waits with the server, which makes the client wait; every byte comes when it is read."""
+    """The server keeps the rest, and makes the client wait. Every byte arrives when it is read."""
     chunk = b"x" * 10_000
     transport = Transport(*[chunk] * 500, more=True)
     go_on = anyio.Event()
@@ -286,7 +147,7 @@ async def test_no_more_is_read_ahead_than_a_bound(*, reads: bool, limit: int) ->
 
 
 async def test_a_subscription_needs_no_body() -> None:
-    """It is thrown away, however large, so that the client is watched behind it."""
+    """A body of any size is discarded, so that the client is watched."""
     transport = Transport(*[CHUNK] * 200)
     async with Hub() as hub, anyio.create_task_group() as tasks:
 
@@ -302,7 +163,7 @@ async def test_a_subscription_needs_no_body() -> None:
 
 @pytest.mark.parametrize("fails", [OSError(), ValueError("odd")])
 async def test_a_receive_that_fails_means_that_the_client_has_gone(fails: Exception) -> None:
-    """For the watcher; whoever reads afterwards hears it as well."""
+    """The watcher ends the stream, and a later read gets the disconnect too."""
     transport, seen = Transport(b"x", fails=fails), Contents()
     app = EventSourceMiddleware(seen.app)
     async with anyio.create_task_group() as tasks:
@@ -311,28 +172,101 @@ async def test_a_receive_that_fails_means_that_the_client_has_gone(fails: Except
         transport.gone.set()
 
 
-async def test_a_get_is_passed_on_untouched() -> None:
-    """It has no body, and its `receive` is the server's own; so has a request of no bytes."""
+# Requests without a body
+
+
+async def read_body(request: Request) -> Response:
+    async def events() -> AsyncIterator[int]:
+        yield len(await request.body())
+        await anyio.sleep_forever()
+
+    return EventSourceResponse(events())
+
+
+READING = Starlette(routes=[Route("/", read_body)])
+
+
+@pytest.mark.parametrize("stack", ["middleware", "middleware twice"])
+async def test_the_content_of_a_get_may_ask_for_the_body(stack: str) -> None:
+    """The body is empty, and the client is watched."""
+    async with EventStreamClient(STACKS[stack](READING)).stream("/") as stream:
+        assert (await stream.next_event()).data == "0"
+        stream.disconnect()
+        await stream.ended()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_under_uvicorn_the_content_of_a_get_may_ask_for_the_body() -> None:
+    """It works over a real connection."""
+    server = uvicorn.Server(uvicorn.Config(EventSourceMiddleware(READING), port=0, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    with anyio.fail_after(10):
+        while not server.started:
+            await anyio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient() as client, client.stream("GET", f"http://127.0.0.1:{port}/") as response:
+            assert await anext(response.aiter_bytes()) == b"data: 0\n\n"
+        server.should_exit = True
+        await serving
+
+
+async def test_an_application_that_has_read_gets_no_second_message() -> None:
+    """The server's messages are passed on once, before and after a stream begins to watch."""
+    transport = Transport(b"")
+    shared = NoBody(transport.receive)
+    assert (await shared.receive())["type"] == "http.request"
+    assert shared.behind(shared.receive) == transport.receive
+    transport.gone.set()
+    assert (await shared.receive())["type"] == "http.disconnect"
+
+
+async def test_a_middleware_in_between_has_its_own_messages() -> None:
+    """The client of a GET is watched through that middleware."""
+    transport, cleaned = Transport(b""), anyio.Event()
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await anyio.sleep_forever()
+        finally:
+            cleaned.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted() -> Message:
+            heard.append(message := await receive())
+            return message
+
+        await EventSourceResponse(events())(scope, counted, send)
+
+    heard: list[Message] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(EventSourceMiddleware(app), scope_of("GET"), transport.receive, transport.send)
+        await transport.has(b"data: x")
+        transport.gone.set()
+        with anyio.fail_after(5):
+            await cleaned.wait()
+    assert [message["type"] for message in heard] == ["http.request", "http.disconnect"]
+
+
+async def test_a_get_that_may_have_a_body_has_an_upload() -> None:
+    """A body of no bytes needs none. An inner middleware uses the `receive` of the outer one."""
     seen: list[Any] = []
 
-    async def app(_: Scope, receive: Receive, __: Send) -> None:
-        seen.append(receive)
+    async def app(scope: Scope, receive: Receive, _: Send) -> None:
+        seen.append(type(scope[KEY]))
+        assert own_receive(scope, receive) is receive
 
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(_: Message) -> None: ...
-
+    transport = Transport()
     for headers in ([], [(b"content-length", b"0")], [(b"content-length", b"1")], [(b"content-length", b"odd")]):
-        await EventSourceMiddleware(app)({"type": "http", "method": "GET", "headers": headers}, receive, send)
-    assert [one is receive for one in seen] == [True, True, False, False]
+        await EventSourceMiddleware(app)(scope_of("GET", headers), transport.receive, transport.send)
+    assert seen == [NoBody, NoBody, Upload, Upload]
 
 
 # Without the middleware, below servers whose `receive` tells something, or nothing
 
 
 class Cycle(Transport):
-    """The parts of uvicorn's request that tell what has been taken."""
+    """The attributes of uvicorn's request that tell how much was taken."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -362,7 +296,7 @@ class Cycle(Transport):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 class TestServersThatAreKnown:
-    """They are asyncio's."""
+    """These servers run on asyncio."""
 
     async def test_uvicorn_tells_what_was_taken(self) -> None:
         """Each byte reaches the content; then the client is watched."""
@@ -375,7 +309,7 @@ class TestServersThatAreKnown:
 
     @pytest.mark.parametrize("taken", [True, False])
     async def test_uvicorn_tells_of_a_client_that_goes(self, *, taken: bool) -> None:
-        """Whether its body was taken or not."""
+        """The disconnect is noticed with a body that was taken or not."""
         cycle, seen = Cycle(), Contents()
         cycle.feed(CHUNK, more=False)
         async with anyio.create_task_group() as tasks:
@@ -387,7 +321,7 @@ class TestServersThatAreKnown:
                 await seen.cleaned.wait()
 
     async def test_a_queue_is_looked_through(self) -> None:
-        """As hypercorn's and daphne's; the messages stay in it, and in order."""
+        """The messages in the queue of hypercorn or daphne stay there, in order."""
         queue: asyncio.Queue[Message] = asyncio.Queue(10)
         transport, seen = Transport(), Contents()
         async with anyio.create_task_group() as tasks:
@@ -399,7 +333,7 @@ class TestServersThatAreKnown:
             await queue.put({"type": "http.disconnect"})
 
     async def test_a_client_that_leaves_a_queue_is_noticed(self) -> None:
-        """Also where nobody reads the body."""
+        """It is noticed although the body is not read."""
         queue: asyncio.Queue[Message] = asyncio.Queue(10)
         transport, seen = Transport(), Contents()
         queue.put_nowait({"type": "http.request", "body": CHUNK, "more_body": True})
@@ -413,7 +347,7 @@ class TestServersThatAreKnown:
 
 @pytest.mark.parametrize("path", ["/idle", "/idle?read"])
 async def test_elsewhere_the_client_is_watched_from_the_first_event_on(path: str) -> None:
-    """Whatever was read before it: a body that is read is read first."""
+    """A body that the endpoint reads is read before that."""
     transport, seen = Transport(b"body"), Contents()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: transport.serve(seen.app, path, content_length="4"))
@@ -424,7 +358,7 @@ async def test_elsewhere_the_client_is_watched_from_the_first_event_on(path: str
 
 
 async def test_elsewhere_a_silent_content_has_its_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the client is watched all the same."""
+    """The client is watched after that time."""
     monkeypatch.setattr("sse_asgi._stream.upload.READ_SECONDS", 0.01)
     transport, seen = Transport(b"body"), Contents()
     async with anyio.create_task_group() as tasks:
@@ -436,7 +370,7 @@ async def test_elsewhere_a_silent_content_has_its_time_to_read(monkeypatch: pyte
 
 
 async def test_elsewhere_a_large_body_is_left_to_the_content() -> None:
-    """Every byte of it, with events in between and pauses that a watcher would use."""
+    """Every byte reaches it, in spite of events and pauses in between."""
     transport = Transport(*[CHUNK] * 70)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -460,7 +394,7 @@ async def test_elsewhere_a_large_body_is_left_to_the_content() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("stack", ["bare", "middleware"])
 async def test_httpx_may_send_a_body(stack: str) -> None:
-    """As JSON, and as an upload in pieces."""
+    """JSON and a chunked upload reach the content."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(100):
@@ -473,7 +407,7 @@ async def test_httpx_may_send_a_body(stack: str) -> None:
 
 
 async def test_the_app_of_a_hub_reads_no_body() -> None:
-    """A GET that has one is served all the same, and its client is noticed."""
+    """A GET with a body is served, and its disconnect is noticed."""
     async with Hub() as hub:
         client = EventStreamClient(EventSourceMiddleware(EventSourceApp(hub)))
         async with client.stream("/", headers={"content-length": "4"}, body=b"body") as stream:

@@ -1,4 +1,4 @@
-"""Which origins may use a mounted app, and what browsers are told."""
+"""CORS: the origins that may use a mounted app, and the headers that tell a browser so."""
 
 from typing import Any
 
@@ -8,8 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from mounting import mounted, status
-from sse_asgi import EventSourceApp, Hub
+from mount.helpers import mounted, status
+from sse_asgi import (
+    EventSourceApp,
+    Hub,
+)
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.anyio
     ],
 )
 async def test_the_own_origin_needs_no_permission(origin: str, host: str) -> None:
-    """Host and port are the request's; a proxy may have taken the TLS off."""
+    """Host and port are the request's; a proxy may have ended the TLS."""
     async with mounted() as (_, client):
         assert await status(client, headers={"origin": origin, "host": host}) == 200
 
@@ -36,7 +39,7 @@ async def test_the_own_origin_needs_no_permission(origin: str, host: str) -> Non
     "origin", ["http://evil.example", "null", "http://testserver:81", "http://testserver.evil", "http://x:y", "x"]
 )
 async def test_a_foreign_origin_gets_no_stream(origin: str) -> None:
-    """403 before anything is subscribed, without CORS headers."""
+    """The answer is 403, without CORS headers, before anything is subscribed."""
     called: list[Any] = []
     async with mounted(authorize=lambda *a: called.append(a)) as (_, client):
         async with client.stream("/events/", headers={"origin": origin}) as stream:
@@ -47,7 +50,7 @@ async def test_a_foreign_origin_gets_no_stream(origin: str) -> None:
 
 
 async def test_a_listed_origin_may_read_with_credentials() -> None:
-    """It is named in the answer, which caches must not mix up."""
+    """The answer names the origin, and tells caches that it depends on it."""
     async with mounted(cors_origins=["https://other.example"]) as (_, client):
         async with client.stream("/events/", headers={"origin": "https://other.example"}) as stream:
             assert stream.headers["access-control-allow-origin"] == "https://other.example"
@@ -60,7 +63,7 @@ async def test_a_listed_origin_may_read_with_credentials() -> None:
 
 @pytest.mark.parametrize("origins", ["*", ["*"]])
 async def test_a_star_lets_any_origin_read_without_credentials(origins: Any) -> None:
-    """Never a reflected unknown origin."""
+    """The answer has a star, never the origin of the request."""
     async with mounted(cors_origins=origins) as (_, client):
         async with client.stream("/events/", headers={"origin": "https://other.example"}) as stream:
             assert stream.headers["access-control-allow-origin"] == "*"
@@ -68,7 +71,7 @@ async def test_a_star_lets_any_origin_read_without_credentials(origins: Any) -> 
 
 
 async def test_preflight_is_answered() -> None:
-    """Methods and the headers that clients send, for origins that may read; 403 for others."""
+    """Listed origins get the methods and the headers that clients send; others get 403."""
     async with mounted(cors_origins="https://other.example") as (_, client):
         headers = {"origin": "https://other.example", "access-control-request-method": "GET"}
         async with client.stream("/events/", method="OPTIONS", headers=headers) as stream:
@@ -82,7 +85,7 @@ async def test_preflight_is_answered() -> None:
 
 
 async def test_a_middleware_around_may_allow_more_headers() -> None:
-    """It answers preflights as it likes, and a stream has each header of CORS once."""
+    """The middleware answers preflights, and a stream has each CORS header once."""
     origin = "https://other.example"
     app = CORSMiddleware(
         EventSourceApp(Hub(), cors_origins=origin),
@@ -102,7 +105,7 @@ async def test_a_middleware_around_may_allow_more_headers() -> None:
 
 @pytest.mark.parametrize("names", ["X-Api-Key", ["X-Api-Key"]])
 async def test_pages_may_send_headers_that_the_application_names(names: Any) -> None:
-    """Besides those that the app itself reads."""
+    """They are allowed besides the headers that the app itself reads."""
     async with mounted(cors_origins="https://other.example", cors_headers=names) as (_, client):
         headers = {"origin": "https://other.example", "access-control-request-headers": "x-api-key"}
         async with client.stream("/events/", method="OPTIONS", headers=headers) as stream:
@@ -111,14 +114,14 @@ async def test_pages_may_send_headers_that_the_application_names(names: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["", "*", "a b", "a\r\nb", "X: y", "é"])
-def test_what_is_no_header_is_refused(name: str) -> None:
-    """Where the app is made."""
+def test_a_bad_header_name_is_refused(name: str) -> None:
+    """The error is raised when the app is made."""
     with pytest.raises(ValueError, match="X-Api-Key"):
         EventSourceApp(Hub(), cors_headers=[name])
 
 
 async def test_a_route_needs_no_slash() -> None:
-    """And so no redirect, which a page of another origin could not follow."""
+    """There is no redirect, which a page of another origin could not follow."""
     hub = Hub()
     app = Starlette(routes=[Route("/news", EventSourceApp(hub, cors_origins=["https://other.example"]))])
     headers = {"origin": "https://other.example", "access-control-request-method": "GET"}
@@ -134,20 +137,20 @@ async def test_a_route_needs_no_slash() -> None:
     "origin", ["ftp://testserver", "//testserver", "http://testserver/", "http://a@testserver", "http://"]
 )
 async def test_only_a_page_of_the_web_has_the_own_origin(origin: str) -> None:
-    """Another scheme, or anything that is no origin, is foreign although the host is the same."""
+    """A text with another scheme, or that is not an origin, is foreign although the host is the same."""
     async with mounted() as (_, client):
         assert await status(client, headers={"origin": origin}) == 403
 
 
 @pytest.mark.parametrize("host", ["", "[", "testserver:x", "a@testserver"])
-async def test_an_odd_host_is_nobodys_own(host: str) -> None:
-    """403, and no failure."""
+async def test_an_odd_host_matches_no_origin(host: str) -> None:
+    """The answer is 403, not an error."""
     async with mounted() as (_, client):
         assert await status(client, headers={"origin": "http://testserver", "host": host}) == 403
 
 
 async def test_a_forwarded_host_is_not_trusted() -> None:
-    """Anybody can send it."""
+    """Every client can send the header."""
     async with mounted() as (_, client):
         headers = {"origin": "https://evil.example", "x-forwarded-host": "evil.example"}
         assert await status(client, headers=headers) == 403
@@ -155,7 +158,7 @@ async def test_a_forwarded_host_is_not_trusted() -> None:
 
 @pytest.mark.parametrize("entry", ["https://Other.example", "https://other.example:443"])
 async def test_an_origin_is_listed_however_it_is_written(entry: str) -> None:
-    """Hosts are compared without case, and a scheme's own port need not be said."""
+    """Hosts are compared without case, and a scheme's default port need not be written."""
     async with mounted(cors_origins=[entry]) as (_, client):
         assert await status(client, headers={"origin": "https://other.example"}) == 200
         assert await status(client, headers={"origin": "http://other.example"}) == 403
@@ -183,13 +186,13 @@ async def test_apps_have_origins_of_their_own_schemes(origin: str) -> None:
     ],
 )
 def test_an_entry_that_no_browser_sends_is_refused(entry: str) -> None:
-    """Where the app is made, with the way to write it."""
+    """The error is raised when the app is made, and shows how an origin is written."""
     with pytest.raises(ValueError, match=r"https://example\.com"):
         EventSourceApp(Hub(), cors_origins=[entry])
 
 
 async def test_the_headers_of_one_origin_do_not_stay_on_an_error() -> None:
-    """An exception that an application raises to everybody is answered to each with their own headers."""
+    """An exception object that is raised to several requests is answered with each request's own headers."""
     error = HTTPException(403, "no", {"X-Mine": "1"})
 
     def refuse(*_: Any) -> None:
@@ -204,7 +207,7 @@ async def test_the_headers_of_one_origin_do_not_stay_on_an_error() -> None:
 
 @pytest.mark.parametrize(("path", "method", "code"), [("/events/", "DELETE", 405), ("/events/below", "GET", 404)])
 async def test_a_page_that_may_read_sees_every_refusal(path: str, method: str, code: int) -> None:
-    """With its status, for which a browser wants the headers there too."""
+    """A browser shows the status only if the refusal has the CORS headers too."""
     async with mounted(cors_origins=["https://a.example"]) as (_, client):
         async with client.stream(path, method=method, headers={"origin": "https://a.example"}) as stream:
             assert (stream.status_code, stream.headers["access-control-allow-origin"]) == (code, "https://a.example")

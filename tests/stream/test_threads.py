@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from sse_asgi._stream import threads as _threads
-from sse_asgi._stream.threads import iterate_in_thread
+from sse_asgi._stream.threads import close_in_thread, iterate_in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="
 
 
 class Gate:
-    """An iterable that stays in its first `next()` until it is let go on, and tells what it does."""
+    """An iterable that blocks in its first `next()` until it is opened, and sets an event at each step."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -45,12 +45,12 @@ class Gate:
 
 
 async def happened(event: threading.Event) -> None:
-    """Wait for what another thread does."""
+    """Wait until another thread sets an event."""
     assert await anyio.to_thread.run_sync(event.wait, PATIENCE)
 
 
 async def read(iterable: Any) -> list[Any]:
-    """Iterate to the end, and close the iterator whatever happens."""
+    """Iterate to the end, and close the iterator in any case."""
     with anyio.fail_after(2 * PATIENCE):
         async with contextlib.aclosing(iterate_in_thread(iterable)) as iterator:
             return [item async for item in iterator]
@@ -65,7 +65,7 @@ async def begin_and_close(iterable: Any) -> None:
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let a test say how many threads may run in its event loop."""
+    """Return a function that sets how many threads may run in an event loop."""
     return lambda number: monkeypatch.setattr(_threads, "MAX_THREADS", number)
 
 
@@ -93,7 +93,7 @@ async def test_an_empty_iterable_ends_at_once() -> None:
 
 
 async def test_items_are_pulled_one_at_a_time() -> None:
-    """The generator is never ahead of its reader."""
+    """The generator runs only as far as its reader has asked."""
     begun: list[int] = []
 
     def numbers() -> Iterator[int]:
@@ -118,7 +118,7 @@ async def test_nothing_runs_before_the_first_item_is_asked_for() -> None:
 
 
 async def test_one_thread_runs_the_generator_from_first_to_last() -> None:
-    """Every step, the last one included, is made in the same thread, which is not the event loop's."""
+    """Every step, the last one included, runs in the same thread, which is not the event loop's."""
     threads: list[threading.Thread] = []
 
     def steps() -> Iterator[None]:
@@ -137,7 +137,7 @@ async def test_one_thread_runs_the_generator_from_first_to_last() -> None:
 
 
 async def test_one_context_holds_from_first_to_last() -> None:
-    """The generator sees what was set before it, keeps what it sets itself, and nobody else sees that."""
+    """The generator sees earlier values and keeps its own, which its reader does not see."""
 
     def steps() -> Iterator[str]:
         yield colour.get()
@@ -151,7 +151,7 @@ async def test_one_context_holds_from_first_to_last() -> None:
 
 
 async def test_two_iterables_run_at_once() -> None:
-    """One that is blocked does not hold up another."""
+    """A blocked iterable does not delay another one."""
     gate = Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(read, gate)
@@ -164,7 +164,7 @@ async def test_two_iterables_run_at_once() -> None:
 
 
 async def test_an_exception_comes_through() -> None:
-    """What the generator raises is raised to its reader, after the items before it."""
+    """An exception of the generator is raised to its reader, after the earlier items."""
 
     def failing() -> Iterator[int]:
         yield 1
@@ -180,14 +180,14 @@ async def test_an_exception_comes_through() -> None:
 
 
 async def test_an_object_that_cannot_be_iterated_raises() -> None:
-    """What iter() says is raised to the reader."""
+    """The exception of iter() is raised to the reader."""
     with pytest.raises(TypeError, match="not iterable"):
         await read(7)
 
 
 @pytest.mark.parametrize("iterable", [[1], 7], ids=["ended", "refused"])
 async def test_a_place_is_given_back(anyio_backend: str, iterable: Any, places: Callable[[int], None]) -> None:
-    """Whether an iterable ends or fails, its place is free for the next one."""
+    """The place of an iterable that has ended or failed is free for the next one."""
     places(1)
     for _ in range(2):
         with contextlib.suppress(TypeError):
@@ -196,7 +196,7 @@ async def test_a_place_is_given_back(anyio_backend: str, iterable: Any, places: 
 
 
 async def test_a_thread_that_cannot_start_takes_no_place(places: Callable[[int], None]) -> None:
-    """Where the system refuses another thread, that is raised, and the place is free for later."""
+    """If the system refuses a thread, that is raised, and the place is free again."""
     places(1)
     usual = threading.stack_size(1 << 50)  # more than any address space has
     try:
@@ -227,8 +227,15 @@ async def test_closing_early_closes_the_generator_in_its_thread() -> None:
     assert threads[0] == threads[1]
 
 
+async def test_a_generator_that_was_not_begun_is_closed_in_a_thread() -> None:
+    """Nothing of it runs, and it cannot be iterated afterwards."""
+    generator = one_two_three()
+    await close_in_thread(generator)
+    assert list(generator) == []
+
+
 async def test_closing_early_needs_no_close_method() -> None:
-    """An iterator that cannot be closed is simply not asked again."""
+    """An iterator without `close` is not asked for another item."""
     asked: list[int] = []
 
     class Endless:
@@ -244,7 +251,7 @@ async def test_closing_early_needs_no_close_method() -> None:
 
 
 async def test_an_exception_of_the_cleanup_comes_through() -> None:
-    """What the generator raises while it is closed early is raised to whoever closes it."""
+    """An exception from closing the generator early is raised to the caller of aclose()."""
 
     def failing() -> Iterator[int]:
         try:
@@ -258,7 +265,7 @@ async def test_an_exception_of_the_cleanup_comes_through() -> None:
 
 
 async def test_a_cancelled_reader_leaves_a_blocked_generator() -> None:
-    """A scope that is cancelled is left at once; the generator is closed when its next() returns."""
+    """The reader leaves its scope at once. The generator is closed when its next() returns."""
     gate = Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(read, gate)
@@ -270,7 +277,7 @@ async def test_a_cancelled_reader_leaves_a_blocked_generator() -> None:
 
 
 async def test_a_blocked_generator_keeps_its_place_until_it_returns(places: Callable[[int], None]) -> None:
-    """Nobody reads it any more, but its thread still counts; then the next iterable gets its place."""
+    """Its reader has left, but its thread still counts. The next iterable gets the place after that."""
     places(1)
     gate, next_one = Gate(), Gate()
     async with anyio.create_task_group() as group:
@@ -289,7 +296,7 @@ async def test_a_blocked_generator_keeps_its_place_until_it_returns(places: Call
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_reader_that_is_cancelled_once_waits_for_the_generator() -> None:
-    """On asyncio a single cancellation leaves the reader only when the generator was closed."""
+    """On asyncio a single cancellation ends the reader only after the generator was closed."""
     gate = Gate()
     task = asyncio.get_running_loop().create_task(read(gate))
     await happened(gate.entered)
@@ -305,7 +312,7 @@ async def test_a_reader_that_is_cancelled_once_waits_for_the_generator() -> None
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("error", [None, ValueError("too late")])
 def test_an_event_loop_that_closes_first_harms_nobody(backend: str, error: Exception | None) -> None:
-    """A generator that returns, or raises, after its event loop has gone is closed, and its thread ends quietly."""
+    """A generator that returns or raises after its event loop has closed is closed, and its thread ends quietly."""
     gate = Gate(error)
 
     async def begin_and_leave() -> None:
@@ -326,7 +333,7 @@ def test_an_event_loop_that_closes_first_harms_nobody(backend: str, error: Excep
 
 
 async def test_no_more_threads_run_than_there_are_places(places: Callable[[int], None]) -> None:
-    """Further iterables wait until one has ended."""
+    """Further iterables wait until one of them has ended."""
     places(2)
     one, two, three = Gate(), Gate(), Gate()
     async with anyio.create_task_group() as group:
@@ -343,7 +350,7 @@ async def test_no_more_threads_run_than_there_are_places(places: Callable[[int],
 
 
 async def test_whoever_is_cancelled_while_waiting_takes_no_place(places: Callable[[int], None]) -> None:
-    """A reader that gave up before it had a place leaves none occupied."""
+    """A reader that is cancelled before it has a place occupies none."""
     places(1)
     gate, given_up = Gate(), Gate()
     async with anyio.create_task_group() as group:

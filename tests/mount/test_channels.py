@@ -1,4 +1,4 @@
-"""Which channels a mounted app serves: fixed names, templates, patterns, functions, limits."""
+"""The channels of a request: fixed names, templates, patterns, functions, limits."""
 
 from typing import Any
 from urllib.parse import quote
@@ -8,15 +8,20 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Host, Mount, Route, Router
 
-from mounting import mounted, status
-from sse_asgi import EventSourceApp, Hub, Pattern
+from mount.helpers import mounted, status
+from sse_asgi import (
+    EventSourceApp,
+    Hub,
+    Pattern,
+)
+from sse_asgi._mount.channels import ServedChannels
 from sse_asgi.testing import EventStreamClient
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_star_serves_any_name() -> None:
-    """The explicit way to let the query decide; several channels in one stream."""
+    """`"*"` lets the query choose every channel, several for one stream."""
     async with mounted(channels="*") as (hub, client):
         async with client.stream("/events/?channel=a&channel=b") as stream:
             await hub.publish("a", "1")
@@ -27,7 +32,7 @@ async def test_a_star_serves_any_name() -> None:
 
 @pytest.mark.parametrize("channels", [["a", "b"], {"a": 1, "b": 2}, ("a", "b")])
 async def test_a_collection_allows_its_names(channels: Any) -> None:
-    """Others are 403; without `?channel=` the stream has all of them."""
+    """Other channels are 403; a request without `?channel=` gets all names of the collection."""
     async with mounted(channels=channels) as (hub, client):
         assert await status(client, "?channel=a") == 200
         assert await status(client, "?channel=a&channel=c") == 403
@@ -37,7 +42,7 @@ async def test_a_collection_allows_its_names(channels: Any) -> None:
 
 
 async def test_one_name_is_a_collection_of_one() -> None:
-    """`channels="news"`."""
+    """`channels="news"` serves the channel `news`."""
     async with mounted(channels="news") as (_, client):
         assert await status(client, "?channel=news") == 200
         assert await status(client, "?channel=n") == 403
@@ -45,7 +50,7 @@ async def test_one_name_is_a_collection_of_one() -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async", "single"])
 async def test_a_function_chooses_and_the_query_does_not(kind: str) -> None:
-    """From the request, which may be awaited for."""
+    """The function gets the request, and may be async."""
 
     async def later(request: Request) -> list[str]:
         return [f"user:{request.headers['x-user']}"]
@@ -64,35 +69,35 @@ async def test_a_function_chooses_and_the_query_does_not(kind: str) -> None:
 
 @pytest.mark.parametrize("channels", ["*", None])
 async def test_the_librarys_own_channels_are_never_served(channels: Any) -> None:
-    """Names beginning with `sse.`, whatever is allowed."""
+    """Names that begin with `sse.` are refused, even if every channel is allowed."""
     async with mounted(channels=channels, authorize=lambda *_: None) as (_, client):
         assert await status(client, "?channel=sse.presence") == 403
 
 
 @pytest.mark.parametrize("options", [{"channels": ["a", "sse.x"]}, {"default_channel": "sse.x"}, {"channels": "sse.x"}])
 async def test_the_librarys_own_channels_cannot_be_offered(options: dict[str, Any]) -> None:
-    """A ValueError where the app is made."""
+    """Such an app is a ValueError."""
     with pytest.raises(ValueError, match="the library's own"):
         EventSourceApp(Hub(), **options)
 
 
 @pytest.mark.parametrize("chosen", [[], None, "sse.x", ["a", "sse.x"]])
 async def test_a_function_that_chooses_nothing_refuses(chosen: Any) -> None:
-    """No channel, or one of the library's own: 403."""
+    """No channel, or one of the library's own, is 403."""
     async with mounted(channels=lambda _: chosen) as (_, client):
         assert await status(client) == 403
 
 
 @pytest.mark.parametrize("name", ["", "a%0Ab", "%00", "x" * 513])
 async def test_bad_names_are_400(name: str) -> None:
-    """With the reason."""
+    """The answer has the reason."""
     async with mounted(channels="*") as (_, client), client.stream(f"/events/?channel={name}") as stream:
         assert stream.status_code == 400
         assert b"channel" in await stream.read()
 
 
 async def test_too_many_channels_are_400_with_the_limit() -> None:
-    """100, unless another limit was given."""
+    """The limit is 100, or `max_channels`."""
     async with mounted(channels="*") as (_, client):
         async with client.stream("/events/", params={"channel": [str(n) for n in range(101)]}) as stream:
             assert stream.status_code == 400
@@ -107,7 +112,7 @@ async def test_too_many_channels_are_400_with_the_limit() -> None:
 
 @pytest.mark.parametrize("room", ["lobby", "a b", "*", "{room}", "é"])
 async def test_a_template_is_filled_from_the_path(room: str) -> None:
-    """The value is literal, whatever it looks like."""
+    """The value is literal, even if it looks like a pattern or a template."""
     async with mounted(path="/rooms/{room}", channels=["room:{room}", "news"]) as (hub, client):
         async with client.stream(f"/rooms/{quote(room)}/") as stream:
             await hub.publish("room:other", "not this")
@@ -120,7 +125,7 @@ async def test_a_template_is_filled_from_the_path(room: str) -> None:
 
 
 async def test_a_route_fills_templates_as_a_mount_does() -> None:
-    """Also one below a mount, and the whole path is the app's."""
+    """A Route may stand below a Mount, and the whole path is the app's."""
     hub = Hub()
     route = Route("/{room}", EventSourceApp(hub, channels="room:{room}"))
     async with hub:
@@ -134,7 +139,7 @@ async def test_a_route_fills_templates_as_a_mount_does() -> None:
 
 
 async def test_a_route_is_recognised_where_starlette_does_not_name_it() -> None:
-    """By its endpoint, which no Mount has, wherever the routes are."""
+    """An old Starlette names only the endpoint, and only a Route has one."""
     hub = Hub()
     app = EventSourceApp(hub, channels="room:{room}")
     route = Route("/{room}", app)
@@ -150,7 +155,7 @@ async def test_a_route_is_recognised_where_starlette_does_not_name_it() -> None:
 
 
 async def test_a_converter_gives_the_text_of_its_value() -> None:
-    """An int, for instance."""
+    """A parameter may be an int, for example."""
     async with mounted(path="/rooms/{room:int}", channels=["room:{room}"]) as (hub, client):
         async with client.stream("/rooms/007/") as stream:
             await hub.publish("room:7", "x")
@@ -158,21 +163,21 @@ async def test_a_converter_gives_the_text_of_its_value() -> None:
 
 
 async def test_doubled_braces_are_braces() -> None:
-    """A name that is no template."""
+    """Doubled braces make a name that is not a template."""
     async with mounted(channels=["{{a}}"]) as (_, client):
         assert await status(client, "?channel=%7Ba%7D") == 200
         assert await status(client, "?channel=%7B%7Ba%7D%7D") == 403
 
 
 @pytest.mark.parametrize("name", ["room:{", "room:}", "room:{}", "room:{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:5}"])
-def test_what_is_no_template_is_refused_at_once(name: str) -> None:
-    """With the way to write braces."""
+def test_a_bad_template_is_refused_at_once(name: str) -> None:
+    """The error says how braces are written."""
     with pytest.raises(ValueError, match="for braces"):
         EventSourceApp(Hub(), channels=[name])
 
 
 async def test_a_template_without_its_parameter_is_the_applications_mistake() -> None:
-    """A ValueError that says where to mount it."""
+    """The ValueError says where to mount the app."""
     async with mounted(channels=["room:{room}"]) as (_, client):
         with pytest.raises(ValueError, match=r"\.\.\./\{room\}"):
             await status(client)
@@ -180,7 +185,7 @@ async def test_a_template_without_its_parameter_is_the_applications_mistake() ->
 
 @pytest.mark.parametrize(("value", "code"), [("sse.control", 403), ("%00", 400), ("x" * 513, 400)])
 async def test_a_value_that_makes_no_channel_is_refused(value: str, code: int) -> None:
-    """As if it had been asked for."""
+    """The name is checked as if the request had named it."""
     async with mounted(path="/{name}", channels=["{name}"]) as (_, client):
         assert await status(client, "", f"/{value}/") == code
 
@@ -188,8 +193,8 @@ async def test_a_value_that_makes_no_channel_is_refused(value: str, code: int) -
 # Patterns
 
 
-async def test_a_pattern_allows_what_matches() -> None:
-    """And nothing else: neither what does not, nor the library's own channels."""
+async def test_a_pattern_allows_matching_names() -> None:
+    """Other names are refused, and so are the library's own channels."""
     async with mounted(channels=["news", "orders.*.eu", "s*"]) as (hub, client):
         async with client.stream("/events/?channel=orders.7.eu") as stream:
             await hub.publish("orders.7.eu", "x")
@@ -198,8 +203,8 @@ async def test_a_pattern_allows_what_matches() -> None:
         assert await status(client, "?channel=sse.control") == 403
 
 
-async def test_without_a_query_there_are_the_names_that_are_no_patterns() -> None:
-    """Nobody gets everything by asking for nothing."""
+async def test_a_request_without_a_query_gets_the_plain_names() -> None:
+    """A request cannot get all matching channels by naming none."""
     async with mounted(Hub(patterns=["orders.*"]), channels=["news", "orders.*"]) as (hub, client):
         async with client.stream("/events/") as stream:
             await hub.publish("orders.1", "not this")
@@ -208,7 +213,7 @@ async def test_without_a_query_there_are_the_names_that_are_no_patterns() -> Non
 
 
 async def test_a_pattern_itself_is_served_where_app_and_hub_know_it() -> None:
-    """Then one stream has all of its channels, and resumes; it is all there is where only patterns are served."""
+    """One stream has all of its channels, and resumes; an app with patterns only serves them by default."""
     async with mounted(Hub(patterns=["orders.*"]), channels=["orders.*", "bills.*"]) as (hub, client):
         for query in ("", "?channel=orders.*"):
             async with client.stream(f"/events/{query}") as stream:
@@ -220,8 +225,8 @@ async def test_a_pattern_itself_is_served_where_app_and_hub_know_it() -> None:
         assert await status(client, "?channel=bills.*") == 403
 
 
-async def test_patterns_that_nobody_gathers_need_a_name() -> None:
-    """400, because there is nothing to stream."""
+async def test_a_pattern_unknown_to_the_hub_needs_a_name() -> None:
+    """The answer is 400, because there is nothing to stream."""
     async with mounted(channels=["orders.*"]) as (_, client):
         assert await status(client) == 400
         assert await status(client, "?channel=orders.1") == 200
@@ -230,7 +235,7 @@ async def test_patterns_that_nobody_gathers_need_a_name() -> None:
 @pytest.mark.parametrize("options", [{"channels": "*"}, {"authorize": lambda *_: None}, {"channels": ["news"]}])
 @pytest.mark.parametrize("name", ["orders.*", "*", "a*b"])
 async def test_a_pattern_is_refused_where_it_is_not_offered(options: dict[str, Any], name: str) -> None:
-    """Whatever else may be asked for."""
+    """A pattern is refused even if every channel is allowed."""
     hub = Hub(patterns=["orders.*", "*", "a*b"])
     async with mounted(hub, **options) as (_, client), client.stream(f"/events/?channel={name}") as stream:
         assert stream.status_code == 403
@@ -238,7 +243,7 @@ async def test_a_pattern_is_refused_where_it_is_not_offered(options: dict[str, A
 
 
 async def test_a_pattern_may_be_filled_from_the_path() -> None:
-    """A tenant's own channels; a `*` in the path opens nobody else's."""
+    """A tenant gets its own channels; a `*` in the path opens no other tenant's channels."""
     async with mounted(path="/{tenant}", channels=["{tenant}.*"]) as (_, client):
         assert await status(client, "?channel=acme.1", "/acme/") == 200
         assert await status(client, "?channel=other.1", "/acme/") == 403
@@ -246,7 +251,7 @@ async def test_a_pattern_may_be_filled_from_the_path() -> None:
 
 
 async def test_a_value_from_the_path_is_no_way_to_a_gathered_pattern() -> None:
-    """Though its channel has that very name."""
+    """The value is refused, although the pattern's channel has that name."""
     async with mounted(Hub(patterns=["room:*"]), path="/rooms/{room}", channels=["room:{room}"]) as (_, client):
         assert await status(client, "", "/rooms/a/") == 200
         assert await status(client, "", "/rooms/*/") == 403
@@ -257,23 +262,23 @@ async def test_a_value_from_the_path_is_no_way_to_a_gathered_pattern() -> None:
 
 
 @pytest.mark.parametrize(("chosen", "error"), [([1], TypeError), (7, TypeError)])
-async def test_a_function_that_chooses_what_is_no_channel_is_told(chosen: Any, error: type[Exception]) -> None:
-    """It is the application's mistake, so that it is raised."""
+async def test_a_function_that_returns_no_names_is_an_error(chosen: Any, error: type[Exception]) -> None:
+    """It is the application's mistake, so it is raised."""
     async with mounted(channels=lambda _: chosen) as (_, client):
         with pytest.raises(error):
             await status(client)
 
 
 @pytest.mark.parametrize("value", ["%0A", "x" * 513])
-async def test_a_name_that_a_function_makes_of_a_request_may_be_none(value: str) -> None:
-    """Which is the client's mistake: 400, as for a template."""
+async def test_a_bad_name_made_of_a_request_is_400(value: str) -> None:
+    """It is the client's mistake, as for a template."""
     options: dict[str, Any] = {"channels": lambda request: f"room:{request.path_params['room']}"}
     async with mounted(path="/rooms/{room}", **options) as (_, client):
         assert await status(client, "", f"/rooms/{value}/") == 400
 
 
 async def test_a_function_may_choose_a_gathered_pattern() -> None:
-    """It is the application that speaks."""
+    """A Pattern can only come from the application."""
     hub = Hub(patterns=["orders.*"])
     chosen = Pattern("orders.*")
     async with mounted(hub, channels=lambda _: chosen) as (_, client), client.stream("/events/") as stream:
@@ -282,8 +287,14 @@ async def test_a_function_may_choose_a_gathered_pattern() -> None:
 
 
 async def test_a_name_that_a_function_makes_is_no_way_to_a_gathered_pattern() -> None:
-    """Though the request had it become the name of its channel."""
+    """A str is refused, because a part of it may come from the request."""
     options: dict[str, Any] = {"channels": lambda request: f"room:{request.path_params['room']}"}
     async with mounted(Hub(patterns=["room:*"]), path="/rooms/{room}", **options) as (_, client):
         assert await status(client, "", "/rooms/a/") == 200
         assert await status(client, "", "/rooms/*/") == 403
+
+
+def test_it_is_known_whether_a_function_chooses() -> None:
+    """A function may choose several channels for a POST; a collection does not."""
+    assert ServedChannels(lambda _: ["a", "b"], default="default").chosen
+    assert not ServedChannels(["a", "b"], default="default").chosen

@@ -1,4 +1,4 @@
-"""Requests that make no sense: a mounted app answers each, and shows nobody what is not for them."""
+"""Random requests: a mounted app answers each, and sends no event to a reader that may not have it."""
 
 import itertools
 import json
@@ -33,12 +33,12 @@ EXPIRED = SIGNER.ticket("user:bob", expires_in=1e-9)
 
 IDS = ("last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID")
 NAMES = ("channel", "ticket", *IDS, "padding", "evs_preamble", "poll", "wait", "event", "x", "")
-POSITION = b"POSITION"  # replaced by one from which there is something to replay
+POSITION = b"POSITION"  # replaced by a position with later events
 ANSWERS = {200, 202, 204, 400, 401, 403, 404, 405, 413, 415}
 
 
 def authorize(request: Request, channels: tuple[str, ...]) -> dict[str, str]:
-    """Let users read their own channel, rooms whose names they know, and nothing else."""
+    """Let users read their own channel and one room, and no other channel."""
     user = request.headers.get("x-user", "")
     if user.encode("latin-1") not in USERS or any(name not in (f"user:{user}", "room:a") for name in channels):
         raise HTTPException(403)
@@ -53,12 +53,12 @@ APPS: dict[str, dict[str, Any]] = {
     "tickets": {"tickets": SIGNER},
     "both": {"tickets": SIGNER, "authorize": authorize},
     "publish": {"publish": lambda *_: None, "channels": ["posted"], "max_body_bytes": 1000},
-    "function": {"channels": lambda request: f"user:{(request.headers.get('x-user') == 'ann' and 'ann') or 'nobody'}"},
+    "function": {"channels": lambda request: f"user:{(request.headers.get('x-user') == 'ann' and 'ann') or 'none'}"},
 }
 
 
 def allowed(kind: str, request: dict[str, Any]) -> set[str]:
-    """Say what a request may see at most, without asking the app."""
+    """Return the channels that a request may read at most, without asking the app."""
     user = dict(reversed(request["headers"])).get(b"x-user", b"").decode("latin-1")
     own = {f"user:{user}", "room:a"} if user.encode("latin-1") in USERS else set()
     tickets = {name for name, text in TICKETS.items() if text.encode() in request["query_string"]}
@@ -106,14 +106,14 @@ odd_headers = st.tuples(
 
 @st.composite
 def likely_parameters(draw: st.DrawFn) -> bytes:
-    """A parameter that means something to somebody."""
+    """A parameter that an app reads."""
     name = draw(st.sampled_from(["channel", "channel", "ticket", *IDS]))
     return name.encode() + b"=" + draw(likely_values[name])
 
 
 @st.composite
 def odd_parameters(draw: st.DrawFn) -> bytes:
-    """A parameter that means nothing to anybody, or its name or value alone."""
+    """A parameter with a random value, or a name or value alone."""
     name = draw(st.sampled_from(NAMES)).encode()
     return name + draw(st.sampled_from([b"=", b"", b"%3d"])) + draw(odd_values)
 
@@ -127,7 +127,7 @@ odd_bodies = st.one_of(
 def request_of(
     method: str, user: bytes, headers: list[tuple[bytes, bytes]], parameters: list[bytes], body: bytes = b""
 ) -> dict[str, Any]:
-    """Put a request together; the user comes first, as the header that counts."""
+    """Make a request; the user comes first, because the first header counts."""
     named = [(b"x-user", user)] if user else []
     return {
         "method": method,
@@ -151,7 +151,7 @@ odd_requests = st.builds(
 
 
 class Site:
-    """Apps of all kinds on one hub, whose events say which channel they are from."""
+    """Apps of all kinds on one hub, whose events name their channel."""
 
     def __init__(self) -> None:
         self.hub = Hub(MemoryBackend(history_size=5), patterns=["orders.*"])
@@ -165,7 +165,7 @@ class Site:
             await self.hub.backend.publish((name,), event, key=None, idempotency_key=None)
 
     async def ask(self, path: str, request: dict[str, Any]) -> tuple[int, bytes]:
-        """Make a request, and read what it replays and what is live."""
+        """Make a request, and read replayed and live events."""
         position = str(await self.hub.publish("before", "x")).encode()
         await self.publish()
 
@@ -196,7 +196,7 @@ def site(portal: BlockingPortal) -> Iterator[Site]:
 
 
 def channels_in(content: bytes) -> list[str]:
-    """Name the channels whose events are in an answer, to a poll or of a stream."""
+    """Return the channels whose events are in an answer, of a poll or a stream."""
     if content.startswith(b'{"events"'):
         polled = json.loads(content)["events"]
         return [json.loads(event["data"])["of"] for event in polled if event["event"] == "message"]
@@ -208,7 +208,7 @@ rooms = st.sampled_from(["a", "b", "%2A", "sse.x"])
 
 
 def check(portal: BlockingPortal, site: Site, kind: str, room: str, request: dict[str, Any]) -> None:
-    """A status of ours, no traceback, and only events of channels that the request may read."""
+    """Check that the status is ours, and that all events are of channels that the request may read."""
     path = f"/template/{room}/" if kind == "template" else f"/{kind}/"
     code, content = portal.call(site.ask, path, request)
     assert code in ANSWERS
@@ -219,8 +219,8 @@ def check(portal: BlockingPortal, site: Site, kind: str, room: str, request: dic
         assert channels_in(content) == []
 
 
-def test_no_request_sees_what_is_not_for_it(portal: BlockingPortal, site: Site) -> None:
-    """Whoever asks for each thing there is, alone or beside what may be had, with any ticket; replayed and live."""
+def test_no_request_gets_events_of_other_channels(portal: BlockingPortal, site: Site) -> None:
+    """Each user names each channel, alone or beside an allowed one, with each ticket, for replayed and live events."""
     asked = [b"channel=" + quote_from_bytes(name.encode()).encode() for name in CHANNELS]
     asked += [b"channel=room:a&" + one for one in asked] + [b""]
     for kind, user, channels in itertools.product([*APPS, "template"], (b"", *USERS), asked):
@@ -233,7 +233,7 @@ def test_no_request_sees_what_is_not_for_it(portal: BlockingPortal, site: Site) 
 @FEW
 @given(kinds, rooms, odd_requests)
 def test_no_request_fails(portal: BlockingPortal, site: Site, kind: str, room: str, request: dict[str, Any]) -> None:
-    """However absurd it is, every one is answered."""
+    """Every random request is answered."""
     check(portal, site, kind, room, request)
 
 
@@ -247,17 +247,17 @@ def test_no_request_fails(portal: BlockingPortal, site: Site, kind: str, room: s
     ],
     ids=["name", "authorized", "ticket", "template"],
 )
-def test_what_may_be_seen_is_seen(
+def test_allowed_requests_get_their_events(
     portal: BlockingPortal, site: Site, path: str, query: bytes, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """The replayed event and the live one: the search above would have found others."""
+    """Allowed requests get the replayed and the live event, so the searches above would find others."""
     request = request_of("GET", b"", headers, [query])
     code, content = portal.call(site.ask, path, request)
     assert (code, channels_in(content)) == (200, ["room:a", "room:a"])
 
 
-def test_a_poll_sees_what_may_be_seen(portal: BlockingPortal, site: Site) -> None:
-    """What is replayed; the live event comes after the answer."""
+def test_an_allowed_poll_gets_its_events(portal: BlockingPortal, site: Site) -> None:
+    """A poll gets the replayed event; the live event is published after the answer."""
     request = request_of("GET", b"", [], [b"poll=1&channel=room:a&last_event_id=" + POSITION])
     code, content = portal.call(site.ask, "/any/", request)
     assert (code, channels_in(content)) == (200, ["room:a"])

@@ -11,21 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from mounting import mounted, status
-from sse_asgi import ChannelSigner, Grant, Hub, Pattern
+from mount.helpers import mounted, status
+from sse_asgi import (
+    ChannelSigner,
+    Grant,
+    Hub,
+    Pattern,
+)
 from sse_asgi.tickets import RedactTickets, Ticket, TicketError
 from strategies import PATIENT
 
+pytestmark = pytest.mark.anyio
+
+
 SECRET = "a secret of many characters"
+
+
 SIGNER = ChannelSigner(SECRET)
+
+
 TICKET = SIGNER.ticket("a", identity="ada", expires_in=1e6)
 
 
 # Making and reading
 
 
-def test_a_ticket_says_what_was_signed() -> None:
-    """Channels, properties and identity."""
+def test_a_ticket_is_read_as_it_was_signed() -> None:
+    """It has channels, properties and an identity."""
     text = SIGNER.ticket(["a", "é"], properties={"tenant": 7}, identity="ada")
     assert SIGNER.read(text) == Ticket(("a", "é"), Grant({"tenant": 7}, identity="ada"))
     assert SIGNER.read(SIGNER.ticket("a")) == Ticket(("a",), Grant())
@@ -38,7 +50,7 @@ def test_a_ticket_needs_no_escaping() -> None:
 
 
 def test_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a minute, unless it was said otherwise; the error says so."""
+    """A ticket is valid for a minute, or for `expires_in`; the error says that it has expired."""
     now = 1_000_000.0
     monkeypatch.setattr("time.time", lambda: now)
     usual, short = SIGNER.ticket("a"), SIGNER.ticket("a", expires_in=0.5)
@@ -69,8 +81,8 @@ def test_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("x" + TICKET, id="longer"),
     ],
 )
-def test_what_was_not_signed_is_refused(text: str) -> None:
-    """Whatever it is."""
+def test_a_text_that_was_not_signed_is_refused(text: str) -> None:
+    """Every other text is a TicketError."""
     with pytest.raises(TicketError, match="not signed here"):
         SIGNER.read(text)
 
@@ -85,8 +97,8 @@ def test_no_changed_ticket_says_anything_else(index: int, char: str) -> None:
         assert "not signed here" in str(error)  # noqa: PT017 - it may be accepted as well
 
 
-def test_another_secret_or_salt_signs_nothing_for_us() -> None:
-    """Nor do we for them."""
+def test_a_ticket_of_another_secret_or_salt_is_refused() -> None:
+    """Signers accept only tickets of their own secret and salt."""
     text = SIGNER.ticket("a")
     for other in (ChannelSigner("another secret of characters"), ChannelSigner(SECRET, salt="other")):
         with pytest.raises(TicketError):
@@ -94,7 +106,7 @@ def test_another_secret_or_salt_signs_nothing_for_us() -> None:
 
 
 def test_secrets_can_be_changed_without_a_break() -> None:
-    """The first signs, all are accepted."""
+    """The first secret signs, and all are accepted."""
     both = ChannelSigner(["the new secret, which is long", SECRET])
     assert both.read(SIGNER.ticket("a")).channels == ("a",)
     with pytest.raises(TicketError):
@@ -106,7 +118,7 @@ def test_secrets_can_be_changed_without_a_break() -> None:
     [("short", ValueError), ("", ValueError), ([], ValueError), ([SECRET, "x"], ValueError), ([b"x" * 16], TypeError)],
 )
 def test_a_secret_that_can_be_guessed_is_refused(secret: Any, error: type[Exception]) -> None:
-    """Where the signer is made."""
+    """The error is raised when the signer is made."""
     with pytest.raises(error, match="secret"):
         ChannelSigner(secret)
 
@@ -125,13 +137,13 @@ def test_a_secret_that_can_be_guessed_is_refused(secret: Any, error: type[Except
     ],
 )
 def test_a_ticket_that_means_nothing_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
-    """Where it is made."""
+    """The error is raised when the ticket is made."""
     with pytest.raises(error):
         SIGNER.ticket(**options)
 
 
 def test_without_itsdangerous_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an extra."""
+    """The library is an extra, and the ImportError names it."""
     monkeypatch.setitem(sys.modules, "itsdangerous", None)
     with pytest.raises(ImportError, match=r"sse-asgi\[tickets\]"):
         ChannelSigner(SECRET)
@@ -142,7 +154,7 @@ def test_without_itsdangerous_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 @pytest.mark.anyio
 async def test_a_ticket_gives_its_channels_and_grant() -> None:
-    """All of its channels without a query."""
+    """A request without a query gets all channels of the ticket."""
     async with mounted(tickets=SIGNER) as (hub, client):
         text = SIGNER.ticket(["a", "b"], properties=7, identity="ada")
         async with client.stream(f"/events/?ticket={text}") as stream:
@@ -154,8 +166,8 @@ async def test_a_ticket_gives_its_channels_and_grant() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_ticket_says_who_is_there() -> None:
-    """Presence takes its identity."""
+async def test_a_ticket_lists_its_identity() -> None:
+    """Presence uses the identity of the ticket."""
     async with mounted(tickets=SIGNER, presence=True) as (hub, client):
         async with client.stream(f"/events/?ticket={SIGNER.ticket('a', identity='ada')}"):
             assert await hub.presence("a") == ["ada"]
@@ -164,7 +176,7 @@ async def test_a_ticket_says_who_is_there() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("query", ["", "&channel=orders.*"])
 async def test_a_ticket_for_a_gathered_pattern_says_so(query: str) -> None:
-    """A name that was made of what a user asked for is no way to it."""
+    """A ticket names a pattern by a Pattern; a str, of which a part may come from a user, is refused."""
     async with mounted(Hub(patterns=["orders.*"]), tickets=SIGNER) as (hub, client):
         assert await status(client, f"?ticket={SIGNER.ticket('orders.*')}{query}") == 403
         async with client.stream(f"/events/?ticket={SIGNER.ticket(['a', Pattern('orders.*')])}{query}") as stream:
@@ -174,7 +186,7 @@ async def test_a_ticket_for_a_gathered_pattern_says_so(query: str) -> None:
 
 @pytest.mark.anyio
 async def test_a_query_chooses_among_the_tickets_channels() -> None:
-    """Others are 403, and bad names 400."""
+    """Other channels are 403, and bad names 400."""
     async with mounted(tickets=SIGNER, max_channels=2) as (_, client):
         text = SIGNER.ticket(["a", "b", "c"])
         assert await status(client, f"?ticket={text}&channel=b") == 200
@@ -189,7 +201,7 @@ async def test_a_query_chooses_among_the_tickets_channels() -> None:
     "query", ["", "?ticket=", "?ticket=forged", pytest.param(f"?ticket=x&ticket={TICKET}", id="second")]
 )
 async def test_without_a_good_ticket_it_is_401(query: str) -> None:
-    """The first one counts."""
+    """The first ticket counts."""
     async with mounted(tickets=SIGNER) as (hub, client), client.stream(f"/events/{query}") as stream:
         assert stream.status_code == 401
         assert "www-authenticate" in stream.headers
@@ -198,7 +210,7 @@ async def test_without_a_good_ticket_it_is_401(query: str) -> None:
 
 @pytest.mark.anyio
 async def test_an_expired_ticket_is_401_also_on_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An EventSource reconnects with the URL that it has, and learns that it needs another."""
+    """An EventSource reconnects with the URL that it has, so it must get another ticket."""
     now = 1_000_000.0
     monkeypatch.setattr("time.time", lambda: now)
     text = SIGNER.ticket("a", expires_in=60)
@@ -211,7 +223,7 @@ async def test_an_expired_ticket_is_401_also_on_resuming(monkeypatch: pytest.Mon
 
 @pytest.mark.anyio
 async def test_authorize_decides_where_there_is_no_ticket() -> None:
-    """And is not asked where there is one, of which a bad one is not excused."""
+    """It is not called if there is a ticket, even a bad one."""
 
     def refuse(*_: Any) -> None:
         raise HTTPException(403)
@@ -226,14 +238,14 @@ async def test_authorize_decides_where_there_is_no_ticket() -> None:
 
 @pytest.mark.anyio
 async def test_a_ticket_means_nothing_where_tickets_are_not_taken() -> None:
-    """It opens nothing."""
+    """It opens no channel."""
     async with mounted() as (_, client):
         assert await status(client, f"?ticket={SIGNER.ticket('a')}&channel=a") == 403
 
 
 @pytest.mark.anyio
 async def test_a_ticket_is_not_in_our_logs(caplog: pytest.LogCaptureFixture) -> None:
-    """Not even when the stream fails."""
+    """It is not logged even if the stream fails."""
 
     async def snapshot() -> Any:
         raise RuntimeError
@@ -257,25 +269,25 @@ def logged(message: Any, *args: Any) -> str:
 
 
 def test_tickets_are_taken_out_of_arguments() -> None:
-    """As uvicorn gives them; everything else stays."""
+    """Uvicorn gives the URL as an argument; the rest of the line stays."""
     line = logged('%s - "%s %s HTTP/%s" %d', "1.2.3.4:5", "GET", "/e/?a=1&ticket=abc.d-e_f&b=2", "1.1", 200)
     assert line == '1.2.3.4:5 - "GET /e/?a=1&ticket=[redacted]&b=2 HTTP/1.1" 200'
 
 
 def test_tickets_are_taken_out_of_messages() -> None:
-    """Of text that was put together before."""
+    """A message may be formatted already."""
     assert logged('"GET /e/?ticket=abc HTTP/1.1"') == '"GET /e/?ticket=[redacted] HTTP/1.1"'
     assert logged("the ticket=abc and ticket=def") == "the ticket=[redacted] and ticket=[redacted]"
 
 
 @pytest.mark.parametrize("name", ["%74icket", "tic%6Bet", "tic%6bet", "%74%69%63%6B%65%74"])
 def test_tickets_are_taken_out_however_their_name_is_written(name: str) -> None:
-    """What is escaped is accepted as well."""
+    """Escaped letters in the name are accepted by servers as well."""
     assert logged(f'"GET /e/?a=1&{name}=abc&b=2 HTTP/1.1"') == '"GET /e/?a=1&ticket=[redacted]&b=2 HTTP/1.1"'
 
 
 def test_tickets_are_taken_out_of_mappings_that_know_more_than_they_have() -> None:
-    """As gunicorn's and hypercorn's are, which must stay what they are."""
+    """The mappings of gunicorn and hypercorn have `__missing__`, and must keep it."""
 
     class Atoms(dict[str, Any]):
         def __missing__(self, key: str) -> str:
@@ -286,8 +298,8 @@ def test_tickets_are_taken_out_of_mappings_that_know_more_than_they_have() -> No
     assert atoms["r"].endswith("ticket=abc HTTP/1.1")
 
 
-def test_what_is_no_text_is_let_be() -> None:
-    """A record may be about anything."""
+def test_a_record_without_text_is_not_changed() -> None:
+    """A record may have a message of every type."""
     assert logged({"a": 1}) == "{'a': 1}"
     assert json.loads(logged("%s", 5)) == 5
     assert RedactTickets().filter(logging.makeLogRecord({"msg": "x", "args": None}))
