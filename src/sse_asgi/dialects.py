@@ -7,6 +7,7 @@ field, an event or an end. Errors are said in fixed words, never with details of
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, Protocol
@@ -67,7 +68,7 @@ class Dialect(Protocol):
 # The four
 
 
-class _JSONDialect:
+class _JSONDialect(ABC):
     """The words that a protocol of JSON objects has, given how it writes an error."""
 
     name: str
@@ -87,8 +88,9 @@ class _JSONDialect:
     def interrupted(self, reason: str) -> bytes:
         return self.error(INTERRUPTED.get(reason, CUT_OFF))
 
+    @abstractmethod
     def error(self, message: str) -> bytes:
-        raise NotImplementedError
+        """Return an error with this message, for users."""
 
     def end(self) -> bytes:
         return b""

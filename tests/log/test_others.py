@@ -3,7 +3,6 @@
 from typing import Any
 
 import datastar_py
-import fastapi.sse
 import pytest
 import sse_starlette
 from ag_ui.core import RunStartedEvent
@@ -14,6 +13,8 @@ from sse_asgi import ServerSentEvent
 from sse_asgi._log.event import as_event, as_published
 from sse_asgi._log.others import advice_on, fields_of_frame
 from strategies import PATIENT, fields
+
+fastapi_sse = pytest.importorskip("fastapi.sse")  # which the lowest version of FastAPI does not have
 
 # Frames
 
@@ -84,11 +85,11 @@ class Sub(sse_starlette.ServerSentEvent):
 @pytest.mark.parametrize(
     ("foreign", "event"),
     [
-        (fastapi.sse.ServerSentEvent(data="x"), ServerSentEvent('"x"')),
-        (fastapi.sse.ServerSentEvent(data={"a": 1}), ServerSentEvent({"a": 1})),
-        (fastapi.sse.ServerSentEvent(data=b"x"), ServerSentEvent('"x"')),
-        (fastapi.sse.ServerSentEvent(raw_data="x\ny", event="e", id="1"), ServerSentEvent("x\ny", event="e", id="1")),
-        (fastapi.sse.ServerSentEvent(retry=5, comment="c"), ServerSentEvent(retry=5, comment="c")),
+        (fastapi_sse.ServerSentEvent(data="x"), ServerSentEvent('"x"')),
+        (fastapi_sse.ServerSentEvent(data={"a": 1}), ServerSentEvent({"a": 1})),
+        (fastapi_sse.ServerSentEvent(data=b"x"), ServerSentEvent('"x"')),
+        (fastapi_sse.ServerSentEvent(raw_data="x\ny", event="e", id="1"), ServerSentEvent("x\ny", event="e", id="1")),
+        (fastapi_sse.ServerSentEvent(retry=5, comment="c"), ServerSentEvent(retry=5, comment="c")),
         (sse_starlette.ServerSentEvent("x", event="e", id="1"), ServerSentEvent("x", event="e", id="1")),
         (sse_starlette.ServerSentEvent(5, retry=5), ServerSentEvent("5", retry=5)),
         (sse_starlette.ServerSentEvent(comment="c"), ServerSentEvent(comment="c")),
@@ -105,11 +106,12 @@ def test_an_event_of_another_library_is_published_as_one() -> None:
     """The rules for publishing hold for it."""
     assert as_published(sse_starlette.ServerSentEvent("x", event="e"), None, None) == ServerSentEvent("x", event="e")
     with pytest.raises(ValueError, match="cannot be published"):
-        as_published(fastapi.sse.ServerSentEvent(raw_data="x", id="1"), None, None)
+        as_published(fastapi_sse.ServerSentEvent(raw_data="x", id="1"), None, None)
 
 
 def test_a_namesake_is_data() -> None:
-    """Only the classes of these two libraries are recognised."""
+    """Only the classes of these two libraries are recognised, and plain values are none."""
+    assert as_event({"data": "x"}) == ServerSentEvent({"data": "x"})
     namesake = type("ServerSentEvent", (dict,), {})(data="x")
     assert as_event(namesake) == ServerSentEvent({"data": "x"})
 

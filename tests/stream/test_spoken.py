@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from mount.helpers import mounted
 from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
-from sse_asgi._stream.spoken import PassedOn, last_words
+from sse_asgi._stream.spoken import PassedOn, check_dialect, last_words
 from sse_asgi.dialects import AI_SDK, ANTHROPIC, OPENAI
 from sse_asgi.testing import EventStreamClient
 
@@ -194,6 +194,11 @@ async def test_another_dialect_is_refused(dialect: Any, lacks: str) -> None:
     """With the members that it lacks."""
     with pytest.raises(TypeError, match=f"dialect must be one of sse_asgi.dialects or .*{lacks}"):
         EventSourceResponse([], dialect=dialect)
+
+
+def test_no_dialect_is_accepted() -> None:
+    """It is the default."""
+    check_dialect(None)
 
 
 async def test_on_error_and_a_dialect_exclude_each_other() -> None:

@@ -130,6 +130,7 @@ class IterableFeed:
         """
         self._iterable = iterable
         self._framing = framing or EventFraming(iterable)
+        self._reason = "finished"  # why the iterable ends
         self._cleanup_timeout = cleanup_timeout
         self._frames: list[bytes] = []
         self._size = 0
@@ -208,7 +209,7 @@ class IterableFeed:
             await _close_async(iterator)
         if rest := self._framing.rest():
             self._hold(rest)
-        self.ended = "finished"
+        self.ended = self._reason
 
     def _iterator(self) -> AsyncIterator[Any]:
         if isinstance(self._iterable, AsyncIterable):

@@ -34,18 +34,11 @@ class SpokenSubscription(IterableFeed):
         """Touch nothing yet; for the arguments see EventSourceResponse."""
         super().__init__(self._events(), cleanup_timeout, DialectFraming(dialect))
         self._subscription = subscription
-        self._reason = "finished"
 
     @property
     def joined(self) -> bool:
         """Whether an event that is published from now on reaches the client."""
         return self._subscription.joined
-
-    async def run(self) -> None:
-        """Send the events until the subscription ends, and say why it ended."""
-        await super().run()
-        if self.ended == "finished":
-            self.ended = self._reason
 
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
         subscription = self._subscription
