@@ -1,4 +1,4 @@
-"""Dialects: parts in a dialect beside plain data, in process; a stream that is passed on beside raw ASGI, on uvicorn."""
+"""Dialects: parts in a dialect beside plain data, in process; a stream passed on beside raw ASGI, on uvicorn."""
 
 import contextlib
 import subprocess
