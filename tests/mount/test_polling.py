@@ -243,7 +243,7 @@ async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.Monkey
 
         with anyio.fail_after(5):
             await response(scope, anyio.sleep_forever, send)
-    assert aborted
+    assert aborted == [1]
 
 
 async def test_a_shutdown_hurries_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

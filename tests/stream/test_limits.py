@@ -116,5 +116,5 @@ def test_what_is_no_limit_is_refused() -> None:
         EventSourceMiddleware(plain, max_connections="1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"total must be .* \(got 0\)"):
         EventSourceMiddleware(plain, max_connections=0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="ping_interval=0"):
+    with pytest.raises(ValueError, match="ping_interval must be above 0 seconds"):
         EventSourceMiddleware(plain, ping_interval=0)  # type: ignore[arg-type]

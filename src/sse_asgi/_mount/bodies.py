@@ -65,10 +65,14 @@ def replayed(body: bytes) -> Receive:
 
 
 def _charset(content_type: str) -> str:
-    """Return the value of `; charset=value`; the first of several counts."""
+    return _parameter(content_type, "charset", "utf-8").lower()
+
+
+def _parameter(content_type: str, name: str, default: str) -> str:
+    """Return the value of `; name=value`; the first of several counts."""
     parameters = {name.lower(): quoted or plain for name, quoted, plain in reversed(PARAMETER.findall(content_type))}
-    charset: str = parameters.get("charset", "utf-8")
-    return charset.lower()
+    value: str = parameters.get(name, default)
+    return value
 
 
 async def _from_text(body: bytes, _: str) -> Content:
@@ -90,9 +94,18 @@ async def _from_multipart(body: bytes, content_type: str) -> Content:
     request = Request({"type": "http", "headers": headers}, replayed(body))
     try:
         async with request.form(max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=len(body)) as form:
-            return _from_fields([(name, await _text(value)) for name, value in form.multi_items()])
+            fields = [(name, await _text(value)) for name, value in form.multi_items()]
     except MultiPartException as error:
         raise ValueError(error.message) from error
+    _check_complete(body, content_type)
+    return _from_fields(fields)
+
+
+def _check_complete(body: bytes, content_type: str) -> None:
+    """Refuse a form that was cut off, which the parser would read without its last part."""
+    if f"\r\n--{_parameter(content_type, 'boundary', '')}--".encode() not in b"\r\n" + body:
+        msg = "a form must end with its boundary and `--`: it was cut off"
+        raise ValueError(msg)
 
 
 async def _text(value: str | UploadFile) -> str:
