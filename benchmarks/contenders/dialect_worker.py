@@ -1,4 +1,4 @@
-"""Streams dicts to a server that takes everything: `dialect_worker.py plain|dialect` prints ns, once a line of input."""
+"""Streams dicts to a server that takes everything: `dialect_worker.py plain|dialect` prints ns for a line of input."""
 
 import sys
 import time
