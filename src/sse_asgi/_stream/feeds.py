@@ -130,7 +130,6 @@ class IterableFeed:
         """
         self._iterable = iterable
         self._framing = framing or EventFraming(iterable)
-        self._reason = "finished"  # why the iterable ends
         self._cleanup_timeout = cleanup_timeout
         self._frames: list[bytes] = []
         self._size = 0
@@ -209,7 +208,11 @@ class IterableFeed:
             await _close_async(iterator)
         if rest := self._framing.rest():
             self._hold(rest)
-        self.ended = self._reason
+        self.ended = self.reason_of_end()
+
+    def reason_of_end(self) -> str:
+        """Return why an iterable has ended that raised nothing."""
+        return "finished"
 
     def _iterator(self) -> AsyncIterator[Any]:
         if isinstance(self._iterable, AsyncIterable):

@@ -34,11 +34,16 @@ class SpokenSubscription(IterableFeed):
         """Touch nothing yet; for the arguments see EventSourceResponse."""
         super().__init__(self._events(), cleanup_timeout, DialectFraming(dialect))
         self._subscription = subscription
+        self._reason = "finished"
 
     @property
     def joined(self) -> bool:
         """Whether an event that is published from now on reaches the client."""
         return self._subscription.joined
+
+    def reason_of_end(self) -> str:
+        """Return why the subscription has ended."""
+        return self._reason
 
     async def _events(self) -> AsyncIterator[ServerSentEvent]:
         subscription = self._subscription
