@@ -1,7 +1,7 @@
 """The benchmarks: `./scripts/bench [question ...] [--rounds n] [--quick]`.
 
-Prints the tables as Markdown; unless it is quick, it also writes them into README.md, and the rounds behind them and
-the plots into results/.
+The command prints the tables as Markdown. Without `--quick` it also writes them into README.md, and writes the rounds
+and the plots into results/.
 """
 
 import argparse
@@ -22,17 +22,17 @@ QUESTIONS += ("redis", "compress", "profile", "instructions")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./scripts/bench", description=__doc__)
     parser.add_argument("questions", nargs="*", metavar="question", help=f"some of: {', '.join(QUESTIONS)}")
-    parser.add_argument("--rounds", type=int, help="how many rounds count (15, or 3 where it is quick)")
-    parser.add_argument("--quick", action="store_true", help="small numbers, to see that everything works")
-    parser.add_argument("--only", default="", help=f"contenders, with commas between: {', '.join(BY_NAME)}")
-    parser.add_argument("--points", default="", help="of fanout, with commas between: 1000 readers, bursts of 10, ...")
-    parser.add_argument("--before", help="a commit whose library is to compete too")
+    parser.add_argument("--rounds", type=int, help="the number of rounds that count (15, or 3 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="use small numbers, to check that everything works")
+    parser.add_argument("--only", default="", help=f"contenders, separated by commas: {', '.join(BY_NAME)}")
+    parser.add_argument("--points", default="", help="points of fanout, separated by commas: 1000 readers, ...")
+    parser.add_argument("--before", help="a commit whose library also competes")
     asked = parser.parse_args()
     unknown = {*asked.questions, *filter(None, asked.only.split(","))} - {*QUESTIONS, *BY_NAME}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     prepare()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the servers end too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # the servers end too
     rounds = asked.rounds or (3 if asked.quick else 15)
     only, points = (tuple(filter(None, map(str.strip, text.split(",")))) for text in (asked.only, asked.points))
     command = shlex.join(["./scripts/bench", *sys.argv[1:]])

@@ -1,7 +1,7 @@
-"""Instructions by callgrind: of writing an event, of a delivery, and what the middleware and a transform add.
+"""Instructions, counted by callgrind, of an event, a delivery, a token and a request.
 
-`instructions.py [what ...]` runs itself under valgrind, where a count repeats whatever else the machine does. Two
-lengths of each run are subtracted, so that starting up does not count.
+`instructions.py [name ...]` runs itself under valgrind, where a count does not depend on the load of the machine. A
+short run is subtracted from a long one, so that starting up does not count.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ TEXT = "The quick brown fox jumps over the lazy dog"
 
 
 class Work(NamedTuple):
-    """What is counted: a function of how often, two of these, and how many things it does each time."""
+    """A function that repeats its work, two numbers of repetitions, and the number of results of each repetition."""
 
     run: Callable[[int], None]
     counts: tuple[int, int]
     each: int = 1
 
 
-# What is run
+# The work
 
 
 def encode(count: int) -> None:
@@ -58,20 +58,20 @@ async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
 
 
 def deliver_directly(count: int) -> None:
-    """As to uvicorn, whose `send` may be called in any task; __main__ stands for it, and nothing is joined."""
+    """Deliver as to uvicorn, whose `send` works in any task. __main__ takes its place, and no events are joined."""
     from sse_asgi._hub import registry
     from sse_asgi._servers import known
 
-    known.STEPPABLE.add(__name__)
+    known.STEPPABLE = known.STEPPABLE | {__name__}
     registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
     deliver(count)
 
 
 def ping(count: int) -> None:
-    """As under uvicorn, see above; time goes by when it is told to."""
+    """Ping as under uvicorn, see above. The clock advances by command."""
     from sse_asgi._servers import known
 
-    known.STEPPABLE.add(__name__)
+    known.STEPPABLE = known.STEPPABLE | {__name__}
     asyncio.run(_ping(count))
 
 
@@ -114,11 +114,11 @@ def deliver_raw(count: int) -> None:
 
 
 def stream_tokens(count: int) -> None:
-    """As under uvicorn, see above."""
+    """Stream as under uvicorn, see above."""
     from sse_asgi import EventSourceResponse
     from sse_asgi._servers import known
 
-    known.STEPPABLE.add(__name__)
+    known.STEPPABLE = known.STEPPABLE | {__name__}
     asyncio.run(_stream(count, EventSourceResponse))
 
 
@@ -163,7 +163,7 @@ def request(count: int, *, guarded: bool = False) -> None:
 
 
 async def _request(count: int, *, guarded: bool) -> None:
-    """Answer requests of a Starlette application that are no event streams."""
+    """Answer requests of a Starlette application, without event streams."""
     from starlette.applications import Starlette
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
@@ -185,7 +185,7 @@ async def _request(count: int, *, guarded: bool) -> None:
 
 
 class _Server:
-    """Takes everything at once; no client goes."""
+    """A server that takes every message at once; its clients stay."""
 
     async def receive(self) -> Any:
         await asyncio.Event().wait()
@@ -226,7 +226,7 @@ WORK = {
 
 
 def instructions(name: str) -> float:
-    """Return how many instructions one of these takes."""
+    """Return the number of instructions of one result."""
     work = WORK[name]
     few, many = map(_collected, [_counted(name, count) for count in work.counts])
     return (many - few) / (work.counts[1] - work.counts[0]) / work.each
@@ -255,5 +255,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--run"]:
         WORK[sys.argv[2]].run(int(sys.argv[3]))
     else:
-        for what in sys.argv[1:] or WORK:
-            print(f"{what}: {instructions(what):,.0f}", flush=True)
+        for wanted in sys.argv[1:] or WORK:
+            print(f"{wanted}: {instructions(wanted):,.0f}", flush=True)

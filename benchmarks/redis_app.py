@@ -1,4 +1,4 @@
-"""The worker of the Redis benchmarks: streams, and publishing as fast as it goes or at a rate."""
+"""The worker of the Redis benchmarks: it streams, and publishes as fast as possible or at a rate."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ hub = create_hub()
 
 
 async def burst(request: Request) -> Response:
-    """Publish n events of 200 bytes, so many at once, over 100 channels."""
+    """Publish n events of 200 bytes on 100 channels, `at_once` of them concurrently."""
     count, at_once = int(request.query_params["n"]), int(request.query_params["at_once"])
     for start in range(0, count, at_once):
         numbers = range(start, start + at_once)
@@ -23,7 +23,7 @@ async def burst(request: Request) -> Response:
 
 
 async def paced(request: Request) -> Response:
-    """Publish n events over some channels, evenly over the seconds; each says when publish was called."""
+    """Publish n events on some channels, evenly over the seconds; each has the time at which publish was called."""
     count, channels = int(request.query_params["n"]), int(request.query_params["channels"])
     pause = float(request.query_params["seconds"]) / count
     began = time.monotonic()

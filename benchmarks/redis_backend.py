@@ -1,9 +1,9 @@
-"""RedisBackend: CPU of receiving and publishing against redis-py, latency, reconnecting, memory.
+"""RedisBackend: CPU of receiving and publishing, compared with redis-py; latency, reconnecting and memory.
 
     python benchmarks/redis_backend.py [--rounds 9] [--only receiving]
 
-It starts a redis-server of its own. What is compared takes turns in one process, and a ratio is the median of the
-ratios within the rounds; the spread is the middle half. The redis-server and the other side have the second core.
+The script starts a redis-server of its own. Contenders take turns in one process. A ratio is the median of the ratios
+within the rounds, and the spread is the middle half. The redis-server and the other side have the second core.
 Needs: redis-server, pip install 'sse-asgi[redis]' 'uvicorn[standard]'.
 """
 
@@ -35,15 +35,15 @@ from sse_asgi.backends.redis import RedisBackend, _publisher
 from sse_asgi.backends.redis._message import payload
 
 HERE = Path(__file__).parent
-OURS, THEIRS = "0", "1"  # the cores
-MESSAGES = 20_000  # a turn of receiving
+OURS, THEIRS = "0", "1"  # cores
+MESSAGES = 20_000  # in each turn of receiving
 AT_ONCE = 50
 WAITING = 2_000
-PUBLISHES = 5_000  # a turn of publishing
+PUBLISHES = 5_000  # in each turn of publishing
 RATE, SECONDS, READERS, CHANNELS = 400, 4, 120, 40
 MANY = 10_000
 MISSED = 1_000
-SHAPES = (100, 100), (1000, 100), (MANY, 10), (MANY, 1)  # channels, and events in each
+SHAPES = (100, 100), (1000, 100), (MANY, 10), (MANY, 1)  # the number of channels, and of events in each
 
 
 def free_port() -> int:
@@ -89,7 +89,7 @@ async def get(port: int, path: str) -> None:
 
 
 class Table:
-    """Measurements by contender, printed as rows; the first contender is what the others are compared with."""
+    """Measurements, a row for each contender; the others are compared with the first one."""
 
     def __init__(self, title: str, unit: str) -> None:
         self.title, self.unit = title, unit
@@ -123,7 +123,7 @@ def middle_half(values: list[float]) -> tuple[float, float, float]:
 
 
 class Counting:
-    """A sink that counts: what a worker pays before it fans out."""
+    """A sink that counts: a worker has this cost before it fans out."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -144,7 +144,7 @@ CpuOf = Callable[[int, Count], Awaitable[float]]
 
 
 async def as_they_come(publisher: int, count: Count) -> float:
-    """Have everything published; return the CPU of this process for each message, in µs."""
+    """Let the publisher send every message; return the CPU of this process for each of them, in µs."""
     began, until = time.process_time(), count() + MESSAGES
     request = asyncio.create_task(get(publisher, f"/burst?n={MESSAGES}&at_once={AT_ONCE}"))
     while count() < until:
@@ -155,11 +155,11 @@ async def as_they_come(publisher: int, count: Count) -> float:
 
 
 async def waiting(publisher: int, count: Count) -> float:
-    """The same, of messages that were there before any was read: nothing else runs meanwhile."""
+    """Do the same with messages that have all arrived before the first one is read."""
     cost = 0.0
     for _ in range(MESSAGES // WAITING):
         until = count() + WAITING
-        fetch(publisher, f"/burst?n={WAITING}&at_once={AT_ONCE}")  # holds up the event loop
+        fetch(publisher, f"/burst?n={WAITING}&at_once={AT_ONCE}")  # blocks the event loop
         began = time.process_time()
         while count() < until:
             await asyncio.sleep(0.001)
@@ -211,7 +211,7 @@ async def receiving(url: str, rounds: int) -> None:
 
 
 async def spread_over(publish: Callable[[int], Awaitable[object]], at_once: int) -> float:
-    """Publish; return the µs that one takes."""
+    """Publish; return the µs of one publish."""
     numbers = iter(range(PUBLISHES))
 
     async def one_after_the_other() -> None:
@@ -264,7 +264,7 @@ async def cpu_seconds(client: redis.asyncio.Redis) -> float:
 
 
 class Reader(asyncio.Protocol):
-    """Notes how long ago publish was called, of each event that has come over its socket."""
+    """Records the time since the call of publish for each event that its socket receives."""
 
     def __init__(self, port: int, channel: int, delays: list[float]) -> None:
         self.request = f"GET /events/?channel={channel} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
@@ -329,7 +329,7 @@ async def latency(url: str, rounds: int) -> None:
 
 
 class Many:
-    """A hub with a reader on each of many channels, another hub that publishes, and a client that does harm."""
+    """A hub with a reader on each of many channels, a hub that publishes, and a client that kills connections."""
 
     def __init__(self, hub: Hub, other: Hub, client: redis.asyncio.Redis) -> None:
         self.entered = self.seen = 0
@@ -348,7 +348,7 @@ class Many:
             await asyncio.sleep(0.002)
 
     async def reconnect(self, missed: int) -> float:
-        """Kill the connection and publish at once; return the ms until all has come, and a new event."""
+        """Kill the connection and publish at once; return the ms until every event has arrived, and a new one."""
         expected, chosen = self.seen + missed, random.sample(range(MANY), missed)
         began = time.perf_counter()
         await self.client.execute_command("CLIENT", "KILL", "ID", str(await self.listener()))

@@ -1,4 +1,4 @@
-"""A small fan-out duel with this interpreter and its packages: prints how many times raw ASGI's CPU sse_asgi takes."""
+"""A small fan-out with this interpreter and its packages: prints the CPU of sse_asgi as a multiple of raw ASGI's."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""A chat with a login: the author is the session's, the time is the server's, and Redis is one variable.
+"""A chat with a login: the author comes from the session, the time from the server, and one variable selects Redis.
 
 pip install itsdangerous
 python examples/login_chat.py    # or in examples/: uvicorn login_chat:app
@@ -9,6 +9,7 @@ import html
 import os
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sse_asgi import BackendError, EventSourceMiddleware, EventSourceResponse, create_hub, get_hub
@@ -34,42 +35,11 @@ PAGE = """<!doctype html>
 <ol></ol>
 <form id="post">
   <input name="message" aria-label="Message" maxlength="2000" required>
-  <button>Say</button>
+  <button>Send</button>
   <p role="alert"></p>
 </form>
+<script src="read.js"></script>
 <script>
-  // Reads a stream while its page is shown, and returns a function that stops.
-  function read(url, listeners, options) {
-    let source, timer, stopped = false, failures = 0, last = "";
-
-    function open() {
-      const address = new URL(url, location);
-      if (last) address.searchParams.set("last_event_id", last);
-      source = new EventSource(address, options);
-      source.addEventListener("open", () => { failures = 0; });
-      source.addEventListener("error", () => {  // the browser tries again by itself, unless it was refused
-        if (source.readyState !== EventSource.CLOSED) return;
-        timer = setTimeout(open, Math.min(60, 2 ** failures++) * (500 + 500 * Math.random()));
-      });
-      for (const type of new Set(["sse.position", "sse.end", ...Object.keys(listeners)])) {
-        source.addEventListener(type, event => {
-          last = event.lastEventId || last;
-          if (type === "sse.end") stop();
-          listeners[type]?.(event);
-        });
-      }
-    }
-
-    function close() { clearTimeout(timer); source.close(); }
-    function stop() { stopped = true; close(); }
-
-    // A page that was left is kept, to go back to: it holds none of the six connections to a server.
-    addEventListener("pagehide", close);
-    addEventListener("pageshow", event => { if (event.persisted && !stopped) open(); });
-    open();
-    return stop;
-  }
-
   read("stream", {
     message(event) {
       const {time, user, text} = JSON.parse(event.data);
@@ -90,12 +60,16 @@ PAGE = """<!doctype html>
 
 
 def user_of(request: Request) -> str:
-    """Return who this is, as far as the session knows."""
+    """Return the name of the session's user."""
     return str(request.session.get("user", "anonymous"))
 
 
 async def field(request: Request, name: str, limit: int) -> str:
-    """Read a field of a form, which must not be blank."""
+    """Return a field of a form.
+
+    Raises:
+        HTTPException: The field is blank or too long.
+    """
     text = dict(parse_qsl((await request.body()).decode(errors="replace"))).get(name, "").strip()
     if not 0 < len(text) <= limit:
         raise HTTPException(400, f"{name} must have 1 to {limit} characters")
@@ -107,8 +81,13 @@ async def index(request: Request) -> HTMLResponse:
     return HTMLResponse(PAGE.replace("{{ user }}", html.escape(user_of(request))))
 
 
+async def read_js(_: Request) -> FileResponse:
+    """Send the function that the page reads streams with."""
+    return FileResponse(Path(__file__).with_name("read.js"))
+
+
 async def login(request: Request) -> RedirectResponse:
-    """Remember a name; in earnest, ask for a password as well."""
+    """Store a name in the session. A real application must check a password too."""
     request.session["user"] = await field(request, "user", 40)
     return RedirectResponse(request.url_for("index"), status_code=303)
 
@@ -132,6 +111,7 @@ async def stream(request: Request) -> EventSourceResponse:
 app = Starlette(
     routes=[
         Route("/", index),
+        Route("/read.js", read_js),
         Route("/login", login, methods=["POST"]),
         Route("/post", post, methods=["POST"]),
         Route("/stream", stream),

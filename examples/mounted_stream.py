@@ -1,16 +1,17 @@
-"""A stream mounted at /stream: `?channel=` chooses what is read, events have names, and one channel is for admins.
+"""A stream mounted at /stream: `?channel=` selects the channel, events have names, and one channel is for admins.
 
     pip install itsdangerous
     python examples/mounted_stream.py    # or in examples/: uvicorn mounted_stream:app
     curl --request POST "http://127.0.0.1:8000/hello?channel=logs"
 
-Where Redis is, is said by SSE_REDIS_HOST, SSE_REDIS_PORT and SSE_REDIS_DB; without any of them events stay in memory.
-ADMIN_PASSWORD is what an admin logs in with; without it nobody is one.
+SSE_REDIS_HOST, SSE_REDIS_PORT and SSE_REDIS_DB are the address of Redis; without any of them events stay in memory. An
+admin logs in with the password in ADMIN_PASSWORD; if it is not set, no login works.
 """
 
 import html
 import os
 import secrets
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, create_hub
@@ -40,39 +41,8 @@ PAGE = """<!doctype html>
 <button id="hello">Hello</button>
 <p role="status">connecting</p>
 <ul></ul>
+<script src="read.js"></script>
 <script>
-  // Reads a stream while its page is shown, and returns a function that stops.
-  function read(url, listeners, options) {
-    let source, timer, stopped = false, failures = 0, last = "";
-
-    function open() {
-      const address = new URL(url, location);
-      if (last) address.searchParams.set("last_event_id", last);
-      source = new EventSource(address, options);
-      source.addEventListener("open", () => { failures = 0; });
-      source.addEventListener("error", () => {  // the browser tries again by itself, unless it was refused
-        if (source.readyState !== EventSource.CLOSED) return;
-        timer = setTimeout(open, Math.min(60, 2 ** failures++) * (500 + 500 * Math.random()));
-      });
-      for (const type of new Set(["sse.position", "sse.end", ...Object.keys(listeners)])) {
-        source.addEventListener(type, event => {
-          last = event.lastEventId || last;
-          if (type === "sse.end") stop();
-          listeners[type]?.(event);
-        });
-      }
-    }
-
-    function close() { clearTimeout(timer); source.close(); }
-    function stop() { stopped = true; close(); }
-
-    // A page that was left is kept, to go back to: it holds none of the six connections to a server.
-    addEventListener("pagehide", close);
-    addEventListener("pageshow", event => { if (event.persisted && !stopped) open(); });
-    open();
-    return stop;
-  }
-
   const {stream, hello} = document.body.dataset;
   const status = text => { document.querySelector("[role=status]").textContent = text; };
   read(stream, {
@@ -92,23 +62,23 @@ hub = create_hub()
 
 
 async def send_event(name: str, data: Any, channel: str = DEFAULT) -> str | None:
-    """Publish an event under a name, for `addEventListener`."""
+    """Publish an event with a name, which pages listen for by `addEventListener`."""
     return await hub.publish(channel, data, event=name)
 
 
 def check_access(request: Request, channels: tuple[str, ...]) -> None:
-    """Keep `analytics` for admins: called before anything is read, and whenever a browser comes back."""
+    """Refuse `analytics` to users who are not admins. Called before each stream, also when a browser reconnects."""
     if "analytics" in channels and not request.session.get("admin"):
         raise HTTPException(403, "analytics is for admins")
 
 
 def channel_of(request: Request) -> str:
-    """Return the channel that the query names."""
+    """Return the channel of the query."""
     return request.query_params.get("channel") or DEFAULT
 
 
 async def index(request: Request) -> HTMLResponse:
-    """Send the page, which reads the channel that its own query names."""
+    """Send the page, which reads the channel of its own query."""
     urls = {"stream": request.url_for("sse:stream"), "hello": request.url_for("hello")}
     page = PAGE
     for name, url in urls.items():
@@ -117,17 +87,22 @@ async def index(request: Request) -> HTMLResponse:
     return HTMLResponse(page)
 
 
+async def read_js(_: Request) -> FileResponse:
+    """Send the function that the page reads streams with."""
+    return FileResponse(Path(__file__).with_name("read.js"))
+
+
 async def login(request: Request) -> RedirectResponse:
-    """Make an admin of whoever knows the password."""
+    """Make the session an admin's, if the password is right."""
     given = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("password", "")
     if not PASSWORD or not secrets.compare_digest(given.encode(), PASSWORD.encode()):
-        raise HTTPException(403, "that is not the password")
+        raise HTTPException(403, "wrong password")
     request.session["admin"] = True
     return RedirectResponse(request.url_for("index"), status_code=303)
 
 
 async def hello(request: Request) -> Response:
-    """Greet the readers of a channel, for those who may read it."""
+    """Publish a greeting to a channel, if this user may read it."""
     channel = channel_of(request)
     check_access(request, (channel,))
     await send_event("greeting", {"message": f"Hello, {channel}!"}, channel)
@@ -137,6 +112,7 @@ async def hello(request: Request) -> Response:
 app = Starlette(
     routes=[
         Route("/", index),
+        Route("/read.js", read_js),
         Route("/login", login, methods=["POST"]),
         Route("/hello", hello, methods=["POST"]),
         Mount("/stream", EventSourceApp(hub, default_channel=DEFAULT, authorize=check_access), name="sse"),

@@ -1,20 +1,21 @@
-"""A page that shows what is published, an address to read and to publish at, and a page that counts the readers.
+"""A page that shows published events, one address to read and to publish at, and a page that counts the readers.
 
     python examples/publish_subscribe.py    # or in examples/: uvicorn publish_subscribe:app
     curl --data data=hello http://127.0.0.1:8000/events
 
-The body may also be JSON or plain text, as its Content-Type says. Whoever reaches the server may publish, unless
-PUBLISH_TOKEN is set, which is then to be sent as `Authorization: Bearer ...`.
+The body may also be JSON or plain text, with a Content-Type that says so. Every client may publish, unless the variable
+PUBLISH_TOKEN is set: then a client must send the token as `Authorization: Bearer ...`.
 """
 
 import os
+from pathlib import Path
 from secrets import compare_digest
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, create_hub, get_hub
@@ -25,46 +26,15 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>Publish and subscribe</title>
-<h1>What is published</h1>
+<h1>Published events</h1>
 <form>
   <input name="data" aria-label="Text" required>
   <button>Publish</button>
   <p role="alert"></p>
 </form>
 <ol></ol>
+<script src="read.js"></script>
 <script>
-  // Reads a stream while its page is shown, and returns a function that stops.
-  function read(url, listeners, options) {
-    let source, timer, stopped = false, failures = 0, last = "";
-
-    function open() {
-      const address = new URL(url, location);
-      if (last) address.searchParams.set("last_event_id", last);
-      source = new EventSource(address, options);
-      source.addEventListener("open", () => { failures = 0; });
-      source.addEventListener("error", () => {  // the browser tries again by itself, unless it was refused
-        if (source.readyState !== EventSource.CLOSED) return;
-        timer = setTimeout(open, Math.min(60, 2 ** failures++) * (500 + 500 * Math.random()));
-      });
-      for (const type of new Set(["sse.position", "sse.end", ...Object.keys(listeners)])) {
-        source.addEventListener(type, event => {
-          last = event.lastEventId || last;
-          if (type === "sse.end") stop();
-          listeners[type]?.(event);
-        });
-      }
-    }
-
-    function close() { clearTimeout(timer); source.close(); }
-    function stop() { stopped = true; close(); }
-
-    // A page that was left is kept, to go back to: it holds none of the six connections to a server.
-    addEventListener("pagehide", close);
-    addEventListener("pageshow", event => { if (event.persisted && !stopped) open(); });
-    open();
-    return stop;
-  }
-
   read("events", {
     message(event) {
       const item = document.createElement("li");
@@ -88,6 +58,11 @@ async def index(_: Request) -> HTMLResponse:
     return HTMLResponse(PAGE)
 
 
+async def read_js(_: Request) -> FileResponse:
+    """Send the function that the page reads streams with."""
+    return FileResponse(Path(__file__).with_name("read.js"))
+
+
 async def debug(request: Request) -> PlainTextResponse:
     """Say how many read in this process."""
     stats = get_hub(request).stats()
@@ -95,7 +70,7 @@ async def debug(request: Request) -> PlainTextResponse:
 
 
 def may_publish(request: Request, _: tuple[str, ...]) -> None:
-    """Ask for the token, if there is one."""
+    """Refuse a request without the token, if a token is set."""
     given = request.headers.get("authorization", "").encode()
     if TOKEN and not compare_digest(given, f"Bearer {TOKEN}".encode()):
         raise HTTPException(401, "send the token as Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"})
@@ -105,6 +80,7 @@ hub = create_hub()
 app = Starlette(
     routes=[
         Route("/", index),
+        Route("/read.js", read_js),
         Route("/debug", debug),
         Route("/events", EventSourceApp(hub, publish=may_publish)),
     ]

@@ -1,19 +1,21 @@
-"""Who visits is announced to every tab, and those who gave a name chat: a hub used as a library, without its app.
+"""Visits are announced to every tab, and visitors with a name can chat: hubs used directly, without EventSourceApp.
 
     python examples/who_visits.py    # or in examples/: uvicorn who_visits:app
 
-There are two hubs, each with its own channels and readers. Both are in memory: data that is made for each reader, as
-the chat has it, cannot leave the process; on Redis publish plain data, and give `transform=` to `hub.subscribe`.
+There are two hubs, each with its own channels and readers. Both are in memory: the chat publishes a function that makes
+the data of each reader, and a function cannot leave the process. On Redis, publish plain data, and give `transform=` to
+`hub.subscribe`.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub
 
@@ -22,49 +24,18 @@ DEFAULT = "default"
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<title>Who visits</title>
-<h1>Who visits</h1>
+<title>Visits</title>
+<h1>Visits</h1>
 <ul id="visits"></ul>
 <h1>Chat</h1>
 <form>
   <input name="name" placeholder="Your name" required>
   <input name="text" placeholder="Message">
-  <button>Enter, or say</button>
+  <button>Enter or send</button>
 </form>
 <ul id="chat"></ul>
+<script src="read.js"></script>
 <script>
-  // Reads a stream while its page is shown, and returns a function that stops.
-  function read(url, listeners, options) {
-    let source, timer, stopped = false, failures = 0, last = "";
-
-    function open() {
-      const address = new URL(url, location);
-      if (last) address.searchParams.set("last_event_id", last);
-      source = new EventSource(address, options);
-      source.addEventListener("open", () => { failures = 0; });
-      source.addEventListener("error", () => {  // the browser tries again by itself, unless it was refused
-        if (source.readyState !== EventSource.CLOSED) return;
-        timer = setTimeout(open, Math.min(60, 2 ** failures++) * (500 + 500 * Math.random()));
-      });
-      for (const type of new Set(["sse.position", "sse.end", ...Object.keys(listeners)])) {
-        source.addEventListener(type, event => {
-          last = event.lastEventId || last;
-          if (type === "sse.end") stop();
-          listeners[type]?.(event);
-        });
-      }
-    }
-
-    function close() { clearTimeout(timer); source.close(); }
-    function stop() { stopped = true; close(); }
-
-    // A page that was left is kept, to go back to: it holds none of the six connections to a server.
-    addEventListener("pagehide", close);
-    addEventListener("pageshow", event => { if (event.persisted && !stopped) open(); });
-    open();
-    return stop;
-  }
-
   const show = (list, text) => {
     const item = document.createElement("li");
     item.textContent = text;
@@ -91,7 +62,7 @@ PAGE = """<!doctype html>
     if (text) {
       query.set("text", text);
       fetch(`chat?${query}`, {method: "POST"});
-      show("chat", `I: ${text}`);  // the server tells it to the others only
+      show("chat", `I: ${text}`);  // the server sends it to the other readers only
       form.elements.text.value = "";
     }
   };
@@ -107,7 +78,7 @@ dismissed: set[str] = set()
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Open both hubs, and close them, which ends every stream."""
+    """Open both hubs, and close them at the end, which ends every stream."""
     async with visits, chat:
         yield
 
@@ -117,26 +88,32 @@ app.add_middleware(EventSourceMiddleware)
 
 
 def visit(who: str) -> dict[str, Any]:
-    """Say who is here, and since when."""
+    """Return the data of a visit."""
     return {"who": who, "time": datetime.now(UTC)}
 
 
 @app.get("/")
 async def index(request: Request) -> HTMLResponse:
-    """Send the page, and tell everybody about it."""
-    await visits.publish(DEFAULT, visit(request.client.host if request.client else "somebody"))
+    """Send the page, and announce the visit to every reader."""
+    await visits.publish(DEFAULT, visit(request.client.host if request.client else "unknown"))
     return HTMLResponse(PAGE)
+
+
+@app.get("/read.js")
+async def read_js() -> FileResponse:
+    """Send the function that the page reads streams with."""
+    return FileResponse(Path(__file__).with_name("read.js"))
 
 
 @app.get("/visits")
 async def announcements() -> EventSourceResponse:
-    """Stream who comes; the first event is the reader's own."""
+    """Stream the visits; the first event is the reader's own visit."""
     return EventSourceResponse(visits.subscribe(DEFAULT, initial=[visit("you")]))
 
 
 @app.get("/chat")
-async def listen(name: str, channels: Channels = [DEFAULT]) -> Response:  # noqa: B006 - FastAPI's way to say a default
-    """Stream one channel or several, unless the reader was shown the door: 204 ends an EventSource."""
+async def listen(name: str, channels: Channels = [DEFAULT]) -> Response:  # noqa: B006 - FastAPI's way to write a default
+    """Stream one or several channels. A dismissed reader gets 204, after which an EventSource does not reconnect."""
     if name in dismissed:
         return Response(status_code=204)
     return EventSourceResponse(chat.subscribe(*channels, properties={"name": name}, initial=[f"Welcome, {name}!"]))
@@ -144,7 +121,7 @@ async def listen(name: str, channels: Channels = [DEFAULT]) -> Response:  # noqa
 
 @app.post("/chat", status_code=204)
 async def say(name: str, text: str, channels: Channels = [DEFAULT]) -> None:  # noqa: B006
-    """Publish to everybody but the sender; a reader of several of the channels gets it once."""
+    """Publish to every reader except the sender; a reader of several of the channels gets the event once."""
 
     def to_others(reader: dict[str, str]) -> str | None:
         return None if reader["name"] == name else f"{name}: {text}"
@@ -154,20 +131,20 @@ async def say(name: str, text: str, channels: Channels = [DEFAULT]) -> None:  # 
 
 @app.get("/people")
 async def people(channel: str = DEFAULT) -> list[str]:
-    """List who reads a channel."""
+    """List the names of a channel's readers."""
     return sorted(one.options.properties["name"] for one in chat.subscriptions(channel))
 
 
 @app.delete("/people/{name}", status_code=204)
 async def dismiss(name: str) -> None:
-    """End the streams of somebody; in earnest, only for those who may."""
+    """End the streams of a reader. A real application must check the permission to do so."""
     dismissed.add(name)
     await chat.disconnect({"name": name})
 
 
 @app.delete("/people", status_code=204)
 async def close() -> None:
-    """End every stream, also only for those who may; the browsers come back, and miss nothing."""
+    """End every stream, which needs a permission too. The browsers reconnect and miss no event."""
     await visits.drain()
     await chat.drain()
 

@@ -1,4 +1,4 @@
-"""What all tests share: both event loops for every async test, and a Redis for those that need one."""
+"""Fixtures for all tests: both event loops for every async test, and a Redis for the tests that need one."""
 
 import json
 import os
@@ -19,14 +19,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Start one server for all tests that do it no harm; each uses a hub of its own name."""
+    """Start one server for all tests that do not damage it; each test uses a hub with a name of its own."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def record() -> Callable[[str, str, str, float | str], None]:
-    """Return a function that notes seconds, or a text, for the tables of the documents, which scripts/tables writes."""
+    """Return a function that records seconds, or a text, for the tables that scripts/tables writes into the docs."""
     path = os.environ.get("MEASUREMENTS")
 
     def write(table: str, row: str, column: str, value: float | str) -> None:

@@ -1,4 +1,4 @@
-"""A decoder for event streams, written from the standards alone: the judge of what the library reads and writes.
+"""A decoder for event streams, written from the standards alone, with which tests compare the library.
 
 It takes the whole stream at once, follows the algorithms step by step in their own words, and shares no code with the
 library.
@@ -22,7 +22,7 @@ class Dispatched(NamedTuple):
 
 
 class Interpretation(NamedTuple):
-    """What a stream says from its first byte to its end."""
+    """The result of a whole stream."""
 
     events: list[Dispatched]
     last_event_id: str
@@ -39,7 +39,7 @@ def interpret(stream: bytes) -> Interpretation:
 
 
 def split_lines(text: str) -> list[str]:
-    """Return the lines that an end-of-line = ( cr lf / cr / lf ) closes; what comes after the last is no line yet."""
+    """Return the lines that an end-of-line = ( cr lf / cr / lf ) closes; text after the last one is not a line yet."""
     lines = []
     line = ""
     index = 0

@@ -1,4 +1,4 @@
-"""What Hypothesis makes: text that tries to break out of its field, fields of events, streams, and ways to cut them."""
+"""Strategies for Hypothesis: text that tries to break out of its field, fields of events, streams, and their chunks."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 PATIENT = settings(deadline=None)
-"""For every property: how fast an example runs says nothing about whether it is true."""
+"""Settings of every property: a slow example is not a failure."""
 
 LINE_ENDS = ["\n", "\r", "\r\n"]
 
@@ -24,7 +24,7 @@ _AWKWARD = [
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Any text that is valid Unicode, most of it made to escape from where it is put."""
+    """Any text that is valid Unicode, most of it made to break out of its field."""
     pieces = st.one_of(st.sampled_from(_AWKWARD), st.text(st.characters(codec="utf-8"), max_size=4))
     return st.lists(pieces, max_size=6).map("".join)
 
@@ -93,7 +93,7 @@ def lines(draw: st.DrawFn) -> bytes:
 
 
 def streams() -> st.SearchStrategy[bytes]:
-    """Streams built from lines, behind no, one or two byte order marks."""
+    """Streams built from lines, after zero, one or two byte order marks."""
     boms = st.sampled_from([b"", b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\xef\xbb\xbf", b"\xef\xbb"])
     structured = st.builds(lambda bom, parts: bom + b"".join(parts), boms, st.lists(lines(), max_size=12))
     noise = st.lists(st.sampled_from(list(b"daeivntry: \r\n\0019\xef\xbb\xbf\xc3\xa9")), max_size=40).map(bytes)

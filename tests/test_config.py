@@ -1,16 +1,14 @@
-"""Settings and create_hub(): from text in the environment to an unopened hub."""
+"""Settings and create_hub(): from variables in the environment to a hub that is not open yet."""
 
 import logging
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.config import Config
 
-from sse_asgi import Hub, MemoryBackend, create_hub
-from sse_asgi.backends.redis import RedisBackend
+from sse_asgi import MemoryBackend, create_hub
 from sse_asgi.config import Settings
 
 
@@ -19,19 +17,11 @@ def settings(**variables: str) -> Settings:
     return Settings.from_environment(Config(environ=variables))
 
 
-async def kept(hub: Hub, count: int) -> list[str | None]:
-    """Open a hub, publish so many events, and return the data of those that its backend keeps."""
-    async with hub:
-        for number in range(count):
-            await hub.publish("a", str(number))
-        return [event.data for event in await hub.history("a")]
-
-
 # Settings
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
-    """Every variable may be missing."""
+    """Without any variable, every setting has its default."""
     assert settings() == Settings(
         backend_url="memory://",
         hub_name="default",
@@ -68,7 +58,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     ],
 )
 def test_each_variable_is_one_setting(variable: str, text: str, value: object) -> None:
-    """A variable sets its own setting, as its own type, and no other."""
+    """A variable sets the setting of its name, with the right type, and no other setting."""
     name = variable.removeprefix("SSE_").lower()
     read = settings(**{variable: text})
     assert getattr(read, name) == value
@@ -110,19 +100,19 @@ def test_each_variable_is_one_setting(variable: str, text: str, value: object) -
     ],
 )
 def test_a_wrong_value_is_named(variable: str, text: str, allowed: str) -> None:
-    """A value that is not allowed is a ValueError with the variable, the value and what is allowed."""
+    """A value that is not allowed is a ValueError with the variable, the value and the allowed values."""
     with pytest.raises(ValueError, match="must be") as caught:
         settings(**{variable: text})
     assert str(caught.value) == f"{variable}={text!r}: must be {allowed}"
 
 
 def test_an_empty_variable_is_the_default() -> None:
-    """A variable that is set to nothing, as compose files do, is as good as missing."""
+    """An empty variable, as compose files have them, counts as not set."""
     assert settings(SSE_HISTORY_SIZE="", SSE_OVERFLOW="") == Settings()
 
 
-def test_other_variables_are_not_looked_at(caplog: pytest.LogCaptureFixture) -> None:
-    """Only the names of settings count, and what does not look like one of them is not spoken of."""
+def test_other_variables_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """A variable that is not a setting and does not resemble one is ignored without a warning."""
     variables = {"HISTORY_SIZE": "x", "SSE_TOKEN": "x", "REDIS_HOST": "x", "MY_SSE_HISTORY_SIZE": "x"}
     assert settings(**variables) == Settings()
     assert caplog.records == []
@@ -139,21 +129,21 @@ def test_other_variables_are_not_looked_at(caplog: pytest.LogCaptureFixture) -> 
         ("export SSE_BACKEND_URL", "SSE_BACKEND_URL"),
     ],
 )
-def test_a_misspelt_variable_is_warned_of(caplog: pytest.LogCaptureFixture, name: str, meant: str) -> None:
-    """A name like that of a setting is not read, and one line of the log says which one may be meant."""
+def test_a_misspelt_variable_logs_a_warning(caplog: pytest.LogCaptureFixture, name: str, meant: str) -> None:
+    """A name that resembles a variable is not read, and one warning names the variable that may be meant."""
     assert settings(**{name: "x"}) == Settings()
     assert [one.getMessage() for one in caplog.records] == [f"The variable {name!r} is not read: is {meant} meant?"]
-    assert (caplog.records[0].name, caplog.records[0].levelno) == ("sse_asgi", logging.WARNING)
+    assert (caplog.records[0].name, caplog.records[0].levelno) == ("sse_asgi.config", logging.WARNING)
 
 
 def test_a_prefix_is_part_of_the_names(caplog: pytest.LogCaptureFixture) -> None:
-    """A Config with a prefix reads, and looks for mistakes in, the variables that have it."""
+    """A Config with a prefix reads, and checks the spelling of, the variables with that prefix."""
     variables = {"APP_SSE_HUB_NAME": "chat", "APP_SSE_HISTORY_SIZ": "5", "SSE_HISTORY_SIZ": "5"}
     assert Settings.from_environment(Config(environ=variables, env_prefix="APP_")) == Settings(hub_name="chat")
     assert [one.args for one in caplog.records] == [("APP_SSE_HISTORY_SIZ", "APP_SSE_HISTORY_SIZE")]
 
 
-# Where Redis is
+# The address of Redis
 
 
 @pytest.mark.parametrize(
@@ -169,8 +159,8 @@ def test_a_prefix_is_part_of_the_names(caplog: pytest.LogCaptureFixture) -> None
         ({"SSE_REDIS_HOST": "", "SSE_REDIS_PORT": "", "SSE_REDIS_DB": "", "SSE_REDIS_URL": ""}, "memory://"),
     ],
 )
-def test_redis_can_be_told_in_parts(variables: dict[str, str], url: str) -> None:
-    """Host, port and database make a URL, of which each has a default; so does a URL by another name."""
+def test_the_address_of_redis_can_be_given_in_parts(variables: dict[str, str], url: str) -> None:
+    """Host, port and database each have a default and make a URL; SSE_REDIS_URL is a URL as it is."""
     assert settings(**variables) == Settings(backend_url=url)
 
 
@@ -188,7 +178,7 @@ def test_redis_can_be_told_in_parts(variables: dict[str, str], url: str) -> None
     ],
 )
 def test_a_wrong_part_is_named(variable: str, text: str, allowed: str) -> None:
-    """As with every other variable."""
+    """The error is like that of every other variable."""
     with pytest.raises(ValueError, match="must be") as caught:
         settings(**{variable: text})
     assert str(caught.value) == f"{variable}={text!r}: must be {allowed}"
@@ -205,60 +195,20 @@ def test_a_wrong_part_is_named(variable: str, text: str, allowed: str) -> None:
     ],
 )
 def test_a_wrong_url_names_the_variable_that_gave_it(url: str, message: str) -> None:
-    """Whichever of the two it was; no password is shown."""
+    """The error names the variable that was set, and shows no password."""
     with pytest.raises(ValueError, match="SSE_REDIS_URL") as caught:
         create_hub(settings(SSE_REDIS_URL=url))
     assert str(caught.value).startswith(message)
 
 
-SECRETS = [
-    "redis://me:hidden@host/x",
-    "redis://me:hid/hidden@host",
-    "redis://me:hid#hidden@host",
-    "redis://me:hid?hidden@host",
-    "redis://me:12?hidden@host",
-    "redis://:?hidden@host",
-    "redis+cluster://me:12?hidden#@host",
-    "redis://me:hid[hidden@host",
-    "redis://me:hid[hidden]@host",
-    "redis://me:hid\u2100hidden@host",
-    "redis://:hidden",
-    "redis://host/x?password=hidden",
-    "redis://host/x?password=hid@hidden",
-    "redis://host/x?pasword=hidden",
-    "redis://host/x?username=hidden&sentinel_password=hidden",
-    "rediss://host/x?ssl_password=hidden",
-    "redis://host?colour=blue&password=hidden&hidden",
-    "redis+sentinel://me:hidden@one,two?sentinel_password=hidden",
-    "nats://host?token=hidden",
-    "memory://?password=hidden",
-]
-
-
-@pytest.mark.parametrize("url", SECRETS)
-def test_a_secret_of_a_url_is_not_shown(url: str) -> None:
-    """Neither in the error, nor in the traceback, nor in a repr."""
-    given = settings(SSE_REDIS_URL=url)
-    with pytest.raises(ValueError, match="SSE_REDIS_URL") as caught:
-        create_hub(given)
-    assert "hidden" not in "".join(traceback.format_exception(caught.value)).replace("given", "")
-    assert "hidden" not in repr(given)
-
-
 def test_the_repr_of_settings_shows_the_rest() -> None:
-    """Where the hub is, and everything else."""
+    """The repr has the URL without secrets, and every other setting."""
     text = repr(Settings(backend_url="redis://me:pw@[::1]:7/1?timeout=2&password=x&client_name=me&", hub_name="chat"))
     assert text.startswith(
         "Settings(backend_url='redis://[::1]:7/1?timeout=2&password=...&client_name=...&', hub_name='chat'"
     )
-
-
-def test_a_url_that_is_given_as_a_host_is_not_repeated() -> None:
-    """What somebody took for a host may hold a password."""
-    for text in ("redis://me:hidden@cache", "cache?password=hidden", "me:hidden@cache"):
-        with pytest.raises(ValueError, match="must be a host") as caught:
-            settings(SSE_REDIS_HOST=text)
-        assert "hidden" not in str(caught.value)
+    text = repr(Settings(backend_url="redis://me:part?of@a.password"))
+    assert text.startswith("Settings(backend_url='redis://...', hub_name=")
 
 
 @pytest.mark.parametrize(
@@ -271,8 +221,8 @@ def test_a_url_that_is_given_as_a_host_is_not_repeated() -> None:
         ("SSE_REDIS_URL", "SSE_REDIS_HOST"),
     ],
 )
-def test_two_places_are_refused(first: str, second: str) -> None:
-    """Nobody has to guess which of them counts, and no password is shown."""
+def test_two_addresses_are_refused(first: str, second: str) -> None:
+    """Two variables that give an address are an error that names both, and shows no password."""
     values = {first: "redis://me:secret@cache", second: "1"}
     with pytest.raises(ValueError, match="both set") as caught:
         settings(**values)
@@ -280,24 +230,24 @@ def test_two_places_are_refused(first: str, second: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-# Where variables are
+# Sources of variables
 
 
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a directory that is empty; return where its `.env` would be."""
+    """Change to an empty directory; return the path of a `.env` there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / ".env"
 
 
 def test_the_environment_is_the_default_place(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a Config, and without a file, the process's environment is read."""
+    """Without a Config and without a file, the variables of the process are read."""
     monkeypatch.setenv("SSE_HUB_NAME", "from-environment")
     assert Settings.from_environment().hub_name == "from-environment"
 
 
 def test_an_env_file_is_read(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `.env` in the working directory is read without being asked for, and the environment wins."""
+    """A `.env` in the working directory is read by default; variables of the process override it."""
     monkeypatch.setenv("SSE_HUB_NAME", "from-environment")
     monkeypatch.delenv("SSE_BUFFER_SIZE", raising=False)
     env_file.write_text('# settings\nSSE_HUB_NAME=from-file\nSSE_BUFFER_SIZE="12"\n')
@@ -306,34 +256,34 @@ def test_an_env_file_is_read(env_file: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_given_config_is_the_only_place(env_file: Path) -> None:
-    """Who passes a Config says where to look, and no other file is read."""
+    """With a Config, neither the environment nor `.env` is read."""
     env_file.write_text("SSE_BUFFER_SIZE=12\n")
     assert settings() == Settings()
     assert settings(SSE_BUFFER_SIZE="5").buffer_size == 5
 
 
-def test_an_env_file_that_is_a_directory_is_none(env_file: Path) -> None:
-    """As virtual environments may be called."""
+def test_a_directory_named_env_is_ignored(env_file: Path) -> None:
+    """Some virtual environments have this name."""
     env_file.mkdir()
     assert isinstance(Settings.from_environment(), Settings)
 
 
 def test_an_env_file_in_another_encoding_is_named(env_file: Path) -> None:
-    """A file that cannot be read as UTF-8 is a ValueError that names it."""
+    """A file that is not UTF-8 is a ValueError that names the file."""
     env_file.write_bytes("SSE_HUB_NAME=caf\u00e9".encode("latin-1"))
     with pytest.raises(ValueError, match=r"^\.env in the working directory must be text in UTF-8: "):
         Settings.from_environment()
 
 
-def test_a_mistake_in_the_env_file_is_warned_of(env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Names in the file are looked at as those of the environment are."""
+def test_a_mistake_in_the_env_file_logs_a_warning(env_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The spelling of names in the file is checked too."""
     env_file.write_text("export SSE_HUB_NAME=chat\n")
     Settings.from_environment()
     assert "'export SSE_HUB_NAME' is not read: is SSE_HUB_NAME meant?" in caplog.text
 
 
 def test_settings_are_frozen() -> None:
-    """Settings are a value."""
+    """A setting cannot be changed."""
     with pytest.raises(AttributeError):
         Settings().history_size = 5  # type: ignore[misc]
 
@@ -341,94 +291,23 @@ def test_settings_are_frozen() -> None:
 # Hubs
 
 
-@pytest.mark.anyio
-async def test_the_hub_gets_the_options() -> None:
-    """What the settings say about readers is what a subscription of the hub has."""
-    hub = create_hub(Settings(buffer_size=3, buffer_bytes=99, overflow="latest", ping_interval=2.5))
-    async with hub:
-        options = hub.subscribe("a").options
-    assert (options.buffer_size, options.buffer_bytes, options.overflow) == (3, 99, "latest")
-    assert options.ping_interval == 2.5
-
-
-@pytest.mark.anyio
-async def test_a_ping_interval_of_zero_turns_pings_off() -> None:
-    """The hub's readers are never pinged."""
-    async with create_hub(Settings(ping_interval=0)) as hub:
-        assert hub.subscribe("a").options.ping_interval is None
-
-
 def test_a_hub_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without settings they are read from the environment, mistakes included."""
+    """Without an argument the environment is read, and its mistakes are errors."""
     monkeypatch.setenv("SSE_BUFFER_SIZE", "none")
     with pytest.raises(ValueError, match="SSE_BUFFER_SIZE='none'"):
         create_hub()
 
 
 def test_a_hub_is_in_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the environment says nothing the backend is a MemoryBackend, and the hub is not yet open."""
+    """Without SSE_BACKEND_URL the backend is a MemoryBackend, and the hub is not open yet."""
     monkeypatch.delenv("SSE_BACKEND_URL", raising=False)
     hub = create_hub()
     assert isinstance(hub.backend, MemoryBackend)
     assert hub.state == "closed"
 
 
-@pytest.mark.anyio
-async def test_the_history_size_reaches_the_backend() -> None:
-    """Only so many events are kept."""
-    assert await kept(create_hub(Settings(history_size=2)), 3) == ["1", "2"]
-
-
-@pytest.mark.anyio
-async def test_the_urls_query_wins() -> None:
-    """An option in the URL overrides the variable of the same name."""
-    assert await kept(create_hub(Settings(backend_url="memory://?history_size=1", history_size=2)), 3) == ["2"]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("option", ["history_bytes", "total_bytes"])
-async def test_bounds_in_bytes_reach_the_memory_backend(option: str) -> None:
-    """By a setting, and by the URL, which wins."""
-    given: dict[str, Any] = {option: 1}
-    assert await kept(create_hub(Settings(**given)), 3) == []
-    assert await kept(create_hub(Settings(backend_url=f"memory://?{option}=5000", **given)), 3) == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize("option", ["history_bytes", "total_bytes"])
-def test_bounds_in_bytes_reach_the_redis_backend(option: str) -> None:
-    """By a setting, and by the URL, which wins; a wrong one is refused as in memory."""
-    given: dict[str, Any] = {option: 7}
-    for settings, value in (
-        (Settings(backend_url="redis://cache", **given), 7),
-        (Settings(backend_url=f"redis://cache?{option}=9", **given), 9),
-    ):
-        backend = create_hub(settings).backend
-        assert isinstance(backend, RedisBackend)
-        log = backend._publisher._log
-        assert {"history_bytes": log.bytes("a"), "total_bytes": log.total}[option] == value
-    with pytest.raises(ValueError, match=f"^{option} in SSE_BACKEND_URL='0': must be a whole number of bytes, 1 to"):
-        create_hub(Settings(backend_url=f"redis://cache?{option}=0"))
-
-
-@pytest.mark.anyio
-async def test_a_history_size_of_zero_keeps_nothing() -> None:
-    """A hub without history gives no ids."""
-    async with create_hub(Settings(history_size=0)) as hub:
-        assert await hub.publish("a", "x") is None
-
-
-@pytest.mark.parametrize(
-    "url", ["memory://?history_ttl=7.5", "memory:///?history_ttl=7.5", "MEMORY://?history_ttl=7.5"]
-)
-def test_the_history_ttl_reaches_the_backend(url: str) -> None:
-    """The scheme is read as in any URL."""
-    backend = create_hub(Settings(backend_url=url)).backend
-    assert isinstance(backend, MemoryBackend)
-    assert backend._ttl == 7.5
-
-
 def test_an_unknown_option_is_named() -> None:
-    """An option that the backend has not is a ValueError that lists those that it has."""
+    """An option that the backend does not have is a ValueError that lists its options."""
     with pytest.raises(ValueError, match="unknown option") as caught:
         create_hub(Settings(backend_url="memory://?history=5"))
     message = "SSE_BACKEND_URL='memory://?history=5': unknown option 'history'; known: history_size, history_ttl"
@@ -451,7 +330,7 @@ def test_an_unknown_option_is_named() -> None:
     ],
 )
 def test_a_wrong_option_is_named(query: str, message: str) -> None:
-    """A wrong value in the URL's query is a ValueError with the option, the value and what is allowed."""
+    """A wrong value in the URL's query is a ValueError with the option, the value and the allowed values."""
     with pytest.raises(ValueError, match="must be") as caught:
         create_hub(Settings(backend_url=f"memory://?{query}"))
     assert str(caught.value) == message
@@ -459,7 +338,7 @@ def test_a_wrong_option_is_named(query: str, message: str) -> None:
 
 @pytest.mark.parametrize("url", ["carrier-pigeon://loft", "memory", "://", "memory//x"])
 def test_an_unknown_scheme_lists_the_known_ones(url: str) -> None:
-    """A URL that no backend answers to is a ValueError with the URL and the schemes that are there."""
+    """A URL without a backend is a ValueError with the URL and all known schemes."""
     with pytest.raises(ValueError, match="known: ") as caught:
         create_hub(Settings(backend_url=url))
     message = str(caught.value)
@@ -467,13 +346,13 @@ def test_an_unknown_scheme_lists_the_known_ones(url: str) -> None:
     assert "memory://" in message
 
 
-def test_a_url_that_is_none_is_named() -> None:
-    """What cannot be read as a URL is a ValueError that names the variable."""
+def test_a_malformed_url_is_named() -> None:
+    """A text that is not a URL is a ValueError that names the variable."""
     with pytest.raises(ValueError, match="SSE_BACKEND_URL"):
         create_hub(Settings(backend_url="memory://[::1"))
 
 
-# Backends of others
+# Backends of other distributions
 
 MODULE = """
 from sse_asgi import MemoryBackend
@@ -487,7 +366,7 @@ class PigeonBackend(MemoryBackend):
 
 @pytest.fixture
 def pigeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Install a distribution that brings a backend for pigeon://."""
+    """Install a distribution with a backend for pigeon://."""
     (tmp_path / "pigeon_backend.py").write_text(MODULE)
     info = tmp_path / "pigeon_backend-1.0.dist-info"
     info.mkdir()
@@ -500,7 +379,7 @@ def pigeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.usefixtures("pigeon")
 def test_an_installed_backend_gets_the_settings() -> None:
-    """A scheme of the entry-point group is answered by what the entry point names, called with the settings."""
+    """The scheme is an entry point, which is called with the settings and returns the backend."""
     given = Settings(backend_url="pigeon://loft", hub_name="coop", history_size=5)
     backend: Any = create_hub(given).backend
     assert type(backend).__name__ == "PigeonBackend"
@@ -509,31 +388,23 @@ def test_an_installed_backend_gets_the_settings() -> None:
 
 @pytest.mark.usefixtures("pigeon")
 def test_an_installed_scheme_is_listed() -> None:
-    """An unknown scheme is answered with the installed ones too."""
+    """The error about an unknown scheme lists installed schemes too."""
     with pytest.raises(ValueError, match=r"known: .*memory://, pigeon://"):
         create_hub(Settings(backend_url="dove://"))
 
 
 @pytest.mark.usefixtures("pigeon")
-def test_an_installed_backend_is_not_loaded_before_it_is_asked_for() -> None:
-    """Other schemes do not import it."""
+def test_an_installed_backend_is_not_loaded_for_other_schemes() -> None:
+    """A hub in memory does not import it."""
     create_hub(Settings())
     assert "pigeon_backend" not in sys.modules
-
-
-def test_a_password_is_not_shown() -> None:
-    """An error ends up in a log, so a URL is shown without its user and password."""
-    with pytest.raises(ValueError, match="no backend is installed") as caught:
-        create_hub(Settings(backend_url="pigeon://user:secret@loft:1/x"))
-    assert "secret" not in str(caught.value)
-    assert "pigeon://loft:1/x" in str(caught.value)
 
 
 # A URL in place of settings
 
 
 def test_a_url_makes_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment says the rest."""
+    """All other settings are those of the environment."""
     monkeypatch.setenv("SSE_BACKEND_URL", "redis://elsewhere")
     monkeypatch.setenv("SSE_BUFFER_SIZE", "7")
     hub = create_hub("memory://?history_size=0")
@@ -542,14 +413,33 @@ def test_a_url_makes_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(create_hub("redis://localhost").backend).__name__ == "RedisBackend"
 
 
-def test_a_wrong_url_is_named_as_what_it_is() -> None:
-    """Not as a variable that nobody set; its password is not shown."""
+def test_a_wrong_url_is_not_named_as_a_variable() -> None:
+    """The error names the argument `url`, because no variable has this URL; its password is not shown."""
     with pytest.raises(ValueError, match=r"^url='pigeon://loft': no backend is installed for this scheme; known: mem"):
         create_hub("pigeon://user:secret@loft")
 
 
 @pytest.mark.parametrize("settings", [7, MemoryBackend()])
-def test_what_is_neither_a_url_nor_settings_is_refused(settings: Any) -> None:
+def test_other_types_than_a_url_and_settings_are_refused(settings: Any) -> None:
     """The error says what to write."""
     with pytest.raises(TypeError, match=r"create_hub\('redis://localhost'\), or Hub\(backend\)"):
         create_hub(settings)
+
+
+def test_a_url_of_another_type_is_refused() -> None:
+    """A TypeError names the argument, and says what to write."""
+    with pytest.raises(TypeError, match=r"^SSE_BACKEND_URL must be a URL \(got int\): write 'redis://localhost'"):
+        create_hub(Settings(backend_url=5))  # type: ignore[arg-type]
+
+
+def test_a_config_of_another_type_is_refused() -> None:
+    """A plain mapping is a TypeError that says how to make a Config of it."""
+    with pytest.raises(TypeError, match=r"got dict\): write Config\(environ=\.\.\.\)"):
+        Settings.from_environment({"SSE_HUB_NAME": "chat"})  # type: ignore[arg-type]
+
+
+def test_redis_needs_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without redis-py the error says how to install it."""
+    monkeypatch.setitem(sys.modules, "sse_asgi.backends.redis", None)
+    with pytest.raises(ValueError, match=r"^url='redis://cache' needs redis-py: pip install 'sse-asgi\[redis\]'"):
+        create_hub("redis://cache")

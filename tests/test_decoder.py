@@ -1,4 +1,4 @@
-"""EventDecoder: what a browser would dispatch, however the bytes are cut."""
+"""EventDecoder: the events that a browser would dispatch, from chunks of any size."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from strategies import PATIENT, chunked_streams
 
 
 def decode(*chunks: bytes) -> Interpretation:
-    """Feed the chunks, and say what came of them."""
+    """Return the result of feeding these chunks."""
     decoder = EventDecoder()
     events = [Dispatched(*event) for chunk in chunks for event in decoder.feed(chunk)]
     return Interpretation(events, decoder.last_event_id, decoder.retry)
@@ -54,14 +54,14 @@ STREAMS: list[tuple[bytes, list[tuple[str, str, str]]]] = [
 @pytest.mark.parametrize(("stream", "events"), STREAMS)
 @pytest.mark.parametrize("reader", [decode, interpret])
 def test_a_stream_is_these_events(reader: Any, stream: bytes, events: list[tuple[str, str, str]]) -> None:
-    """The decoder, and the oracle that judges it, read the standard's examples and the corners of its grammar alike."""
+    """The decoder and the oracle agree on the standard's examples and on corner cases of its grammar."""
     assert reader(stream).events == events
 
 
 @PATIENT
 @given(chunked_streams())
 def test_any_bytes_in_any_chunks_are_read_as_the_standard_does(chunks: list[bytes]) -> None:
-    """Events, last event id and retry are the oracle's, wherever the stream is cut."""
+    """Events, last event id and retry are those of the oracle, for every way to cut the stream."""
     assert decode(*chunks) == interpret(b"".join(chunks))
 
 
@@ -72,8 +72,8 @@ def test_an_event_is_a_named_tuple() -> None:
     assert (event.event, event.data, event.id) == ("chat", "x", "7")
 
 
-def test_an_event_is_there_with_the_chunk_that_completes_it() -> None:
-    """Each feed returns what it completes, neither later nor twice."""
+def test_feed_returns_the_events_that_its_chunk_completes() -> None:
+    """Each call returns the events that its chunk completes, not later and not twice."""
     decoder = EventDecoder()
     assert decoder.feed(b"data: a\n") == []
     assert decoder.feed(b"\ndata: b\n\ndata: c\n") == [message("a"), message("b")]
@@ -87,7 +87,7 @@ def test_a_line_end_at_the_end_of_a_chunk_ends_its_line_at_once(end: bytes) -> N
 
 
 def test_the_lf_after_a_cr_may_come_in_a_later_chunk() -> None:
-    """CR LF cut in two is one line end, not a blank line."""
+    """A CR LF that is cut in two is one line end, not a blank line."""
     assert decode(b"data: a\r", b"", b"\ndata: b\r", b"\n\r", b"\n").events == [message("a\nb")]
 
 
@@ -99,7 +99,7 @@ def test_a_character_may_be_cut_between_chunks() -> None:
 
 @pytest.mark.parametrize("end", [b"data: b", b"data: b\n", b"id: 2\n", b"id: 2"])
 def test_an_unfinished_event_at_the_end_is_not_dispatched(end: bytes) -> None:
-    """What no blank line closes is neither an event nor a new last event id."""
+    """A block without its blank line is neither an event nor a new last event id."""
     assert decode(b"id: 1\ndata: a\n\n" + end) == ([message("a", "1")], "1", None)
 
 
@@ -132,15 +132,15 @@ def test_an_empty_id_resets_it(line: bytes) -> None:
 
 
 def test_an_id_with_nul_is_ignored() -> None:
-    """The last event id stays what it was."""
+    """The last event id does not change."""
     assert decode(b"id: 1\n\nid: 2\0\ndata: a\n\n") == ([message("a", "1")], "1", None)
 
 
 # The reconnection time
 
 
-def test_a_new_decoder_knows_no_id_and_no_retry() -> None:
-    """Before the first byte the last event id is empty and the reconnection time unknown."""
+def test_a_new_decoder_has_neither_id_nor_retry() -> None:
+    """Before the first byte, the last event id is empty and the reconnection time is None."""
     assert decode() == ([], "", None)
 
 
@@ -151,12 +151,12 @@ def test_a_retry_takes_effect_at_its_line() -> None:
 
 @pytest.mark.parametrize("value", ["", "-1", "+1", "1.5", "1 ", "1_000", "0x10", "\u0661", "\u00b2", "1a"])
 def test_a_retry_of_anything_but_ascii_digits_is_ignored(value: str) -> None:
-    """The reconnection time stays what it was."""
+    """The reconnection time does not change."""
     assert decode(b"retry: 20\n", f"retry: {value}\n".encode()).retry == 20
 
 
 def test_a_retry_of_thousands_of_digits_is_ignored() -> None:
-    """A number that Python refuses to read harms nothing."""
+    """A number that is too long for int() is ignored, and the event is read."""
     assert decode(b"retry: 20\nretry: " + 10_000 * b"9" + b"\ndata: a\n\n") == ([message("a")], "", 20)
 
 
@@ -169,7 +169,7 @@ def test_leading_zeros_of_a_retry_are_decimal() -> None:
 
 
 def test_a_long_line_in_many_chunks_is_joined_once() -> None:
-    """300 kB of one line, three bytes at a time, are kept as they came until the line ends, and then are its data."""
+    """300 kB of one line in chunks of three bytes are kept as chunks, and are joined when the line ends."""
     decoder = EventDecoder()
     for _ in range(100_000):
         decoder.feed(b"abc")

@@ -1,4 +1,4 @@
-"""The blocks of Python in the documents run, and the README keeps its bounds."""
+"""The Python blocks of the documents run, their tables match the code, and README and ARCHITECTURE stay short."""
 
 import re
 from itertools import zip_longest
@@ -22,13 +22,13 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_python_runs(block: str) -> None:
-    """As it stands, on its own."""
+    """Each block runs unchanged and on its own."""
     exec(compile(block, "block", "exec"), {"__name__": "block"})
 
 
 @pytest.mark.anyio
 async def test_the_first_example_works() -> None:
-    """What the README begins with: a stream, and an event on it."""
+    """The first block of the README streams an event that is posted."""
     names: dict[str, Any] = {"__name__": "block"}
     exec(str(BLOCKS[0].values[0]), names)
     app = names["app"]
@@ -42,8 +42,8 @@ async def test_the_first_example_works() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("room", ["%0A", "*", "x" * 600])
-async def test_the_first_example_refuses_what_is_no_room(room: str) -> None:
-    """It is no failure of the server, and no way to another channel."""
+async def test_the_first_example_refuses_bad_rooms(room: str) -> None:
+    """A name that is not a room is answered 422, and opens no other channel."""
     names: dict[str, Any] = {"__name__": "block"}
     exec(str(BLOCKS[0].values[0]), names)
     async with EventStreamClient(names["app"]) as client:
@@ -52,19 +52,19 @@ async def test_the_first_example_refuses_what_is_no_room(room: str) -> None:
 
 
 def configuration_table() -> dict[str, str]:
-    """Read the README's table: variables to defaults."""
+    """Return the README's table as a dict of variables to defaults."""
     rows = re.findall(r"^\| (`SSE_.*?) \| (.*?) ?\|", (ROOT / "README.md").read_text(), re.MULTILINE)
     pairs = [(re.findall("`(.+?)`", names), re.findall("`(.+?)`", defaults)) for names, defaults in rows]
     return {name: default for names, defaults in pairs for name, default in zip_longest(names, defaults, fillvalue="")}
 
 
 def test_the_table_has_every_variable() -> None:
-    """Each that is read, and no other."""
+    """The README names each variable that is read, and no other."""
     assert sorted(configuration_table()) == sorted(map(_variable, _EVERY_RULE))
 
 
 def test_the_table_has_the_defaults() -> None:
-    """Those of the settings."""
+    """The defaults in the README are those of the settings."""
     table = configuration_table()
     for name in _RULES:
         field = Settings.__dataclass_fields__[name]
@@ -75,13 +75,28 @@ def test_the_table_has_the_defaults() -> None:
 
 
 def test_every_server_is_in_the_table_of_stops() -> None:
-    """With all its measurements, of which each is that of a test."""
+    """Every server has a row in docs/deployment.md, whose times are within the limit of the tests."""
     text = (ROOT / "docs" / "deployment.md").read_text()
     rows = {row[0]: row[1:] for row in re.findall(r"^\| (.+?) \|" + r" ([\d.]+) s \|" * 5 + "$", text, re.MULTILINE)}
     assert set(KINDS) == set(rows)
     assert all(float(seconds) <= STOP_SECONDS for row in rows.values() for seconds in row)
 
 
+def test_every_logger_is_documented() -> None:
+    """Operators filter by the names in the table of docs/deployment.md."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    documented = set(re.findall(r"^\| `(sse_asgi[.\w]*)` \|", text, re.MULTILINE))
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    used = set(re.findall(r'^logger = logging\.getLogger\("([^"]+)"\)', sources, re.MULTILINE))
+    assert used
+    assert used <= documented
+
+
+def test_architecture_is_one_page() -> None:
+    """A map of at most 90 lines; reasons stand at the head of the modules that they explain."""
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 90
+
+
 def test_the_readme_is_short() -> None:
-    """At most 120 lines."""
+    """It has at most 120 lines."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120

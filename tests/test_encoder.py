@@ -1,4 +1,4 @@
-"""encode(): the bytes of one frame, what is refused, and what parsers read back."""
+"""encode(): the bytes of one frame, refused values, and the fields that parsers read back."""
 
 import enum
 from typing import Any
@@ -53,14 +53,14 @@ CASES: list[tuple[dict[str, Any], bytes]] = [
 
 @pytest.mark.parametrize(("given_fields", "frame"), CASES)
 def test_fields_are_written_as_exactly_these_bytes(given_fields: dict[str, Any], frame: bytes) -> None:
-    """Each field is one line (data and comments one for each of theirs), LF ends lines, a blank line the frame."""
+    """Each field is one line, data and comments one for each of their lines; a blank line ends the frame."""
     assert encode(**given_fields) == frame
 
 
 @pytest.mark.parametrize("field", ["data", "event", "id", "comment"])
 @pytest.mark.parametrize("character", ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
 def test_nothing_but_cr_and_lf_ends_a_line(field: str, character: str) -> None:
-    """What str.splitlines takes for a line end besides CR and LF is part of the value."""
+    """Other characters that str.splitlines splits at are part of the value."""
     name = "" if field == "comment" else field
     assert encode(**{field: f"a{character}b"}) == f"{name}: a{character}b\n\n".encode()  # type: ignore[arg-type]
 
@@ -100,7 +100,7 @@ def test_a_negative_retry_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [True, False, 1.0, "1"])
-def test_a_retry_that_is_no_int_is_refused(value: Any) -> None:
+def test_a_retry_that_is_not_an_int_is_refused(value: Any) -> None:
     """A bool, a float or a str as retry is a TypeError that names its type."""
     with pytest.raises(TypeError, match=f"retry must be an int, in milliseconds, not {type(value).__name__}"):
         encode("x", retry=value)
@@ -108,22 +108,22 @@ def test_a_retry_that_is_no_int_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("field", ["event", "id", "comment"])
 @pytest.mark.parametrize("value", [7, b"7", True, ["7"]])
-def test_an_event_id_or_comment_that_is_no_str_is_refused(field: str, value: Any) -> None:
-    """Event, id and comment of another type than str are a TypeError that names the field and the type."""
+def test_an_event_id_or_comment_that_is_not_a_str_is_refused(field: str, value: Any) -> None:
+    """An event, id or comment that is not a str is a TypeError that names the field and the type."""
     with pytest.raises(TypeError, match=f"{field} must be a str, not {type(value).__name__}"):
         encode("x", **{field: value})
 
 
 @pytest.mark.parametrize("value", [7, {"a": 1}, ["a"], bytearray(b"a"), memoryview(b"a")])
-def test_data_that_is_no_text_is_refused(value: Any) -> None:
-    """Data of another type than str and bytes is a TypeError that names the class that takes objects."""
+def test_data_that_is_not_text_is_refused(value: Any) -> None:
+    """Data that is neither str nor bytes is a TypeError that names the class for objects."""
     with pytest.raises(TypeError, match=f"not {type(value).__name__}: ServerSentEvent turns objects into JSON"):
         encode(value)
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"ok\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
 def test_bytes_that_are_not_utf_8_are_refused(value: bytes) -> None:
-    """Binary data is a ValueError that advises to encode it."""
+    """Binary data is a ValueError that says to encode it."""
     with pytest.raises(ValueError, match=r"must be UTF-8 text.*base64"):
         encode(value)
 
@@ -131,13 +131,13 @@ def test_bytes_that_are_not_utf_8_are_refused(value: bytes) -> None:
 @pytest.mark.parametrize("field", ["data", "event", "id", "comment"])
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800"])
 def test_lone_surrogates_are_refused_in_every_field(field: str, value: str) -> None:
-    """Text that has no UTF-8 is a ValueError, never replaced."""
+    """Text that UTF-8 cannot encode is a ValueError; it is not replaced."""
     with pytest.raises(ValueError, match="lone surrogate"):
         encode(**{field: value})  # type: ignore[arg-type]
 
 
 def test_a_frame_without_any_field_is_refused() -> None:
-    """Nothing at all is a ValueError that names the fields."""
+    """A call without fields is a ValueError that names them."""
     with pytest.raises(ValueError, match="at least one of data, event, id, retry, comment"):
         encode()
 
@@ -152,20 +152,20 @@ class _Delay(int, enum.Enum):
 
 @pytest.mark.parametrize("field", ["data", "event", "id"])
 def test_a_member_of_a_str_enum_is_written_as_its_text(field: str) -> None:
-    """A str is written by its characters, whatever its class makes of format()."""
+    """The text is the str itself, although format() of its class returns the name."""
     assert encode(**{field: _Kind.CHAT}) == f"{field}: chat\n\n".encode()  # type: ignore[arg-type]
 
 
 def test_a_member_of_an_int_enum_is_written_as_its_number() -> None:
-    """An int is written by its digits, whatever its class makes of format()."""
+    """The text is the int's digits, although format() of its class may return the name."""
     assert encode(retry=_Delay.SHORT) == b"retry: 5\n\n"
 
 
-# What parsers read
+# Parsers
 
 
 def read_back(given_fields: dict[str, Any]) -> Interpretation:
-    """Return what a reader of these fields must find."""
+    """Return the events, id and retry that a reader of these fields must get."""
     data, id_ = given_fields.get("data"), given_fields.get("id") or ""
     if isinstance(data, bytes):
         data = data.decode()
@@ -180,14 +180,14 @@ def with_lf(text: str) -> str:
 @PATIENT
 @given(fields())
 def test_a_parser_gives_back_what_went_in(given_fields: dict[str, Any]) -> None:
-    """A frame is read as its own fields, with CR LF and CR as LF, and as nothing more."""
+    """A parser reads a frame as exactly its fields, with CR LF and CR as LF."""
     assert interpret(encode(**given_fields)) == read_back(given_fields)
 
 
 @PATIENT
 @given(fields())
 def test_a_frame_is_closed(given_fields: dict[str, Any]) -> None:
-    """Whatever a frame holds, the next one is read as if it stood alone."""
+    """The content of a frame does not change how the next one is read, except for its id."""
     last = interpret(encode(**given_fields) + encode("next")).events[-1]
     assert last == ("message", "next", given_fields.get("id") or "")
 
@@ -195,7 +195,7 @@ def test_a_frame_is_closed(given_fields: dict[str, Any]) -> None:
 @PATIENT
 @given(texts())
 def test_a_comment_is_only_comment_lines(comment: str) -> None:
-    """Every line of a comment begins with a colon, and together they say what went in."""
+    """Every line of a comment begins with a colon, and together they have the whole text."""
     *lines, blank, rest = encode(comment=comment).decode().split("\n")
     assert (blank, rest) == ("", "")
     assert all(line.startswith(": ") for line in lines)
@@ -212,8 +212,8 @@ ANYTHING = st.one_of(texts(), st.text())
         optional={"data": ANYTHING, "event": ANYTHING, "id": ANYTHING, "comment": ANYTHING, "retry": st.integers()},
     )
 )
-def test_no_text_smuggles_in_a_field(given_fields: dict[str, Any]) -> None:
-    """Any text whatever is refused, or its frame has lines of the fields that were given and of no other."""
+def test_text_cannot_add_a_field(given_fields: dict[str, Any]) -> None:
+    """Any text is refused, or its frame has lines of the given fields only."""
     try:
         frame = encode(**given_fields)
     except ValueError:
@@ -226,7 +226,7 @@ def test_no_text_smuggles_in_a_field(given_fields: dict[str, Any]) -> None:
 @PATIENT
 @given(fields().filter(lambda given_fields: "data" in given_fields))
 def test_httpx_sse_reads_the_same(given_fields: dict[str, Any]) -> None:
-    """A stranger's parser reads a frame as the fields that went in."""
+    """Another library's parser reads a frame as its fields."""
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=encode(**given_fields))
     read = [(one.event, one.data, one.id, one.retry) for one in EventSource(response).iter_sse()]
     expected = read_back(given_fields)

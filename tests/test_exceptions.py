@@ -16,7 +16,7 @@ from sse_asgi.exceptions import BackendError, HubClosedError, PublishUnknownErro
         (PublishUnknownError, (BackendError,)),
     ],
 )
-def test_an_error_is_where_the_tree_shows_it(error: type[Exception], parents: tuple[type[Exception], ...]) -> None:
+def test_an_error_has_the_parents_of_the_tree(error: type[Exception], parents: tuple[type[Exception], ...]) -> None:
     """Each error has exactly the parents that the module's docstring draws."""
     assert error.__bases__ == parents
 
@@ -38,7 +38,7 @@ def test_the_tree_shows_every_error() -> None:
     ],
 )
 def test_a_closed_hub_names_the_ways_to_open_it(way: str) -> None:
-    """The message says what failed, how a hub is opened, and what a test client needs."""
+    """The message says which call failed, how to open a hub, and how a test client opens it."""
     message = str(HubClosedError("cannot publish"))
     assert message.startswith("cannot publish: the hub is not open.")
     assert f"`{way}`" in message

@@ -1,7 +1,6 @@
-"""`python -m sse_asgi publish`: one event from a shell; `tests/browser/test_demo.py` has the demo."""
+"""`python -m sse_asgi`: publishing one event from a shell, and the arguments of both commands."""
 
 import io
-import secrets
 import subprocess
 import sys
 import tomllib
@@ -10,30 +9,29 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from real_redis.launcher import RedisServer
-from sse_asgi import Publisher, ServerSentEvent, Settings, __main__, _demo, create_hub
+from redis_hubs import PATIENCE, kept, own_hub
+from sse_asgi import Publisher, Settings, __main__, _demo
 
 ROOT = Path(__file__).parent.parent
 NOWHERE = "redis://127.0.0.1:1?timeout=0.5"
-PATIENCE = 15.0
 
 Run = Callable[..., tuple[int | str | None, str, str]]
 
 
 @pytest.fixture
 def settings(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Tell a hub of its own, which the environment names as well."""
-    settings = Settings(backend_url=shared_redis.url, hub_name=secrets.token_hex(8))
+    """Return settings with a hub name of the test's own, which the environment has too."""
+    settings = own_hub(shared_redis)
     monkeypatch.setenv("SSE_HUB_NAME", settings.hub_name)
     return settings
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs the command in this process: how it exits, and what it prints."""
+    """Return a function that runs the command in this process, and returns its exit code, stdout and stderr."""
 
     def main(*arguments: str, stdin: bytes = b"") -> tuple[int | str | None, str, str]:
         monkeypatch.setattr(sys, "argv", ["sse-asgi", *arguments])
@@ -49,18 +47,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return main
 
 
-def kept(settings: Settings) -> list[ServerSentEvent]:
-    """Read what a hub keeps of the channel `a`."""
-
-    async def read() -> list[ServerSentEvent]:
-        async with create_hub(settings) as hub:
-            return await hub.history("a")
-
-    return anyio.run(read)
-
-
 def test_it_publishes_and_prints_the_id(run: Run, settings: Settings) -> None:
-    """The id is the one line of output."""
+    """The id is the only line of output."""
     code, output, errors = run("publish", settings.backend_url, "a", "hello", "--event", "greeting")
     (event,) = kept(settings)
     assert (event.data, event.event) == ("hello", "greeting")
@@ -71,13 +59,13 @@ def test_it_publishes_and_prints_the_id(run: Run, settings: Settings) -> None:
     ("given", "data"), [(b"hello\n", "hello"), (b"two\nlines\n\n", "two\nlines\n"), ("caf\u00e9".encode(), "caf\u00e9")]
 )
 def test_a_dash_reads_standard_input(run: Run, settings: Settings, given: bytes, data: str) -> None:
-    """To its end, as UTF-8; the last line's end is the shell's."""
+    """To its end, as UTF-8, without the line end that the shell adds."""
     assert run("publish", settings.backend_url, "a", "-", stdin=given)[0] == 0
     assert [event.data for event in kept(settings)] == [data]
 
 
 def test_without_history_there_is_no_id(run: Run, settings: Settings) -> None:
-    """The line is empty."""
+    """The line of output is empty."""
     assert run("publish", f"{settings.backend_url}?history_size=0", "a", "x") == (0, "\n", "")
 
 
@@ -91,7 +79,7 @@ def test_without_history_there_is_no_id(run: Run, settings: Settings) -> None:
     ],
 )
 def test_a_mistake_is_one_line(run: Run, arguments: tuple[str, ...], error: str) -> None:
-    """It says what is wrong, and the exit code, of a text, is 1."""
+    """A mistake ends the command with a message of one line, which makes the exit code 1."""
     code, output, _ = run("publish", *arguments)
     assert isinstance(code, str)
     assert error in code
@@ -99,15 +87,15 @@ def test_a_mistake_is_one_line(run: Run, arguments: tuple[str, ...], error: str)
     assert output == ""
 
 
-def test_text_that_is_none_is_refused(run: Run) -> None:
-    """Standard input that is not UTF-8 is an error, not something else on the stream."""
+def test_input_that_is_not_utf_8_is_refused(run: Run) -> None:
+    """Standard input that is not UTF-8 is an error; replacement characters are not published."""
     code, output, _ = run("publish", NOWHERE, "a", "-", stdin=b"\xff")
     assert "utf-8" in str(code).lower()
     assert output == ""
 
 
-def test_what_is_logged_is_printed(run: Run, settings: Settings, shared_redis: RedisServer) -> None:
-    """A warning that does not keep the event from being published is a line on stderr."""
+def test_a_logged_warning_is_printed(run: Run, settings: Settings, shared_redis: RedisServer) -> None:
+    """A warning is one line on stderr, and the event is published."""
     code, output, errors = run("publish", f"{settings.backend_url}/0", "a", "x")
     assert (code, errors) == (0, "")
     policy = shared_redis.cli("CONFIG", "GET", "maxmemory-policy").split()[1]
@@ -121,7 +109,7 @@ def test_what_is_logged_is_printed(run: Run, settings: Settings, shared_redis: R
 
 
 def test_an_interrupt_ends_it_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C is an exit with the code that shells give it."""
+    """Ctrl-C ends the command with the exit code 130, as in shells."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -137,7 +125,7 @@ def test_an_interrupt_ends_it_quietly(run: Run, monkeypatch: pytest.MonkeyPatch)
 def test_without_a_command_it_is_the_demo(
     run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], host: str, port: int
 ) -> None:
-    """Options alone are the demo's."""
+    """Arguments without a command are options of the demo."""
     calls: list[Any] = []
     monkeypatch.delenv("HOST", raising=False)
     monkeypatch.delenv("PORT", raising=False)
@@ -147,7 +135,7 @@ def test_without_a_command_it_is_the_demo(
 
 
 def test_help_names_both_commands(run: Run) -> None:
-    """With nothing run."""
+    """--help lists the commands and runs neither of them."""
     code, output, _ = run("--help")
     assert code == 0
     assert "demo" in output
@@ -155,22 +143,22 @@ def test_help_names_both_commands(run: Run) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ("publish", "redis://localhost"), ("--port", "65536")])
-def test_a_wrong_use_is_told(run: Run, arguments: tuple[str, ...]) -> None:
-    """By how it is used, and the exit code 2."""
+def test_wrong_arguments_print_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
+    """Wrong arguments print the usage, and the exit code is 2."""
     code, _, errors = run(*arguments)
     assert code == 2
     assert "usage: python -m sse_asgi" in errors
 
 
 def test_the_script_is_the_module() -> None:
-    """What is installed as `sse-asgi` runs the same."""
+    """The installed script `sse-asgi` runs the same function."""
     script = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["sse-asgi"]
     module, _, name = script.partition(":")
     assert getattr(import_module(module), name) is __main__.main
 
 
 def test_a_real_process_says_why_it_failed() -> None:
-    """Without Redis: one line, which says what was found where, and the exit code 1."""
+    """Without Redis, one line names the address and its error, and the exit code is 1."""
     command = (sys.executable, "-m", "sse_asgi", "publish", NOWHERE, "a", "x")
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)

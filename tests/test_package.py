@@ -1,4 +1,4 @@
-"""The package as a whole: its wings, its one door, what importing it does not do, and its measures."""
+"""The package as a whole: its wings, public names, loggers, tests, import and sizes."""
 
 import ast
 import inspect
@@ -8,13 +8,9 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import tokenize
 import tomllib
-from collections import deque
 from collections.abc import Iterator
-from contextvars import Context
-from functools import lru_cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from importlib.metadata import version
@@ -25,12 +21,10 @@ from typing import Any, NamedTuple
 import pytest
 
 import sse_asgi
+from modules import PACKAGE, PATHS, SOURCE, TESTS, FunctionNode, functions_of, tree_of, wing_of
 
-PACKAGE = "sse_asgi"
-SOURCE = Path(sse_asgi.__file__).parent
-
-# A row imports from its own row and from those above it in this list, never from one below. A wing is a folder; the
-# empty name is the package itself, its one door.
+# A row imports from its own row and from the rows above it in this list, never from one below. A wing is a folder. The
+# empty name is the package itself.
 WINGS = (
     ("encoder", "decoder", "exceptions"),
     ("_loop",),
@@ -48,8 +42,8 @@ WINGS = (
     ("__main__",),
 )
 
-# Which modules, or all of which wings, may import what is not the standard library's nor anyio.
-STRANGERS: dict[str, set[str]] = {
+# The modules and wings that may import each library, apart from the standard library and anyio.
+LIBRARIES: dict[str, set[str]] = {
     "starlette": {"_servers", "_stream", "_mount", "config", "testing"},
     "pydantic_core": {"_log.event"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
@@ -62,30 +56,21 @@ STRANGERS: dict[str, set[str]] = {
 
 MAX_BODY_LINES = 30
 MAX_MODULE_LINES = 300
+MAX_ATTRIBUTES = 15
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | FunctionNode
 
 
-def module_name(path: Path) -> str:
-    """Name a file as it is imported, relative to the package."""
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-PATHS = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
-
-
 class Import(NamedTuple):
-    """One import statement's target, by its full name, and whether it stands inside a function."""
+    """The full name that an import statement imports, and whether the statement is inside a function."""
 
     target: str
     in_function: bool
 
 
 def imports(module: str) -> Iterator[Import]:
-    """Find every import of a module, those for types only and those inside functions included."""
-    nodes = [(child, False) for child in ast.iter_child_nodes(ast.parse(PATHS[module].read_text()))]
+    """Find every import of a module, also those for types only and those inside functions."""
+    nodes = [(child, False) for child in ast.iter_child_nodes(tree_of(module))]
     while nodes:
         node, in_function = nodes.pop()
         if isinstance(node, ast.Import):
@@ -109,7 +94,7 @@ def _targets(module: str, node: ast.ImportFrom) -> Iterator[str]:
 
 
 def own_imports(module: str) -> set[str]:
-    """Name the modules of the package that a module imports."""
+    """Return the modules of the package that a module imports."""
     targets = {one.target for one in imports(module)}
     return {
         target.removeprefix(PACKAGE).removeprefix(".") for target in targets if (target + ".").startswith(f"{PACKAGE}.")
@@ -119,22 +104,17 @@ def own_imports(module: str) -> set[str]:
 # Wings
 
 
-def wing_of(module: str) -> str:
-    """Name the folder, or the module at the top, that a module belongs to."""
-    return module.partition(".")[0]
-
-
 LEVELS = {wing: level for level, row in enumerate(WINGS) for wing in row}
 
 
 def test_every_module_belongs_to_a_wing() -> None:
-    """The table names each folder and each module at the top, and nothing that does not exist."""
+    """The table names each folder and each module at the top, and no others."""
     assert {wing_of(module) for module in PATHS} == LEVELS.keys()
 
 
 @pytest.mark.parametrize("module", PATHS)
 def test_no_import_goes_upward(module: str) -> None:
-    """A module imports from its own wing or from a lower one, and neighbours of one row do not know each other."""
+    """A module imports from its own wing or from a lower one. Wings of the same row do not import each other."""
     here = wing_of(module)
     others = {name for name in own_imports(module) if wing_of(name) != here}
     assert {name for name in others if LEVELS[wing_of(name)] > LEVELS[here]} == set()
@@ -142,14 +122,14 @@ def test_no_import_goes_upward(module: str) -> None:
 
 @pytest.mark.parametrize("wing", LEVELS)
 def test_there_is_no_circle_inside_a_wing(wing: str) -> None:
-    """The modules of a wing can be put in an order in which each imports from earlier ones only, types included."""
+    """The modules of a wing have an order in which each imports from earlier ones only, also for types."""
     inside = {name: own_imports(name) for name in PATHS if wing_of(name) == wing}
     order = [*TopologicalSorter({name: found & inside.keys() for name, found in inside.items()}).static_order()]
     assert set(order) == inside.keys()
 
 
-def test_the_imports_that_the_wings_are_judged_by_are_found() -> None:
-    """The reader of imports sees plain, relative, inner and parents' ones, so that an empty result means none."""
+def test_every_kind_of_import_is_found() -> None:
+    """Plain and relative imports, from parents, and in functions: an empty result means that there are none."""
     assert {"_log.event", "_log.position", "backends.base"} <= own_imports("backends.memory")
     assert {"_mount.app", "backends.base", "exceptions"} < own_imports("")
     assert Import("trio", in_function=True) in set(imports("_loop._trio"))
@@ -157,81 +137,39 @@ def test_the_imports_that_the_wings_are_judged_by_are_found() -> None:
 
 
 @pytest.mark.parametrize("module", PATHS)
-def test_a_stranger_is_imported_only_where_it_belongs(module: str) -> None:
-    """Starlette is in the wings of HTTP, pydantic and trio in one place each, Redis in its backend."""
+def test_a_library_is_imported_only_where_it_belongs(module: str) -> None:
+    """Starlette in the wings of HTTP, pydantic and trio in one place each, Redis in its backend."""
     tops = {one.target.partition(".")[0] for one in imports(module)}
-    strangers = tops - set(sys.stdlib_module_names) - {"anyio", PACKAGE}
-    assert {name for name in strangers if STRANGERS.get(name, set()).isdisjoint({module, wing_of(module)})} == set()
+    libraries = tops - set(sys.stdlib_module_names) - {"anyio", PACKAGE}
+    assert {name for name in libraries if LIBRARIES.get(name, set()).isdisjoint({module, wing_of(module)})} == set()
 
 
-@pytest.mark.parametrize("stranger", ["trio", "pydantic_core", "itsdangerous"])
-def test_what_may_be_missing_is_imported_when_it_is_needed(stranger: str) -> None:
-    """Optional libraries are imported inside functions only."""
-    found = [one for module in PATHS for one in imports(module) if one.target.partition(".")[0] == stranger]
+@pytest.mark.parametrize("library", ["trio", "pydantic_core", "itsdangerous"])
+def test_an_optional_library_is_imported_when_it_is_needed(library: str) -> None:
+    """Inside functions only."""
+    found = [one for module in PATHS for one in imports(module) if one.target.partition(".")[0] == library]
     assert found
     assert all(one.in_function for one in found)
 
 
-# State
-
-# What cannot be a constant.
-CHANGEABLE: tuple[Any, ...] = (Context, deque, type(lru_cache(len)), type(threading.Lock()), threading.local)
-CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
-
-
-def assigned(module: str) -> set[str]:
-    """Name what a module assigns, or defines as a function, on its own first level."""
-    tree = ast.parse(PATHS[module].read_text())
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.AnnAssign | ast.For)]
-    functions = {node.name for node in tree.body if isinstance(node, FunctionNode)}
-    targets = [target for node in nodes for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
-    return functions | {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
-
-
-def changed(module: str) -> Iterator[str]:
-    """Name what a module changes in place."""
-    for node in ast.walk(ast.parse(PATHS[module].read_text())):
-        stored = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
-        if isinstance(node, ast.Subscript | ast.Attribute) and (stored or getattr(node, "attr", "") in CHANGES):
-            yield ast.unparse(node.value)
-        elif isinstance(node, ast.AugAssign):
-            yield ast.unparse(node.target)
-
-
-CHANGED = {name.rpartition(".")[2] for module in PATHS for name in changed(module)}
-
-
-@pytest.mark.parametrize("module", PATHS)
-def test_a_module_has_no_state(module: str) -> None:
-    """No cache, lock or context, and only containers that are constants: nothing is shared between event loops."""
-    if module == "__main__":
-        return  # it runs when it is imported, and has names of its own in functions only
-    names = vars(import_module(f"{PACKAGE}.{module}".rstrip(".")))
-    values = {name: names[name] for name in assigned(module) & names.keys() if not name.startswith("__")}
-    containers = {name for name, value in values.items() if isinstance(value, list | dict | set | bytearray)}
-    assert {name for name, value in values.items() if isinstance(value, CHANGEABLE)} == set()
-    assert {name for name in containers if name != name.upper() or name in CHANGED} == set()
-    assert not [node for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, ast.Global)]
-
-
-# The one door
+# Public names
 
 
 def public_names() -> set[str]:
-    """Name what a user of the package sees in it, submodules apart."""
+    """Return the names that a user sees in the package, without submodules."""
     return {
         name for name, value in vars(sse_asgi).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
 
 
 def test_all_is_sorted_and_complete() -> None:
-    """Everything public is in __all__ once, and nothing else is."""
+    """Every public name is in __all__ once, and no other name is."""
     assert sse_asgi.__all__ == sorted(public_names())
 
 
 @pytest.mark.parametrize("name", sse_asgi.__all__)
 def test_a_public_name_is_documented(name: str) -> None:
-    """Each public object, its public methods and properties have docstrings of their own."""
+    """Each public object, and each of its public methods and properties, has a docstring of its own."""
     value = getattr(sse_asgi, name)
     members = vars(value) if inspect.isclass(value) else {}
     documentable = {
@@ -243,20 +181,20 @@ def test_a_public_name_is_documented(name: str) -> None:
     assert [key for key, doc in documentable.items() if not inspect.cleandoc(doc or "")] == []
 
 
-def test_the_version_is_the_distributions() -> None:
-    """The package knows its version without keeping a copy of it."""
+def test_the_version_is_that_of_the_distribution() -> None:
+    """The package reads its version, and has no copy of it."""
     assert sse_asgi.__version__ == version("sse-asgi")
 
 
 def test_another_attribute_is_an_attribute_error() -> None:
-    """What the package has not is refused as in any other module."""
+    """As in any other module."""
     with pytest.raises(AttributeError, match="module 'sse_asgi' has no attribute 'Broker'"):
         sse_asgi.Broker  # noqa: B018
 
 
 def test_the_lowest_versions_are_tested() -> None:
-    """What scripts/lowest installs is what pyproject.toml allows at the least."""
-    root = Path(__file__).parents[1]
+    """scripts/lowest installs the lowest versions that pyproject.toml allows."""
+    root = TESTS.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     lowest = {re.sub(r"\[.*\]", "", name): version for name, version in (one.split(">=") for one in declared)}
@@ -266,7 +204,7 @@ def test_the_lowest_versions_are_tested() -> None:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """Read a version: 0.46 is 0.46.0."""
+    """Return the numbers of a version; 0.46 is 0.46.0."""
     return tuple(int(part) for part in (text + ".0").split("."))[:3]
 
 
@@ -286,9 +224,54 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_public_name_is_in_its_public_place(door: str) -> None:
-    """Users import these names from these modules, wherever the code behind them stands."""
+    """Users import these names from these modules. The code may stand elsewhere."""
     module = import_module(f"{PACKAGE}.{door}")
     assert [name for name in DOORS[door] if not hasattr(module, name)] == []
+
+
+def test_the_table_of_public_places_is_complete() -> None:
+    """It has every module without an underscore in its path, except the package and the folder of backends."""
+    assert {name for name in PATHS if not re.search(r"(^|\.)_", name)} - {"", "backends"} == DOORS.keys()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_public_name_is_one_object(door: str) -> None:
+    """The package itself gives the same object as the module."""
+    module = import_module(f"{PACKAGE}.{door}")
+    shared = {*DOORS[door]} & {*sse_asgi.__all__}
+    assert [name for name in shared if getattr(module, name) is not getattr(sse_asgi, name)] == []
+
+
+# Logging
+
+
+def loggers(module: str) -> list[str]:
+    """Return the arguments of all calls of `getLogger`, as they are written."""
+    calls = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
+    return [ast.unparse(one) for call in calls if ast.unparse(call.func).endswith("getLogger") for one in call.args]
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_a_module_logs_by_the_name_of_its_wing(module: str) -> None:
+    """Operators can filter by wing. The command line shows the log of all wings."""
+    wing = "backends.redis" if module.startswith("backends.redis") else wing_of(module)
+    own = PACKAGE if module == "__main__" else f"{PACKAGE}.{wing.lstrip('_')}"
+    assert set(loggers(module)) <= {repr(own)}
+
+
+# Tests
+
+
+def mirror_of(module: str) -> Path:
+    """Return the file of a module's own tests; the underscores around names are dropped."""
+    *folders, name = PATHS[module].relative_to(SOURCE).with_suffix("").parts
+    return TESTS.joinpath(*(folder.strip("_") for folder in folders), f"test_{name.strip('_')}.py")
+
+
+@pytest.mark.parametrize("module", [name for name in PATHS if functions_of(tree_of(name))])
+def test_a_module_has_tests_of_its_own_name(module: str) -> None:
+    """`scripts/mirror` proves that they cover it by themselves."""
+    assert mirror_of(module).is_file()
 
 
 # Importing
@@ -318,36 +301,36 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def fresh() -> Any:
-    """Import the package in a new interpreter, and look around before and after."""
+    """Import the package in a new interpreter, and compare the process before and after."""
     run = subprocess.run([sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=True)
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize("what", ["signal handlers", "event loops", "threads", "logging handlers"])
-def test_importing_changes_nothing(fresh: dict[str, bool], what: str) -> None:
-    """Signal handlers, event loops, threads and logging handlers are after the import what they were before."""
-    assert fresh[what]
+@pytest.mark.parametrize("part", ["signal handlers", "event loops", "threads", "logging handlers"])
+def test_importing_changes_nothing(fresh: dict[str, bool], part: str) -> None:
+    """Signal handlers, event loops, threads and logging handlers are the same before and after the import."""
+    assert fresh[part]
 
 
 @pytest.mark.parametrize(
     "name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "logging.handlers"]
 )
 def test_importing_does_not_import(fresh: dict[str, list[str]], name: str) -> None:
-    """What only some users need is not imported for all."""
+    """A library that only some users need is not imported for all."""
     assert name not in fresh["modules"]
 
 
-# Measures
+# Sizes
 
 
 def docstring_lines(tree: ast.AST) -> set[int]:
-    """Number the lines of all docstrings."""
+    """Return the numbers of the lines of all docstrings."""
     nodes = [node.body[0] for node in ast.walk(tree) if isinstance(node, Documented) and ast.get_docstring(node)]
     return {line for node in nodes for line in range(node.lineno, (node.end_lineno or 0) + 1)}
 
 
 def code_lines(source: str) -> set[int]:
-    """Number the lines that are neither blank nor only a comment."""
+    """Return the numbers of the lines that are neither blank nor only a comment."""
     blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {line for token in tokens if token.type not in blank for line in range(token.start[0], token.end[0] + 1)}
@@ -361,20 +344,67 @@ def body_lines(function: FunctionNode) -> int:
 
 @pytest.mark.parametrize("module", PATHS)
 def test_no_function_is_long(module: str) -> None:
-    """No function's body has more than 30 lines, its docstring apart."""
-    functions = [node for node in ast.walk(ast.parse(PATHS[module].read_text())) if isinstance(node, FunctionNode)]
-    assert {one.name: body_lines(one) for one in functions if body_lines(one) > MAX_BODY_LINES} == {}
+    """No function's body has more than 30 lines, without its docstring."""
+    lines = {function.name: body_lines(function) for function in functions_of(tree_of(module))}
+    assert {name: count for name, count in lines.items() if count > MAX_BODY_LINES} == {}
 
 
 @pytest.mark.parametrize("module", PATHS)
 def test_no_module_is_long(module: str) -> None:
-    """No module has more than 300 lines, docstrings, blank lines and comments apart."""
+    """No module has more than 300 lines, without docstrings, blank lines and comments."""
     source = PATHS[module].read_text()
     assert len(code_lines(source) - docstring_lines(ast.parse(source))) <= MAX_MODULE_LINES
 
 
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """Name the attributes that a class gives to its objects: those in `__slots__`, and those that its methods set."""
+    found: set[str] = set()
+    for one in node.body:
+        if isinstance(one, ast.Assign) and ast.unparse(one.targets[0]) == "__slots__":
+            found |= {str(name.value) for name in ast.walk(one.value) if isinstance(name, ast.Constant)}
+    for part in itertools.chain.from_iterable(ast.walk(function) for function in functions_of(node)):
+        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store) and ast.unparse(part.value) == "self":
+            found.add(part.attr)
+    return found
+
+
 @pytest.mark.parametrize("module", PATHS)
-def test_a_module_says_what_it_does(module: str) -> None:
-    """The first line of a module's docstring is a sentence, or a heading that the next lines explain."""
-    first = (ast.get_docstring(ast.parse(PATHS[module].read_text())) or "").split("\n\n")[0]
+def test_no_class_has_many_attributes(module: str) -> None:
+    """No class gives its objects more than 15 attributes, without those of its base classes."""
+    classes = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.ClassDef)]
+    counts = {node.name: len(attributes_of(node)) for node in classes}
+    assert {name: count for name, count in counts.items() if count > MAX_ATTRIBUTES} == {}
+
+
+def test_the_attributes_of_a_class_are_found() -> None:
+    """In slots and in every method, each once; a field of the class itself is not one."""
+    source = """
+class One:
+    __slots__ = ("a", "b")
+    x: int
+
+    def __init__(self):
+        self.a = self.d = 1
+        self.e: int = self.z
+
+    def change(self):
+        self.c, other.y = 3, 4
+"""
+    (node,) = ast.parse(source).body
+    assert isinstance(node, ast.ClassDef)
+    assert attributes_of(node) == set("abcde")
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_options_have_names_and_types(module: str) -> None:
+    """No function takes any option of any type; `Unpack` of a TypedDict names those that are passed on."""
+    options = {function.name: function.args.kwarg for function in functions_of(tree_of(module))}
+    annotations = {name: one.annotation for name, one in options.items() if one is not None}
+    assert [name for name, one in annotations.items() if one is None or ast.unparse(one) in ("Any", "object")] == []
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_a_module_has_a_docstring(module: str) -> None:
+    """Its first paragraph is a sentence, or a heading that the next lines explain."""
+    first = (ast.get_docstring(tree_of(module)) or "").split("\n\n")[0]
     assert re.search(r"[.:]$", first)

@@ -1,4 +1,4 @@
-"""That no change makes this library much slower: ratios with wide margins, measured as the benchmarks do."""
+"""Guards against a change that makes the library much slower: ratios with wide margins, from the benchmarks."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 def run(script: str, *arguments: str) -> str:
-    """Run a program of the benchmarks and return what it prints."""
+    """Run a script of the benchmarks, and return its output."""
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=180).stdout
 
@@ -20,7 +20,7 @@ def instructions(name: str) -> float:
 
 
 def test_fan_out_costs_little_more_than_a_hand_written_app() -> None:
-    """A delivery takes less than 1.6 times the CPU of a raw ASGI app, in rounds in which they take turns."""
+    """A delivery takes less than 1.6 times the CPU of a raw ASGI app, measured in alternating rounds."""
     assert float(run("smoke.py")) < 1.6
 
 
@@ -29,5 +29,5 @@ def test_fan_out_costs_little_more_than_a_hand_written_app() -> None:
     [("delivery", "delivery, raw ASGI", 2.2), ("event", "event, as a plain f-string", 13)],
 )
 def test_instructions_are_bounded(name: str, floor: str, limit: float) -> None:
-    """An event and a delivery take so many times the instructions of the plainest code that does it."""
+    """An event and a delivery take a bounded multiple of the instructions of the plainest code for it."""
     assert instructions(name) < limit * instructions(floor)

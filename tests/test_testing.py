@@ -1,4 +1,4 @@
-"""EventStreamClient: the client end of streams that the application is still writing."""
+"""EventStreamClient: responses, requests and the lifespan; tests/test_testing_clients.py has slow clients."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -6,66 +6,23 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from sse_asgi import testing
+from sse_asgi import Hub, testing
 from sse_asgi.testing import EventStream, EventStreamClient
+from streaming_apps import Probe, body, streaming
 
 pytestmark = pytest.mark.anyio
 
-HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 SOON = 0.05
-"""For what must not happen: a shorter wait than a test's patience, in which nothing comes."""
-
-
-def body(content: bytes, *, more: bool = True) -> Message:
-    return {"type": "http.response.body", "body": content, "more_body": more}
-
-
-def streaming(*chunks: bytes) -> ASGIApp:
-    """Make an application that sends these chunks and ends."""
-
-    async def app(_: Scope, __: Receive, send: Send) -> None:
-        await send(HEAD)
-        for chunk in chunks:
-            await send(body(chunk))
-        await send(body(b"", more=False))
-
-    return app
-
-
-class Probe:
-    """An application that a test looks into: it sends the head, does what the test says, and notes what it sees."""
-
-    def __init__(self, work: Callable[["Probe"], Awaitable[None]] | None = None) -> None:
-        self.scope: Scope = {}
-        self.left = anyio.Event()
-        self.received: list[Message] = []
-        self.sent = 0
-        self._work = work
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request until the client has gone."""
-        self.scope, self.receive, self.send = scope, receive, send
-        try:
-            await send(HEAD)
-            if self._work is not None:
-                await self._work(self)
-            while not self.received or self.received[-1]["type"] != "http.disconnect":
-                self.received.append(await receive())
-        finally:
-            self.left.set()
-
-    async def send_event(self, data: bytes) -> None:
-        await self.send(body(b"data: " + data + b"\n\n"))
-        self.sent += 1
+"""Seconds in which an event that must not happen would have happened."""
 
 
 # The head
 
 
 async def test_the_head_is_there_before_the_end() -> None:
-    """Status and headers can be read while the application is still streaming."""
+    """Status and headers can be read while the application streams."""
     probe = Probe()
     async with EventStreamClient(probe).stream("/") as stream:
         assert stream.status_code == 200
@@ -75,7 +32,7 @@ async def test_the_head_is_there_before_the_end() -> None:
 
 
 async def test_an_exception_before_the_head_is_raised_instead_of_it() -> None:
-    """What the application raises before it answers is what making the request raises."""
+    """stream() raises the exception of an application that fails before the head."""
 
     async def app(*_: Any) -> None:
         msg = "before the head"
@@ -87,7 +44,7 @@ async def test_an_exception_before_the_head_is_raised_instead_of_it() -> None:
 
 
 async def test_an_application_that_does_not_answer_is_an_error() -> None:
-    """Returning without a response is a RuntimeError that says so."""
+    """An application that returns without a response is a RuntimeError that says so."""
 
     async def app(*_: Any) -> None:
         await anyio.lowlevel.checkpoint()
@@ -98,7 +55,7 @@ async def test_an_application_that_does_not_answer_is_an_error() -> None:
 
 
 async def test_a_late_head_is_waited_for() -> None:
-    """The request is made when the head comes, however much the application does before."""
+    """stream() waits for the head, however long the application works before it."""
     begun = anyio.Event()
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
@@ -116,7 +73,7 @@ async def test_a_late_head_is_waited_for() -> None:
 
 
 async def test_next_event_waits_for_the_event() -> None:
-    """An event is handed over when it is complete, while the stream goes on."""
+    """next_event returns an event when it is complete, while the stream goes on."""
 
     async def work(probe: Probe) -> None:
         await anyio.wait_all_tasks_blocked()
@@ -129,14 +86,14 @@ async def test_next_event_waits_for_the_event() -> None:
 
 
 async def test_iterating_gives_every_event_until_the_end() -> None:
-    """The iteration ends with the stream."""
+    """The iteration returns all events, and ends with the stream."""
     async with EventStreamClient(streaming(b"data: a\n\ndata: b\n\n", b"data: c\n\n")).stream("/") as stream:
         assert [event.data async for event in stream] == ["a", "b", "c"]
         assert stream.complete
 
 
 async def test_no_next_event_after_the_end() -> None:
-    """Asking for an event of a stream that has ended is an EOFError."""
+    """next_event of a stream that has ended is an EOFError."""
     async with EventStreamClient(streaming(b"data: a\n\n")).stream("/") as stream:
         assert (await stream.next_event()).data == "a"
         with pytest.raises(EOFError, match="the stream has ended"):
@@ -153,21 +110,21 @@ async def test_no_next_event_after_the_end() -> None:
     ],
     ids=["next_event", "read", "received", "ended"],
 )
-async def test_patience_ends(wait: Callable[[EventStream], Awaitable[object]]) -> None:
-    """Each wait for what does not come is a TimeoutError."""
+async def test_every_wait_has_a_timeout(wait: Callable[[EventStream], Awaitable[object]]) -> None:
+    """Each method that waits raises a TimeoutError after its timeout."""
     async with EventStreamClient(Probe()).stream("/") as stream:
         with pytest.raises(TimeoutError):
             await wait(stream)
 
 
 async def test_read_gives_every_byte() -> None:
-    """Reading goes to the end, and returns comments and unfinished lines as well."""
+    """read() returns all bytes up to the end, also comments and unfinished lines."""
     async with EventStreamClient(streaming(b":\n", b"data: a\n\n", b"data: b")).stream("/") as stream:
         assert await stream.read() == b":\ndata: a\n\ndata: b"
 
 
 async def test_received_waits_for_bytes() -> None:
-    """What is no event can be waited for too, and is there at once the second time."""
+    """received() waits for bytes that are not an event, and returns at once if they are there."""
 
     async def work(probe: Probe) -> None:
         await anyio.wait_all_tasks_blocked()
@@ -182,7 +139,7 @@ async def test_received_waits_for_bytes() -> None:
 
 
 async def test_two_tasks_can_wait_on_one_stream() -> None:
-    """While nothing comes, both are at rest, and what comes wakes both."""
+    """Both tasks block while no bytes come, and new bytes wake both."""
     probe = Probe()
     async with EventStreamClient(probe).stream("/") as stream:
         async with anyio.create_task_group() as group:
@@ -193,15 +150,15 @@ async def test_two_tasks_can_wait_on_one_stream() -> None:
             await probe.send_event(b"a")
 
 
-async def test_a_stream_knows_what_a_browser_would_keep() -> None:
-    """The last event id and the reconnection time are those received last."""
+async def test_a_stream_has_the_last_id_and_the_reconnection_time() -> None:
+    """The last event id and the reconnection time are the last ones received."""
     async with EventStreamClient(streaming(b"id: 1\ndata: a\n\nretry: 50\n", b"id: 2\n\n")).stream("/") as stream:
         await stream.read()
         assert (stream.last_event_id, stream.retry) == ("2", 50)
 
 
 async def test_a_position_is_kept_and_not_returned() -> None:
-    """No page listens for `sse.position`, so a test is not given one; its id counts, and the content has it."""
+    """next_event skips `sse.position`; its id still becomes the last event id, and `content` has its bytes."""
     frame = b"id: 7\nevent: sse.position\ndata: {}\n\n"
     async with EventStreamClient(streaming(frame, b"data: a\n\n")).stream("/") as stream:
         assert await stream.next_event() == ("message", "a", "7")
@@ -209,7 +166,7 @@ async def test_a_position_is_kept_and_not_returned() -> None:
 
 
 async def test_every_other_event_is_returned() -> None:
-    """The library's own as well: gaps, errors and the end."""
+    """Iteration returns the library's own events too: gaps, errors and the end."""
     names = ["sse.gap", "sse.error", "sse.end"]
     frames = [f"event: {name}\ndata: {{}}\n\n".encode() for name in names]
     async with EventStreamClient(streaming(*frames)).stream("/") as stream:
@@ -217,7 +174,7 @@ async def test_every_other_event_is_returned() -> None:
 
 
 async def test_an_exception_after_the_head_is_raised_when_everything_is_read() -> None:
-    """The reader gets what was sent before, then what the application raised, once."""
+    """The reader gets the events sent before, then the application's exception, once."""
 
     async def work(probe: Probe) -> None:
         await probe.send_event(b"a")
@@ -231,8 +188,8 @@ async def test_an_exception_after_the_head_is_raised_when_everything_is_read() -
         assert not stream.complete
 
 
-async def test_an_exception_that_nobody_has_read_is_raised_on_leaving() -> None:
-    """What the application raises does not stay unseen."""
+async def test_an_exception_that_was_not_raised_is_raised_on_leaving() -> None:
+    """The end of the block raises an exception of the application that the test has not seen."""
 
     async def work(_: Probe) -> None:
         msg = "unseen"
@@ -244,7 +201,7 @@ async def test_an_exception_that_nobody_has_read_is_raised_on_leaving() -> None:
 
 
 async def test_the_tests_own_exception_wins() -> None:
-    """An exception of the block is not hidden by one of the application."""
+    """If the block and the application both raise, the exception of the block is raised."""
 
     async def work(_: Probe) -> None:
         msg = "of the application"
@@ -256,11 +213,8 @@ async def test_the_tests_own_exception_wins() -> None:
             raise KeyError("of the test")  # noqa: EM101, TRY003
 
 
-# Slow and gone clients
-
-
 async def test_a_stalled_client_makes_send_wait() -> None:
-    """After stall() the application's next send does not return before the client has gone."""
+    """After stall(), the application's next send returns only when the client disconnects."""
 
     async def work(probe: Probe) -> None:
         await probe.send_event(b"a")
@@ -280,7 +234,7 @@ async def test_a_stalled_client_makes_send_wait() -> None:
 
 
 async def test_send_waits_for_a_reader_that_is_behind() -> None:
-    """As in a socket, only so many bytes fit between the application and a client that takes no event."""
+    """As with a socket, a send waits while more than UNREAD_LIMIT bytes are unread."""
     large = b"x" * testing.UNREAD_LIMIT
 
     async def work(probe: Probe) -> None:
@@ -297,91 +251,11 @@ async def test_send_waits_for_a_reader_that_is_behind() -> None:
         assert probe.sent == 3
 
 
-async def test_a_reader_takes_an_event_that_comes_in_large_parts() -> None:
-    """Whoever waits for an event reads, so that send does not wait for ever while the event is incomplete."""
-    large = b"x" * 40_000
-    async with EventStreamClient(streaming(b"data: ", large, large, large, b"\n\n")).stream("/") as stream:
-        assert len((await stream.next_event(timeout=1)).data) == 3 * len(large)
-
-
-async def test_a_body_that_is_no_event_stream_can_be_read() -> None:
-    """Reading to the end takes any number of bytes, events or not."""
-    large = b"x" * 40_000
-    async with EventStreamClient(streaming(large, large, large)).stream("/") as stream:
-        assert len(await stream.read(timeout=1)) == 3 * len(large)
-
-
-async def test_disconnect_is_delivered() -> None:
-    """The application receives its request, and http.disconnect when the client goes."""
-    probe = Probe()
-    async with EventStreamClient(probe).stream("/") as stream:
-        await anyio.wait_all_tasks_blocked()
-        assert [message["type"] for message in probe.received] == ["http.request"]
-        stream.disconnect()
-        await stream.ended()
-    assert [message["type"] for message in probe.received] == ["http.request", "http.disconnect"]
-
-
-async def test_leaving_disconnects_and_waits() -> None:
-    """When the block is left the application has finished."""
-    probe = Probe()
-    async with EventStreamClient(probe).stream("/"):
-        assert not probe.left.is_set()
-    assert probe.left.is_set()
-
-
-async def test_a_disconnect_is_received_when_the_response_has_ended() -> None:
-    """As servers do, the client tells an application that goes on receiving that it is over."""
-
-    async def work(probe: Probe) -> None:
-        await probe.send(body(b"", more=False))
-
-    async with EventStreamClient(Probe(work)).stream("/") as stream:
-        await stream.read()
-        await stream.ended()
-
-
-async def test_an_application_that_does_not_leave_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that ignores the disconnect has a time of grace, and then no more."""
-    monkeypatch.setattr(testing, "GRACE_SECONDS", SOON)
-    cancelled = anyio.Event()
-
-    async def deaf(_: Scope, __: Receive, send: Send) -> None:
-        await send(HEAD)
-        try:
-            await anyio.sleep_forever()
-        finally:
-            cancelled.set()
-
-    async with EventStreamClient(deaf).stream("/"):
-        pass
-    with anyio.fail_after(5):
-        await cancelled.wait()
-
-
-async def test_ended_includes_what_comes_after_the_last_byte() -> None:
-    """The application's own end is waited for, not that of the body."""
-    go_on = anyio.Event()
-
-    async def work(probe: Probe) -> None:
-        await probe.send(body(b"", more=False))
-        await go_on.wait()
-
-    probe = Probe(work)
-    async with EventStreamClient(probe).stream("/") as stream:
-        with pytest.raises(TimeoutError):
-            await stream.ended(timeout=SOON)
-        assert stream.complete
-        go_on.set()
-        await stream.ended()
-        assert probe.left.is_set()
-
-
 # The request
 
 
 async def seen_by(client_headers: dict[str, str] | None = None, url: str = "/", **request: Any) -> Probe:
-    """Make a request, and return what the application saw of it."""
+    """Make a request, and return the application that recorded it."""
     probe = Probe()
     async with EventStreamClient(probe, headers=client_headers).stream(url, **request):
         await anyio.wait_all_tasks_blocked()
@@ -393,7 +267,7 @@ def header(probe: Probe, name: bytes) -> list[bytes]:
 
 
 async def test_a_request_is_that_of_a_browser() -> None:
-    """Without options it is a GET of an event stream from testserver."""
+    """Without options, the request is a GET of an event stream from testserver."""
     probe = await seen_by()
     assert (probe.scope["type"], probe.scope["method"], probe.scope["path"]) == ("http", "GET", "/")
     assert (header(probe, b"accept"), header(probe, b"host")) == ([b"text/event-stream"], [b"testserver"])
@@ -402,14 +276,14 @@ async def test_a_request_is_that_of_a_browser() -> None:
 
 
 async def test_method_and_body_are_sent() -> None:
-    """Any method, and any bytes."""
+    """The request has the given method and the given bytes."""
     probe = await seen_by(method="POST", body=b"payload")
     assert probe.scope["method"] == "POST"
     assert probe.received[0]["body"] == b"payload"
 
 
 async def test_headers_of_the_request_win_over_the_clients() -> None:
-    """Both are sent, each name once."""
+    """Headers of the client and of the request are sent, each name once."""
     probe = await seen_by({"accept": "a", "x-client": "c"}, headers={"accept": "b", "X-Request": "r"})
     assert (header(probe, b"accept"), header(probe, b"x-client")) == ([b"b"], [b"c"])
     assert header(probe, b"x-request") == [b"r"]
@@ -417,7 +291,7 @@ async def test_headers_of_the_request_win_over_the_clients() -> None:
 
 @pytest.mark.parametrize("last_event_id", ["7", "", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
 async def test_the_last_event_id_is_sent_as_its_header(last_event_id: str) -> None:
-    """As UTF-8, which is how browsers send it."""
+    """The header is UTF-8, as browsers send it."""
     probe = await seen_by(last_event_id=last_event_id)
     assert header(probe, b"last-event-id") == [last_event_id.encode()]
 
@@ -432,25 +306,25 @@ async def test_the_last_event_id_is_sent_as_its_header(last_event_id: str) -> No
     ],
 )
 async def test_params_are_added_to_the_query(url: str, params: Any, query: bytes) -> None:
-    """The URL's own query stays in front."""
+    """The query of the URL comes first."""
     assert (await seen_by(url=url, params=params)).scope["query_string"] == query
 
 
 async def test_the_path_is_decoded_and_the_raw_path_is_not() -> None:
-    """As the ASGI specification says of percent-encoded paths."""
+    """The ASGI specification says so of percent-encoded paths."""
     probe = await seen_by(url="/a%20b/%C3%A9?x=%20")
     assert probe.scope["path"] == "/a b/\N{LATIN SMALL LETTER E WITH ACUTE}"
     assert probe.scope["raw_path"] == b"/a%20b/%C3%A9"
 
 
 async def test_the_scope_can_be_overridden() -> None:
-    """Further keywords are put over the scope."""
+    """Other keyword arguments replace keys of the scope."""
     probe = await seen_by(root_path="/prefix", scheme="https")
     assert (probe.scope["root_path"], probe.scope["scheme"]) == ("/prefix", "https")
 
 
 async def test_json_is_sent_as_the_body() -> None:
-    """With its type, unless a header says another."""
+    """The body is JSON, and the Content-Type says so unless a header has another one."""
     probe = await seen_by(method="POST", json={"a": [1, "é"]})
     assert probe.received[0]["body"] == '{"a":[1,"é"]}'.encode()
     assert header(probe, b"content-type") == [b"application/json"]
@@ -459,39 +333,55 @@ async def test_json_is_sent_as_the_body() -> None:
 
 
 async def test_a_request_has_one_body() -> None:
-    """Bytes and JSON at once are refused."""
-    with pytest.raises(TypeError, match="a body= or json=, not both"):
+    """body= and json= together are a TypeError."""
+    with pytest.raises(TypeError, match="a request has body= or json=, not both"):
         await seen_by(body=b"x", json={})
 
 
 @pytest.mark.parametrize(
     ("option", "advice"),
     [
-        ("data", "known: app, .*body, .*json, .*"),
+        ("path_parms", r"did you mean path_params=\?"),
+        ("wait", "known: app, .*body, .*json, .*"),
+        ("data", r"did you mean body=\?"),
+        ("content", r"did you mean body=\?"),
+        ("cookies", r"did you mean headers=\?"),
         ("root_pth", r"did you mean root_path=\?"),
         ("jsn", r"did you mean json=\?"),
-        ("timeout", "known:"),
+        ("timeout", r"give it to next_event\(\), read\(\) or received\(\)"),
     ],
 )
-async def test_options_that_there_are_not_are_refused(option: str, advice: str) -> None:
-    """They are not put into the scope; the error says which are meant, or which there are."""
+async def test_unknown_options_are_refused(option: str, advice: str) -> None:
+    """A TypeError names the option, and then the option that may be meant, or all options."""
     options: dict[str, Any] = {option: "x"}
     with pytest.raises(TypeError, match=f"EventStreamClient.stream has no option {option}=: {advice}"):
         await seen_by(**options)
+
+
+async def test_a_body_must_be_bytes() -> None:
+    """A str is a TypeError that says what to do."""
+    with pytest.raises(TypeError, match=r"^body must be bytes \(got str\): encode it, or give json= instead"):
+        await seen_by(body="text")
+
+
+async def test_an_application_must_be_callable() -> None:
+    """A hub instead of an application is a TypeError that says what to give."""
+    with pytest.raises(TypeError, match=r"^app must be an ASGI application \(got Hub\): give EventSourceApp\(hub\)"):
+        EventStreamClient(Hub())  # type: ignore[arg-type]
 
 
 # The lifespan
 
 
 class Living:
-    """An application that keeps a note of its life, and may fail in it."""
+    """An application that records its startup, requests and shutdown, and may fail in any of them."""
 
     def __init__(self, fail: str = "") -> None:
         self.fail = fail
         self.notes: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the lifespan or a request."""
+        """Serve the lifespan or one request."""
         if scope["type"] == "lifespan":
             for what in ("startup", "shutdown"):
                 await self._phase(what, scope, receive, send)
@@ -519,7 +409,7 @@ class Living:
 
 
 async def test_a_client_as_a_context_runs_the_lifespan() -> None:
-    """Startup is over before the first request, and shutdown when the context is left."""
+    """Startup ends before the first request; shutdown runs at the end of the block."""
     app = Living()
     async with EventStreamClient(app) as client:
         assert app.notes == ["startup"]
@@ -529,7 +419,7 @@ async def test_a_client_as_a_context_runs_the_lifespan() -> None:
 
 
 async def test_each_request_has_a_copy_of_the_state() -> None:
-    """What the lifespan put into the state is in every request's scope, and what a request puts there is not."""
+    """Every request has the state of the lifespan, without changes by other requests."""
     app = Living()
     async with EventStreamClient(app) as client:
         for _ in range(2):
@@ -539,7 +429,7 @@ async def test_each_request_has_a_copy_of_the_state() -> None:
 
 
 async def test_without_a_context_there_is_no_lifespan() -> None:
-    """A request alone starts nothing, and its state is empty."""
+    """Without `async with`, a request does not run the lifespan, and its state is empty."""
     app = Living()
     async with EventStreamClient(app).stream("/") as stream:
         await stream.read()
@@ -548,7 +438,7 @@ async def test_without_a_context_there_is_no_lifespan() -> None:
 
 @pytest.mark.parametrize("what", ["startup", "shutdown"])
 async def test_a_refusal_is_raised_with_its_message(what: str) -> None:
-    """What the application says of its failure is a RuntimeError."""
+    """The failure message of the application is the text of a RuntimeError."""
     with pytest.raises(RuntimeError, match=f"no {what} today"):
         async with EventStreamClient(Living(f"refuse {what}")):
             pass
@@ -556,7 +446,7 @@ async def test_a_refusal_is_raised_with_its_message(what: str) -> None:
 
 @pytest.mark.parametrize("what", ["startup", "shutdown"])
 async def test_a_refusal_without_a_message_is_raised_too(what: str) -> None:
-    """Then the RuntimeError has the type of the message."""
+    """Without a text, the RuntimeError has the type of the ASGI message."""
     with pytest.raises(RuntimeError, match=rf"^lifespan\.{what}\.failed$"):
         async with EventStreamClient(Living(f"refuse {what} silently")):
             pass
@@ -567,7 +457,7 @@ async def test_a_refusal_without_a_message_is_raised_too(what: str) -> None:
     [("raise in startup", "startup"), ("raise after startup", "shutdown"), ("raise in shutdown", "shutdown")],
 )
 async def test_an_exception_in_the_lifespan_is_the_cause(fail: str, before: str) -> None:
-    """A lifespan that breaks off is a RuntimeError that says when, with the application's exception as its cause."""
+    """A lifespan that raises is a RuntimeError that says when, and whose cause is the application's exception."""
     with pytest.raises(RuntimeError, match=f"ended its lifespan before its {before}") as caught:
         async with EventStreamClient(Living(fail)):
             await anyio.wait_all_tasks_blocked()
@@ -575,7 +465,7 @@ async def test_an_exception_in_the_lifespan_is_the_cause(fail: str, before: str)
 
 
 async def test_an_application_without_a_lifespan_says_so() -> None:
-    """Returning from the lifespan at once is a RuntimeError too."""
+    """An application that returns from the lifespan at once is a RuntimeError too."""
 
     async def app(*_: Any) -> None:
         await anyio.lowlevel.checkpoint()
@@ -586,7 +476,7 @@ async def test_an_application_without_a_lifespan_says_so() -> None:
 
 
 async def test_the_application_is_stopped_when_the_test_fails() -> None:
-    """An exception in the context is raised after a proper shutdown."""
+    """An exception of the block is raised after the shutdown."""
     app = Living()
     with pytest.raises(KeyError):
         async with EventStreamClient(app):
@@ -595,7 +485,7 @@ async def test_the_application_is_stopped_when_the_test_fails() -> None:
 
 
 async def test_a_client_can_be_a_context_again() -> None:
-    """Each context is one life of the application."""
+    """Each `async with` block runs the lifespan once."""
     app = Living()
     client = EventStreamClient(app)
     for _ in range(2):

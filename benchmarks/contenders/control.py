@@ -1,8 +1,8 @@
-"""What every contender written in Python shares: numbered events in bursts, and tokens.
+"""The part that every contender written in Python shares: numbered events in bursts, and tokens.
 
-`GET /publish?n=&size=&burst=&gap=&channels=` publishes n events of so many bytes, so many at once, a burst each gap
-seconds; with more than one channel, each to one of them by chance. The data begin with the event's number in its
-channel and the time, CLOCK_MONOTONIC in ns.
+`GET /publish?n=&size=&burst=&gap=&channels=` publishes n events of `size` bytes, in bursts of `burst` events, with
+`gap` seconds between bursts. With more than one channel, each event goes to a random one. The data begin with the
+event's number in its channel, and the time (CLOCK_MONOTONIC in ns).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Encodes events: told a payload by a line, it answers how many ns an event takes; `encode_worker.py NAME`."""
+"""Encodes events: `encode_worker.py NAME` reads names of payloads, and prints the ns of an event for each."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ def sse_starlette() -> Encode:
 
 
 def fastapi() -> Encode:
-    """What its routing does with a ServerSentEvent that is yielded."""
+    """Encode a yielded ServerSentEvent as FastAPI's routing does."""
     from fastapi.sse import ServerSentEvent, format_sse_event
 
     def encode(text: str) -> bytes:

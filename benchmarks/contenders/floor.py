@@ -1,4 +1,4 @@
-"""The floor: an asyncio Protocol on uvloop that writes the same bytes to every socket, and knows no more of HTTP."""
+"""The floor: an asyncio Protocol on uvloop that writes the same bytes to every socket, and hardly reads HTTP."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""This library: EventSourceApp as the application; SSE_BACKEND_URL may name another backend than memory."""
+"""This library: EventSourceApp as the application. SSE_BACKEND_URL chooses the backend, which is memory by default."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A hand-written ASGI app, the least that delivers: no pings, no disconnect watch, no bounds, no ids, no resuming."""
+"""A minimal ASGI app written by hand: no pings, no watch for disconnects, no bounds, no ids, no resuming."""
 
 import asyncio
 from collections import defaultdict

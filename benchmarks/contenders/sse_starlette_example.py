@@ -1,6 +1,7 @@
-"""sse-starlette with a queue for each client, that asks is_disconnected() before each event as its examples do.
+"""sse-starlette with a queue for each client.
 
-Without LOOKS=1 it does not: its response watches for the disconnect itself.
+With LOOKS=1 it calls is_disconnected() before each event, as its examples do. Its response watches for the disconnect
+in any case.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""What the benchmarks ask: one question a file, each with `run(setting)`."""
+"""The questions of the benchmarks: one in each file, with a function `run(setting)`."""

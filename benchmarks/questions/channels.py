@@ -1,4 +1,4 @@
-"""Channels: events to one of 10,000 channels with a reader each, against one channel."""
+"""Channels: events to one of 10,000 channels with one reader each, compared with a single channel."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ PACE = {"all": 60e-6, "one": 200e-6, "many": 200e-6}  # seconds for each deliver
 
 
 def turn(server: Server, events: int, channels: int, pace: float) -> Callable[[], Values]:
-    """Return a function that publishes so many events at the pace of one reader after the other."""
+    """Return a function that publishes a number of events at the pace of the readers, one after the other."""
     readers = server.load.streams // channels
 
     def take() -> Values:

@@ -1,4 +1,4 @@
-"""Compress: one compressed block of each event for all readers, against a compressor for each connection."""
+"""Compress: one compressed block of each event for all readers, compared with a compressor for each connection."""
 
 import json
 import random
@@ -17,7 +17,7 @@ SIZES = {"100 bytes": 0, "1 KiB": 27, "16 KiB": 465}  # rows of a table of price
 
 
 def events(rows: int) -> list[bytes]:
-    """Return frames of JSON that resemble each other, as those of one channel do."""
+    """Return similar frames of JSON, as those of one channel are."""
     chance = random.Random(rows)
     found = []
     for number_ in range(EVENTS):
@@ -29,7 +29,7 @@ def events(rows: int) -> list[bytes]:
 
 
 class Gzip:
-    """A stream that begins with a gzip header; a block that was made alone goes into any such stream."""
+    """A stream that begins with a gzip header; a block that was compressed alone fits into any such stream."""
 
     def __init__(self) -> None:
         self._stream = zlib.compressobj(wbits=31)
@@ -49,7 +49,7 @@ class Gzip:
 
 
 class Zstd:
-    """A stream of one frame; a frame that was made alone may follow any other."""
+    """A stream of frames; a frame that was compressed alone can follow any other."""
 
     def __init__(self) -> None:
         self._stream = zstandard.ZstdCompressor().compressobj()
@@ -82,7 +82,7 @@ def turn(kind: type[Gzip | Zstd], frames: list[bytes], *, alone: bool) -> Callab
 
 
 def memory(kind: type[Gzip | Zstd], frame: bytes) -> float:
-    """Return the KiB that a compressor takes for each connection."""
+    """Return the KiB of a compressor, which each connection needs."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     streams = [kind() for _ in range(STATES)]
     for stream in streams:

@@ -1,4 +1,4 @@
-"""Connects: CPU of the server for each new stream, and how many it accepts in a second."""
+"""Connects: CPU of the server for each new stream, and the number of streams it accepts in a second."""
 
 from collections.abc import Callable
 

@@ -23,7 +23,7 @@ TARGET = 4
 
 
 class Worker:
-    """A process that encodes when it is told to."""
+    """A process that encodes on command."""
 
     def __init__(self, name: str, interpreter: Path, stack: contextlib.ExitStack) -> None:
         command = (interpreter, CONTENDERS / "encode_worker.py", name)

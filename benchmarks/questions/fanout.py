@@ -8,7 +8,7 @@ from suite.contenders import ALL
 from suite.duel import Values, duel
 from suite.processes import Server
 
-GENEROUS = 100e-6  # seconds for each delivery, before it is known what it takes
+GENEROUS = 100e-6  # seconds for each delivery, before its cost was measured
 TARGETS = (("raw", 1.0, NOISE), ("sse_starlette", 0.2, None), ("fastapi", 0.13, None), ("litestar", 0.45, None))
 TARGETS += (("better_sse", 0.8, None),)
 STRETCH = (("raw", 0.8), ("nchan", 1.2))
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 BASE = "1,000 readers"
-SLOW_ROUNDS = 5  # each takes minutes
+SLOW_ROUNDS = 5  # a round takes minutes
 POINTS = (
     Point("1 reader", 1, 100, 1, 500),
     Point("10 readers", 10, 100, 1, 200),
@@ -36,13 +36,13 @@ POINTS = (
     Point("16 KiB", 1000, 16384, 1, 10),
     Point("bursts of 10", 1000, 100, 10, 30),
     Point("bursts of 100", 1000, 100, 100, 100, SLOW_ROUNDS),
-    Point("10,000 readers", 10_000, 100, 1, 3),  # the last: not every server lets go of readers that have gone
+    Point("10,000 readers", 10_000, 100, 1, 3),  # the last: not every server forgets readers that have left
 )
 QUICK = ("10 readers", "bursts of 10")
 
 
 def turn(server: Server, point: Point) -> Callable[[], Values]:
-    """Return a function that has events delivered, with time for each burst before the next."""
+    """Return a function that lets events be delivered, with time for each burst before the next."""
     pace = [GENEROUS]
 
     def take() -> Values:
@@ -57,7 +57,7 @@ def turn(server: Server, point: Point) -> Callable[[], Values]:
 
 
 def run(setting: Setting) -> Answer:
-    from suite.report import save  # draws with matplotlib, which smoke.py does without
+    from suite.report import save  # it needs matplotlib, which smoke.py does not have
 
     answer = Answer("fanout", "Fan-out")
     with setting.servers(one.name for one in ALL) as servers:

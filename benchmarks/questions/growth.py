@@ -1,4 +1,4 @@
-"""Growth: how sse_asgi's cost for each delivery grows with readers, channels and history."""
+"""Growth: the cost of a delivery of sse_asgi, by readers, channels and history."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ DELIVERIES = 10_000
 
 
 def turn(server: Server, channels: int) -> Callable[[], Values]:
-    """Return a function that has events delivered to every reader of one of the channels."""
+    """Return a function that lets events be delivered to every reader of one of the channels."""
     readers = server.load.streams // channels
     events = min(1000, max(3, DELIVERIES // readers))
 
@@ -39,9 +39,8 @@ def run(setting: Setting) -> Answer:
         rows = [[name, shown(rounds.of(name, "us")), shown(rounds.ratio(name, first, "us"))] for name in rounds.names]
         answer.table((kind, "µs of CPU for each delivery", "÷ first row"), rows)
     answer.say(
-        f"The channels share {least:,} readers evenly, and an event goes to one of them by chance, so that what "
-        "publishing costs is shared by fewer deliveries where there are more channels. The events are kept in the one "
-        "channel of 1,000 readers."
+        f"The channels share {least:,} readers evenly, and an event goes to a random channel. So with more channels, "
+        "fewer deliveries share the cost of publishing. The events are kept in the one channel of 1,000 readers."
     )
     return answer
 
@@ -49,7 +48,7 @@ def run(setting: Setting) -> Answer:
 def _duel(
     setting: Setting, kind: str, sizes: list[int], prepare: Callable[[Server, int], int], **variables: str
 ) -> Rounds:
-    """Run a server for each size; `prepare` opens its streams and returns the channels."""
+    """Run a server for each size; `prepare` opens its streams and returns the number of channels."""
     environments = {size: {name: text.format(size) for name, text in variables.items()} for size in sizes}
     variants = [variant("ours", number(size, 0), kind, **environments[size]) for size in sizes]
     with setting.servers((), *variants) as servers:

@@ -7,7 +7,7 @@ from suite.contenders import ALL
 from suite.duel import Progress, Rounds, Values
 from suite.processes import Server
 
-MOST_RUNS = 3  # a run takes a minute, and hardly differs from the next
+MOST_RUNS = 3  # a run takes a minute, and runs hardly differ
 PINGS = 15.0
 
 

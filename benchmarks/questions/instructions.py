@@ -1,4 +1,4 @@
-"""Instructions: what callgrind counts of an event, a delivery and a request; instructions.py counts them."""
+"""Instructions: callgrind's counts for an event, a delivery and a request, made by instructions.py."""
 
 from suite.answer import Answer, Setting
 from suite.contenders import OUR_SOURCE
@@ -9,6 +9,6 @@ from suite.environments import run as run_program
 def run(setting: Setting) -> Answer:
     answer = Answer("instructions", "Instructions")
     printed = run_program(python("ours"), BENCHMARKS / "instructions.py", env=environment(**OUR_SOURCE))
-    answer.say("Counted by callgrind, without a server; the requests are no event streams:")
-    answer.table(("what", "instructions"), (line.split(": ") for line in printed.splitlines()))
+    answer.say("Counted by callgrind, without a server. The requests are not event streams:")
+    answer.table(("work", "instructions"), (line.split(": ") for line in printed.splitlines()))
     return answer

@@ -1,4 +1,4 @@
-"""Latency: from publishing to the client's read, at ten events a second to 1,000 readers."""
+"""Latency: the time from a publication to the client's read, with ten events a second to 1,000 readers."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Profile: where the CPU of a delivery goes, by the library that runs; perf samples the servers."""
+"""Profile: the CPU of a delivery by the library that uses it; perf samples the servers."""
 
 import contextlib
 import re
@@ -27,7 +27,7 @@ PARTS = {
 
 
 def turn(server: Server, events: int) -> Callable[[], Values]:
-    """Return a function that has events delivered while the server is sampled."""
+    """Return a function that lets events be delivered while perf samples the server."""
     readers = server.load.streams
 
     def take() -> Values:
@@ -50,14 +50,14 @@ def turn(server: Server, events: int) -> Callable[[], Values]:
 
 @contextlib.contextmanager
 def sampled(server: Server, samples: Path) -> Iterator[None]:
-    """Have perf sample a server meanwhile."""
+    """Let perf sample a server until the end of the block."""
     command = ["perf", "record", "--event=cpu-clock", f"--freq={FREQUENCY}", f"--output={samples}"]
     sampler = pinned(CLIENT_CORE, *command, f"--pid={server.process.pid}", stdout=DEVNULL, stderr=DEVNULL)
     server.settle()
     try:
         yield
     finally:
-        sampler.send_signal(signal.SIGINT)  # which is how it is told to write what it has
+        sampler.send_signal(signal.SIGINT)  # perf writes its samples then
         sampler.wait()
 
 

@@ -1,11 +1,11 @@
-"""Redis: what RedisBackend takes to receive and to publish, against redis-py; redis_backend.py measures it."""
+"""Redis: the cost of receiving and publishing with RedisBackend and with redis-py, measured by redis_backend.py."""
 
 from suite.answer import Answer, Setting
 from suite.contenders import OUR_SOURCE
 from suite.environments import BENCHMARKS, environment, python
 from suite.environments import run as run_program
 
-MOST_ROUNDS = 9  # it takes long, because it waits for many readers to come back
+MOST_ROUNDS = 9  # a round takes long, because it waits until many readers are back
 
 
 def run(setting: Setting) -> Answer:

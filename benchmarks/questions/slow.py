@@ -1,4 +1,4 @@
-"""Slow readers: what one reader in ten that has stopped reading does to the others."""
+"""Slow readers: the effect on the others when one reader in ten has stopped reading."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from suite.processes import Server
 
 NAMES = ("raw", "ours", "ours_redis", "sse_starlette", "fastapi", "litestar", "aiohttp", "better_sse", "nchan")
 SIZE = 16_384
-FILLING = 250  # events until a stalled reader's socket is full
-BUFFER = 4096  # bytes that the kernel keeps for it
-PACE = 100e-6  # seconds for each delivery of those
+FILLING = 250  # events that fill a stalled reader's socket
+BUFFER = 4096  # bytes of that socket's buffer
+PACE = 100e-6  # seconds for each of these deliveries
 GAP = 0.1
 
 

@@ -1,4 +1,4 @@
-"""Storm: 5,000 readers come back at once, each with its Last-Event-ID, and have missed 100 events or none."""
+"""Storm: 5,000 readers reconnect at once, each with its Last-Event-ID, after 100 missed events or none."""
 
 from collections.abc import Callable
 

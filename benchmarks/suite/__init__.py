@@ -1,1 +1,1 @@
-"""How the benchmarks run: environments, contenders, processes, rounds, tables."""
+"""The machinery of the benchmarks: environments, contenders, processes, rounds and tables."""

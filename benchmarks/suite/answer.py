@@ -1,4 +1,4 @@
-"""What a question is asked with, and the tables of its answer."""
+"""The setting of a question, and the tables of its answer."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -8,20 +8,20 @@ from .contenders import BY_NAME, Contender, before
 from .duel import Rounds, Spread
 from .processes import Server
 
-NOISE = 1.1  # ratios up to here say nothing, on this kind of machine
-TAIL_NOISE = 1.2  # the same of a p99
+NOISE = 1.1  # smaller ratios are noise on this kind of machine
+TAIL_NOISE = 1.2  # the same for a p99
 
 
 @dataclass
 class Setting:
-    """How the questions are asked.
+    """The options of a run.
 
     Attributes:
-        command: What was asked, as it was typed.
-        rounds: How many rounds count.
-        quick: Whether small numbers will do, to see that everything works.
-        only: The contenders to compare, or none for all that suit.
-        points: The points of fanout to measure, or none for all.
+        command: The command as it was typed.
+        rounds: The number of rounds that count.
+        quick: Whether to use small numbers, to check that everything works.
+        only: The contenders to compare; empty for all.
+        points: The points of fanout to measure; empty for all.
         before: A commit whose library also competes.
     """
 
@@ -38,20 +38,20 @@ class Setting:
 
     @contextlib.contextmanager
     def servers(self, names: Iterable[str], *variants: Contender) -> Iterator[list[Server]]:
-        """Run contenders of these names that were chosen, and variants of them in any case."""
+        """Run the chosen contenders among these names, and all these variants."""
         with contextlib.ExitStack() as stack:
             yield [Server(one, stack) for one in (*self.contenders(names), *variants)]
 
 
 def variant(contender: str, name: str, title: str, **environment: str) -> Contender:
-    """Return a contender under another name, and with other variables."""
+    """Return a contender with another name and other variables."""
     plain = BY_NAME[contender]
     return replace(plain, name=name, title=title, environment={**plain.environment, **environment})
 
 
 @dataclass
 class Answer:
-    """Tables in Markdown, and the rounds behind them."""
+    """Tables in Markdown, and the rounds from which they were made."""
 
     question: str
     title: str
@@ -67,7 +67,7 @@ class Answer:
         self.parts.append(text)
 
     def target(self, what: str, limit: float, found: Spread, allowed: float | None = None) -> None:
-        """Compare with a target of the project; up to `allowed` it is met in spite of the noise."""
+        """Compare with a target of the project; a value up to `allowed` still meets it, because of the noise."""
         allowed = limit if allowed is None else allowed
         met = "met" if found.middle <= allowed else "**missed**"
         within = f" (met up to {allowed:.3g})" if allowed != limit else ""
@@ -79,7 +79,7 @@ class Answer:
 
 
 def shown(found: Spread, digits: int = 2) -> str:
-    """Write a median and the middle half."""
+    """Return the text of a median and its middle half."""
     return f"{number(found.middle, digits)} ({number(found.low, digits)}-{number(found.high, digits)})"
 
 
@@ -92,7 +92,7 @@ def title_of(name: str) -> str:
 
 
 def against(rounds: Rounds, name: str, metric: str, titles: dict[str, str] | None = None) -> list[str]:
-    """Write one row: the contender, its median, its ratio to raw ASGI, and sse_asgi's to it."""
+    """Return a row: the contender, its median, its ratio to raw ASGI, and the ratio of sse_asgi to it."""
     row = [(titles or {}).get(name) or title_of(name), shown(rounds.of(name, metric))]
     row.append(shown(rounds.ratio(name, "raw", metric)) if "raw" in rounds.names and name != "raw" else "1")
     if "ours" in rounds.names and name != "ours":

@@ -1,4 +1,4 @@
-"""Who competes: how each is started, and what it can do."""
+"""The contenders: how each is started, and its abilities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ class Contender:
     """One server.
 
     Attributes:
-        name: What it is called on the command line and in results.
-        title: What tables call it.
+        name: The name on the command line and in results.
+        title: The name in tables.
         command: The command line, given the port.
-        environment: Variables that it is started with.
+        environment: Its environment variables.
         tokens: Whether it can stream from a generator.
-        resumes: Whether it replays what a reader missed.
-        posts: Whether events are posted to it one by one, and not made by itself.
+        resumes: Whether it replays the events that a reader has missed.
+        posts: Whether events are posted to it one by one; the others make them.
         redis: Whether it needs a redis-server.
     """
 
@@ -83,6 +83,6 @@ BY_NAME = {one.name: one for one in ALL}
 
 
 def before(revision: str) -> Contender:
-    """Return this library as it was at another commit."""
+    """Return this library at another commit."""
     source = {"PYTHONPATH": str(source_of(revision))}
     return Contender("before", f"sse_asgi at {revision}", uvicorn("ours", "ours"), source, resumes=True)

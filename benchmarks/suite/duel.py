@@ -1,4 +1,4 @@
-"""Rounds in which contenders take turns, and what they say: medians of the ratios within the rounds."""
+"""Rounds in which contenders take turns, and their result: medians of the ratios within the rounds."""
 
 import statistics
 import sys
@@ -23,7 +23,7 @@ def spread(values: list[float]) -> Spread:
 
 
 class Rounds:
-    """What each contender cost in each round."""
+    """The cost of each contender in each round."""
 
     def __init__(self, rounds: list[dict[str, Values]]) -> None:
         self.rounds = rounds
@@ -36,7 +36,7 @@ class Rounds:
         return spread([one[name][metric] for one in self.rounds])
 
     def ratio(self, name: str, other: str, metric: str, other_metric: str | None = None) -> Spread:
-        """Compare within the rounds, because the machine is not the same from one to the next."""
+        """Compare within the rounds, because the speed of the machine changes between them."""
         pairs = [(one[name][metric], one[other][other_metric or metric]) for one in self.rounds]
         return spread([mine / max(theirs, 1e-9) for mine, theirs in pairs])
 
@@ -60,7 +60,7 @@ class Progress:
 
 
 def duel(title: str, rounds: int, turns: dict[str, Callable[[], Values]]) -> Rounds:
-    """Let everybody have a turn in each round, each time in another order; the first round warms up."""
+    """Give every contender a turn in each round, in a new order; the first round is for warming up."""
     names = list(turns)
     found: list[dict[str, Values]] = []
     progress = Progress(title, len(names) * (rounds + 1))

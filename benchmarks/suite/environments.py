@@ -1,4 +1,4 @@
-"""What the contenders run in, made once and kept in .cache: virtual environments, node_modules, the load client."""
+"""The environments of the contenders, kept in .cache: virtual environments, node_modules, the load client."""
 
 import json
 import os
@@ -15,7 +15,7 @@ NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
 def run(*command: str | Path, **options: object) -> str:
-    """Run a program and return what it prints; where it fails, show why and stop."""
+    """Run a program and return its output; if it fails, show the output and stop."""
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     if result.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{result.stdout}{result.stderr}")
@@ -38,13 +38,13 @@ def python(name: str) -> Path:
 
 
 def versions(name: str) -> dict[str, str]:
-    """Return what is installed in an environment."""
+    """Return the versions of the packages in an environment."""
     listed = run(python(name), "-m", "pip", "list", "--format=json", "--disable-pip-version-check")
     return {one["name"]: one["version"] for one in json.loads(listed)}
 
 
 def node() -> Path:
-    """Return the server of better-sse, beside its packages."""
+    """Return the server of better-sse, with its packages installed."""
     home = CACHE / "better_sse"
     shutil.copytree(CONTENDERS / "better_sse", home, dirs_exist_ok=True)
     if not (home / "node_modules").exists():
@@ -81,6 +81,6 @@ def source_of(revision: str) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the variables for a contender: none that would change how Python or the library runs."""
+    """Return the variables for a contender, without any that would change how Python or the library runs."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SSE_", "COV"))}
     return {**kept, **more}

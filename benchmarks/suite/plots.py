@@ -1,4 +1,4 @@
-"""A few of the answers as pictures."""
+"""Plots of some of the answers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 
 def plot(answer: Answer, path: Path) -> bool:
-    """Draw the picture of an answer, if it has one."""
+    """Draw the plot of an answer; return False if it has none."""
     draw = DRAWN.get(answer.question)
     if draw is None:
         return False

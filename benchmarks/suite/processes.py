@@ -1,4 +1,4 @@
-"""Processes on a core of their own: servers, and the load client for each."""
+"""Processes on cores of their own: servers, and a load client for each."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 @contextlib.contextmanager
 def redis_server(core: str = CLIENT_CORE) -> Iterator[str]:
-    """Run a redis-server that keeps nothing on disk; gives its URL."""
+    """Run a redis-server that keeps nothing on disk; give its URL."""
     port = free_port()
     with ended(pinned(core, "redis-server", "--port", str(port), "--save", "", stdout=subprocess.DEVNULL)):
         await_port(port)
@@ -94,7 +94,7 @@ class Server:
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE for pid in self._pids())
 
     def settle(self) -> None:
-        """Wait until the server has done what it had to do."""
+        """Wait until the server is idle."""
         while True:
             before = self.cpu()
             time.sleep(QUIET)
@@ -102,7 +102,7 @@ class Server:
                 return
 
     def publish(self, count: int, *, size: int = 100, burst: int = 1, gap: float = 0.0, channels: int = 1) -> None:
-        """Have events published; returns when all were."""
+        """Let events be published; return when all are."""
         if self.contender.posts:
             self._post(count, size, burst, gap, channels)
             return
@@ -116,7 +116,7 @@ class Server:
             sys.exit(f"{self.name} answered {response.status} when told to publish")
 
     def _post(self, count: int, size: int, burst: int, gap: float, channels: int) -> None:
-        """Do what contenders/control.py does, from outside."""
+        """Publish from outside, as contenders/control.py does inside."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
         due = time.monotonic()
         for first in range(0, count, burst):
@@ -131,7 +131,7 @@ class Server:
         connection.close()
 
     def spent(self, count: int, **how: Any) -> float:
-        """Publish so many events, wait until all have arrived, and return the CPU seconds that it took the server."""
+        """Publish events, wait until all have arrived, and return the CPU seconds of the server."""
         streams = how.pop("readers", None)
         before = self.cpu()
         self.publish(count, **how)
@@ -141,7 +141,7 @@ class Server:
 
 
 class Load:
-    """The load client of one server; load.c says what it can be told."""
+    """The load client of one server; load.c lists its commands."""
 
     def __init__(self, server: Server, stack: contextlib.ExitStack) -> None:
         self.name = server.name
@@ -154,7 +154,7 @@ class Load:
     def tell(self, *words: object) -> dict[str, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has said why
+        with contextlib.suppress(BrokenPipeError):  # its answer has the reason
             self.process.stdin.write(" ".join(map(str, words)) + "\n")
             self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline() or '{"error": "the load client has died"}')
@@ -170,7 +170,7 @@ class Load:
         return self.tell("open", count, path, receive_buffer, channels)
 
     def wait(self, more: int) -> dict[str, float]:
-        """Wait until so many more events have arrived, and not one more."""
+        """Wait until `more` events have arrived, and no further one."""
         self.expected += more
         return self.tell("wait", self.expected)
 

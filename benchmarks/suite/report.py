@@ -1,4 +1,4 @@
-"""Where an answer goes: the screen, README.md, results/."""
+"""Output of an answer: to the screen, README.md and results/."""
 
 import json
 import platform
@@ -16,7 +16,7 @@ SHOWN = ("uvicorn", "uvloop", "httptools", "starlette", "anyio", "redis", "hired
 
 @cache
 def conditions() -> dict[str, str]:
-    """Return the versions of what was measured, and the machine."""
+    """Return the versions of everything that was measured."""
     found = {name: version for name, version in versions("ours").items() if name in SHOWN}
     for env, names in (
         ("sse_starlette", ("sse-starlette",)),
@@ -36,7 +36,7 @@ def conditions() -> dict[str, str]:
 
 
 def save(answer: Answer, setting: Setting) -> str:
-    """Keep the tables, the rounds and the plots, in .cache/quick where it was quick; return the tables."""
+    """Save the tables, rounds and plots, or save them in .cache/quick after a quick run; return the tables."""
     counted = [f"{len(rounds.rounds)} rounds" for rounds in answer.rounds.values()][:1]
     told = ", ".join([f"`{setting.command}`", *counted, f"sse_asgi {conditions()['sse_asgi']}"])
     tables = f"{answer.markdown}\n\n{told}."

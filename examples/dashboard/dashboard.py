@@ -1,14 +1,15 @@
-"""A dashboard: each page begins with the whole state, then gets what changes, by a stream or by polling.
+"""A dashboard: each page gets the whole state first, then every change, by a stream or by polling.
 
     python examples/dashboard/dashboard.py    # or in examples/dashboard/: uvicorn dashboard:app
 
-The page may come from elsewhere as well, as from any static host:
+The page may come from another origin, such as a static host:
 
     python -m http.server 9000 --directory examples/dashboard/page
     # then open http://127.0.0.1:9000/?server=http://127.0.0.1:8000
 
-What is measured comes from a thread that blocks, as clients of MQTT, ZeroMQ, serial lines and queues do. The state is
-this process's: several would share a state, as they share the events on Redis, and only one of them would measure.
+The measurements come from a thread that blocks, like clients of MQTT, ZeroMQ, serial lines and queues. The state
+belongs to this process. Several processes would have to share a state as they share events on Redis, and only one of
+them would measure.
 """
 
 import logging
@@ -38,7 +39,7 @@ state: dict[str, float] = {}
 
 
 def measurements(stopped: threading.Event) -> Iterator[tuple[str, float]]:
-    """Measure one room after the other, and block in between."""
+    """Measure one room after another, and block in between."""
     while True:
         for number, room in enumerate(ROOMS):
             if stopped.wait(SECONDS):
@@ -47,23 +48,23 @@ def measurements(stopped: threading.Event) -> Iterator[tuple[str, float]]:
 
 
 def feed(stopped: threading.Event) -> None:
-    """Keep the state, then publish what changed: a delta says the new value, so that it may be part of a snapshot."""
+    """Update the state, then publish the new value, which does no harm to a page whose snapshot has it already."""
     for room, degrees in measurements(stopped):
         state[room] = degrees
         try:
             hub.publish_from_thread(CHANNEL, {room: degrees}, event="delta", key=room)
         except BackendError as error:
-            logger.warning("not published: %s", error)
+            logger.warning("measurement not published: %s", error)
 
 
 async def snapshot() -> ServerSentEvent:
-    """Return the state, for a reader that is new or cannot be given all deltas."""
+    """Return the state, for a reader that is new or whose missed deltas are not all kept."""
     return ServerSentEvent(dict(state), event="init")
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
-    """Run the thread for as long as the application."""
+    """Run the thread while the application runs."""
     stopped = threading.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(anyio.to_thread.run_sync, feed, stopped)
@@ -73,7 +74,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
             stopped.set()
 
 
-# A display that is too slow gets the newest value of each room. Anybody may read, from any page, without credentials.
+# A slow page gets the newest value of each room. Pages of every origin may read, without credentials.
 events = EventSourceApp(
     hub, channels=[CHANNEL], snapshot=snapshot, retry=2000, overflow="latest", cors_origins="*", max_wait=0
 )

@@ -1,1 +1,1 @@
-"""A chat for the browser: FastAPI, one page, and sse_asgi between them."""
+"""A chat in the browser, made of FastAPI, sse_asgi and one page."""

@@ -1,6 +1,6 @@
-"""The chat's server: a stream for each tab, a POST for each message, and the hub between them.
+"""The chat's server: a stream for each tab, a POST for each message, and a hub between them.
 
-What was said and who is here is kept by the hub's backend, so that any number of processes can serve one chat.
+The hub's backend keeps messages and presence, so that any number of processes can serve one chat.
 """
 
 import json
@@ -25,7 +25,7 @@ TheHub = Annotated[Hub, Depends(get_hub)]
 
 
 class Draft(BaseModel):
-    """A message as a page sends it; the page makes the id, so that it knows the message again."""
+    """A message as a page sends it. The page makes the id, by which it recognises its own message."""
 
     id: UUID
     name: Label
@@ -38,7 +38,7 @@ app.add_middleware(EventSourceMiddleware, hub=hub)
 
 
 def channel(room: str) -> str:
-    """Return the hub's channel of a room: what is said in it, and who comes and goes."""
+    """Return the hub's channel of a room, which has its messages, joins and leaves."""
     return f"{ROOM}{room}"
 
 
@@ -50,7 +50,7 @@ async def page() -> FileResponse:
 
 @app.get("/rooms")
 async def rooms(hub: TheHub) -> list[str]:
-    """Return the rooms that have somebody in them by way of this process, for a page to suggest."""
+    """Return the rooms that have readers in this process, as suggestions for the page."""
     return sorted(name.removeprefix(ROOM) for name, readers in hub.stats().channels.items() if readers)
 
 
@@ -58,13 +58,14 @@ async def rooms(hub: TheHub) -> list[str]:
 async def events(
     request: Request, hub: TheHub, room: Label, name: Label, last_event_id: str | None = None
 ) -> EventSourceResponse:
-    """Stream a room: its state first, then each message, and who comes and goes.
+    """Stream a room: a snapshot first, then each message, join and leave.
 
-    A browser that reconnects by itself says in a header what it saw last, a page that starts over says it in the query.
+    A browser that reconnects by itself sends the last event id in a header. A page that makes a new EventSource sends
+    it in the query.
     """
 
     async def snapshot() -> dict[str, Any]:
-        kept = await hub.history(channel(room), limit=EVENTS)  # those who came and went are among them
+        kept = await hub.history(channel(room), limit=EVENTS)  # some of the events are joins and leaves
         messages = [json.loads(event.data or "null") for event in kept if event.event == "message"]
         return {"messages": messages[-MESSAGES:], "here": await hub.presence(channel(room))}
 
@@ -76,7 +77,7 @@ async def events(
 
 @app.post("/messages", status_code=204)
 async def messages(hub: TheHub, room: Label, draft: Draft) -> None:
-    """Publish a message; sent again with the same id, it is published once."""
+    """Publish a message; a message that is sent again with the same id is published once."""
     message = {**draft.model_dump(), "time": datetime.now(UTC)}
     try:
         await hub.publish(channel(room), message, event="message", idempotency_key=str(draft.id))

@@ -45,6 +45,6 @@ def __getattr__(name: str) -> str:
     if name != "__version__":
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    from importlib.metadata import version  # noqa: PLC0415 - costs an import of its own, for those who ask
+    from importlib.metadata import version  # noqa: PLC0415 - a slow import, needed for this attribute only
 
     return version("sse-asgi")

@@ -1,4 +1,4 @@
-"""`python -m sse_asgi`, also called `sse-asgi`: a chat to try it, and publishing from a shell."""
+"""The command `python -m sse_asgi`, also installed as `sse-asgi`: a demo, and publishing from a shell."""
 
 import argparse
 import logging
@@ -10,11 +10,11 @@ from .exceptions import SSEError
 from .publisher import Publisher
 
 MAX_PORT = 65535
-INTERRUPTED = 130  # as shells have it
+INTERRUPTED = 130  # the exit code that shells give a command that Ctrl-C ended
 
 
 def main() -> None:
-    """Run the command that is asked for; without one it is the chat."""
+    """Run the command of the arguments; without a command, run the demo."""
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["demo", *arguments]
@@ -26,24 +26,36 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sse_asgi", description="Server-Sent Events for ASGI.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sse_asgi",
+        description="Server-Sent Events for ASGI: run a demo, or publish an event from a shell.",
+        epilog="Each command has its own help: python -m sse_asgi publish --help",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="run a chat (what runs without a command)")
+    demo = commands.add_parser(
+        "demo", help="run a chat in the browser (the default)", description="Run a chat in the browser."
+    )
     host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "8000"
-    demo.add_argument("--host", default=host, help="where to listen (default: HOST, else 127.0.0.1)")
-    demo.add_argument("--port", default=port, type=_port, help="0 is any free one (default: PORT, else 8000)")
-    publish = commands.add_parser("publish", help="publish one event, and print its id")
-    publish.add_argument("url", help="where the hub is, such as redis://localhost")
-    publish.add_argument("channel", help="where to publish")
-    publish.add_argument("data", help="the text; - reads it from standard input")
-    publish.add_argument("--event", help="the type")
+    demo.add_argument("--host", default=host, help="address to listen on (default: $HOST, else 127.0.0.1)")
+    demo.add_argument(
+        "--port", default=port, type=_port, help="port to listen on; 0 takes a free port (default: $PORT, else 8000)"
+    )
+    publish = commands.add_parser(
+        "publish",
+        help="publish one event and print its id",
+        description="Publish one event to a hub on Redis, and print the event's id.",
+    )
+    publish.add_argument("url", help="the hub's backend, such as redis://localhost")
+    publish.add_argument("channel", help="name of the channel")
+    publish.add_argument("data", help="data of the event; - reads it from standard input")
+    publish.add_argument("--event", metavar="TYPE", help="type of the event (default: message)")
     return parser
 
 
 def _port(text: str) -> int:
     if text.isdecimal() and int(text) <= MAX_PORT:
         return int(text)
-    msg = f"{text!r} is no port: PORT or --port must be a number from 0 to {MAX_PORT}"
+    msg = f"PORT or --port must be a number from 0 to {MAX_PORT} (got {text!r})"
     raise argparse.ArgumentTypeError(msg)
 
 
@@ -64,7 +76,7 @@ def _publish(options: argparse.Namespace) -> None:
 
 
 class _Log(logging.Handler):
-    """Keeps what is logged, which is why something failed."""
+    """Keeps the warnings that are logged, because they explain why publishing failed."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

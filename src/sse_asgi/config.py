@@ -1,4 +1,8 @@
-"""Configuration to objects: settings from the environment, and the hub that they describe."""
+"""Settings from the environment, and the hub that they describe.
+
+Every error names the variable that has the wrong value. Errors end up in logs, so a URL is shown without its user, its
+password and every value of its query that may be a secret.
+"""
 
 import difflib
 import logging
@@ -20,7 +24,7 @@ from ._hub.patterns import Patterns
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.config")
 
 ENTRY_POINTS = "sse_asgi.backends"
 ENV_FILE = ".env"
@@ -31,35 +35,38 @@ UNREADABLE = (
 )
 _HOST = re.compile(r"\[?[0-9a-fA-F:.]*\]?(:\d*)?|[^:@\[\]]*(:\d*)?")
 _LOGIN = re.compile(r"[^/@]*:[^@]*@")
+_HISTORY = ("history_size", "history_ttl", "history_bytes", "total_bytes")
 _NUMBER = re.compile(r"[\d.]*|true|false|yes|no", re.IGNORECASE)
 _SECRETS = ("pas", "pw", "word", "user", "secret", "token", "cred", "auth", "key")
-MAX_SIZE = (1 << 63) - 1  # these two are what every backend can keep
+# The largest values that every backend can store.
+MAX_SIZE = (1 << 63) - 1
 MAX_TTL = 10_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that the environment can say about a hub.
+    """Every option of a hub that the environment can set.
 
     Attributes:
         backend_url: `SSE_BACKEND_URL`: `memory://`, `redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://`,
-            `redis+sentinel://`, `redis+cluster://`, or a scheme of an installed backend; its query overrides the
-            history's options, as in `memory://?history_size=10`, and in `redis://?timeout=2` it bounds how long
-            publishing waits. Where it is not set, `SSE_REDIS_URL`, or else `SSE_REDIS_HOST`, `SSE_REDIS_PORT` and
-            `SSE_REDIS_DB`, one of which is enough.
-        hub_name: `SSE_HUB_NAME`: which hub of a shared backend this is.
+            `redis+sentinel://`, `redis+cluster://`, or a scheme of an installed backend. Options of the history in its
+            query override those below, as in `memory://?history_size=10`. In `redis://?timeout=2`, `timeout` limits how
+            many seconds publishing waits. If `SSE_BACKEND_URL` is not set, `SSE_REDIS_URL` has the URL, or any of
+            `SSE_REDIS_HOST`, `SSE_REDIS_PORT` and `SSE_REDIS_DB` make one.
+        hub_name: `SSE_HUB_NAME`: the hub's name; hubs of one name on one backend share their channels.
         history_size: `SSE_HISTORY_SIZE`: events kept for each channel; 0 keeps none.
         history_ttl: `SSE_HISTORY_TTL`: seconds that an event is kept.
         history_bytes: `SSE_HISTORY_BYTES`: bytes of events kept for each channel.
         total_bytes: `SSE_TOTAL_BYTES`: bytes of events kept for all channels together.
         buffer_size: `SSE_BUFFER_SIZE`: live events that may wait for one reader.
-        buffer_bytes: `SSE_BUFFER_BYTES`: bytes of them.
+        buffer_bytes: `SSE_BUFFER_BYTES`: bytes of the events that may wait for one reader.
         overflow: `SSE_OVERFLOW`: replay, close, drop_oldest or latest.
         ping_interval: `SSE_PING_INTERVAL`: seconds of silence before a ping; 0 sends none.
-        patterns: `SSE_PATTERNS`: names with `*`, separated by commas, whose channels are gathered under these names.
-        presence_ttl: `SSE_PRESENCE_TTL`: seconds after which a process that is not heard of has no readers any more.
-        presence_grace: `SSE_PRESENCE_GRACE`: seconds for which a reader that has left is still present.
-        url_variable: The variable that gave `backend_url`, for what is said of it in errors.
+        patterns: `SSE_PATTERNS`: names with `*`, separated by commas, that readers can subscribe to as one channel.
+        presence_ttl: `SSE_PRESENCE_TTL`: seconds without a sign of life after which the readers of a process are
+            removed.
+        presence_grace: `SSE_PRESENCE_GRACE`: seconds for which a reader that has left stays listed.
+        url_variable: The name of the variable that `backend_url` was read from, for error messages.
     """
 
     backend_url: str = "memory://"
@@ -78,22 +85,26 @@ class Settings:
     url_variable: str = field(default="SSE_BACKEND_URL", repr=False, compare=False)
 
     def __repr__(self) -> str:
-        """Write every setting, without the secrets of the URL."""
+        """Show every setting, and the URL without its secrets."""
         shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
         shown["backend_url"] = _without_secrets(self.backend_url)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod
     def from_environment(cls, config: Config | None = None) -> Self:
-        """Read the variables; one that looks like a misspelt one is warned of.
+        """Read the variables, and log a warning for each name that looks like a misspelt variable.
 
         Args:
-            config: Where to look; None is the environment, and then a file `.env` in the working directory.
+            config: The variables. None reads the environment, then the file `.env` in the working directory.
 
         Raises:
-            ValueError: A value that is not allowed; the message names the variable.
+            ValueError: A value is not allowed; the message names the variable.
+            TypeError: `config` is not a Config.
         """
-        config = config or _default_config()
+        config = _default_config() if config is None else config
+        if not isinstance(config, Config):
+            msg = f"config must be a starlette.config.Config (got {type(config).__name__}): write Config(environ=...)"
+            raise TypeError(msg)
         _warn_of_typos(config)
         texts = {name: config(_variable(name), default=None) for name in _EVERY_RULE}
         values = {name: _EVERY_RULE[name].read(_variable(name), text) for name, text in texts.items() if text}
@@ -122,7 +133,7 @@ def _warn_of_typos(config: Config) -> None:
 
 
 def _with_one_url(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn what says where Redis is into the backend's URL."""
+    """Replace the variables about Redis by one `backend_url`."""
     redis = {name: values[name] for name in _REDIS_RULES if name in values}
     others = {name: value for name, value in values.items() if name not in redis}
     if not redis:
@@ -141,29 +152,29 @@ def _redis_url(redis_host: str = "localhost", redis_port: int = 6379, redis_db: 
 
 
 def _host(text: str) -> str:
-    """Write a host as in a URL."""
+    """Return a host as a URL has it: an IPv6 address in brackets."""
     return f"[{IPv6Address(text)}]" if ":" in text else text
 
 
 def _patterns(text: str) -> tuple[str, ...]:
-    """Read the names.
+    """Split the names at commas.
 
     Raises:
-        ValueError: One that is no pattern.
+        ValueError: A name is not a pattern.
     """
     return Patterns([name.strip() for name in text.split(",")]).names
 
 
 def create_hub(settings: Settings | str | None = None) -> Hub:
-    """Make the hub that the settings describe; opening it is up to the caller.
+    """Return the hub that the settings describe; it is not open yet.
 
     Args:
-        settings: None reads the environment. A URL, like `redis://localhost`, is where events are kept; the
-            environment says the rest.
+        settings: A URL, such as `redis://localhost`, replaces the `backend_url` of the environment's settings. None
+            reads all settings from the environment.
 
     Raises:
-        ValueError: An unknown scheme or option, or a value that is not allowed; the message lists what is known.
-        TypeError: It is neither of these.
+        ValueError: A scheme or an option is unknown, or a value is not allowed. The message lists those that are known.
+        TypeError: `settings` is neither Settings nor a URL.
     """
     if isinstance(settings, str):
         settings = replace(Settings.from_environment(), backend_url=settings, url_variable="url")
@@ -188,10 +199,14 @@ def create_hub(settings: Settings | str | None = None) -> Hub:
 
 
 def _create_backend(settings: Settings) -> Backend:
+    if not isinstance(settings.backend_url, str):
+        kind = type(settings.backend_url).__name__
+        msg = f"{settings.url_variable} must be a URL (got {kind}): write 'redis://localhost', for example"
+        raise TypeError(msg)
     try:
         scheme = urlsplit(settings.backend_url).scheme
-    except ValueError:  # whose text may repeat a password
-        msg = f"{_said(settings)}: {UNREADABLE}"
+    except ValueError:  # its text may repeat a password
+        msg = f"{_named(settings)}: {UNREADABLE}"
         raise ValueError(msg) from None
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     factory: Callable[[Settings], Backend] | None = _BACKENDS.get(scheme)
@@ -200,22 +215,22 @@ def _create_backend(settings: Settings) -> Backend:
     if factory is not None:
         return factory(settings)
     known = ", ".join(f"{name}://" for name in sorted({*_BACKENDS, *installed}))
-    msg = f"{_said(settings)}: no backend is installed for this scheme; known: {known}"
+    msg = f"{_named(settings)}: no backend is installed for this scheme; known: {known}"
     raise ValueError(msg)
 
 
-def _said(settings: Settings) -> str:
-    """Write what was said, without what may be a secret, which would end up in a log."""
+def _named(settings: Settings) -> str:
+    """Return the variable and its URL without secrets, as errors show them."""
     return f"{settings.url_variable}={_without_secrets(settings.backend_url)!r}"
 
 
 def _without_secrets(url: str) -> str:
-    """Return a URL without its user and password, and without values of its query that may be secrets as well."""
+    """Return a URL without its user, its password and the values of its query that may be secrets."""
     scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     rest, question, query = rest.partition("?")
     authority, slash, path = rest.rpartition("@")[2].partition("/")
     if "@" in query or not all(_HOST.fullmatch(host) for host in authority.split(",")):
-        return f"{scheme}{slashes}..."  # a password with a ? in it, perhaps
+        return f"{scheme}{slashes}..."  # part of it may be a password that has a ? in it
     return scheme + slashes + authority + slash + path + question + _without_values(query)
 
 
@@ -236,23 +251,23 @@ def _memory(settings: Settings) -> MemoryBackend:
     for item in others:
         name = unquote_plus(item.partition("=")[0])
         known = ", ".join(options)
-        msg = f"{_said(settings)}: unknown option {name!r}; known: {known}"
+        msg = f"{_named(settings)}: unknown option {name!r}; known: {known}"
         raise ValueError(msg)
     return MemoryBackend(**options)
 
 
 def _redis(settings: Settings) -> Backend:
     try:
-        from .backends.redis import RedisBackend  # noqa: PLC0415 - optional
+        from .backends.redis import RedisBackend  # noqa: PLC0415 - redis-py is optional
     except ImportError as error:
-        msg = f"{_said(settings)} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
+        msg = f"{_named(settings)} needs redis-py: pip install 'sse-asgi[redis]' ({error})"
         raise ValueError(msg) from error
     options, others = _read_query(settings, _HISTORY, {"timeout": _SECONDS})
     url = settings.backend_url.partition("?")[0] + ("?" + "&".join(others) if others else "")
     try:
         return RedisBackend(url, name=settings.hub_name, **options)
     except ValueError as error:
-        msg = f"{_said(settings)}: {error}"
+        msg = f"{_named(settings)}: {error}"
         raise ValueError(msg) from error
 
 
@@ -261,13 +276,19 @@ _REDIS_SCHEMES = (*_SERVERS, "unix", *(f"{server}+{kind}" for server in _SERVERS
 _BACKENDS: dict[str, Callable[[Settings], Backend]] = {"memory": _memory} | dict.fromkeys(_REDIS_SCHEMES, _redis)
 
 
-_HISTORY = ("history_size", "history_ttl", "history_bytes", "total_bytes")
-
-
 def _read_query(
     settings: Settings, names: tuple[str, ...], more: "dict[str, _Rule]"
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the backend's options, those that are settings and more, and the other items of the URL's query."""
+    """Read the query of the backend's URL.
+
+    Args:
+        settings: The settings, which have the URL.
+        names: The settings that are options of the backend; an item of the query overrides its setting.
+        more: The rules of options that are not settings.
+
+    Returns:
+        The options, and the other items of the query as they are written.
+    """
     options: dict[str, Any] = {name: getattr(settings, name) for name in names}
     rules = {name: _RULES[name] for name in options} | more
     others = []
@@ -276,12 +297,12 @@ def _read_query(
         if name in rules:
             options[name] = rules[name].read(f"{name} in {settings.url_variable}", value)
         else:
-            others.append(item)  # as it is written: the backend sees what is wrong with it
+            others.append(item)
     return options, others
 
 
 class _Rule(NamedTuple):
-    """How the text of one setting is read."""
+    """How the text of one setting is read: the allowed values in words, the conversion, and a check of the result."""
 
     allowed: str
     cast: Callable[[str], Any]
@@ -293,13 +314,13 @@ class _Rule(NamedTuple):
         except ValueError:
             value = None
         if value is None or not self.accepts(value):
-            msg = f"{name}={_without_login(text)!r}: must be {self.allowed}"
+            msg = f"{name}={_shown(text)!r}: must be {self.allowed}"
             raise ValueError(msg)
         return value
 
 
-def _without_login(text: str) -> str:
-    """Return what was given for a setting that is not a URL, where somebody gave a URL all the same."""
+def _shown(text: str) -> str:
+    """Return the text of a setting without secrets, because users put URLs into settings that are not URLs."""
     start, question, query = _LOGIN.sub("...@", text).partition("?")
     return start + question + _without_values(query)
 

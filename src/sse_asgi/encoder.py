@@ -33,7 +33,7 @@ def encode(
     """
     plain = event is None and id is None and retry is None and comment is None
     head = "" if plain else _head(event, id, retry, comment)
-    if type(data) is str and "\n" not in data and "\r" not in data:  # what _lines would write, without the call
+    if type(data) is str and "\n" not in data and "\r" not in data:  # the same as _lines, without the call
         frame = f"{head}data: {data}\n\n"
     elif data is not None:
         frame = head + _lines("data", data) + "\n"

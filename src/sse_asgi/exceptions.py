@@ -1,10 +1,10 @@
 """The errors of this library, one tree.
 
     SSEError
-    ├── HubClosedError          a hub was used that is not open
-    ├── SlowReaderError         a direct reader fell behind and its rule is to close
-    └── BackendError            the backend did not store or fetch
-        └── PublishUnknownError it may have stored: publish again only with an idempotency key
+    ├── HubClosedError          a hub was used while it was not open
+    ├── SlowReaderError         a reader fell behind, and its `overflow` is "close"
+    └── BackendError            the backend could not store or read an event
+        └── PublishUnknownError the event may be stored: publish again only with an idempotency key
 
 Wrong arguments are plain ValueError and TypeError.
 """
@@ -17,14 +17,14 @@ NOT_OPEN = (
 
 
 class SSEError(Exception):
-    """Root of every error that is this library's own."""
+    """Base class of the library's own errors."""
 
 
 class HubClosedError(SSEError, RuntimeError):
-    """A hub was used before it was opened or after it was closed."""
+    """A hub was used before it was opened, or after it was closed."""
 
     def __init__(self, what: str, fix: str = NOT_OPEN) -> None:
-        """Say what failed, and how a hub is opened."""
+        """Join the failed call and the way to open a hub."""
         super().__init__(f"{what}: {fix}")
 
 
@@ -33,8 +33,8 @@ class SlowReaderError(SSEError):
 
 
 class BackendError(SSEError):
-    """The backend could not do what was asked; a publish that raises this was not stored."""
+    """The backend failed; a publish that raises this error has not stored its event."""
 
 
 class PublishUnknownError(BackendError):
-    """The connection was lost while publishing: whether the event was stored cannot be known."""
+    """The connection was lost while publishing, so the event may be stored or not."""

@@ -1,4 +1,13 @@
-"""Publishing from where no event loop runs: scripts, Celery tasks, Django views."""
+"""Publishing from code without an event loop: scripts, Celery tasks, Django views.
+
+A Publisher has a hub of its own, open in a thread of its own, and publishes by that hub's code. A second, synchronous
+implementation of the connections to Redis would have to repeat their repair, their scripts and their errors.
+
+A process that is forked has none of its parent's threads, while locks that a thread held at the fork stay locked for
+ever. So a forked process never touches its parent's worker. It compares process ids at each call, and makes a worker of
+its own: hooks of `os.register_at_fork` do not run where a server forks in C, as uWSGI does. The connections that it
+inherits stay open and unused, because they are the parent's as well.
+"""
 
 import _thread
 import contextlib
@@ -27,28 +36,28 @@ CLOSED = "this Publisher is closed: make another one"
 class Publisher:
     """Publishes to a hub that other processes serve, by plain calls, from any thread.
 
-    It connects at the first publish, in a thread of its own, and a process that is forked from this one does so again.
-    It ends with `close`, with its `with` block, or with the process.
+    It connects at the first publish, in a thread of its own. A process that is forked from this one connects again.
+    `close`, the end of its `with` block and the end of the process end it.
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
-        """Prepare; nothing is connected before the first publish.
+        """Check the settings; the first publish connects.
 
         Args:
-            url: As `SSE_BACKEND_URL`, in place of the settings'.
-            settings: None reads the environment: what is kept of each channel must be the same in every process.
+            url: Replaces the `backend_url` of the settings.
+            settings: None reads the environment. The options of the history must be the same in every process.
 
         Raises:
-            ValueError: An address that is not known, or one in memory, where no other process would see the events.
-            RuntimeError: gevent or eventlet has put greenlets in the place of threads.
+            ValueError: The URL is unknown, or in memory, where the readers of other processes do not get the events.
+            RuntimeError: gevent or eventlet has replaced threads by greenlets.
         """
         _check_threads()
         settings = settings or Settings.from_environment()
         self._settings = settings if url is None else replace(settings, backend_url=url, url_variable="SSE_BACKEND_URL")
         if create_hub(self._settings).backend.in_process:
             msg = (
-                "events in memory:// stay in their process, where a Publisher has no readers: give the URL that the "
-                "web application has, such as redis://localhost, or set SSE_BACKEND_URL"
+                "events in memory:// stay in their process, where a Publisher has no readers: give the URL of the web "
+                "application, such as redis://localhost, or set SSE_BACKEND_URL"
             )
             raise ValueError(msg)
         self._first = _Worker(self._settings)
@@ -67,20 +76,22 @@ class Publisher:
         """Publish one event and wait until it is stored; arguments, result and errors are those of `Hub.publish`.
 
         Raises:
-            RuntimeError: An event loop runs in this thread, which would wait too; or the Publisher is closed.
+            RuntimeError: An event loop runs in this thread, and would be blocked; or the Publisher is closed.
         """
         if in_event_loop():
-            msg = "a Publisher would hold up the event loop of this thread: `await hub.publish(...)` instead"
+            msg = (
+                "a Publisher would block the event loop that runs in this thread: call `await hub.publish(...)` instead"
+            )
             raise RuntimeError(msg)
         options = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
         return self._worker().publish(channels, data, options)
 
     def close(self, *, timeout: float | None = CLOSE_SECONDS) -> None:
-        """Let what other threads are publishing be stored, then end the thread and the connections.
+        """Wait for the events that other threads are publishing, then end the thread and the connections.
 
         Args:
-            timeout: Seconds to wait for that; what takes longer ends by itself later, or with the process. None waits
-                until it is done.
+            timeout: The longest time to wait, in seconds; None waits without a limit. After that time the thread goes
+                on until its events are stored or the process ends.
         """
         worker = self._worker()
         worker.stop()
@@ -90,24 +101,24 @@ class Publisher:
         return self._first.of_this_process()
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the Publisher."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Close it."""
+        """Close the Publisher."""
         self.close()
 
 
 def _check_threads() -> None:
-    """Accept real threads.
+    """Check that threads are threads of the operating system.
 
     Raises:
-        RuntimeError: They are greenlets, which would all share the one event loop that a thread can have.
+        RuntimeError: They are greenlets, which would all share the one event loop of their thread.
     """
     are_threads = isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
     if not are_threads:
         msg = (
-            "a Publisher needs threads, and gevent or eventlet has put greenlets in their place: run the application "
+            "a Publisher needs threads, and gevent or eventlet has replaced them by greenlets: run the application "
             "with threads, as `gunicorn -k gthread` does, or POST the event to the web application, which publishes "
             "it with EventSourceApp(hub, publish=...)"
         )
@@ -115,9 +126,9 @@ def _check_threads() -> None:
 
 
 def _leave(first: "_Worker") -> None:
-    """End what this process has of a Publisher that is collected.
+    """End this process's worker of a Publisher that is garbage-collected.
 
-    It waits a little, because a script may end right after, and its last threads are best not in the middle of things.
+    It waits a little: a script may end right after, and the interpreter should not end in the middle of a thread.
     """
     worker = first.of_this_process()
     worker.stop()
@@ -125,7 +136,7 @@ def _leave(first: "_Worker") -> None:
 
 
 class _Opened(NamedTuple):
-    """A hub in the event loop of its thread, and how to end both, from any thread."""
+    """A hub that is open in its thread, and the function that ends both from any thread."""
 
     hub: Hub
     portal: BlockingPortal
@@ -133,12 +144,12 @@ class _Opened(NamedTuple):
 
 
 class _Worker:
-    """One process's part of a Publisher: a hub, open in a thread that the first publish starts."""
+    """A Publisher's hub in one process, open in a thread that the first publish starts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process = os.getpid()
-        self._heirs: dict[int, _Worker] = {}
+        self._of_forks: dict[int, _Worker] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._started = False
@@ -146,19 +157,18 @@ class _Worker:
         self._closed = False
 
     def of_this_process(self) -> "_Worker":
-        """Return this, or in a fork of its process another one: a fork has its parent's locks, and none of its threads.
-
-        Numbers are compared, because no hook of Python's runs where a server forks in C, as uWSGI does. The parent's
-        stays where it is: its connections are the parent's as well.
-        """
+        """Return this worker, or another one in a forked process."""
         process, worker = os.getpid(), self
         while not worker._lives_in(process):
-            heirs = worker._heirs
-            worker = heirs.get(process) or heirs.setdefault(process, _Worker(self._settings))
+            others = worker._of_forks
+            worker = others.get(process) or others.setdefault(process, _Worker(self._settings))
         return worker
 
     def _lives_in(self, process: int) -> bool:
-        """Return False in another process, also in one that has the number of a parent that ended."""
+        """Return True if this worker can be used in this process.
+
+        The process id alone is not enough: a child may get the id of a parent that has ended. There the thread is dead.
+        """
         if self._process != process:
             return False
         if self._closed or not self._started or self._thread is None or self._thread.is_alive():
@@ -187,8 +197,8 @@ class _Worker:
             raise RuntimeError(CLOSED) from None
 
     def _start(self) -> None:
-        _check_threads()  # they may have been replaced since the Publisher was made
-        # Noted before it starts, so that an interrupt meanwhile does not make it two.
+        _check_threads()  # greenlets may have replaced threads since the Publisher was made
+        # Set before the thread starts, so that an interrupt at this point does not lead to a second thread.
         self._thread = threading.Thread(target=self._run, name="sse_asgi publisher", daemon=True)
         try:
             self._thread.start()
@@ -202,7 +212,7 @@ class _Worker:
             raise RuntimeError(CLOSED)
 
     def stop(self) -> None:
-        """Have the thread end; this does not wait."""
+        """Tell the thread to end, without waiting for it."""
         with self._lock:
             if self._closed:
                 return
@@ -211,7 +221,7 @@ class _Worker:
                 self._opened.result().stop()
 
     def join(self, seconds: float | None) -> None:
-        """Wait for the thread to end, unless this is it."""
+        """Wait for the end of the thread, unless it is the current one."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
@@ -228,6 +238,6 @@ class _Worker:
     async def _serve(self) -> None:
         stop = anyio.Event()
         async with create_hub(self._settings) as hub, BlockingPortal() as portal:
-            with contextlib.suppress(InvalidStateError):  # it was closed meanwhile
+            with contextlib.suppress(InvalidStateError):  # the Publisher was closed before the hub was open
                 self._opened.set_result(_Opened(hub, portal, partial(thread_safe_caller(), stop.set)))
                 await stop.wait()

@@ -1,12 +1,13 @@
 """EventStreamClient: an in-process client that reads streams while the application writes them.
 
-`httpx.ASGITransport` waits for the end of a response before it returns, which a stream does not have. This client hands
-over the head when it is sent and each event when it is complete, and `send` waits for the reader as a socket would.
+`httpx.ASGITransport` returns a response when it has ended, and a stream has no end. This client returns the head as
+soon as it is sent, and each event as soon as it is complete. The application's `send` waits for a slow reader, as it
+does on a socket.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import unquote, urlencode, urlsplit
 
 import anyio
@@ -23,34 +24,56 @@ GRACE_SECONDS = 5.0
 UNREAD_LIMIT = 64 * 1024
 
 
-# What the standard and Starlette put into a scope, besides what a request gives here.
-SCOPE_KEYS = (
-    *("type", "asgi", "http_version", "scheme", "path", "raw_path", "root_path", "query_string", "client", "server"),
-    *("extensions", "state", "app", "app_root_path", "auth", "endpoint", "path_params", "route", "router", "session"),
-    "user",
-)
-REQUEST_KEYS = ("method", "headers", "params", "last_event_id", "body", "json")  # the arguments that are not scope
+class ScopeOptions(TypedDict, total=False):
+    """Keys of the ASGI scope that a request can replace or add: those of the specification and of Starlette."""
+
+    type: str
+    asgi: dict[str, str]
+    http_version: str
+    scheme: str
+    path: str
+    raw_path: bytes
+    root_path: str
+    query_string: bytes
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    extensions: dict[str, dict[str, Any]]
+    state: dict[str, Any]
+    app: Any
+    app_root_path: str
+    auth: Any
+    endpoint: Any
+    path_params: dict[str, Any]
+    route: Any
+    router: Any
+    session: dict[str, Any]
+    user: Any
+
+
+OPTIONS = ("method", "headers", "params", "last_event_id", "body", "json", *ScopeOptions.__annotations__)
+OTHER_NAMES = {"content": "body", "data": "body", "cookies": "headers"}
+"""Names that httpx and Starlette's TestClient have, and the options to use instead."""
 
 
 class EventStream:
-    """One response as a page sees it.
+    """One response, as a page reads it.
 
-    Iteration skips `sse.position`, which pages do not listen for; it moves `last_event_id`, and `content` has it. Every
-    other event is returned, `sse.gap`, `sse.error` and `sse.end` among them.
+    Iteration skips `sse.position`, because pages do not listen for it; its id still becomes `last_event_id`, and its
+    bytes are in `content`. Iteration returns every other event, also `sse.gap`, `sse.error` and `sse.end`.
 
     Attributes:
         status_code: The status.
         headers: The response headers.
-        content: Every byte received so far.
-        complete: Whether the final body message was sent: a server would have ended the response properly.
-        last_event_id: What a browser would send when it reconnects now.
+        content: All bytes received so far.
+        complete: True once the application has sent the last body message, with which a server ends the response.
+        last_event_id: The id that a browser would send if it reconnected now.
         retry: The last reconnection time received, in milliseconds, or None.
-        body_taken: Whether the application has taken the request's body.
-        disconnected: Whether this client has gone.
+        body_taken: True once the application has received the request's body.
+        disconnected: True once this client has disconnected.
     """
 
     def __init__(self, scope: Scope, body: bytes) -> None:
-        """Prepare a request; EventStreamClient makes it."""
+        """Store the request; EventStreamClient.stream makes it."""
         self.status_code = 0
         self.headers = Headers()
         self.content = b""
@@ -69,12 +92,12 @@ class EventStream:
 
     @property
     def last_event_id(self) -> str:
-        """Return the decoder's."""
+        """Return the last event id received."""
         return self._decoder.last_event_id
 
     @property
     def retry(self) -> int | None:
-        """Return the decoder's."""
+        """Return the last reconnection time received."""
         return self._decoder.retry
 
     def __aiter__(self) -> Self:
@@ -82,7 +105,7 @@ class EventStream:
         return self
 
     async def __anext__(self) -> DecodedEvent:
-        """Return the next event; raise what the application raised once everything it sent is read."""
+        """Return the next event; after the last one, raise the exception that the application raised, if any."""
         while not self._events:
             if self._ended.is_set():
                 self.check()
@@ -92,84 +115,86 @@ class EventStream:
         self._notify()
         return self._events.pop(0)
 
-    async def next_event(self, timeout: float = 5.0) -> DecodedEvent:  # noqa: ASYNC109 - a test's own patience
+    async def next_event(self, timeout: float = 5.0) -> DecodedEvent:  # noqa: ASYNC109 - tests give it a number
         """Return the next event.
 
         Raises:
-            TimeoutError: None came in so many seconds.
+            TimeoutError: No event was complete within `timeout` seconds.
             EOFError: The stream has ended.
+            Exception: The application raised it.
         """
         with anyio.move_on_after(timeout):
             try:
                 return await anext(self)
             except StopAsyncIteration:
-                msg = f"the stream has ended, with status {self.status_code}; it was {self._shown()}"
+                msg = f"the stream has ended, with status {self.status_code}; its last bytes: {self._shown()}"
                 raise EOFError(msg) from None
-        msg = f"no event within {timeout} s; the stream so far: {self._shown()}"
+        msg = f"no event within {timeout} s; the last bytes so far: {self._shown()}"
         raise TimeoutError(msg)
 
     def _shown(self) -> str:
         return repr(self.content[-200:])
 
-    async def read(self, timeout: float = 5.0) -> bytes:  # noqa: ASYNC109 - a test's own patience
-        """Read to the end, and return every byte.
+    async def read(self, timeout: float = 5.0) -> bytes:  # noqa: ASYNC109 - tests give it a number
+        """Read to the end, and return all bytes.
 
         Raises:
-            TimeoutError: It did not end in so many seconds.
+            TimeoutError: The stream did not end within `timeout` seconds.
+            Exception: The application raised it.
         """
         with anyio.fail_after(timeout):
             async for _ in self:
                 pass
         return self.content
 
-    async def received(self, part: bytes, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a test's own patience
-        """Wait until these bytes are in the content.
+    async def received(self, part: bytes, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - tests give it a number
+        """Wait until `content` contains these bytes.
 
         Raises:
-            TimeoutError: They did not come in so many seconds.
+            TimeoutError: They were not received within `timeout` seconds.
         """
         with anyio.fail_after(timeout):
             while part not in self.content:
                 await self._more()
 
     def stall(self) -> None:
-        """Stop reading: the application's next send waits."""
+        """Stop reading: the application's next `send` waits until the client disconnects."""
         self._reading = False
 
     def disconnect(self) -> None:
-        """Go away, as a closed tab does."""
+        """Disconnect, as a closed tab does."""
         self.disconnected = True
         self._notify()
 
-    async def ended(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a test's own patience
-        """Wait until the application has finished with this request, cleanup and background tasks included.
+    async def ended(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - tests give it a number
+        """Wait until the application has returned, after its cleanup and its background tasks.
 
         Raises:
-            TimeoutError: It did not in so many seconds.
+            TimeoutError: It did not return within `timeout` seconds.
         """
         with anyio.fail_after(timeout):
             await self._ended.wait()
 
-    # The application's side
+    # Called by the client and by the application
 
     async def run(self, app: ASGIApp) -> None:
-        """Run the application for this request."""
+        """Run the application with this request."""
         try:
             await app(self._scope, self._receive, self._send)
-        except Exception as error:  # noqa: BLE001 - raised again to the reader
+        except Exception as error:  # noqa: BLE001 - the reader raises it
             self._error = error
         finally:
             self._ended.set()
             self._notify()
 
     async def started(self) -> None:
-        """Wait for the head; raise what the application raised instead."""
+        """Wait for the head, or raise the exception that the application raised before it."""
         while not self.status_code:
             if self._ended.is_set():
                 self.check()
                 msg = "the application returned without a response"
                 raise RuntimeError(msg)
-            await self._change()
+            await self._changed.wait()
 
     async def _receive(self) -> Message:
         await anyio.lowlevel.checkpoint()
@@ -177,12 +202,12 @@ class EventStream:
             self.body_taken = True
             return self._request
         while not (self.disconnected or self.complete):
-            await self._change()
+            await self._changed.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         while (not self._reading or self._unread > UNREAD_LIMIT) and not self.disconnected:
-            await self._change()
+            await self._changed.wait()
         if self.disconnected:
             return
         if message["type"] == "http.response.start":
@@ -197,19 +222,16 @@ class EventStream:
         self._notify()
 
     def check(self) -> None:
-        """Raise what the application raised and nobody has seen yet."""
+        """Raise the exception of the application, unless it was raised before."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     async def _more(self) -> None:
-        """Take everything that has come, and wait for more."""
+        """Count all received bytes as read, and wait for a change."""
         if self._unread:
             self._unread = 0
             self._notify()
-        await self._changed.wait()
-
-    async def _change(self) -> None:
         await self._changed.wait()
 
     def _notify(self) -> None:
@@ -218,27 +240,33 @@ class EventStream:
 
 
 class EventStreamClient:
-    """Makes requests to an ASGI application in this event loop; as a context it runs the application's lifespan."""
+    """Makes requests to an ASGI application in this event loop; its `async with` block runs the lifespan."""
 
     def __init__(self, app: ASGIApp, *, headers: Mapping[str, str] | None = None) -> None:
-        """Prepare a client.
+        """Store the application.
 
         Args:
-            app: The application.
-            headers: Sent with every request.
+            app: The ASGI application.
+            headers: Headers that every request has.
+
+        Raises:
+            TypeError: `app` is not an ASGI application.
         """
+        if not callable(app):
+            msg = f"app must be an ASGI application (got {type(app).__name__}): give EventSourceApp(hub), for example"
+            raise TypeError(msg)
         self._app = app
         self._headers = {"host": "testserver", "accept": "text/event-stream", **(headers or {})}
         self._state: dict[str, Any] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Start the application."""
+        """Run the startup of the application's lifespan."""
         await self._stack.enter_async_context(self._lifespan())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Stop the application."""
+        """Run the shutdown of the application's lifespan."""
         await self._stack.aclose()
 
     @asynccontextmanager
@@ -252,26 +280,26 @@ class EventStreamClient:
         last_event_id: str | None = None,
         body: bytes = b"",
         json: Any = None,
-        **scope: Any,
+        **scope: Unpack[ScopeOptions],
     ) -> AsyncIterator[EventStream]:
-        """Make a request, and hand over the response once its head is there; leaving disconnects.
+        """Make a request, and return the response once its head is sent; leaving the block disconnects.
 
         Args:
             url: A path, with or without a query.
             method: The method.
-            headers: Sent as well as the client's; they win.
-            params: Added to the query.
-            last_event_id: Sent as Last-Event-ID, as a reconnecting browser does.
+            headers: Headers of this request; they replace those of the client.
+            params: Parameters to add to the query.
+            last_event_id: The Last-Event-ID header, as a browser sends it when it reconnects.
             body: The request's body.
-            json: Written as the body, as the data of an event is, with its Content-Type; None is no body.
-            **scope: Put over the ASGI scope: `path_params`, `client` or `user`, for instance.
+            json: A value to write as the body, as the data of an event is written, with the Content-Type of JSON.
+            **scope: Keys of the ASGI scope to replace or add, such as `path_params`, `client` or `user`.
 
         Raises:
-            TypeError: An option that there is not, or both a `body` and `json`.
-            Exception: What the application raised before the head, or while nobody read to the end.
+            TypeError: An option is unknown or has the wrong type, or both `body` and `json` are given.
+            Exception: The application raised it before the head, or in a stream that was not read to its end.
         """
+        _check_options(scope, body)
         given = {**self._headers, **(headers or {})}
-        check_known("EventStreamClient.stream", scope, (*SCOPE_KEYS, *REQUEST_KEYS))
         if last_event_id is not None:
             given["last-event-id"] = last_event_id
         if json is not None:
@@ -320,7 +348,7 @@ class EventStreamClient:
             async with app_receive, app_send:
                 try:
                     await self._app(scope, app_receive.receive, app_send.send)
-                except Exception as error:  # noqa: BLE001 - raised again to the test
+                except Exception as error:  # noqa: BLE001 - the cause of the RuntimeError
                     errors.append(error)
 
         async def tell(what: str) -> None:
@@ -343,9 +371,23 @@ class EventStreamClient:
                 child.cancel()
 
 
+def _check_options(scope: Collection[str], body: object) -> None:
+    for name in scope:
+        if name in OTHER_NAMES:
+            msg = f"EventStreamClient.stream has no option {name}=: did you mean {OTHER_NAMES[name]}=?"
+            raise TypeError(msg)
+        if name == "timeout":
+            msg = "EventStreamClient.stream has no option timeout=: give it to next_event(), read() or received()"
+            raise TypeError(msg)
+    check_known("EventStreamClient.stream", scope, OPTIONS)
+    if not isinstance(body, bytes):
+        msg = f"body must be bytes (got {type(body).__name__}): encode it, or give json= instead"
+        raise TypeError(msg)
+
+
 def _json_body(data: Any, body: bytes, headers: dict[str, str]) -> bytes:
     if body:
-        msg = "give the request a body= or json=, not both"
+        msg = "a request has body= or json=, not both: leave out one of them"
         raise TypeError(msg)
     if "content-type" not in map(str.lower, headers):
         headers["content-type"] = "application/json"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
+from sse_asgi._hub.feed import SubscriptionFeed
 from sse_asgi._log.event import RenderedEvent
 from sse_asgi._loop.wakeup import new_wakeup
 from sse_asgi.backends import _shelf, memory
@@ -315,18 +316,19 @@ async def test_a_reader_of_many_channels_costs_what_its_channels_cost(order: str
 
         async def calls(*channels: str) -> int:
             subscription = hub.subscribe(*channels, last_event_id="unreadable")
-            subscription.attach(new_wakeup(), None)
+            feed = SubscriptionFeed(subscription)
+            feed.attach(new_wakeup(), None)
             count = itertools.count()
             sys.setprofile(lambda *_: next(count) and None)
             try:
-                while subscription.needs_run:
-                    await subscription.run()
-                    while subscription.take():
+                while feed.needs_run:
+                    await feed.run()
+                    while feed.take():
                         pass
             finally:
                 sys.setprofile(None)
             assert subscription.recovery.replayed == 200 * len({*channels} - {*shared} or shared)
-            await subscription.close()
+            await feed.close()
             return next(count)
 
         assert await calls(*names, *shared) <= 1.5 * sum([await calls(name) for name in names + shared])

@@ -1,4 +1,4 @@
-"""One Chromium for all of these tests, one demo, and visitors of its rooms."""
+"""One Chromium and one demo for all of these tests, and visitors of the chat."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Enter = Callable[..., Visitor]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put these tests last: playwright keeps an event loop running in this thread, where async tests need none."""
+    """Put these tests last: playwright keeps an event loop in this thread, with which async tests cannot run."""
     items.sort(key=lambda item: "browser" in item.path.parts)
 
 
@@ -61,7 +61,7 @@ def chromium(browser: Browser) -> Iterator[Tab]:
 
 @pytest.fixture(params=["chromium", "firefox", "webkit"])
 def tab(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Tab]:
-    """A tab of each engine in turn, at the wire's page."""
+    """Return a tab of each engine in turn, at the wire's page."""
     tab: Tab = request.getfixturevalue(request.param)
     tab.goto(wire.url)
     yield tab
@@ -70,14 +70,14 @@ def tab(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Tab]:
 
 @pytest.fixture(scope="session")
 def chat() -> Iterator[Demo]:
-    """One demo for every test that does not stop it."""
+    """Return a demo that no test stops."""
     with Demo() as demo:
         yield demo
 
 
 @pytest.fixture
 def own_chat() -> Iterator[Demo]:
-    """A demo for one test, which may stop it and start it again."""
+    """Return a demo that one test may stop and start again."""
     with Demo() as demo:
         yield demo
 
@@ -90,13 +90,13 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture
 def room(request: pytest.FixtureRequest) -> str:
-    """A room for one test."""
+    """Return the name of a room for one test."""
     return str(request.node.name)[-40:]
 
 
 @pytest.fixture
 def enter(browser: Browser, room: str) -> Iterator[Enter]:
-    """Let somebody enter a room, in a browser profile of their own; no page may have had an error."""
+    """Return a function that lets a visitor enter a room in a new profile; a page's error fails the test."""
     visitors: list[Visitor] = []
 
     def enter_room(name: str, server: Demo | Line, *, to: str = room, live: bool = True, **options: object) -> Visitor:

@@ -1,4 +1,4 @@
-"""A tab in each engine that people read streams with. All are asked in the same way, by a function of JavaScript."""
+"""A tab in each browser engine, with one interface: open a page, and call a function of JavaScript there."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class Tab(Protocol):
     """One tab of a browser."""
 
     def goto(self, url: str) -> None:
-        """Open a page, and leave the one before."""
+        """Open a page in place of the current one."""
 
     def call(self, function: str, *values: Any) -> Any:
         """Call a function in the page, wait if it is async, and return what it returns."""
@@ -53,7 +53,7 @@ class Chromium:
 
 
 class Driven:
-    """A browser that takes WebDriver's commands, in whatever way."""
+    """A browser that takes WebDriver's commands; subclasses transport them."""
 
     def _command(self, name: str, values: dict[str, Any]) -> Any:
         raise NotImplementedError
@@ -70,12 +70,12 @@ class Driven:
 
 
 class Firefox(Driven):
-    """Debian's Firefox ESR, asked by Marionette, a protocol of JSON over TCP: it needs no driver."""
+    """Debian's Firefox ESR, driven by Marionette, a protocol of JSON over TCP that needs no driver."""
 
     COMMANDS = {"url": "WebDriver:Navigate", "execute/async": "WebDriver:ExecuteAsyncScript"}  # noqa: RUF012
 
     def __enter__(self) -> Self:
-        """Start it with a profile of its own."""
+        """Start the browser with a new profile."""
         self._profile = tempfile.TemporaryDirectory()
         port = free_port()
         preferences = {**PREFERENCES, "marionette.port": port}
@@ -95,7 +95,7 @@ class Firefox(Driven):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop it."""
+        """Stop the browser."""
         self._reader.close()
         self._socket.close()
         self._process.terminate()
@@ -121,7 +121,7 @@ class Firefox(Driven):
 
 
 class WebKit(Driven):
-    """WebKitGTK's small browser, asked by its driver over HTTP, on a display of its own."""
+    """WebKitGTK's small browser, driven by its driver over HTTP, on a display of its own."""
 
     def __enter__(self) -> Self:
         """Start the display, the driver and the browser."""
@@ -143,7 +143,7 @@ class WebKit(Driven):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop them."""
+        """Stop the browser, the driver and the display."""
         self._ask("DELETE", "")
         for process in (self._driver, self._display):
             process.terminate()
@@ -165,7 +165,7 @@ class WebKit(Driven):
 
 
 def connected(port: int) -> socket.socket | None:
-    """Return a connection to a server that listens already."""
+    """Return a connection, or None if no server listens yet."""
     try:
         return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the browser talks to: the demo as a process, and a server in a thread whose answers a test decides."""
+"""Servers for the browser: the demo as a process, and a server in a thread whose answers a test decides."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ DEMO = (sys.executable, "-m", "sse_asgi", "demo")
 
 
 def until(fact: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """Ask until the answer is truthy."""
+    """Call a function until its result is true, and return the result."""
     deadline = time.monotonic() + patience
     while not (value := fact()):
         assert time.monotonic() < deadline, f"it did not happen in {patience} s"
@@ -42,7 +42,7 @@ def until(fact: Callable[[], T | None], patience: float = PATIENCE) -> T:
 
 
 def free_port() -> int:
-    """Find a port that no client gets by chance, so that a server which is started again gets it again."""
+    """Return a port outside the range of client ports, so that a restarted server can have it again."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 class Demo:
-    """`python -m sse_asgi demo`; started again, it listens where it did before."""
+    """`python -m sse_asgi demo` as a process; a restart listens on the same port."""
 
     def __init__(self, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
         self.port = free_port()
@@ -66,7 +66,7 @@ class Demo:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop, unless the test did."""
+        """Stop, unless the test has stopped it."""
         if self._process is not None:
             self.stop()
 
@@ -89,7 +89,7 @@ class Demo:
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[str, float]:
-        """End it as the signal does; return what it printed and the seconds that it took."""
+        """Send the signal; return the output, and the seconds until the end."""
         assert self._process is not None
         process, self._process = self._process, None
         began = time.monotonic()
@@ -108,7 +108,7 @@ class Demo:
             return str(response.read(), "utf-8")
 
     def post(self, room: str, text: str, **fields: object) -> int:
-        """Say something; return the status."""
+        """Post a message; return the status."""
         draft = {"id": str(uuid.uuid4()), "name": "Poster", "text": text, **fields}
         request = urllib.request.Request(
             f"{self.url}messages?{urlencode({'room': room})}",
@@ -127,7 +127,7 @@ class Demo:
 
 
 class Stream:
-    """A reader that is no browser."""
+    """A reader of a stream by plain HTTP."""
 
     def __init__(self, port: int, target: str, headers: dict[str, str]) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -142,7 +142,7 @@ class Stream:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Go away."""
+        """Disconnect."""
         self.close()
 
     def close(self) -> None:
@@ -163,13 +163,13 @@ class Stream:
             self._events += self._decoder.feed(chunk)
 
     def read_to_end(self) -> None:
-        """Read until the server has ended the response properly."""
+        """Read until the proper end of the response."""
         while self._response.read1():
             pass
 
 
 class Line:
-    """A line to a server that can be cut: every connection breaks, and none is made until it is mended."""
+    """A proxy that can be cut: every connection breaks, and new ones are refused until it is mended."""
 
     def __init__(self, port: int) -> None:
         self.port = free_port()
@@ -179,12 +179,12 @@ class Line:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        """Lay it."""
+        """Start the proxy."""
         self.mend()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Remove it."""
+        """Stop the proxy."""
         self.cut()
 
     def mend(self) -> None:
@@ -221,7 +221,7 @@ class Line:
 
 
 class Example:
-    """An application on a server in a thread; started again, it listens where it did before."""
+    """An application on a server in a thread; a restart listens on the same port."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.port = free_port()
@@ -253,7 +253,7 @@ class Example:
 
 
 class Wire:
-    """A server in a thread: a test says what each path answers, and sees what was asked; its hub is open with it."""
+    """A server in a thread with an open hub; a test sets the answer of each path, and sees the requests."""
 
     def __init__(self) -> None:
         self.hub = Hub(ping_interval=0.1)
@@ -284,7 +284,7 @@ class Wire:
         self._loop.call_soon_threadsafe(function, *values)
 
     def asked(self, path: str) -> list[tuple[float, str | None]]:
-        """Return when a path was asked for, and with which Last-Event-ID."""
+        """Return the times and the Last-Event-IDs of the requests for a path."""
         return [(when, last) for asked, when, last in self.requests if asked == path]
 
     def __enter__(self) -> Self:

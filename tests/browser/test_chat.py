@@ -1,4 +1,4 @@
-"""What a person expects of the chat."""
+"""The chat's page, used as a person uses it."""
 
 import signal
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ GAP = "Some messages may be missing here"
 
 
 def test_a_message_appears_in_every_tab_of_the_room(chat: Demo, enter: Enter) -> None:
-    """What one says, all read, the one who said it as well, and the box is empty for the next."""
+    """Everyone in the room reads a message, its author too, and the box is empty afterwards."""
     ada, bob = enter("Ada", chat), enter("Bob", chat)
     ada.say("Hello!")
     bob.reads("Hello!")
@@ -28,7 +28,7 @@ def test_a_message_appears_in_every_tab_of_the_room(chat: Demo, enter: Enter) ->
 
 
 def test_saying_the_same_twice_says_it_twice(chat: Demo, enter: Enter) -> None:
-    """Only a repeated attempt is one message; a repeated message is two."""
+    """A message that is written twice is two messages; only a repeated attempt to send is one."""
     ada = enter("Ada", chat)
     ada.say("Hm")
     ada.reads("Hm")
@@ -37,7 +37,7 @@ def test_saying_the_same_twice_says_it_twice(chat: Demo, enter: Enter) -> None:
 
 
 def test_shift_and_enter_makes_a_line(chat: Demo, enter: Enter) -> None:
-    """A message has lines, and white space around it is left out."""
+    """A message keeps its lines; white space around it is removed."""
     ada, bob = enter("Ada", chat), enter("Bob", chat)
     ada.box.fill("  one")
     ada.box.press("Shift+Enter")
@@ -47,8 +47,8 @@ def test_shift_and_enter_makes_a_line(chat: Demo, enter: Enter) -> None:
     assert bob.texts.inner_text() == "one\ntwo"
 
 
-def test_who_enters_reads_what_was_said_before(chat: Demo, enter: Enter) -> None:
-    """History is there on entering, in order, with its authors and times."""
+def test_a_new_visitor_reads_the_history(chat: Demo, enter: Enter) -> None:
+    """A visitor who enters sees the history in order, with authors and times."""
     ada = enter("Ada", chat)
     for text in ("one", "two", "three"):
         ada.say(text)
@@ -60,7 +60,7 @@ def test_who_enters_reads_what_was_said_before(chat: Demo, enter: Enter) -> None
 
 
 def test_rooms_are_separate(chat: Demo, enter: Enter, room: str) -> None:
-    """A message and a member of one room are not seen in another; the room is in the address."""
+    """Messages and members of one room do not appear in another; the address has the room."""
     ada, bob = enter("Ada", chat), enter("Bob", chat, to="elsewhere")
     ada.say("only here")
     bob.say("only there")
@@ -72,7 +72,7 @@ def test_rooms_are_separate(chat: Demo, enter: Enter, room: str) -> None:
 
 
 def test_name_and_room_can_be_changed(chat: Demo, enter: Enter) -> None:
-    """The dialog is one button away, knows the name and the room, and leads to the other room under the other name."""
+    """A button opens the dialog with the current name and room; it leads to another room with another name."""
     ada = enter("Ada", chat)
     ada.page.get_by_role("button", name="Change name or room").click()
     expect(ada.page.get_by_label("Your name")).to_have_value("Ada")
@@ -85,7 +85,7 @@ def test_name_and_room_can_be_changed(chat: Demo, enter: Enter) -> None:
 
 
 def test_html_is_shown_as_text(chat: Demo, enter: Enter) -> None:
-    """Tags in messages, names and rooms are text: nothing becomes an element, and nothing is executed."""
+    """Tags in messages, names and rooms stay text: the page makes no elements of them and executes nothing."""
     tags = '<img src=x onerror="window.hit=1"><b>bold</b><script>window.hit=1</script>'
     eve = enter("<i>Eve</i>", chat, to="<u onclick=hit()>")
     bob = enter("Bob", chat, to="<u onclick=hit()>")
@@ -102,7 +102,7 @@ def test_html_is_shown_as_text(chat: Demo, enter: Enter) -> None:
 
 
 def test_joining_and_leaving_are_announced(chat: Demo, enter: Enter) -> None:
-    """Who enters is announced to the others and listed; so is who leaves."""
+    """The page announces and lists visitors who enter, and announces those who leave."""
     ada = enter("Ada", chat)
     ada.sees()
     bob = enter("Bob", chat)
@@ -114,8 +114,8 @@ def test_joining_and_leaving_are_announced(chat: Demo, enter: Enter) -> None:
     ada.sees()
 
 
-def test_who_has_a_tab_or_soon_has_one_again_has_not_left(chat: Demo, enter: Enter) -> None:
-    """A reload, or the end of one of two tabs, is announced to nobody: not before somebody who left later is."""
+def test_a_reload_is_not_a_departure(chat: Demo, enter: Enter) -> None:
+    """A reload, and the end of one of two tabs, cause no notice, while a later departure does."""
     ada, again, bob = enter("Ada", chat), enter("Ada", chat), enter("Bob", chat)
     carl = enter("Carl", chat)
     again.page.close()
@@ -126,8 +126,8 @@ def test_who_has_a_tab_or_soon_has_one_again_has_not_left(chat: Demo, enter: Ent
     bob.sees("Ada")
 
 
-def test_who_was_away_is_told_who_came_and_went(chat: Demo, enter: Enter, room: str) -> None:
-    """It stands where it happened in the talk; of oneself nothing is told, and the others see who was away return."""
+def test_a_visitor_who_was_away_gets_joins_and_leaves(chat: Demo, enter: Enter, room: str) -> None:
+    """Notices stand in order between the messages; the page has none about its own visitor, whose return others see."""
     ada, bob, carl = enter("Ada", chat), enter("Bob", chat), enter("Carl", chat)
     bob.is_told("Carl joined")
     bob.context.set_offline(True)
@@ -153,7 +153,7 @@ def test_who_was_away_is_told_who_came_and_went(chat: Demo, enter: Enter, room: 
 
 
 def test_the_page_does_not_claim_to_be_connected_before_it_is(chat: Demo, enter: Enter) -> None:
-    """Without a name there is no connection; while the server has not answered, it is being made."""
+    """Without a name the page says that it is not connected, and before the server answers, that it is connecting."""
     ada = enter("Ada", chat)
     other = ada.context.new_page()
     held: list[Route] = []
@@ -168,7 +168,7 @@ def test_the_page_does_not_claim_to_be_connected_before_it_is(chat: Demo, enter:
 
 
 def test_a_restart_of_the_server_in_between(own_chat: Demo, enter: Enter) -> None:
-    """The page says that it reconnects, is live again, keeps what it shows, and says once that something may be lost.
+    """The page says that it reconnects, is live again, keeps its messages, and says once that some may be missing.
 
     Nothing is shown twice, and nobody is announced who was here all the time.
     """
@@ -192,7 +192,7 @@ def test_a_restart_of_the_server_in_between(own_chat: Demo, enter: Enter) -> Non
 
 @pytest.mark.parametrize("told", [True, False], ids=["offline", "cut"])
 def test_nothing_is_lost_while_the_page_is_away(chat: Demo, enter: Enter, room: str, told: bool) -> None:  # noqa: FBT001
-    """What was said meanwhile is there afterwards: once, in order, without an alarm; however the connection broke."""
+    """After any loss of the connection, the page shows the messages of that time once, in order, without a warning."""
     with Line(chat.port) as line:
         ada, bob = enter("Ada", chat), enter("Bob", line)
         ada.say("before")
@@ -212,7 +212,7 @@ def test_nothing_is_lost_while_the_page_is_away(chat: Demo, enter: Enter, room: 
 
 
 def test_the_page_starts_over_where_the_browser_gave_up(chat: Demo, enter: Enter, room: str) -> None:
-    """An error page ends an EventSource for ever: the page says so, makes a new one, and misses nothing."""
+    """An error page ends an EventSource for ever: the page says so, makes a new one, and misses no message."""
     ada = enter("Ada", chat)
     ada.say("before")
     ada.reads("before")
@@ -239,8 +239,8 @@ def test_the_page_starts_over_where_the_browser_gave_up(chat: Demo, enter: Enter
     ada.is_told()
 
 
-def test_what_cannot_be_sent_is_kept(own_chat: Demo, enter: Enter) -> None:
-    """While the server is away, the text stays in the box beside an error; later it can be sent, once."""
+def test_a_message_that_cannot_be_sent_is_kept(own_chat: Demo, enter: Enter) -> None:
+    """While the server is down, the text stays in the box with an error below; later it can be sent, once."""
     ada = enter("Ada", own_chat)
     own_chat.stop()
     ada.is_connection("reconnecting")
@@ -257,7 +257,7 @@ def test_what_cannot_be_sent_is_kept(own_chat: Demo, enter: Enter) -> None:
 
 
 def test_a_lost_answer_does_not_make_two_messages(chat: Demo, enter: Enter) -> None:
-    """When the message arrived but its answer did not, trying again says nothing twice."""
+    """If a message arrived but its answer was lost, a second attempt does not publish it again."""
     ada = enter("Ada", chat)
     ids: list[str] = []
 
@@ -280,8 +280,8 @@ def test_a_lost_answer_does_not_make_two_messages(chat: Demo, enter: Enter) -> N
     ada.page.unroute_all(behavior="wait")  # the server has the message before the test has its answer
 
 
-def test_what_is_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -> None:
-    """Only what was sent leaves the box."""
+def test_text_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -> None:
+    """Only the text that was sent leaves the box."""
     ada = enter("Ada", chat)
     held: list[Route] = []
     ada.page.route("**/messages?*", lambda route: held.append(route))  # noqa: PLW0108 - handlers get attributes
@@ -293,7 +293,7 @@ def test_what_is_typed_while_a_message_is_sent_stays(chat: Demo, enter: Enter) -
 
 
 def test_pages_that_were_left_hold_no_connection(chat: Demo, enter: Enter, room: str) -> None:
-    """A browser keeps them, and opens six connections to a server: the eighth page is live as the first is."""
+    """A browser keeps pages and opens six connections to a server; the eighth page still gets one."""
     ada = enter("Ada", chat)
     for number in range(7):
         another = f"{number} {room[-20:]}"
@@ -304,7 +304,7 @@ def test_pages_that_were_left_hold_no_connection(chat: Demo, enter: Enter, room:
 
 
 def test_a_page_that_is_gone_back_to_is_live_again(chat: Demo, enter: Enter, room: str) -> None:
-    """The browser shows it as it was left; it gets what was said since, without beginning afresh."""
+    """The browser restores the page, which then gets the messages that it missed, without a reload."""
     ada = enter("Ada", chat)
     ada.say("before")
     ada.reads("before")
@@ -323,7 +323,7 @@ def test_a_page_that_is_gone_back_to_is_live_again(chat: Demo, enter: Enter, roo
 
 
 def test_a_phone_has_room_for_everything(chat: Demo, enter: Enter, room: str) -> None:
-    """At 390x844 box and button are in sight and large enough, nothing scrolls sideways, and the newest is in view."""
+    """At 390x844, box and button are in view and large enough, the newest message too; no part scrolls sideways."""
     for number in range(30):
         assert (
             chat.post(room, f"{number} " + "loooooong " * 10 + "x" * 80, name="A person with quite a long name") == 204
@@ -345,7 +345,7 @@ def test_a_phone_has_room_for_everything(chat: Demo, enter: Enter, room: str) ->
 
 
 def test_reading_back_is_not_disturbed(chat: Demo, enter: Enter, room: str) -> None:
-    """Who has scrolled back stays there when a message comes, and is led to it by a button."""
+    """A new message does not scroll a log that was scrolled back; a button leads to the message."""
     for number in range(40):
         assert chat.post(room, str(number)) == 204
     ada = enter("Ada", chat)
@@ -361,7 +361,7 @@ def test_reading_back_is_not_disturbed(chat: Demo, enter: Enter, room: str) -> N
 
 
 def test_the_page_can_be_used_without_a_mouse(chat: Demo, enter: Enter) -> None:
-    """The dialog has the focus, the box after it; the rest is reached with Tab, in the order of the page."""
+    """The dialog has the focus, then the box; Tab reaches every other control in the order of the page."""
     ada = enter("Ada", chat)
     expect(ada.box).to_be_focused()
     ada.box.press("Tab")
@@ -380,7 +380,7 @@ def test_the_page_can_be_used_without_a_mouse(chat: Demo, enter: Enter) -> None:
 
 
 def test_the_dialog_stays_until_there_is_a_name(chat: Demo, enter: Enter) -> None:
-    """Without a name there is no way around the dialog: not with Escape, and not with blanks."""
+    """Neither Escape nor a name of blanks closes the dialog."""
     page = enter("Ada", chat).context.new_page()
     page.goto(chat.url)
     expect(page.get_by_label("Your name")).to_be_focused()
@@ -394,7 +394,7 @@ def test_the_dialog_stays_until_there_is_a_name(chat: Demo, enter: Enter) -> Non
 
 
 def test_everything_has_a_role_and_a_name(chat: Demo, enter: Enter) -> None:
-    """What a screen reader needs: a language, one heading, a polite log, a status, an alert, labels."""
+    """The page has a language, one heading, a polite log, a status, an alert, and labels for screen readers."""
     ada = enter("Ada", chat)
     ada.say("Hello")
     ada.reads("Hello")
@@ -437,7 +437,7 @@ CONTRASTS = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_the_light_and_in_the_dark(chat: Demo, enter: Enter, room: str, scheme: str) -> None:
-    """Every text has a contrast of 4.5 to 1 at least, whatever colour a name gets; the page follows the system."""
+    """Every text has a contrast of at least 4.5 to 1, in every colour of names; the page follows the system."""
     ada, _ = enter("Ada", chat, color_scheme=scheme), enter("Bob", chat)
     ada.is_told("Bob joined")
     ada.say("mine")
@@ -452,7 +452,7 @@ def test_text_can_be_read_in_the_light_and_in_the_dark(chat: Demo, enter: Enter,
 
 
 def test_nothing_is_loaded_from_elsewhere(chat: Demo, enter: Enter) -> None:
-    """The page is one file: every request goes to the chat's own server."""
+    """Every request of the page goes to the chat's own server."""
     ada = enter("Ada", chat)
     asked: list[str] = []
     ada.page.on("request", lambda request: asked.append(request.url))

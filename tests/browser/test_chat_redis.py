@@ -1,4 +1,4 @@
-"""The chat as it is, with several workers on one Redis: what the people in it see, also while Redis dies under load."""
+"""The chat with several workers on one Redis: the visitors' view, also while Redis dies under load."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ WATCH = """() => {
 
 
 class Chat(Demo):
-    """The chat's application with several workers, on a Redis."""
+    """The chat's application with several workers on one Redis."""
 
     def __init__(self, workers: int, redis: RedisServer) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Chat(Demo):
 
     @contextmanager
     def only(self, worker: int) -> Iterator[None]:
-        """Let no other worker accept a connection."""
+        """Stop all other workers from accepting connections."""
         others = [other for other in self.workers() if other != worker]
         try:
             for other in others:
@@ -104,31 +104,31 @@ class Load:
                 return
 
     def moves(self, messages: int) -> None:
-        """Wait until so many more are acknowledged."""
+        """Wait until this many more messages are acknowledged."""
         count = len(self.acknowledged) + messages
         until(lambda: len(self.acknowledged) >= count)
 
     def hangs(self, seconds: float) -> None:
-        """Wait until it has waited so long for an answer."""
+        """Wait until a message has waited this long for an answer."""
         until(lambda: time.monotonic() - self._asked > seconds)
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """Start a Redis that has on its disk what it was told."""
+    """Start a Redis that writes every change to its disk."""
     with RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "everysec") as server:
         yield server
 
 
 def enter_apart(enter: Enter, chat: Chat) -> Iterator[Visitor]:
-    """Let two visitors in, each by a worker of their own, whichever the system would have chosen."""
+    """Let two visitors in, each through a different worker."""
     for name, worker in zip(("Ada", "Bob"), chat.workers(), strict=False):
         with chat.only(worker):
             yield enter(name, chat)
 
 
 def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redis: RedisServer) -> None:
-    """They read each other, see each other come and go, and find it all again after a reload, wherever that leads."""
+    """They read each other's messages, see joins and leaves, and see all of it after a reload on any worker."""
     with Chat(4, redis) as chat:
         ada, bob = enter_apart(enter, chat)
         ada.say("Hello!")
@@ -155,7 +155,7 @@ def test_tabs_on_different_workers_are_in_one_chat(enter: Enter, room: str, redi
 
 
 def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, redis: RedisServer) -> None:
-    """When its lease has run out, the others are told; who came back to another process meanwhile is not disturbed."""
+    """After its lease, the others see its members leave, except those that reconnected to another process."""
     with Chat(2, redis) as chat, Line(chat.port) as line:
         lives, dies = chat.workers()
         with chat.only(lives):
@@ -181,8 +181,8 @@ def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, redis: RedisS
         carl.is_told("Bob left", "Bob joined")
 
 
-def test_redis_forgets_who_is_here(enter: Enter, tmp_path: Path) -> None:
-    """A Redis that comes back with nothing is told again by each process, and the pages only of what may be lost."""
+def test_redis_loses_its_members(enter: Enter, tmp_path: Path) -> None:
+    """If Redis comes back empty, each process announces its members again, and pages only warn of missing messages."""
     with RedisServer(tmp_path / "forgets") as redis, Chat(2, redis) as chat:
         ada, bob = enter_apart(enter, chat)
         ada.is_told("Bob joined")
@@ -199,7 +199,7 @@ def test_redis_forgets_who_is_here(enter: Enter, tmp_path: Path) -> None:
 
 
 def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> None:
-    """Every message is in every tab once and in order, also in one that was away; no alarm; the state is the truth."""
+    """Every tab, also one that was away, shows each message once and in order, without a warning, and all members."""
     with Chat(2, redis) as chat:
         ada, bob = enter_apart(enter, chat)
         for visitor in (ada, bob):
@@ -225,8 +225,8 @@ def test_redis_dies_under_load(enter: Enter, room: str, redis: RedisServer) -> N
         assert "Traceback" not in log
 
 
-def test_what_is_said_while_redis_is_away(enter: Enter, room: str, redis: RedisServer) -> None:
-    """The page says that it was not sent, and keeps it, to be sent once; who enters meanwhile waits."""
+def test_a_message_sent_while_redis_is_away(enter: Enter, room: str, redis: RedisServer) -> None:
+    """The page says that the message was not sent, and keeps it; it can be sent once. A visitor who enters waits."""
     with Chat(2, redis) as chat:
         ada, bob = enter_apart(enter, chat)
         ada.say("before")

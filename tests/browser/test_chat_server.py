@@ -1,4 +1,4 @@
-"""The chat's server, asked by something that is no browser."""
+"""The chat's server, asked by an HTTP client."""
 
 import json
 import socket
@@ -11,20 +11,20 @@ from browser.peers import Demo, Stream, until
 
 
 def snapshot(chat: Demo, room: str, name: str) -> dict[str, Any]:
-    """Return what a stream begins with."""
+    """Return the snapshot that a stream begins with."""
     with chat.stream(room=room, name=name) as stream:
         return dict(json.loads(stream.next("snapshot").data))
 
 
 def who(stream: Stream) -> tuple[str, str]:
-    """Return the next that came or went."""
+    """Return the next join or leave."""
     event = stream.next("sse.join", "sse.leave")
     (name,) = json.loads(event.data).values()
     return event.event, name
 
 
 def test_a_stream_begins_with_the_state_of_the_room(chat: Demo, room: str) -> None:
-    """The snapshot has the messages as they were published, and who is here."""
+    """The snapshot has the messages as they were published, and the members."""
     assert chat.post(room, " said \r\n before ", name=" Ada ") == 204
     state = snapshot(chat, room, "Bob")
     assert state["here"] == ["Bob"]
@@ -34,7 +34,7 @@ def test_a_stream_begins_with_the_state_of_the_room(chat: Demo, room: str) -> No
 
 
 def test_a_message_is_an_event_with_the_id_of_its_writer(chat: Demo, room: str) -> None:
-    """The event's type is message, and the client's id comes back."""
+    """The event's type is message, and its data has the client's id."""
     with chat.stream(room=room, name="Bob") as stream:
         stream.next("snapshot")
         given = str(uuid.uuid4())
@@ -51,8 +51,8 @@ def test_the_same_draft_is_published_once(chat: Demo, room: str) -> None:
         assert [json.loads(stream.next("message").data)["text"] for _ in range(2)] == ["once", "else"]
 
 
-def test_who_starts_over_says_in_the_query_what_was_seen(chat: Demo, room: str) -> None:
-    """`?last_event_id=` resumes there: no snapshot, no gap, only what came later."""
+def test_the_query_can_have_the_last_event_id(chat: Demo, room: str) -> None:
+    """`?last_event_id=` resumes there: only later events follow, without a snapshot and without a gap."""
     with chat.stream(room=room, name="Bob") as stream:
         stream.next("snapshot")
         assert chat.post(room, "seen") == 204
@@ -76,15 +76,15 @@ def test_the_header_wins_over_the_query(chat: Demo, room: str) -> None:
 
 
 def test_another_life_of_the_server_is_a_gap_and_a_snapshot(chat: Demo, room: str) -> None:
-    """An id that this server never gave out is answered by a gap and the state of the room, never by an error."""
+    """The answer to an id that this server does not know is a gap and a snapshot, not an error."""
     for unknown in ("00000000-1", "nonsense"):
         with chat.stream(room=room, name="Bob", last_event_id=unknown) as stream:
             assert stream.next("snapshot", "sse.gap").event == "sse.gap"
             assert stream.next("snapshot", "sse.gap").event == "snapshot"
 
 
-def test_who_comes_and_goes_is_an_event(chat: Demo, room: str) -> None:
-    """It carries the name, for everybody in the room, whoever it is; two tabs are one; the room is listed meanwhile."""
+def test_joins_and_leaves_are_events(chat: Demo, room: str) -> None:
+    """Every member gets joins and leaves with the name; two tabs are one member; the room is listed meanwhile."""
     with chat.stream(room=room, name="Ada") as stream:
         with chat.stream(room=room, name="bob") as second, chat.stream(room=room, name="bob") as third:
             for one in (second, third):
@@ -95,16 +95,16 @@ def test_who_comes_and_goes_is_an_event(chat: Demo, room: str) -> None:
     until(lambda: room not in json.loads(chat.get("rooms")))
 
 
-def test_those_who_came_hide_nothing_that_was_said(chat: Demo, room: str) -> None:
-    """What was said is in the snapshot, also if many have come since."""
+def test_joins_do_not_push_messages_out_of_the_snapshot(chat: Demo, room: str) -> None:
+    """The snapshot has the messages, also if many visitors have joined since."""
     assert chat.post(room, "said before") == 204
     for number in range(210):
         state = snapshot(chat, room, str(number))
     assert [message["text"] for message in state["messages"]] == ["said before"]
 
 
-def test_who_goes_at_once_is_gone(chat: Demo, room: str) -> None:
-    """A tab that closes before the first byte was sent was never there, or leaves before one that leaves later."""
+def test_a_tab_that_closes_at_once_leaves(chat: Demo, room: str) -> None:
+    """A tab that closes before its first byte either never joins, or leaves before tabs that close later."""
     with chat.stream(room=room, name="Ada") as stream:
         assert who(stream) == ("sse.join", "Ada")
         with socket.create_connection(("127.0.0.1", chat.port)) as connection:
@@ -129,13 +129,13 @@ def test_who_goes_at_once_is_gone(chat: Demo, room: str) -> None:
     ids=repr,
 )
 def test_a_bad_draft_is_refused(chat: Demo, room: str, wrong: dict[str, object]) -> None:
-    """A blank, too long or unprintable name or text, or an id that is no UUID, is a 422."""
+    """A blank, too long or unprintable name or text, and an id that is not a UUID, are a 422."""
     assert chat.post(room, **{"text": "good", **wrong}) == 422  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["", " ", "x" * 41, "a\0b", "a\nb"])
 def test_a_bad_room_or_name_is_refused(chat: Demo, wrong: str) -> None:
-    """What cannot be a channel is refused before anything is subscribed or published."""
+    """A room that cannot be a channel is refused before the server subscribes or publishes."""
     assert chat.post(wrong, "text") == 422
     for room, name in ((wrong, "Ada"), ("lobby", wrong)):
         with chat.stream(room=room, name=name) as stream:

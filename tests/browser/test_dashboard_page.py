@@ -1,4 +1,4 @@
-"""The dashboard among the examples: its page in a browser, where streams pass and where they do not."""
+"""The page of the dashboard example in a browser, with and without a proxy that blocks streams."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ PAGE = EXAMPLES / "dashboard" / "page"
 
 
 class Site(Example):
-    """The dashboard, behind a proxy that may let no streams pass."""
+    """The dashboard, behind a proxy that can block streams."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(app)
@@ -42,7 +42,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def page(browser: Browser, wire: Wire) -> Iterator[Page]:
-    """A tab, whose clock can be put forward; the page's files come from another origin than the events."""
+    """A tab whose clock the test can advance; the page comes from another origin than the events."""
     wire.answers["/"] = lambda _: FileResponse(PAGE / "index.html")
     wire.answers["/connect.js"] = lambda _: FileResponse(PAGE / "connect.js")
     with browser.new_context() as context:
@@ -65,7 +65,7 @@ def visit(page: Page, wire: Wire, site: Site) -> Callable[[], None]:
 
 
 def is_(page: Page, state: str) -> None:
-    """Wait until the page says so, and shows new values."""
+    """Wait until the page shows this state and new values."""
     expect(page.get_by_role("status")).to_have_text(state)
     shown = page.get_by_role("table").inner_text()
     expect(page.get_by_role("row")).to_have_count(3)
@@ -73,7 +73,7 @@ def is_(page: Page, state: str) -> None:
 
 
 def test_it_streams(page: Page, visit: Callable[[], None]) -> None:
-    """Across origins: the state, and what changes."""
+    """The page gets the state and its changes from another origin."""
     visit()
     is_(page, "streaming")
 
@@ -81,7 +81,7 @@ def test_it_streams(page: Page, visit: Callable[[], None]) -> None:
 def test_it_polls_where_streams_do_not_pass_and_streams_again(
     page: Page, site: Site, visit: Callable[[], None]
 ) -> None:
-    """From EventSource to polling and back, each time without beginning afresh."""
+    """The page changes from EventSource to polling and back, and resumes each time without a new state."""
     site.streams_pass = False
     visit()
     is_(page, "polling")
@@ -99,7 +99,7 @@ def test_it_polls_where_streams_do_not_pass_and_streams_again(
 
 
 def test_it_comes_back_with_the_server(page: Page, site: Site, visit: Callable[[], None]) -> None:
-    """While nobody answers it says so; then it streams as before."""
+    """The page says that there is no answer, and streams again when the server is back."""
     visit()
     is_(page, "streaming")
     site.stop()
@@ -109,13 +109,13 @@ def test_it_comes_back_with_the_server(page: Page, site: Site, visit: Callable[[
 
 
 def test_a_refusal_is_final(page: Page, wire: Wire, site: Site) -> None:
-    """Where the server says that this is not to be read, the page does not ask for ever."""
+    """After a refusal the page does not ask again."""
     page.goto(f"{wire.url}/?server={site.url}/events")
     expect(page.get_by_role("status")).to_have_text("closed")
 
 
 def test_it_can_be_closed(page: Page, visit: Callable[[], None]) -> None:
-    """Nothing more is shown, also where it polls, and the events are let go."""
+    """close() stops the page, also while it polls, and removes the page's listeners."""
     visit()
     outcome = page.evaluate(
         """async url => {

@@ -1,4 +1,4 @@
-"""What the library's own events do in each engine: Chromium, Firefox and WebKit read ids by different rules."""
+"""The library's own events in Chromium, Firefox and WebKit, which read ids by different rules."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,7 @@ from browser.engines import Tab
 from browser.peers import Wire, until
 from sse_asgi import EventSourceApp, EventSourceResponse, Subscription
 
-# Reads a stream as a page does that knows nothing of the library's own events, and notes what it was told.
+# Reads a stream as a page that ignores the library's own events, and records the others.
 READ = """(url, ...types) => {
   window.got = [];
   window.source = new EventSource(url);
@@ -28,7 +28,7 @@ def mounted(wire: Wire) -> Callable[[Request], ASGIApp]:
 
 
 def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
-    """The browser asks once more, gets 204 from the middleware, and gives up; the page hears what the job said."""
+    """The page gets every event of the job; the browser reconnects once, gets 204 from the middleware, and gives up."""
     runs: list[int] = []
 
     def job() -> Iterator[str]:
@@ -45,7 +45,7 @@ def test_a_finished_job_runs_once(tab: Tab, wire: Wire) -> None:
 
 
 def test_a_page_can_hear_the_end(tab: Tab, wire: Wire) -> None:
-    """It is an event like others to a page that listens for it."""
+    """A page that listens for the event gets it like any other."""
     wire.answers["/job"] = lambda _: EventSourceResponse(["one"], retry=50)
     tab.call(READ, "/job", "sse.end")
     until(lambda: tab.call(CLOSED))
@@ -53,7 +53,7 @@ def test_a_page_can_hear_the_end(tab: Tab, wire: Wire) -> None:
 
 
 class Reader:
-    """Answers each request by a subscription, and can end the one that is open."""
+    """Answers each request with a subscription, and can end the open one."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -64,14 +64,14 @@ class Reader:
         return EventSourceResponse(self.open[-1], retry=50)
 
     def end(self) -> None:
-        """End it as a deploy does, in its own event loop; the browser comes back."""
+        """End the subscription in its own event loop, as a deploy does; the browser reconnects."""
         subscription = self.open[-1]
         until(lambda: subscription.joined)
         self._wire.call(subscription.end, "shutdown")
 
 
-def test_a_reader_that_was_told_nothing_yet_misses_nothing(tab: Tab, wire: Wire) -> None:
-    """Its stream ends before its first event; it comes back with the position that the stream began with."""
+def test_a_reader_without_events_yet_misses_none(tab: Tab, wire: Wire) -> None:
+    """A stream that ends before its first event is resumed from the position that it began with."""
     wire.answers["/news"] = reader = Reader(wire)
     before = wire.hub.publish_from_thread("news", "before")
     tab.call(READ, "/news", "sse.gap")
@@ -91,7 +91,7 @@ def test_a_quiet_reader_comes_back_from_where_the_hub_was(tab: Tab, wire: Wire) 
     tab.call(READ, "/news", "sse.gap")
     until(lambda: reader.open and reader.open[-1].joined)
     elsewhere = wire.hub.publish_from_thread("other", "elsewhere")
-    until(lambda: str(reader.open[-1]._written) == elsewhere)
+    until(lambda: str(reader.open[-1].gate.written) == elsewhere)
     reader.end()
     until(lambda: len(wire.asked("/news")) > 1)
     wire.hub.publish_from_thread("news", "after")
@@ -101,7 +101,7 @@ def test_a_quiet_reader_comes_back_from_where_the_hub_was(tab: Tab, wire: Wire) 
 
 
 def test_a_gap_is_announced(tab: Tab, wire: Wire) -> None:
-    """To a page that listens for it, before what can still be had, and not again."""
+    """A page that listens for the gap gets it once, before the events that are still kept."""
     wire.hub.publish_from_thread("default", "kept")
     wire.answers["/events/"] = mounted(wire)
     tab.call(READ, "/events/?last_event_id=nonsense", "sse.gap")
@@ -115,7 +115,7 @@ def two_polls_later(wire: Wire) -> None:
 
 
 def test_polls_miss_nothing(tab: Tab, wire: Wire) -> None:
-    """An EventSource that polls goes on where the last answer was, also where that had no event."""
+    """An EventSource that polls resumes after the last answer, also if that had no event."""
     wire.answers["/events/"] = mounted(wire)
     tab.call(READ, "/events/?poll=1", "sse.gap")
     for number in range(10):
@@ -126,7 +126,7 @@ def test_polls_miss_nothing(tab: Tab, wire: Wire) -> None:
 
 
 def test_a_retry_line_needs_no_blank_line(tab: Tab, wire: Wire) -> None:
-    """The reconnection time counts as soon as its line has ended, though no block has."""
+    """The reconnection time takes effect when its line ends, before its block ends."""
     wire.answers["/retry"] = lambda _: Response("retry: 200\n", media_type="text/event-stream")
     tab.call(READ, "/retry")
     until(lambda: len(wire.asked("/retry")) > 2)

@@ -1,4 +1,4 @@
-"""The pages of the small examples, each used once as a person would; whatever is said is shown as text."""
+"""The pages of the small examples, each used once as a person uses it; all text is shown as text."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ Open = Callable[[str], Callable[[], Page]]
 
 @pytest.fixture
 def open_(browser: Browser) -> Iterator[Open]:
-    """Return a function that serves an example, and returns one that opens its page, in profiles of their own."""
+    """Return a function that serves an example; its result opens the page in a new profile of the browser."""
     errors: list[object] = []
     with ExitStack() as stack:
 
@@ -37,7 +37,7 @@ def open_(browser: Browser) -> Iterator[Open]:
 
 
 def test_what_is_published_is_shown(open_: Open) -> None:
-    """In every tab, and the box is empty for the next."""
+    """Every tab shows the text, and the box is empty afterwards."""
     page = open_("publish_subscribe")
     one, other = page(), page()
     one.get_by_label("Text").fill(TAGS)
@@ -47,8 +47,8 @@ def test_what_is_published_is_shown(open_: Open) -> None:
     expect(one.get_by_label("Text")).to_have_value("")
 
 
-def test_who_comes_is_shown(open_: Open) -> None:
-    """To those who were there, and what is said to everybody once."""
+def test_visits_are_shown(open_: Open) -> None:
+    """Earlier visitors see the new one, and every tab shows each message once."""
     page = open_("who_visits")
     ada = page()
     expect(ada.locator("#visits li")).to_have_count(1)
@@ -65,7 +65,7 @@ def test_who_comes_is_shown(open_: Open) -> None:
 
 
 def test_what_is_said_is_shown(open_: Open) -> None:
-    """With the author that the session knows."""
+    """A message is shown with the session's user."""
     page = open_("login_chat")
     ada, bob = page(), page()
     ada.get_by_placeholder("Another name").fill("<i>Ada</i>")
@@ -73,13 +73,13 @@ def test_what_is_said_is_shown(open_: Open) -> None:
     expect(ada.locator("b")).to_have_text("<i>Ada</i>")
     for tab, text in ((ada, TAGS), (bob, "hm")):
         tab.get_by_label("Message").fill(text)
-        tab.get_by_role("button", name="Say").click()
+        tab.get_by_role("button", name="Send").click()
         expect(bob.get_by_role("listitem").last).to_contain_text(text)
     expect(bob.get_by_role("listitem")).to_contain_text([f"<i>Ada</i>: {TAGS}", "anonymous: hm"])
 
 
 def test_events_of_a_channel_are_shown(open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the one that was chosen; a refusal is told, and the password opens the channel."""
+    """The page shows events of the selected channel; it says that it was refused, and the password gives access."""
     monkeypatch.setenv("ADMIN_PASSWORD", "sesame")
     page = open_("mounted_stream")
     one, other = page(), page()

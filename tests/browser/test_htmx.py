@@ -1,4 +1,4 @@
-"""A finished job under htmx, by the recipe of the guide, which has its snippets here."""
+"""A finished job under htmx, with the snippets of the guide."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def serve(wire: Wire, version: int, body: str) -> None:
 
 
 def test_a_finished_job_runs_once(page: Page, wire: Wire, version: int) -> None:
-    """The page shows all that it said, and htmx closes the stream at the end, after which it does not ask again."""
+    """The page shows every event of the job; htmx closes the stream at the end and does not reconnect."""
     runs: list[int] = []
 
     def job() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The guide's function `read`, and the pages of the examples: what is the page's own part of reading a stream."""
+"""The guide's function `read`, and the pages of the examples: the part of reading a stream that is the page's own."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ GOT = "() => got"
 
 
 def test_it_opens_a_stream_again_that_was_closed_for_good(tab: Tab, wire: Wire) -> None:
-    """After a proxy's error page, from where it was: with the position that it had before its first event."""
+    """After a proxy's error page, it resumes from its position, which it has even before its first event."""
     queries: list[str] = []
     app = Router([Mount("/events", EventSourceApp(wire.hub, retry=50, max_lifetime=0.2))])
 
@@ -45,7 +45,7 @@ def test_it_opens_a_stream_again_that_was_closed_for_good(tab: Tab, wire: Wire) 
 
 
 def test_it_survives_a_restart_of_another_origins_server(tab: Tab) -> None:
-    """Which refuses it once: Firefox gives the stream up for good then."""
+    """The restarted server refuses the stream once, after which Firefox gives it up for good."""
     hub = Hub()
     app = Starlette(routes=[Mount("/events", EventSourceApp(hub, cors_origins="*", retry=50))])
     with Example(EventSourceMiddleware(app, hub=hub)) as server:
@@ -61,7 +61,7 @@ def test_it_survives_a_restart_of_another_origins_server(tab: Tab) -> None:
 
 
 def test_it_stops_at_the_end(tab: Tab, wire: Wire) -> None:
-    """A finished stream is not asked for again."""
+    """The page does not ask again for a finished stream."""
     wire.answers["/job"] = lambda _: EventSourceResponse(["one"], retry=50)
     tab.call(READ.replace("got.push(event.data)", "{ got.push(event.data); window.source = event.target; }"), "/job")
     until(lambda: tab.call("() => window.source?.readyState === EventSource.CLOSED"))
@@ -73,7 +73,7 @@ def test_it_stops_at_the_end(tab: Tab, wire: Wire) -> None:
 
 
 class Counting(Example):
-    """A server that knows how many requests it has not answered to the end."""
+    """A server that counts its unfinished answers."""
 
     open = 0
 
@@ -89,7 +89,7 @@ class Counting(Example):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_that_was_left_holds_no_stream(browser: Browser, wire: Wire, name: str) -> None:
-    """Chromium keeps it, to go back to; then it reads again."""
+    """Chromium keeps a page that was left; when the user goes back, the page reads again."""
     with Counting(load_example(name).app) as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(server.url)
@@ -103,7 +103,7 @@ def test_a_page_that_was_left_holds_no_stream(browser: Browser, wire: Wire, name
 
 
 def test_the_readmes_page_works(browser: Browser, wire: Wire) -> None:
-    """It shows what is said, holds no stream when it was left, and misses nothing when it is gone back to."""
+    """It shows messages, holds no stream after it was left, and misses no message when the user goes back."""
     python, script = re.findall(r"```(?:python|js)\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)[
         :2
     ]

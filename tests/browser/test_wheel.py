@@ -1,4 +1,4 @@
-"""What people install: the wheel."""
+"""The wheel that people install."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ CHAT = "sse_asgi/examples/fastapi_chat"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build one."""
+    """Build a wheel, and return its path."""
     directory = tmp_path_factory.mktemp("wheel")
     build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(directory), str(ROOT))
     result = subprocess.run(build, capture_output=True, text=True, check=False)
@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_has_the_chat_and_the_types(wheel: Path) -> None:
-    """The chat's files and the typing marker are in it; caches and tests are not."""
+    """The wheel has the chat's files and the typing marker, but no caches and no tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     wanted = {f"{CHAT}/{name}" for name in ("__init__.py", "chat.py", "index.html", "README.md")}
@@ -35,7 +35,7 @@ def test_the_wheel_has_the_chat_and_the_types(wheel: Path) -> None:
 
 
 def test_the_chat_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    """Where nothing but the wheel is installed of us, the demo serves the page and a stream."""
+    """With only the wheel installed, the demo serves the page and a stream."""
     target = tmp_path / "site"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile")
     subprocess.run([*pip, "--disable-pip-version-check", "--target", str(target), str(wheel)], check=True)

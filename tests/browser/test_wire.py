@@ -1,4 +1,4 @@
-"""What the encoder writes, read by the browser that it is written for."""
+"""Frames of the encoder, as browsers read them."""
 
 import itertools
 import random
@@ -15,7 +15,7 @@ from sse_asgi.encoder import encode
 
 STREAM = "text/event-stream"
 
-# Opens an EventSource, and returns what it dispatched up to the event of type `done`.
+# Opens an EventSource, and returns the events that it dispatched before the one of type `done`.
 READ = """([url, types]) => new Promise((resolve, reject) => {
   const source = new EventSource(url), seen = [];
   const note = event => event instanceof MessageEvent && seen.push([event.type, event.data, event.lastEventId]);
@@ -28,7 +28,7 @@ READ = """([url, types]) => new Promise((resolve, reject) => {
 
 
 class Fields(NamedTuple):
-    """What goes into one frame."""
+    """The fields of one frame."""
 
     data: str | None = None
     event: str | None = None
@@ -119,7 +119,7 @@ CASES = [*TABLE, *map(random_fields, range(150))]
 
 
 def went_in(cases: list[Fields]) -> Iterator[DecodedEvent]:
-    """Say what a reader should see: CR LF and CR are LF, the last id stays, without data there is no event."""
+    """Return the events that a reader should see. CR LF and CR become LF, the last id stays, a frame needs data."""
     last = ""
     for case in cases:
         last = last if case.id is None else case.id
@@ -142,8 +142,8 @@ def read(page: Page, wire: Wire, path: str, cases: list[Fields]) -> list[Decoded
     return [DecodedEvent(*event) for event in seen]
 
 
-def test_the_browser_dispatches_what_was_encoded(page: Page, wire: Wire) -> None:
-    """Type, data and lastEventId of every event are what went in, for Chromium and for EventDecoder."""
+def test_the_browser_dispatches_the_encoded_events(page: Page, wire: Wire) -> None:
+    """Chromium and EventDecoder read the type, data and lastEventId of every event as they were written."""
     body = b"".join(encode(**case._asdict()) for case in CASES)
     wire.answers["/cases"] = lambda _: Response(body + encode("", event="done"), media_type=STREAM)
     expected = list(went_in(CASES))
@@ -152,7 +152,7 @@ def test_the_browser_dispatches_what_was_encoded(page: Page, wire: Wire) -> None
 
 
 def test_the_browser_does_not_mind_how_the_bytes_are_cut(page: Page, wire: Wire) -> None:
-    """The same events come out of chunks that end anywhere, within lines and characters."""
+    """Chunks may end anywhere, also within lines and characters: the events are the same."""
     cases = [case for case in CASES if len(case.data or "") < 1000]
     body = b"".join(encode(**case._asdict()) for case in cases) + encode("", event="done")
     dice = random.Random(0)
@@ -166,7 +166,7 @@ def test_the_browser_does_not_mind_how_the_bytes_are_cut(page: Page, wire: Wire)
 
 
 def test_an_id_alone_moves_where_the_browser_resumes(page: Page, wire: Wire) -> None:
-    """So Chromium reads the standard; Firefox and WebKit ignore such a frame, and the library writes none."""
+    """Chromium follows the standard; Firefox and WebKit ignore such a frame, and the library does not write one."""
     first = b"retry: 50\n" + encode("seen", id="a-1") + encode(id="a-2")
     answers = iter([first, encode("", event="done")])
     wire.answers["/resume"] = lambda _: Response(next(answers), media_type=STREAM)

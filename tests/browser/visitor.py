@@ -1,4 +1,4 @@
-"""Somebody in a room of the chat, as the page shows it to them."""
+"""A visitor of the chat: the actions of a person, and the facts that the page shows."""
 
 from urllib.parse import urlencode
 
@@ -6,7 +6,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 
 class Visitor:
-    """One profile of the browser with one tab or more; everything is found as a person finds it, by label and role."""
+    """One profile of the browser with one tab or more; elements are found by label and role, as a person finds them."""
 
     def __init__(self, context: BrowserContext, name: str) -> None:
         self.context = context
@@ -28,13 +28,13 @@ class Visitor:
         self.members = page.get_by_role("list", name="Here now").get_by_role("listitem").locator(".who")
 
     def enter(self, url: str, room: str) -> None:
-        """Open the page, and say who it is."""
+        """Open the page, and enter with the visitor's name."""
         self.page.goto(f"{url}?{urlencode({'room': room})}")
         self.page.get_by_label("Your name").fill(self.name)
         self.page.get_by_role("button", name="Enter").click()
 
     def is_live(self) -> None:
-        """Wait until the page says so and has shown the room."""
+        """Wait until the page says that it is live and shows the room."""
         self.is_connection("live")
         expect(self.log).to_have_attribute("aria-busy", "false")
 
@@ -43,19 +43,19 @@ class Visitor:
         expect(self.connection).to_have_attribute("data-state", state)
 
     def say(self, text: str) -> None:
-        """Write, and press Enter."""
+        """Write a message, and press Enter."""
         self.box.fill(text)
         self.box.press("Enter")
 
     def reads(self, *texts: str) -> None:
-        """Wait until these are the messages shown, in this order and no others."""
+        """Wait until the page shows exactly these messages, in this order."""
         expect(self.texts).to_have_text(texts)
 
     def is_told(self, *notices: str) -> None:
-        """Wait until these are the notices shown, in this order and no others."""
+        """Wait until the page shows exactly these notices, in this order."""
         expect(self.notices).to_have_text(notices)
 
     def sees(self, *names: str) -> None:
-        """Wait until these are the people shown, besides the visitor."""
+        """Wait until the page lists exactly these people and the visitor."""
         everybody = sorted((*names, f"{self.name} (you)"), key=str.casefold)
         expect(self.members).to_have_text(everybody)

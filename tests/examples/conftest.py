@@ -1,4 +1,4 @@
-"""Examples, as modules of their own, and clients of them."""
+"""Loads examples as modules, and makes clients of them."""
 
 import importlib.util
 from collections.abc import AsyncIterator, Callable
@@ -18,14 +18,14 @@ Load = Callable[[str], Any]
 
 
 class Served(NamedTuple):
-    """An example that runs: for streams, and for requests that end."""
+    """The clients of a running example: one for streams, and one for requests that end."""
 
     streams: EventStreamClient
     http: httpx.AsyncClient
 
 
 def load_example(name: str) -> Any:
-    """Run an example's file; each time it is another module, with a hub of its own."""
+    """Run an example's file, and return it as a new module with a hub of its own."""
     path = EXAMPLES / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
     assert spec is not None
@@ -36,7 +36,7 @@ def load_example(name: str) -> Any:
 
 
 def read_function() -> str:
-    """Return the function with which the guide reads streams in a page."""
+    """Return the function of the guide that reads a stream in a page."""
     guide = EXAMPLES.with_name("docs") / "guide.md"
     return (
         guide.read_text().partition("```js\n// Reads a stream")[2].partition("```")[0].join(("// Reads a stream", ""))
@@ -45,7 +45,7 @@ def read_function() -> str:
 
 @pytest.fixture
 def load() -> Load:
-    """Return the function."""
+    """Return load_example."""
     return load_example
 
 
@@ -61,5 +61,5 @@ async def served(example: Any) -> AsyncIterator[Served]:
 
 
 def cookies(http: httpx.AsyncClient) -> dict[str, str]:
-    """Return the header with which a browser would send what it was given."""
+    """Return the header in which a browser sends the cookies it has."""
     return {"cookie": "; ".join(f"{name}={value}" for name, value in http.cookies.items())}

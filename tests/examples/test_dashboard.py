@@ -1,4 +1,4 @@
-"""The example of a dashboard, as its clients see it; the page is in tests/browser."""
+"""The example of a dashboard, as its clients see it; tests/browser has its page."""
 
 import json
 from typing import Any
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def dashboard(load: Load) -> Any:
-    """A dashboard that measures often."""
+    """Return a dashboard that measures a hundred times a second."""
     example = load("dashboard/dashboard")
     example.SECONDS = 0.01
     return example
 
 
 async def test_it_begins_with_the_state(dashboard: Any) -> None:
-    """`init` has everything, and each `delta` that follows has the new value of one room."""
+    """`init` has the whole state, and each following `delta` has the new value of one room."""
     async with served(dashboard) as (streams, _), streams.stream("/events/") as stream:
         init = await stream.next_event()
         known = json.loads(init.data)
@@ -34,7 +34,7 @@ async def test_it_begins_with_the_state(dashboard: Any) -> None:
 
 
 async def test_ids_are_the_same_for_everybody(dashboard: Any) -> None:
-    """Two clients that came at different times see each event under one id."""
+    """Two clients that connect at different times get each event with the same id."""
     async with served(dashboard) as (streams, _):
         async with streams.stream("/events/") as early:
             await early.next_event()
@@ -47,7 +47,7 @@ async def test_ids_are_the_same_for_everybody(dashboard: Any) -> None:
 
 
 async def test_who_comes_back_gets_the_deltas_that_were_missed(dashboard: Any) -> None:
-    """Not the state again, as long as history has them."""
+    """A client that reconnects gets the deltas that history keeps, without the state."""
     async with served(dashboard) as (streams, _):
         async with streams.stream("/events/") as stream:
             last = [await stream.next_event() for _ in range(3)][-1]
@@ -62,13 +62,13 @@ async def test_who_comes_back_gets_the_deltas_that_were_missed(dashboard: Any) -
 
 
 async def test_who_cannot_be_given_the_deltas_gets_the_state(dashboard: Any) -> None:
-    """Announced by a gap: another life of the server, for instance."""
+    """After a gap, such as a restart of the server, the client gets the state."""
     async with served(dashboard) as (streams, _), streams.stream("/events/", last_event_id="01234567-1") as stream:
         assert [(await stream.next_event()).event for _ in range(3)] == ["sse.gap", "init", "delta"]
 
 
 async def test_polls_go_on_where_the_stream_was(dashboard: Any) -> None:
-    """The interval is that of reconnecting, and there is no state again."""
+    """A poll has the reconnection time as its interval, and does not repeat the state."""
     async with served(dashboard) as (streams, http):
         async with streams.stream("/events/") as stream:
             last = [await stream.next_event() for _ in range(3)][-1]
@@ -84,7 +84,7 @@ async def test_polls_go_on_where_the_stream_was(dashboard: Any) -> None:
 
 
 async def test_any_page_may_read(dashboard: Any) -> None:
-    """Streams, polls and preflights of another origin are answered so that its page sees them."""
+    """Streams, polls and preflights of another origin have the headers that its page needs."""
     origin = {"origin": "https://static.example"}
     async with served(dashboard) as (streams, http):
         async with streams.stream("/events/", headers=origin) as stream:
@@ -98,7 +98,7 @@ async def test_any_page_may_read(dashboard: Any) -> None:
 
 
 async def test_the_sensor_outlives_the_backend(dashboard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be published is in the state all the same, and measuring goes on."""
+    """A value that cannot be published is still in the state, and measuring goes on."""
     failures: list[int] = []
 
     def fail(*_: object, **__: object) -> None:

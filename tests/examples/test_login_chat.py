@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_message_has_its_author_and_the_servers_time(load: Load) -> None:
-    """The author is the session's, anonymous before the login; the time has no fractions; the answer is 204."""
+    """The author is the session's user, or anonymous; the time is in whole seconds; the answer is 204."""
     async with served(load("login_chat")) as (streams, http), streams.stream("/stream") as stream:
         answers = [await http.post("/post", data={"message": "who am I?"})]
         await http.post("/login", data={"user": "Ada"})
@@ -26,7 +26,7 @@ async def test_a_message_has_its_author_and_the_servers_time(load: Load) -> None
 
 
 async def test_the_login_leads_back_to_the_page(load: Load) -> None:
-    """303, and the name is there as text, whatever is in it."""
+    """The answer is 303, and the page shows any name as text."""
     async with served(load("login_chat")) as (_, http):
         assert "<b>anonymous</b>" in (await http.get("/")).text
         answer = await http.post("/login", data={"user": "<i>Ada</i>"})
@@ -37,14 +37,14 @@ async def test_the_login_leads_back_to_the_page(load: Load) -> None:
 
 @pytest.mark.parametrize("message", ["", "   ", "x" * 2001])
 async def test_a_message_has_a_length(load: Load, message: str) -> None:
-    """Nothing to say is refused, and too much."""
+    """Empty and too long messages are refused."""
     async with served(load("login_chat")) as (_, http):
         answer = await http.post("/post", data={"message": message})
     assert (answer.status_code, answer.text) == (400, "message must have 1 to 2000 characters")
 
 
-async def test_what_cannot_be_stored_is_told(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """503, so that the page keeps the text."""
+async def test_a_message_that_cannot_be_stored_is_a_503(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is 503, so the page keeps the text."""
     example = load("login_chat")
 
     async def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The example of a stream that is mounted."""
+"""The example of a mounted stream."""
 
 import json
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_query_chooses_the_channel(load: Load) -> None:
-    """Without one it is the default; several may be read at once."""
+    """A query without a channel reads the default one; a query may name several."""
     example = load("mounted_stream")
     async with served(example) as (streams, http):
         async with (
@@ -29,7 +29,7 @@ async def test_the_query_chooses_the_channel(load: Load) -> None:
 
 
 async def test_events_have_names(load: Load) -> None:
-    """For addEventListener, with JSON for JSON.parse."""
+    """The event has the given name, and its data is JSON."""
     example = load("mounted_stream")
     async with served(example) as (streams, _), streams.stream("/stream/") as stream:
         event_id = await example.send_event("greeting", {"message": "hi"})
@@ -37,7 +37,7 @@ async def test_events_have_names(load: Load) -> None:
 
 
 async def test_one_channel_is_for_admins(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """403 for others, alone and among other channels, on resuming as well; the password opens it."""
+    """Other users get 403, also among other channels and on resuming; the password gives access."""
     monkeypatch.setenv("ADMIN_PASSWORD", "sesame")
     example = load("mounted_stream")
     async with served(example) as (streams, http):
@@ -55,14 +55,14 @@ async def test_one_channel_is_for_admins(load: Load, monkeypatch: pytest.MonkeyP
             assert "analytics" in (await stream.next_event()).data
 
 
-async def test_nobody_is_an_admin_without_a_password(load: Load) -> None:
-    """An empty one opens nothing."""
+async def test_without_a_password_no_login_works(load: Load) -> None:
+    """If no password is set, an empty one is refused."""
     async with served(load("mounted_stream")) as (_, http):
         assert (await http.post("/login", data={"password": ""})).status_code == 403
 
 
 async def test_the_page_has_the_streams_url(load: Load) -> None:
-    """Made from the route's name, with the channel that was asked for, and escaped."""
+    """The URL is made from the route's name and the requested channel, and is escaped."""
     async with served(load("mounted_stream")) as (_, http):
         pages = [(await http.get("/", params=query)).text for query in ({}, {"channel": 'a"><b&'})]
     assert 'data-stream="http://testserver/stream/?channel=sse"' in pages[0]

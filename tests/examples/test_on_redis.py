@@ -1,4 +1,4 @@
-"""Examples of which several processes serve one hub, by what the environment says."""
+"""Examples in several processes, which the environment connects to one hub on Redis."""
 
 import secrets
 
@@ -12,20 +12,20 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """RedisBackend runs on asyncio only."""
+    """Return asyncio only, which RedisBackend needs."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
 def own_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the tests apart."""
+    """Give each test a hub of its own."""
     monkeypatch.setenv("SSE_HUB_NAME", secrets.token_hex(8))
 
 
 async def test_a_chat_of_several_processes(
     load: Load, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With SSE_REDIS_URL, what one is told the other one's readers get; with one secret, a login holds in both."""
+    """With SSE_REDIS_URL, readers of one process get messages to another; with one secret, a login holds in both."""
     monkeypatch.setenv("SSE_REDIS_URL", shared_redis.url)
     monkeypatch.setenv("SESSION_SECRET", "of all processes")
     async with served(load("login_chat")) as one, served(load("login_chat")) as other:
@@ -37,7 +37,7 @@ async def test_a_chat_of_several_processes(
 
 
 async def test_redis_is_told_in_parts(load: Load, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With SSE_REDIS_HOST, SSE_REDIS_PORT and SSE_REDIS_DB."""
+    """SSE_REDIS_HOST, SSE_REDIS_PORT and SSE_REDIS_DB together name the database."""
     for name, value in {"HOST": "127.0.0.1", "PORT": str(shared_redis.port), "DB": "1"}.items():
         monkeypatch.setenv(f"SSE_REDIS_{name}", value)
     async with served(load("mounted_stream")) as one, served(load("mounted_stream")) as other:

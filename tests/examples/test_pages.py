@@ -1,11 +1,10 @@
-"""What all examples have in common: they start, and their pages are harmless."""
+"""All examples: they start, and their pages are safe."""
 
 import re
 import runpy
 import socket
 import subprocess
 import sys
-import textwrap
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -16,14 +15,18 @@ import pytest
 import uvicorn
 
 from browser.peers import PATIENCE, free_port, until
-from examples.conftest import EXAMPLES, NAMES, read_function
+from examples.conftest import EXAMPLES, NAMES, load_example, read_function, served
 
-PAGES = [*(EXAMPLES / f"{name}.py" for name in NAMES), *(EXAMPLES / "dashboard" / "page").iterdir()]
+PAGES = [
+    *(EXAMPLES / f"{name}.py" for name in NAMES),
+    EXAMPLES / "read.js",
+    *(EXAMPLES / "dashboard" / "page").iterdir(),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_runs_it(name: str) -> None:
-    """`uvicorn x:app` in its folder answers with the page, and stops at a signal."""
+    """`uvicorn x:app` in its folder serves the page, and stops at a signal."""
     path = EXAMPLES / name
     port = free_port()
     command = (sys.executable, "-m", "uvicorn", f"{path.name}:app", "--port", str(port), "--log-level", "warning")
@@ -48,7 +51,7 @@ def answers(port: int) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_python_runs_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a script it gives its application to uvicorn."""
+    """The script passes its application to uvicorn."""
     given: list[Any] = []
     monkeypatch.setattr(uvicorn, "run", given.append)
     names = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
@@ -57,20 +60,32 @@ def test_python_runs_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_a_page_shows_text_as_text(path: Path) -> None:
-    """What comes from a server is never read as HTML."""
+    """No page parses text of a server as HTML."""
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", path.read_text())
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name])
-def test_a_page_reads_by_the_function_of_the_guide(name: str) -> None:
-    """It is there as the guide has it, and makes the only EventSource."""
+async def test_a_page_reads_by_the_function_of_the_guide(name: str) -> None:
+    """The page loads read.js, which its server sends, and makes no EventSource itself."""
     text = (EXAMPLES / f"{name}.py").read_text()
-    assert textwrap.indent(read_function(), "  ") in text
-    assert text.count("new EventSource(") == 1
+    assert '<script src="read.js"></script>' in text
+    assert "new EventSource(" not in text
+    async with served(load_example(name)) as (_, http):
+        answer = await http.get("/read.js")
+    assert answer.text == (EXAMPLES / "read.js").read_text()
+    assert answer.headers["content-type"].startswith("text/javascript")
+
+
+def test_the_function_is_that_of_the_guide() -> None:
+    """read.js has the guide's code; comments may differ."""
+    ours, guides = (re.sub(r"\s*//.*", "", text) for text in ((EXAMPLES / "read.js").read_text(), read_function()))
+    assert ours == guides
+    assert ours.count("new EventSource(") == 1
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_a_page_needs_nothing_from_elsewhere(path: Path) -> None:
-    """Every source, link and import is the example's own."""
+    """Sources, links and imports of a page do not name another host."""
     text = path.read_text()
     assert not re.search(r"""(?:src|href|action|from|import|url\()\s*=?\s*\(?["']?(?:https?:)?//""", text)

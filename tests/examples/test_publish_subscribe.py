@@ -1,4 +1,4 @@
-"""The example that publishes what a request has."""
+"""The example that publishes the body of a request."""
 
 import pytest
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_what_is_posted_is_read(load: Load) -> None:
-    """A form, JSON and text reach whoever reads at the same address, and the publisher is told the id."""
+    """Readers at the same address get a form, JSON and text, and each publisher gets the id."""
     async with served(load("publish_subscribe")) as (streams, http), streams.stream("/events") as stream:
         answers = [
             await http.post("/events", data={"data": "a form"}),
@@ -22,7 +22,7 @@ async def test_what_is_posted_is_read(load: Load) -> None:
 
 
 async def test_readers_are_counted(load: Load) -> None:
-    """The debug page has the number of those who read now."""
+    """The debug page has the number of current readers."""
     async with served(load("publish_subscribe")) as (streams, http):
         before = await http.get("/debug")
         async with streams.stream("/events") as one, streams.stream("/events") as other:
@@ -35,7 +35,7 @@ async def test_readers_are_counted(load: Load) -> None:
 
 
 async def test_a_token_can_be_asked_for(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With PUBLISH_TOKEN in the environment nobody else publishes."""
+    """With PUBLISH_TOKEN, requests without the token are refused."""
     monkeypatch.setenv("PUBLISH_TOKEN", "sesame")
     statuses = []
     async with served(load("publish_subscribe")) as (_, http):

@@ -1,4 +1,4 @@
-"""The example that uses hubs as a library."""
+"""The example that uses hubs without EventSourceApp."""
 
 import json
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_visitor_is_announced_to_every_tab(load: Load) -> None:
-    """With address and time; each tab begins with its own."""
+    """The visit has an address and a time; each tab gets its own visit first."""
     async with served(load("who_visits")) as (streams, http):
         async with streams.stream("/visits") as one, streams.stream("/visits") as other:
             own = [json.loads((await tab.next_event()).data) for tab in (one, other)]
@@ -24,7 +24,7 @@ async def test_a_visitor_is_announced_to_every_tab(load: Load) -> None:
 
 
 async def test_everybody_but_the_sender_reads_it(load: Load) -> None:
-    """The data is a function of the reader's properties, and whom it gives nothing is left out."""
+    """The data is a function of the reader's properties; a reader for whom it returns None gets no event."""
     async with served(load("who_visits")) as (streams, http):
         async with streams.stream("/chat?name=ada") as ada, streams.stream("/chat?name=bob") as bob:
             assert [(await one.next_event()).data for one in (ada, bob)] == ["Welcome, ada!", "Welcome, bob!"]
@@ -35,7 +35,7 @@ async def test_everybody_but_the_sender_reads_it(load: Load) -> None:
 
 
 async def test_one_channel_or_several(load: Load) -> None:
-    """Both are read and published to by names; a reader of two gets an event of both once."""
+    """A request names one or several channels; a reader of two channels gets an event of both once."""
     async with served(load("who_visits")) as (streams, http):
         async with streams.stream("/chat?name=ada&channel=a&channel=b") as ada:
             await ada.next_event()
@@ -46,7 +46,7 @@ async def test_one_channel_or_several(load: Load) -> None:
 
 
 async def test_hubs_are_separate(load: Load) -> None:
-    """A visit is not read in the chat, although the channels have one name."""
+    """The chat does not get a visit, although both channels have the same name."""
     async with served(load("who_visits")) as (streams, http), streams.stream("/chat?name=ada") as ada:
         await ada.next_event()
         await http.get("/")
@@ -55,7 +55,7 @@ async def test_hubs_are_separate(load: Load) -> None:
 
 
 async def test_readers_are_listed(load: Load) -> None:
-    """By their properties, those of one channel."""
+    """The list has the names of one channel's readers."""
     async with served(load("who_visits")) as (streams, http):
         async with (
             streams.stream("/chat?name=bob") as bob,
@@ -69,7 +69,7 @@ async def test_readers_are_listed(load: Load) -> None:
 
 
 async def test_somebody_is_dismissed(load: Load) -> None:
-    """Their stream ends, that of others does not, and their browser is told not to come back."""
+    """The reader's stream ends and those of others do not; 204 keeps the browser from reconnecting."""
     async with served(load("who_visits")) as (streams, http):
         async with streams.stream("/chat?name=ada") as ada, streams.stream("/chat?name=eve") as eve:
             for one in (ada, eve):
@@ -84,7 +84,7 @@ async def test_somebody_is_dismissed(load: Load) -> None:
 
 
 async def test_everything_can_be_closed(load: Load) -> None:
-    """Every stream of both hubs ends properly."""
+    """Every stream of both hubs ends with its last body message."""
     async with served(load("who_visits")) as (streams, http):
         async with streams.stream("/chat?name=ada") as ada, streams.stream("/visits") as tab:
             for one in (ada, tab):

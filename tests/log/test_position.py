@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_asgi._log.position import Position, new_epoch
+from sse_asgi._log.position import Position, furthest, new_epoch
 from strategies import PATIENT, texts
 
 EPOCHS = st.text("0123456789abcdef", min_size=8, max_size=8)
@@ -16,7 +16,7 @@ SEQUENCES = st.integers(0, 10**16 - 1)
 @PATIENT
 @given(EPOCHS, SEQUENCES)
 def test_a_position_is_read_back_from_its_id(epoch: str, sequence: int) -> None:
-    """Parsing what str() wrote gives an equal position."""
+    """Parsing the result of str() gives an equal position."""
     position = Position(epoch, sequence)
     assert Position.parse(str(position)) == position
 
@@ -63,7 +63,7 @@ def test_a_position_is_written_as_epoch_and_sequence() -> None:
     ],
 )
 def test_malformed_text_is_no_position(text: str) -> None:
-    """Whatever no log of ours ever wrote is None, never an error."""
+    """Text that is not an id of this library is None, never an error."""
     assert Position.parse(text) is None
 
 
@@ -77,3 +77,23 @@ def test_an_epoch_is_eight_hex_digits() -> None:
     epochs = {new_epoch() for _ in range(3)}
     assert len(epochs) == 3
     assert all(re.fullmatch("[0-9a-f]{8}", epoch) for epoch in epochs)
+
+
+HERE = Position("0123abcd", 42)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "expected"),
+    [
+        (None, HERE, HERE),
+        (HERE, None, None),
+        (HERE, Position("0123abcd", 41), HERE),
+        (HERE, Position("0123abcd", 43), Position("0123abcd", 43)),
+        (HERE, Position("fedcba98", 1), Position("fedcba98", 1)),
+    ],
+)
+def test_the_furthest_position_is_the_later_one_of_an_epoch(
+    mine: Position | None, other: Position | None, expected: Position | None
+) -> None:
+    """A position of another epoch, or of none, gives way to the other position."""
+    assert furthest(mine, other) == expected

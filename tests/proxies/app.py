@@ -1,4 +1,4 @@
-"""The application behind the proxies: a hub, streams whose terms are in the query, and a page that reads the hub."""
+"""The application behind the proxies: a hub, streams whose options are in the query, and a page that reads the hub."""
 
 import json
 import os
@@ -27,7 +27,7 @@ source.addEventListener("sse.gap", event => gaps.push(event.data));
 
 
 class KeptBackend(MemoryBackend):
-    """A log that outlives its process, however that ends: each event is in a file before anybody has it."""
+    """A log that survives the end of its process: each event is written to a file before any reader gets it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(history_size=100_000)
@@ -61,7 +61,7 @@ running: list[str] = []
 
 
 async def job(name: str) -> AsyncIterator[None]:
-    """Wait for ever without an event."""
+    """Wait for ever, and yield no event."""
     running.append(name)
     try:
         await anyio.sleep_forever()
@@ -71,18 +71,18 @@ async def job(name: str) -> AsyncIterator[None]:
 
 
 async def idle(request: Request) -> Response:
-    """Stream nothing but pings, every so many seconds."""
+    """Stream nothing but pings, at the interval that the query gives in seconds."""
     ping = float(request.query_params.get("ping", "0")) or None
     return EventSourceResponse(job(request.query_params["name"]), ping_interval=ping, start_timeout=0.01)
 
 
 async def jobs(_: Request) -> Response:
-    """Name the idle streams that are open."""
+    """Return the names of the idle streams that are open."""
     return PlainTextResponse(" ".join(running))
 
 
 async def pair(request: Request) -> Response:
-    """Stream an event, and another a little later, with a header of the caller's choice; name the connection."""
+    """Stream an event, and another one later; a header names the connection, and the query chooses another header."""
 
     async def two() -> AsyncIterator[str]:
         yield "first"
@@ -97,12 +97,12 @@ async def pair(request: Request) -> Response:
 
 
 async def status(request: Request) -> Response:
-    """Answer with a status."""
+    """Answer with the status that the path names."""
     return PlainTextResponse("the application's own", int(request.path_params["code"]))
 
 
 async def publish(request: Request) -> Response:
-    """Publish the query's data on the default channel; the answer acknowledges that it is kept."""
+    """Publish the query's data on the default channel; the answer confirms that the event is kept."""
     try:
         return PlainTextResponse(await hub.publish("default", request.query_params["data"]))
     except HubClosedError:
@@ -110,7 +110,7 @@ async def publish(request: Request) -> Response:
 
 
 async def page(_: Request) -> Response:
-    """Show what was published, to a test."""
+    """Return the page that collects the published events for a test."""
     return HTMLResponse(PAGE)
 
 

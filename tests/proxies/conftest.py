@@ -1,4 +1,4 @@
-"""An upstream that a test may stop and start again, and a browser."""
+"""An upstream that a test can stop and start again, and a browser."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ Start = Callable[..., Server]
 
 @pytest.fixture
 def port() -> int:
-    """The port of the test's own upstream, which nobody else gets while it is stopped."""
+    """Return the port of the test's own upstream, which stays reserved while the upstream is stopped."""
     return free_port()
 
 
 @pytest.fixture
 def start(port: int) -> Iterator[Start]:
-    """Return a function that starts uvicorn there, with these options; once again after a stop, if the test likes."""
+    """Return a function that starts uvicorn on that port, with these options. A test can call it again after a stop."""
     servers: list[Server] = []
 
     def start(*options: str, **environment: str) -> Server:
@@ -36,7 +36,7 @@ def start(port: int) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium that is gone after this module, and playwright's event loop with it."""
+    """Run a Chromium for this module; playwright's event loop ends with it."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         yield chromium
@@ -45,6 +45,6 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page of a browser without anything in it, which takes any certificate."""
+    """Return a page of an empty browser profile, which accepts any certificate."""
     with browser.new_context(ignore_https_errors=True) as context:
         yield context.new_page()

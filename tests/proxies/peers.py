@@ -1,4 +1,4 @@
-"""What stands before and behind: nginx or HAProxy as a process, the application as one, and a client that reads."""
+"""The peers of a proxy test: nginx or HAProxy as a process, the application as another one, and a client."""
 
 import http.client
 import os
@@ -19,6 +19,16 @@ from servers.processes import PATIENCE, Server
 TESTS = Path(__file__).parents[1]
 DOCUMENT = TESTS.parent / "docs" / "proxies.md"
 NGINX, HAPROXY = (shutil.which(one, path=f"{os.environ['PATH']}:/usr/sbin") or one for one in ("nginx", "haproxy"))
+
+# Options of the server, and of the location. By default nginx speaks HTTP/1.0 to the upstream, and buffers.
+CONFIGURATIONS = {
+    "default": ("", ""),
+    "buffering": ("", "proxy_buffering on;"),
+    "keep-alive": ("", 'proxy_http_version 1.1; proxy_set_header Connection "";'),
+    "gzip": ("gzip on; gzip_types text/event-stream;", ""),
+}
+# They differ with HTTP/1.0: h11 ends a body with the connection, as the standard says, and httptools sends chunks.
+UPSTREAMS = ("httptools", "h11")
 
 CONFIGURATION = """
 daemon off;
@@ -48,25 +58,30 @@ http {{
 
 
 def documented(upstream: int) -> dict[str, str]:
-    """Return what docs/proxies.md says for nginx, with the address of a test's upstream."""
+    """Return the configuration for nginx in docs/proxies.md, with the address of a test's upstream."""
     options, locations = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     return {"options": options, "locations": locations.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")}
 
 
 def documented_haproxy(upstream: int, *, without: str = "#") -> str:
-    """Return what docs/proxies.md says for HAProxy, with the address of a test's upstream, perhaps without a line."""
+    """Return the configuration for HAProxy in docs/proxies.md, with a test's upstream, and without matching lines."""
     (text,) = re.findall(r"```haproxy\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     kept = "".join(line for line in text.splitlines(keepends=True) if without not in line)
     return kept.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
 
 
+def for_every_path(upstream: int, *, without: str = "#") -> str:
+    """Return the same, used for every path."""
+    return documented_haproxy(upstream, without=without).replace("path_beg /events/", "path_beg /")
+
+
 def location(*options: str) -> str:
-    """Pass everything on to the upstream, with these options."""
+    """Return a location that passes every request to the upstream, with these options."""
     return " ".join(("location / {", "proxy_pass http://app;", *options, "}"))
 
 
 class Proxy:
-    """One process of a proxy with a configuration of its own."""
+    """A proxy with a configuration of its own."""
 
     port: int
     configuration: str
@@ -79,7 +94,7 @@ class Proxy:
         raise NotImplementedError
 
     def start(self, *options: str) -> None:
-        """Start a process, perhaps one more."""
+        """Start a process, in addition to those that run."""
         self.directory.mkdir(exist_ok=True)
         file = self.directory / "proxy.conf"
         file.write_text(self.configuration)
@@ -112,7 +127,7 @@ class Proxy:
 
 
 class Nginx(Proxy):
-    """One process of nginx."""
+    """A process of nginx."""
 
     def __init__(self, directory: Path, upstream: int, *, locations: str, options: str = "", listen: str = "") -> None:
         super().__init__(directory)
@@ -127,7 +142,7 @@ class Nginx(Proxy):
 
 
 class Haproxy(Proxy):
-    """A process of HAProxy, and after a reload another one, which listens at the same port."""
+    """A process of HAProxy. After a reload there is another one, which listens at the same port."""
 
     def __init__(self, directory: Path, configuration: str, *, bind: str = "") -> None:
         super().__init__(directory)
@@ -138,12 +153,12 @@ class Haproxy(Proxy):
         return [HAPROXY, "-db", "-q", "-f", str(file)]
 
     def reload(self) -> None:
-        """Start a process that takes over, and has the one before finish what it does."""
+        """Start a process that takes over, and lets the earlier process finish its connections."""
         self.start("-sf", str(self.processes[-1].pid))
 
 
 class Reader:
-    """One response: its head, then pieces as they come, unpacked where they are compressed."""
+    """One response: its head, then its pieces as they arrive, decompressed if necessary."""
 
     def __init__(self, port: int, path: str, headers: dict[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -163,12 +178,12 @@ class Reader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Go away."""
+        """Disconnect."""
         self._response.close()
         self._connection.close()
 
     def until(self, part: bytes) -> float:
-        """Read until these bytes have come; return when they had."""
+        """Read until these bytes have arrived; return the time of that."""
         while part not in self.content:
             piece = self._response.read1()
             assert piece, self.content
@@ -183,7 +198,7 @@ class Reader:
 
 
 def new_certificate(directory: Path) -> tuple[Path, Path]:
-    """Return the files of a key and a certificate that it signs itself."""
+    """Return the files of a key and of a certificate that it signs itself."""
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
     subprocess.run([*request, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
@@ -200,7 +215,7 @@ def start_app(*options: str, port: int | None = None, app: str = "proxies.app:ap
 
 
 def publish(port: int, data: object) -> bool:
-    """Publish; tell whether it was acknowledged."""
+    """Publish; return True if the application has confirmed it."""
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
             connection.request("POST", f"/publish?data={data}")

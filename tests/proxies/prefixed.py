@@ -1,4 +1,4 @@
-"""An application that the outside sees below a prefix, which the proxy strips."""
+"""An application that clients see below a prefix, which the proxy strips."""
 
 import os
 
@@ -15,7 +15,7 @@ app.add_middleware(EventSourceMiddleware, hub=hub)
 
 @app.get("/address")
 async def address(request: Request) -> str:
-    """Say where the stream is."""
+    """Return the URL of the stream."""
     return str(request.url_for("events:stream"))
 
 

@@ -1,4 +1,4 @@
-"""What a client sees through a real HAProxy, with the configuration that the documentation gives."""
+"""A client behind a real HAProxy, with the configuration that the documentation gives."""
 
 import http.client
 import re
@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 
 from browser.peers import until
 from proxies.conftest import Start
-from proxies.peers import Haproxy, documented_haproxy, new_certificate, publish, start_app
+from proxies.peers import Haproxy, documented_haproxy, for_every_path, new_certificate, publish, start_app
 from servers.processes import Server
 
 OPEN = """count => {
@@ -28,26 +28,17 @@ def upstream() -> Iterator[Server]:
     server.kill()
 
 
-def configuration(upstream: Server, *, without: str = "#") -> str:
-    """Return the documented configuration, for every path."""
-    return documented_haproxy(upstream.port, without=without).replace("path_beg /events/", "path_beg /")
-
-
 @pytest.fixture(scope="module")
 def haproxy(upstream: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Haproxy]:
-    with Haproxy(tmp_path_factory.mktemp("haproxy"), configuration(upstream)) as process:
+    with Haproxy(tmp_path_factory.mktemp("haproxy"), for_every_path(upstream.port)) as process:
         yield process
-
-
-def jobs(upstream: Server) -> list[str]:
-    return upstream.get("/jobs").split()
 
 
 # Nothing is held back
 
 
 def delays(haproxy: Haproxy, upstream: Server, *, events: int) -> list[float]:
-    """Measure from before an event is published until it was read; the next, which might push it on, comes later."""
+    """Measure from before a publication until the event was read. The next event cannot push it on: it comes later."""
     took = []
     with haproxy.get("/events/") as reader:
         reader.until(b"\n\n")
@@ -59,59 +50,23 @@ def delays(haproxy: Haproxy, upstream: Server, *, events: int) -> list[float]:
 
 
 def test_each_event_passes_within_50_ms(haproxy: Haproxy, upstream: Server) -> None:
-    """Though it is small."""
+    """Although it is small."""
     took = delays(haproxy, upstream, events=21)
     assert statistics.median(took) < 0.05, took
 
 
 def test_without_no_delay_events_are_late(upstream: Server, tmp_path: Path) -> None:
-    """Which is what the documentation has the option for."""
-    with Haproxy(tmp_path, configuration(upstream, without="http-no-delay")) as haproxy:
+    """The documentation has the option for this reason."""
+    with Haproxy(tmp_path, for_every_path(upstream.port, without="http-no-delay")) as haproxy:
         took = delays(haproxy, upstream, events=5)
     assert statistics.median(took) > 0.1, took
-
-
-def test_a_stream_without_events_opens(haproxy: Haproxy) -> None:
-    """The head and a ping come although nothing is ever said."""
-    with haproxy.get("/idle?name=opens") as reader:
-        assert (reader.status, reader.headers["Content-Type"]) == (200, "text/event-stream")
-        reader.until(b":\n")
-
-
-# Silence, and clients that leave
-
-
-def test_pings_keep_an_idle_stream_from_being_cut(upstream: Server, tmp_path: Path) -> None:
-    """Beyond its timeouts a silent stream is cut, of which the application hears, and one with pings is not."""
-    short = re.sub(r"timeout (client|server) .*", r"timeout \1 1s", configuration(upstream))
-    with (
-        Haproxy(tmp_path, short) as haproxy,
-        haproxy.get("/idle?name=pinged&ping=0.2") as pinged,
-        haproxy.get("/idle?name=silent") as silent,
-    ):
-        began = time.monotonic()
-        with pytest.raises(http.client.IncompleteRead):
-            silent.rest()
-        assert 0.5 < time.monotonic() - began < 3
-        until(lambda: jobs(upstream) == ["pinged"])
-        pinged.until(b":\n" * 12)
-
-
-def test_a_client_that_leaves_is_noticed(haproxy: Haproxy, upstream: Server) -> None:
-    """The stream behind it ends within a second, though nothing is sent on it."""
-    with haproxy.get("/idle?name=leaves") as reader:
-        reader.until(b":\n")
-        assert "leaves" in jobs(upstream)
-        left = time.monotonic()
-    until(lambda: "leaves" not in jobs(upstream))
-    assert time.monotonic() - left < 1
 
 
 # Restarts
 
 
 def test_a_stopped_upstream_is_a_retry(start: Start, port: int, tmp_path: Path) -> None:
-    """The stream ends with a retry, as do those until it is back, at different times; other paths have their 503."""
+    """The stream ends with a retry, and so do all until it is back, with different times. Other paths get a 503."""
     server = start()
     with Haproxy(tmp_path, documented_haproxy(port)) as haproxy:
         with haproxy.get("/events/") as reader:
@@ -135,8 +90,8 @@ def test_a_stopped_upstream_is_a_retry(start: Start, port: int, tmp_path: Path) 
             again.until(b"data: back\n\n")
 
 
-def test_what_the_application_answers_passes(haproxy: Haproxy) -> None:
-    """Also what ends an EventSource."""
+def test_the_applications_own_statuses_pass(haproxy: Haproxy) -> None:
+    """Also those that end an EventSource."""
     seen = {}
     for code in (204, 401, 403, 404, 500, 503):
         with haproxy.get(f"/events/status/{code}") as reader:
@@ -145,7 +100,7 @@ def test_what_the_application_answers_passes(haproxy: Haproxy) -> None:
 
 
 def test_the_application_knows_its_own_origin(haproxy: Haproxy) -> None:
-    """The Host is passed on, so that what the page's own origin asks for is not taken for another's."""
+    """The Host is passed on, so a request from the page's own origin is accepted, and one from another is not."""
     statuses = []
     for origin in (f"https://127.0.0.1:{haproxy.port}", "http://elsewhere.example"):
         with haproxy.get("/events/", Origin=origin) as reader:
@@ -154,8 +109,8 @@ def test_the_application_knows_its_own_origin(haproxy: Haproxy) -> None:
 
 
 def test_a_reload_leaves_the_streams(upstream: Server, tmp_path: Path) -> None:
-    """To the old process, which ends with the last of them, while new ones go through the new process."""
-    with Haproxy(tmp_path, configuration(upstream)) as haproxy:
+    """They stay with the old process, which ends with the last of them. New ones go through the new process."""
+    with Haproxy(tmp_path, for_every_path(upstream.port)) as haproxy:
         with haproxy.get("/events/") as old:
             old.until(b"\n\n")
             haproxy.reload()
@@ -170,8 +125,8 @@ def test_a_reload_leaves_the_streams(upstream: Server, tmp_path: Path) -> None:
 
 
 def test_a_hard_stop_ends_the_streams(upstream: Server, tmp_path: Path) -> None:
-    """Of the old process, after the time that it is given; the id that a client has by then is good for the new one."""
-    with Haproxy(tmp_path, "global\n    hard-stop-after 500ms\n" + configuration(upstream)) as haproxy:
+    """The old process cuts them after its time is over. A client resumes from its last id through the new process."""
+    with Haproxy(tmp_path, "global\n    hard-stop-after 500ms\n" + for_every_path(upstream.port)) as haproxy:
         with haproxy.get("/events/") as old:
             assert publish(upstream.port, "first")
             old.until(b"data: first\n\n")
@@ -189,11 +144,11 @@ def test_a_hard_stop_ends_the_streams(upstream: Server, tmp_path: Path) -> None:
 
 
 def test_http_2_has_room_for_ten(upstream: Server, page: Page, tmp_path: Path) -> None:
-    """Between browser and HAProxy streams share a connection, and each gets its events."""
+    """Streams share a connection between browser and HAProxy, and each gets its events."""
     key, certificate = new_certificate(tmp_path)
     certificate.write_text(key.read_text() + certificate.read_text())
     bind = f"ssl crt {certificate} alpn h2,http/1.1"
-    with Haproxy(tmp_path, configuration(upstream), bind=bind) as haproxy:
+    with Haproxy(tmp_path, for_every_path(upstream.port), bind=bind) as haproxy:
         page.goto(f"https://127.0.0.1:{haproxy.port}/jobs")
         page.evaluate("window.seen = 0")
         page.evaluate(OPEN, 10)

@@ -1,6 +1,5 @@
-"""What a client sees through a real nginx: every event at once, and no answer that ends an EventSource for good."""
+"""A client behind a real nginx gets every event at once, and no answer that ends an EventSource for good."""
 
-import http.client
 import re
 import statistics
 import time
@@ -9,20 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from browser.peers import until
 from proxies.conftest import Start
-from proxies.peers import Nginx, documented, location, publish, start_app
+from proxies.peers import CONFIGURATIONS, UPSTREAMS, Nginx, documented, location, publish, start_app
 from servers.processes import Server
-
-# Options of the server, and of the location. Nginx's own defaults are HTTP/1.0 to the upstream, and buffering.
-CONFIGURATIONS = {
-    "default": ("", ""),
-    "buffering": ("", "proxy_buffering on;"),
-    "keep-alive": ("", 'proxy_http_version 1.1; proxy_set_header Connection "";'),
-    "gzip": ("gzip on; gzip_types text/event-stream;", ""),
-}
-# They differ towards HTTP/1.0: h11 ends a body with the connection, as the standard says, and httptools sends chunks.
-UPSTREAMS = ("httptools", "h11")
 
 
 @pytest.fixture(scope="module", params=UPSTREAMS)
@@ -42,15 +30,11 @@ def nginx(
         yield process
 
 
-def jobs(upstream: Server) -> list[str]:
-    return upstream.get("/jobs").split()
-
-
 # Nothing is held back
 
 
 def test_each_event_passes_within_50_ms(nginx: Nginx, upstream: Server) -> None:
-    """From before it is published until it was read, and unpacked: the next, which might push it on, comes later."""
+    """From before its publication until it was read and decompressed. The next event comes later, so it cannot push."""
     took = []
     with nginx.get("/events/", **{"Accept-Encoding": "gzip"}) as reader:
         assert (reader.headers["Content-Encoding"] == "gzip") == ("gzip on" in nginx.configuration)
@@ -62,16 +46,9 @@ def test_each_event_passes_within_50_ms(nginx: Nginx, upstream: Server) -> None:
     assert statistics.median(took) < 0.05, took
 
 
-def test_a_stream_without_events_opens(nginx: Nginx) -> None:
-    """The head and a ping come although nothing is ever said."""
-    with nginx.get("/idle?name=opens") as reader:
-        assert (reader.status, reader.headers["Content-Type"]) == (200, "text/event-stream")
-        reader.until(b":\n")
-
-
 @pytest.mark.parametrize(("accel", "pieces"), [("", 2), ("&accel=yes", 1)], ids=["with", "without"])
 def test_it_is_the_header_that_nginx_obeys(start: Start, tmp_path: Path, accel: str, pieces: int) -> None:
-    """By default nginx would keep a stream until it ends; our X-Accel-Buffering is what makes two events two pieces."""
+    """By default nginx would keep a stream until its end. With our X-Accel-Buffering, two events are two pieces."""
     port = start("--http", "h11").port
     with Nginx(tmp_path, port, locations=location()) as nginx, nginx.get(f"/pair?pause=0.5{accel}") as reader:
         first = reader.until(b"data: first\n\n")
@@ -80,7 +57,7 @@ def test_it_is_the_header_that_nginx_obeys(start: Start, tmp_path: Path, accel: 
 
 
 def test_a_finished_stream_leaves_its_connection_to_the_next(upstream: Server, tmp_path: Path) -> None:
-    """With keep-alive to the upstream: our end of a body is one, and nginx sends the next request behind it."""
+    """With keep-alive to the upstream, nginx recognizes the end of the body, and sends the next request after it."""
     peers = []
     with Nginx(tmp_path, upstream.port, locations=location(CONFIGURATIONS["keep-alive"][1])) as nginx:
         for _ in range(3):
@@ -90,46 +67,18 @@ def test_a_finished_stream_leaves_its_connection_to_the_next(upstream: Server, t
     assert len(set(peers)) == 1
 
 
-# Silence, and those who leave
-
-
-def test_pings_keep_an_idle_stream_from_being_cut(upstream: Server, tmp_path: Path) -> None:
-    """Beyond proxy_read_timeout a silent stream is cut, of which the application hears, and one with pings is not."""
-    with (
-        Nginx(tmp_path, upstream.port, locations=location("proxy_read_timeout 1s;")) as nginx,
-        nginx.get("/idle?name=pinged&ping=0.2") as pinged,
-        nginx.get("/idle?name=silent") as silent,
-    ):
-        began = time.monotonic()
-        with pytest.raises(http.client.IncompleteRead):
-            silent.rest()
-        assert 0.5 < time.monotonic() - began < 3
-        until(lambda: jobs(upstream) == ["pinged"])
-        pinged.until(b":\n" * 12)
-
-
-def test_a_client_that_leaves_is_noticed(nginx: Nginx, upstream: Server) -> None:
-    """The stream behind nginx ends within a second, though nothing is sent on it."""
-    with nginx.get("/idle?name=leaves") as reader:
-        reader.until(b":\n")
-        assert "leaves" in jobs(upstream)
-        left = time.monotonic()
-    until(lambda: "leaves" not in jobs(upstream))
-    assert time.monotonic() - left < 1
-
-
 # The documented configuration
 
 
 @pytest.fixture
 def own_nginx(port: int, tmp_path: Path) -> Iterator[Nginx]:
-    """What docs/proxies.md says, before an upstream that need not run."""
+    """Run nginx as docs/proxies.md says, in front of an upstream that need not run."""
     with Nginx(tmp_path, port, **documented(port)) as process:
         yield process
 
 
 def test_a_stopped_upstream_is_a_retry(own_nginx: Nginx, start: Start, port: int) -> None:
-    """No answer of a restart ends an EventSource: the stream ends with a retry, as do those until it is back."""
+    """No answer during a restart ends an EventSource: the stream ends with a retry, and so do all until it is back."""
     server = start()
     with own_nginx.get("/events/") as reader:
         reader.until(b"\n\n")
@@ -146,8 +95,8 @@ def test_a_stopped_upstream_is_a_retry(own_nginx: Nginx, start: Start, port: int
         again.until(b"data: back\n\n")
 
 
-def test_not_everybody_comes_back_at_once(own_nginx: Nginx) -> None:
-    """The retries of a stopped upstream are spread."""
+def test_clients_do_not_come_back_at_the_same_time(own_nginx: Nginx) -> None:
+    """The retries of a stopped upstream differ."""
     seen = set()
     for _ in range(30):
         with own_nginx.get("/events/") as reader:
@@ -155,8 +104,8 @@ def test_not_everybody_comes_back_at_once(own_nginx: Nginx) -> None:
     assert len(seen) > 1
 
 
-def test_only_passing_troubles_are_retries(own_nginx: Nginx, start: Start) -> None:
-    """The application's own 502, 503 and 504 as well; what is meant to end an EventSource, and its own faults, pass."""
+def test_only_temporary_errors_become_retries(own_nginx: Nginx, start: Start) -> None:
+    """The application's own 502, 503 and 504 do too. A 500, and statuses that should end an EventSource, pass."""
     start()
     seen = {}
     for code in (204, 401, 403, 404, 500, 502, 503, 504):
@@ -166,7 +115,7 @@ def test_only_passing_troubles_are_retries(own_nginx: Nginx, start: Start) -> No
 
 
 def test_the_application_knows_its_own_origin(own_nginx: Nginx, start: Start) -> None:
-    """The Host is passed on, so that what the page's own origin asks for is not taken for another's."""
+    """The Host is passed on, so a request from the page's own origin is accepted, and one from another is not."""
     start()
     statuses = []
     for origin in (f"http://127.0.0.1:{own_nginx.port}", "http://elsewhere.example"):

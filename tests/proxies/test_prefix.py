@@ -1,4 +1,4 @@
-"""A stream below a prefix that a real proxy strips, for the ways to tell the application of it."""
+"""A stream below a prefix that a real proxy strips, for each way to tell the application about the prefix."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def upstream(start: Start, way: str) -> Server:
 
 @pytest.fixture(params=["nginx", "HAProxy"])
 def proxy(request: pytest.FixtureRequest, upstream: Server, tmp_path: Path) -> Iterator[Proxy]:
-    """A proxy that strips the prefix as docs/proxies.md says."""
+    """Run a proxy that strips the prefix as docs/proxies.md says."""
     proxy: Proxy
     if request.param == "nginx":
         pass_on = f"proxy_pass http://127.0.0.1:{upstream.port}/; proxy_set_header Host $http_host;"
@@ -41,7 +41,7 @@ def proxy(request: pytest.FixtureRequest, upstream: Server, tmp_path: Path) -> I
 
 
 def test_streams_work_below_the_prefix(proxy: Proxy, upstream: Server) -> None:
-    """The mounted app finds itself, and so is found what it serves beside the stream."""
+    """The mounted app finds its own path, for the stream and for its other resources."""
     with proxy.get("/api/events/") as reader:
         assert reader.status == 200
         reader.until(b"\n\n")
@@ -54,13 +54,13 @@ def test_streams_work_below_the_prefix(proxy: Proxy, upstream: Server) -> None:
 
 
 def test_urls_have_the_prefix(proxy: Proxy) -> None:
-    """As a page needs them."""
+    """A page needs the address that its browser can use."""
     with proxy.get("/api/address") as reader:
         assert json.loads(reader.rest()).endswith("/api/events/")
 
 
 @pytest.mark.parametrize("way", ["uvicorn --root-path"], indirect=True)
 def test_a_missing_slash_is_put_behind_the_prefix(proxy: Proxy) -> None:
-    """Starlette's redirect is one within the prefix."""
+    """Starlette redirects to a path with the prefix."""
     with proxy.get("/api/events") as reader:
         assert (reader.status, reader.headers["Location"].endswith(f":{proxy.port}/api/events/")) == (307, True)

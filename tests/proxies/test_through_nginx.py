@@ -1,4 +1,4 @@
-"""What a real Chromium behind a real nginx goes through, up to twenty restarts of the application under load."""
+"""A real Chromium behind a real nginx: compression, HTTP/2, and twenty restarts of the application under load."""
 
 import itertools
 import json
@@ -47,7 +47,7 @@ def upstream() -> Iterator[Server]:
 
 
 def test_chromium_gets_each_event_at_once_and_compressed(upstream: Server, page: Page, tmp_path: Path) -> None:
-    """Within 50 ms from before it is published; the next is published only when it is there."""
+    """Within 50 ms of its publication. The next event is published after its arrival, so that it cannot push it on."""
     encodings: list[str | None] = []
     page.on("response", lambda response: encodings.append(response.headers.get("content-encoding")))
     with Nginx(tmp_path, upstream.port, locations=location(), options=GZIP) as nginx:
@@ -91,7 +91,7 @@ def test_http_2_has_room_for_more(upstream: Server, page: Page, tmp_path: Path) 
 
 
 class Load:
-    """Publishes numbers without end, whatever becomes of them, and keeps those that were acknowledged."""
+    """Publishes numbers until it is left, also while the application is down, and keeps the confirmed ones."""
 
     def __init__(self, port: int) -> None:
         self.acknowledged: list[int] = []
@@ -100,12 +100,12 @@ class Load:
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start publishing."""
         self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """End."""
+        """Stop publishing."""
         self._stopped.set()
         self._thread.join()
 
@@ -117,16 +117,16 @@ class Load:
                 return
 
     def next(self) -> int:
-        """Return a number that is acknowledged from now on."""
+        """Wait for the next number that is confirmed, and return it."""
         count = len(self.acknowledged)
         return until(lambda: self.acknowledged[count:])[0]
 
 
 def test_twenty_restarts_under_load(browser: Browser, start: Start, port: int, tmp_path: Path) -> None:
-    """Half of them kills: after each, every tab is live again; at the end each has every event once and in order.
+    """Every tab is live again after each restart, half of which are kills. In the end each has every event, in order.
 
-    The log outlives its process, so nothing may be missed, nor be said to be. What differs from the document are the
-    milliseconds of the retry, fewer so that this does not take a minute.
+    The log outlives its process, so no event may be missing, and no gap may be announced. The configuration is the
+    documented one, with a shorter retry, so that the test does not take a minute.
     """
     log = str(tmp_path / "log")
     document = documented(port)
@@ -158,5 +158,5 @@ def test_twenty_restarts_under_load(browser: Browser, start: Start, port: int, t
 
 
 def have(tabs: list[Page], number: int) -> None:
-    """Wait until every tab was sent this number."""
+    """Wait until every tab has received this number."""
     until(lambda: all(tab.evaluate("seen.at(-1) ?? -1") >= number for tab in tabs))

@@ -162,7 +162,7 @@ async def test_a_reader_of_redis_that_is_too_slow(server: RedisServer, judged: J
             load.heals()
             await until(lambda: load.hubs[0].state == "down")
             await load.state("up")
-            assert sum(len(one.frame) for one in slow._buffer.entries) < 3 << 20
+            assert sum(len(one.frame) for one in slow.gate.buffer.entries) < 3 << 20
 
 
 async def test_a_network_that_is_cut(server: RedisServer, judged: Judged) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from hub.readers import framed
 from real_redis.launcher import RedisServer
 from real_redis.proxy import proxied
 from real_redis.readers import reading
@@ -179,8 +180,8 @@ async def test_a_channel_that_never_had_an_event(new_server: Callable[..., Redis
     """Its readers missed nothing, also where the first event of the hub is published after a restart of Redis."""
     server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
     async with new_hub(server) as hub:
-        async with hub.subscribe("quiet") as subscription:
-            first = subscription.take().decode().partition("\n")[0].removeprefix("id: ")
+        async with framed(hub.subscribe("quiet")) as feed:
+            first = feed.take().decode().partition("\n")[0].removeprefix("id: ")
         server.restart()
         await hub.publish("other", "1", idempotency_key="key")
         assert await resumed(hub, "quiet", first) == ([], [])

@@ -316,7 +316,7 @@ async def test_a_slow_reader_makes_nothing_grow(server: RedisServer, new_hub: Ne
             for start in range(0, 3000, 50):
                 await asyncio.gather(*(other.publish("a", str(start + number)) for number in range(50)))
             await quick.until(lambda one: len(one.texts) == 3000)
-            assert len(slow._buffer.entries) <= 256
+            assert len(slow.gate.buffer.entries) <= 256
             assert hub.backend._worker.feed._held is None  # type: ignore[attr-defined]
             assert [(await anext(slow)).data for _ in range(3000)] == quick.texts
             assert quick.gaps == []

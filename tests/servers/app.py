@@ -1,4 +1,4 @@
-"""The application that the server tests run: our streams, foreign streams, and a log of what happened to them."""
+"""The application that the server tests run: our streams, foreign streams, and a log of their lives."""
 
 import gc
 import os
@@ -44,12 +44,12 @@ limit = ConnectionLimit(int(os.environ.get("MAX_CONNECTIONS", "100000")))
 
 
 def log(line: str) -> None:
-    """Write a line that the test can read in the order of things."""
+    """Write a line to the log that the test reads; the order of lines is the order of events."""
     os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 async def job(*, pause: float) -> AsyncIterator[str]:
-    """Yield until cancelled, and clean up with an await; trio wants a shield for that."""
+    """Yield until cancelled, and clean up with an await, which needs a shield on trio."""
     try:
         for number in range(10**9):
             yield f"{number}"
@@ -61,7 +61,7 @@ async def job(*, pause: float) -> AsyncIterator[str]:
 
 
 async def idle(_: Request) -> Response:
-    """Stream one event, then nothing."""
+    """Stream one event, then stay silent."""
     response = EventSourceResponse(job(pause=3600), background=BackgroundTask(lambda: log(f"reason {response.reason}")))
     return response
 
@@ -100,7 +100,7 @@ async def sync(_: Request) -> Response:
 
 
 async def foreign(request: Request) -> Response:
-    """Stream with Starlette's own class, a frame at a time; with `?half` it ends in the middle of one."""
+    """Stream with Starlette's own response, a frame at a time; with `?half` each is half a frame."""
 
     async def frames() -> AsyncIterator[str]:
         try:
@@ -116,7 +116,7 @@ async def foreign(request: Request) -> Response:
 
 
 async def foreign_flood(_: Request) -> Response:
-    """Stream as much as the client takes, with Starlette's own class."""
+    """Stream as much as the client takes, with Starlette's own response."""
 
     async def frames() -> AsyncIterator[str]:
         while True:
@@ -126,7 +126,7 @@ async def foreign_flood(_: Request) -> Response:
 
 
 async def sse_starlette(_: Request) -> Response:
-    """Stream with sse-starlette, which has pings of its own, every 15 s."""
+    """Stream with sse-starlette, which sends pings of its own every 15 s."""
 
     async def events() -> AsyncIterator[dict[str, Any]]:
         yield {"data": "x"}
@@ -140,13 +140,13 @@ fastapi = FastAPI()
 
 @fastapi.get("/stream", response_class=FastAPIResponse)
 async def native() -> AsyncIterable[str]:
-    """Stream as FastAPI does it."""
+    """Stream with FastAPI's own response."""
     yield "x"
     await sleep(3600)
 
 
 class Passing(BaseHTTPMiddleware):
-    """Hides the server's receive, as any BaseHTTPMiddleware does."""
+    """Hides the server's `receive`, as every BaseHTTPMiddleware does."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Pass the request on."""
@@ -154,7 +154,7 @@ class Passing(BaseHTTPMiddleware):
 
 
 async def publish(request: Request) -> Response:
-    """Publish the query's data on the default channel, or so many bytes, so many times."""
+    """Publish on the default channel: the query's data, or a number of bytes, once or several times."""
     query = request.query_params
     try:
         for _ in range(int(query.get("times", "1"))):
@@ -165,7 +165,7 @@ async def publish(request: Request) -> Response:
 
 
 async def census(_: Request) -> Response:
-    """Count what a stream could leave behind in this process."""
+    """Count everything that a stream could leave behind in this process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())  # noqa: ASYNC240
     gc.collect()
     return JSONResponse(
@@ -184,7 +184,7 @@ async def census(_: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
-    """Log the application's life."""
+    """Log the beginning and the end of the application."""
     log("lifespan began")
     yield
     log("lifespan ended")

@@ -22,13 +22,13 @@ Stop = Callable[[], object]
 
 
 async def frames() -> AsyncIterator[str]:
-    """Say something, then nothing."""
+    """Yield one frame, then stay silent."""
     yield "data: x\n\n"
     await asyncio.sleep(3600)
 
 
 def application(name: str, stops: dict[str, Stop]) -> Starlette:
-    """Return an application with streams of each kind, which can stop its server."""
+    """Return an application with each kind of stream, which can stop its server."""
     hub = Hub()
 
     async def publish(request: Request) -> Response:
@@ -61,7 +61,7 @@ def application(name: str, stops: dict[str, Stop]) -> Starlette:
 
 
 def trigger(event: asyncio.Event) -> Callable[[], Awaitable[object]]:
-    """Return what hypercorn waits for, written in one of the ways that people write it."""
+    """Return a `shutdown_trigger` for hypercorn, written in one of the usual ways."""
 
     async def wait() -> None:
         await event.wait()
@@ -80,7 +80,7 @@ def trigger(event: asyncio.Event) -> Callable[[], Awaitable[object]]:
 
 
 async def serve(kind: str, port: int, stops: dict[str, Stop]) -> None:
-    """Run a server until it is told to stop, by its application or by SIGTERM."""
+    """Run a server until its application or a SIGTERM stops it."""
     name = f"{kind}:{port}"
     app = application(name, stops)
     if kind == "uvicorn":
@@ -96,7 +96,7 @@ async def serve(kind: str, port: int, stops: dict[str, Stop]) -> None:
 
 
 async def main() -> None:
-    """Serve with all that the command line names."""
+    """Run all servers that the command line names."""
     stops: dict[str, Stop] = {}
     loop = asyncio.get_running_loop()
 

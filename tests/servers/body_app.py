@@ -1,4 +1,4 @@
-"""The application for the tests of request bodies, with the middleware, or without it where BARE is set."""
+"""The application for the tests of request bodies, with the middleware unless BARE is set."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ if not os.environ.get("BARE"):
 
 
 def log(line: str) -> None:
-    """Write a line that the test can read in the order of things."""
+    """Write a line to the log that the test reads; the order of lines is the order of events."""
     os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
@@ -33,7 +33,7 @@ async def read_json(request: Request) -> Response:
 
 @app.post("/count/{name}")
 async def count(name: str, request: Request) -> Response:
-    """Count the body inside the generator, with an event for each chunk and some time in between."""
+    """Count the body inside the generator, with an event for each chunk, and a pause after it."""
 
     async def events() -> AsyncIterator[int]:
         size = 0
@@ -51,7 +51,7 @@ async def count(name: str, request: Request) -> Response:
 
 @app.post("/idle/{name}")
 async def idle(name: str, body: dict[str, int]) -> Response:
-    """Stream what FastAPI has read, then nothing."""
+    """Stream the body that FastAPI has read, then stay silent."""
 
     async def events() -> AsyncIterator[Any]:
         try:
@@ -67,7 +67,7 @@ async def idle(name: str, body: dict[str, int]) -> Response:
 
 @app.post("/read/{name}")
 async def read(name: str, request: Request) -> Response:
-    """Stream what the generator has read, then nothing."""
+    """Stream the body that the generator has read, then stay silent."""
 
     async def events() -> AsyncIterator[Any]:
         try:

@@ -1,5 +1,6 @@
-"""Real servers for the tests of this folder."""
+"""Real servers for the tests of this folder, and the signal handlers of the tests' own process."""
 
+import signal
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from servers.processes import Server
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Return a function that starts a kind of server on the tests' application, with these options."""
+    """Return a function that starts a server of a kind on the tests' application."""
     servers: list[Server] = []
 
     def start(kind: Kind | tuple[str, ...], *options: str, **environment: str) -> Server:
@@ -28,7 +29,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def uvicorn_server(serve: Callable[..., Server]) -> Callable[..., Server]:
-    """Return a function that starts uvicorn on the tests' application, with these options."""
+    """Return a function that starts uvicorn on the tests' application."""
     return lambda *options, **environment: serve(UVICORN, *options, **environment)
 
 
@@ -52,14 +53,14 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     ],
 )
 def which(request: pytest.FixtureRequest) -> str:
-    """Return the name of each kind of server that differs in how it serves."""
+    """Return the name of each kind of server that serves in a way of its own."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="module")
 def server(which: str) -> Iterator[Server]:
-    """Return a server of that kind on the odd application, one for all tests of a file."""
+    """Return a server of that kind on the application `odd_app`; all tests of a file share it."""
     server = Server.start(tuple(word.replace("app:app", "odd_app:app") for word in KINDS[which].command))
     yield server
     server.remove()
@@ -67,5 +68,14 @@ def server(which: str) -> Iterator[Server]:
 
 @pytest.fixture
 def name() -> str:
-    """Return what tells one request from another in the log."""
+    """Return a name that identifies one request in the log."""
     return uuid4().hex
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Restore the signal handlers after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

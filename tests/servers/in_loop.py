@@ -1,4 +1,4 @@
-"""uvicorn in the event loop of a test, which can keep that loop busy, or block it."""
+"""uvicorn in the event loop of a test, which can keep the loop busy, or block it."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from servers.processes import free_port
 
 @contextlib.asynccontextmanager
 async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
-    """Serve on the port that is given."""
+    """Serve an application until the end of the block; give the port."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, http=http, log_level="warning"))
     task = asyncio.create_task(server.serve())

@@ -1,4 +1,4 @@
-"""uvicorn.Server in a thread, stopped by its main thread, as in an application that has another main loop."""
+"""uvicorn.Server in a thread, stopped by the main thread, as in an application with another main loop."""
 
 import signal
 import sys
@@ -8,7 +8,7 @@ import uvicorn
 
 
 def main() -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     server = uvicorn.Server(uvicorn.Config("app:app", port=int(sys.argv[1]), log_level="warning"))
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     signal.signal(signal.SIGINT, lambda *_: setattr(server, "should_exit", True))

@@ -1,7 +1,7 @@
-"""The application for the tests of errors, of middleware in between and of sync generators.
+"""The application for the tests of errors, of middleware and of sync generators.
 
 The same endpoints are mounted behind each of several stacks of middleware: `/none/fail/x`, `/five/fail/x`. A name in
-the path tells one request from another in the log.
+the path identifies each request in the log.
 """
 
 import os
@@ -33,13 +33,13 @@ router = APIRouter()
 
 
 def log(line: str) -> None:
-    """Write a line that the test can read in the order of things."""
+    """Write a line to the log that the test reads; the order of lines is the order of events."""
     os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 @router.get("/answer")
 def answer() -> str:
-    """Answer from one of the framework's threads."""
+    """Answer from a thread of the framework."""
     return "answer"
 
 
@@ -53,7 +53,7 @@ ERRORS: dict[str, Callable[[str], Exception]] = {
 
 
 def tell(error: Exception) -> dict[str, str]:
-    """Tell the client what it may know."""
+    """Tell the client the type of the error."""
     return {"told": type(error).__name__}
 
 
@@ -62,7 +62,7 @@ def tell_nothing(_: Exception) -> None:
 
 
 def fail_to_tell(error: Exception) -> None:
-    """Fail as well."""
+    """Fail too."""
     raise RuntimeError(str(error))
 
 
@@ -75,7 +75,7 @@ TELLERS: dict[str, Callable[[Exception], Any] | None] = {
 
 
 async def failing(error: Exception, after: int) -> AsyncIterator[int]:
-    """Yield so many events, then fail."""
+    """Yield a number of events, then fail."""
     for number in range(after):
         yield number
     raise error
@@ -89,7 +89,7 @@ def failing_in_thread(error: Exception, after: int) -> Iterator[int]:
 
 @router.get("/fail/{name}")
 async def fail(name: str, error: str = "value", after: int = 0, on_error: str = "") -> Response:
-    """Stream so many events, and an error."""
+    """Stream a number of events, then fail."""
     content = failing(ERRORS[error](name), after)
     background = BackgroundTask(log, f"{name}: background done")
     return EventSourceResponse(content, on_error=TELLERS[on_error], background=background)
@@ -103,13 +103,13 @@ async def fail_in_thread(name: str, error: str = "value", after: int = 0) -> Res
 
 @router.get("/unwritable/{name}")
 async def unwritable(name: str, after: int = 0) -> Response:
-    """Stream so many events, and one that cannot be written."""
+    """Stream a number of events, then one that cannot be written."""
     return EventSourceResponse([*range(after), type(name, (), {})()])
 
 
 @router.get("/untidy/{name}")
 async def be_untidy(name: str, lifetime: float | None = None) -> Response:
-    """Stream what fails when it is cleaned up."""
+    """Stream content whose cleanup fails."""
 
     async def untidy() -> AsyncIterator[str]:
         try:
@@ -124,7 +124,7 @@ async def be_untidy(name: str, lifetime: float | None = None) -> Response:
 
 @router.get("/failing-background/{name}")
 async def failing_background(name: str) -> Response:
-    """Stream to the end, and fail afterwards."""
+    """Stream to the end; the background task fails."""
 
     def run() -> None:
         raise ERRORS["value"](name)
@@ -134,7 +134,7 @@ async def failing_background(name: str) -> Response:
 
 @router.get("/job/{name}")
 async def job(name: str) -> Response:
-    """Stream something that is to run once."""
+    """Stream a job that must run once."""
 
     async def run() -> AsyncIterator[int]:
         log(f"{name}: began")
@@ -144,7 +144,7 @@ async def job(name: str) -> Response:
     return EventSourceResponse(run())
 
 
-# In between
+# Middleware
 
 plain: ContextVar[str] = ContextVar("plain", default="")
 dispatched: ContextVar[str] = ContextVar("dispatched", default="")
@@ -155,7 +155,7 @@ turns: dict[str, Event] = {}
 
 @router.api_route("/turns/{name}", methods=["GET", "POST"])
 async def take_turns(name: str, request: Request) -> Response:
-    """Stream an event, and the next one only when the client has asked for it elsewhere; read no body."""
+    """Stream an event, and the next one only after a request to `/go`; read no body."""
     if "session" in request.scope:
         request.session["turns"] = name
 
@@ -170,12 +170,12 @@ async def take_turns(name: str, request: Request) -> Response:
 
 @router.get("/go/{name}")
 async def go(name: str) -> None:
-    """Ask for the next event."""
+    """Let the next event be sent."""
     turns.pop(name).set()
 
 
 async def endless(name: str) -> AsyncIterator[str]:
-    """Yield once, then wait, and clean up with an await; trio wants a shield for that."""
+    """Yield once, then wait, and clean up with an await, which needs a shield on trio."""
     log(f"{name}: began")
     try:
         yield "x"
@@ -200,7 +200,7 @@ async def echo(request: Request) -> Response:
 
 
 async def request_scope(request: Request) -> AsyncIterator[None]:
-    """Tell when FastAPI closes a dependency of the default scope, and of what error it hears."""
+    """Log when FastAPI closes a dependency of the default scope, and the error that it gets."""
     depended.set("depended")
     heard = "nothing"
     try:
@@ -213,7 +213,7 @@ async def request_scope(request: Request) -> AsyncIterator[None]:
 
 
 async def function_scope(request: Request) -> AsyncIterator[None]:
-    """Tell when FastAPI closes a dependency that lives as long as the endpoint runs."""
+    """Log when FastAPI closes a dependency that lives as long as the endpoint runs."""
     yield
     log(f"{request.path_params.get('name')}: function scope")
 
@@ -222,7 +222,7 @@ async def function_scope(request: Request) -> AsyncIterator[None]:
     "/dependent/{kind}/{name}", dependencies=[Depends(request_scope), Depends(function_scope, scope="function")]
 )
 async def depend(kind: str, name: str) -> Response:
-    """Stream until the client leaves, or three events and an end or error, with dependencies of both scopes."""
+    """Stream until the client leaves, or three events with an end or an error; there is a dependency of each scope."""
 
     async def three() -> AsyncIterator[int]:
         log(f"{name}: began")
@@ -237,13 +237,13 @@ async def depend(kind: str, name: str) -> Response:
 
 
 def context() -> list[str]:
-    """Return what was set in front of the generator."""
+    """Return the values that middleware and a dependency have set."""
     return [plain.get(), dispatched.get(), depended.get()]
 
 
 @router.get("/context", dependencies=[Depends(request_scope)])
 async def see_context() -> Response:
-    """Stream what an async generator sees of the context."""
+    """Stream the context variables that an async generator sees."""
 
     async def events() -> AsyncIterator[list[str]]:
         yield context()
@@ -253,7 +253,7 @@ async def see_context() -> Response:
 
 @router.get("/context-in-thread", dependencies=[Depends(request_scope)])
 async def see_context_in_thread() -> Response:
-    """Stream what a sync generator sees of the context."""
+    """Stream the context variables that a sync generator sees."""
 
     def events() -> Iterator[list[str]]:
         yield context()
@@ -269,7 +269,7 @@ blocked: list[EventSourceResponse] = []
 
 @router.get("/blocking")
 async def block() -> Response:
-    """Stream from a generator that blocks until something is there."""
+    """Stream from a generator that blocks until an item is there."""
 
     def blocking() -> Iterator[str]:
         try:
@@ -285,7 +285,7 @@ async def block() -> Response:
 
 @router.get("/polling")
 async def poll() -> Response:
-    """Stream from a generator that blocks for a moment at a time, and yields None so that it can be closed there."""
+    """Stream from a generator that blocks for short times, and yields None in between, where it can be closed."""
 
     def polling() -> Iterator[str | None]:
         nothing: queue.Queue[str] = queue.Queue()
@@ -304,14 +304,14 @@ async def poll() -> Response:
 
 @router.get("/put")
 async def put(times: int) -> None:
-    """Unblock so many generators."""
+    """Unblock a number of generators."""
     for _ in range(times):
         items.put("x")
 
 
 @router.get("/threads")
 async def threads() -> dict[str, int]:
-    """Count the threads of this process, those that run sync generators, and the clients that left blocked ones."""
+    """Count all threads, those that run sync generators, and the clients that have left blocked generators."""
     names = [thread.name for thread in threading.enumerate()]
     left = sum(response.disconnected for response in blocked)
     return {"all": len(names), "sources": names.count("sse_asgi source"), "left": left}
@@ -321,7 +321,7 @@ async def threads() -> dict[str, int]:
 
 
 class Base(BaseHTTPMiddleware):
-    """Stands in between."""
+    """A BaseHTTPMiddleware."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Pass the request on."""
@@ -349,7 +349,7 @@ STACKS: dict[str, list[Middleware]] = {
 
 
 class Forwarded:
-    """Believes X-Forwarded-Proto, as if behind a proxy, and sets a variable; plain ASGI."""
+    """A plain ASGI middleware that trusts X-Forwarded-Proto, as behind a proxy, and sets a context variable."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap an application."""

@@ -1,4 +1,4 @@
-"""A hub that is made when its module is imported, which `gunicorn --preload` does before it forks the workers."""
+"""A hub that is created when its module is imported; `gunicorn --preload` imports it before it forks the workers."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Real server processes, and a client that sees the bytes of a response and how it ended."""
+"""Real server processes, and clients that see the bytes of a response and its end."""
 
 import http.client
 import os
@@ -16,7 +16,7 @@ from typing import Any, Self
 HERE = Path(__file__).parent
 PATIENCE = 15.0
 
-# Without coverage, which keeps something of each thread that there was.
+# Without coverage, which keeps data about every thread that has run.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
@@ -27,17 +27,28 @@ def free_port() -> int:
         return port
 
 
+def clock() -> float:
+    """Return a time in seconds that stands still while any process waits for a processor.
+
+    So a bound holds on a loaded machine too. Linux counts that time, unless it was built without the counter.
+    """
+    waited = 0.0
+    with suppress(OSError):
+        waited = int(Path("/proc/pressure/cpu").read_text().partition("total=")[2].split()[0]) / 1e6
+    return time.monotonic() - waited
+
+
 def wait_until(fact: Callable[[], Any], *, seconds: float = PATIENCE) -> float:
-    """Poll until something is true; return how long it took."""
-    began = time.monotonic()
+    """Poll until a fact is true; return the seconds of `clock()` that it took."""
+    began, latest = clock(), time.monotonic() + seconds
     while not fact():
-        assert time.monotonic() < began + seconds, fact
+        assert time.monotonic() < latest, fact
         time.sleep(0.01)
-    return time.monotonic() - began
+    return clock() - began
 
 
 class Server:
-    """A server in a process of its own, whose output is kept in a file."""
+    """A server in a process of its own; its output goes to a file."""
 
     def __init__(self, command: list[str], port: int, environment: dict[str, str]) -> None:
         self.port = port
@@ -79,7 +90,7 @@ class Server:
         return self.output.read_text()
 
     def wait_for(self, line: str, times: int = 1) -> float:
-        """Wait until something was logged so many times; return how long it took."""
+        """Wait until the log has a text so many times; return the seconds of `clock()` that it took."""
         return wait_until(lambda: self.log().count(line) >= times)
 
     def get(self, path: str) -> str:
@@ -103,30 +114,46 @@ class Server:
             self.process.send_signal(number)
 
     def send_to_all(self, number: int) -> None:
-        """Signal every process, as a terminal does with Ctrl-C, and systemd with SIGTERM."""
+        """Signal every process of the server, as a terminal does with Ctrl-C, and systemd with SIGTERM."""
         os.killpg(self.process.pid, number)
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[float, str]:
-        """Send a signal; return how long the process took to end, and its log."""
-        began = time.monotonic()
+        """Send a signal; return the seconds of `clock()` until the process ended, and its log."""
+        began = clock()
         self.process.send_signal(number)
         return self.ended(began)
 
     def ended(self, began: float) -> tuple[float, str]:
         self.process.wait(PATIENCE)
-        return time.monotonic() - began, self.log()
+        return clock() - began, self.log()
 
     def running(self) -> list[str]:
-        """List the processes of the server that still run."""
+        """Return the names of the server's processes that still run."""
         stats = [Path(entry, "stat") for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         found = []
         for stat in stats:
-            with suppress(OSError):  # it has just ended
+            with suppress(OSError):  # the process has just ended
                 name, _, fields = stat.read_text().rpartition(")")
                 state, _, group = fields.split()[:3]
                 if int(group) == self.process.pid and state != "Z":
                     found.append(name)
         return found
+
+    def wait_until_full(self) -> None:
+        """Wait until the kernel takes no more from streams whose clients do not read."""
+        queued = [-1, -1]
+        while not queued[-1] or queued[-3:] != queued[-1:] * 3:
+            time.sleep(0.05)
+            queued.append(self._queued())
+
+    def _queued(self) -> int:
+        """Count the bytes in the kernel's queues at both ends of the server's connections."""
+        total = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, here, there, _, queues, *_ = line.split()
+            if f"{self.port:04X}" in (here.partition(":")[2], there.partition(":")[2]):
+                total += sum(int(count, 16) for count in queues.split(":"))
+        return total
 
     def kill(self) -> None:
         for stream in self.streams:
@@ -136,13 +163,13 @@ class Server:
         self.process.wait()
 
     def remove(self) -> None:
-        """Kill it, and forget what it said."""
+        """Kill the server, and delete its log."""
         self.kill()
         self.output.unlink()
 
 
 class Stream:
-    """One response, read as it comes."""
+    """One response, read as it arrives."""
 
     def __init__(self, port: int, path: str, headers: dict[str, str]) -> None:
         self.content = b""
@@ -152,7 +179,7 @@ class Stream:
         self.response = self.connection.getresponse()
 
     def until(self, part: bytes) -> bytes:
-        """Read until these bytes have come; pings alone do not make it wait for ever."""
+        """Read until these bytes have arrived; fail if only other bytes, such as pings, arrive for too long."""
         latest = time.monotonic() + PATIENCE
         while part not in self.content:
             assert time.monotonic() < latest, self.content[-1000:]
@@ -172,7 +199,7 @@ class Stream:
 
 
 class Http2Stream(Stream):
-    """One response over a connection of HTTP/2, in the clear, as curl reads it."""
+    """One response over HTTP/2 without TLS, read by curl."""
 
     def __init__(self, port: int, path: str) -> None:
         self.content = b""
@@ -191,7 +218,7 @@ class Http2Stream(Stream):
         return self.content
 
     def rest(self) -> bytes:
-        """Read to the end, which must be one."""
+        """Read to the end, which must be a proper one."""
         assert self.curl.stdout is not None
         self.content += self.curl.stdout.read()
         assert self.curl.wait() == 0

@@ -1,4 +1,4 @@
-"""Write what tests have measured into the tables of documents: `tables.py MEASUREMENTS DOCUMENT...`."""
+"""Write the measurements of tests into the tables of documents: `tables.py MEASUREMENTS DOCUMENT...`."""
 
 import json
 import re
@@ -8,11 +8,11 @@ from pathlib import Path
 
 Measurement = tuple[str, str, str, float | str]
 
-ROWS = {"redis": "fault", "clients": "client"}  # what a table's rows are, where they are not servers
+ROWS = {"redis": "fault", "clients": "client"}  # the heading of the first column, where the rows are not servers
 
 
 def table_of(name: str, measurements: list[Measurement]) -> str:
-    """Draw one table: a row for each server, a column for each fault, in the order of the alphabet."""
+    """Return one table: a row for each server, sorted, and a column for each measurement."""
     columns = list(dict.fromkeys(column for table, _, column, _ in measurements if table == name))
     rows: dict[str, dict[str, float | str]] = defaultdict(dict)
     for table, row, column, value in measurements:
@@ -30,7 +30,7 @@ def _shown(value: float | str) -> str:
 
 
 def write(measurements: list[Measurement], document: str) -> str:
-    """Replace what stands between `<!-- table NAME -->` and `<!-- end -->`."""
+    """Replace the text between `<!-- table NAME -->` and `<!-- end -->`."""
 
     def replaced(match: re.Match[str]) -> str:
         return f"{match[1]}\n{table_of(match[2], measurements)}\n{match[3]}"

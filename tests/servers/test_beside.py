@@ -1,15 +1,14 @@
-"""Servers that share an event loop stop each by itself, and hypercorn stops however it is told to."""
+"""Servers that share an event loop stop independently, and hypercorn stops by any `shutdown_trigger`."""
 
 import http.client
 import signal
-import time
 from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
 from servers.kinds import STOP_SECONDS
-from servers.processes import PATIENCE, Server, Stream, free_port, wait_until
+from servers.processes import PATIENCE, Server, Stream, clock, free_port, wait_until
 
 Serve = Callable[..., Server]
 PAIRS = (("uvicorn", "uvicorn"), ("uvicorn", "hypercorn"), ("hypercorn", "uvicorn"), ("hypercorn", "hypercorn"))
@@ -33,7 +32,7 @@ class Pair:
         return stream
 
     def get(self, which: int, path: str) -> bool:
-        """Tell whether a server answers."""
+        """Return True if a server answers."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.ports[which], timeout=PATIENCE)) as connection:
             try:
                 connection.request("GET", path, headers={"Connection": "close"})
@@ -47,19 +46,19 @@ class Pair:
 
 
 def retried(stream: Stream) -> bool:
-    """Tell whether a body that is complete says at its end when to come back."""
+    """Read a body to its proper end; return True if it ends with a `retry:`."""
     return stream.rest().splitlines()[-1].startswith(b"retry: ")
 
 
 @pytest.mark.parametrize("bare", ["", "1"], ids=["", "without the middleware"])
 @pytest.mark.parametrize("kinds", KINDS)
 def test_both_stop(serve: Serve, kinds: tuple[str, str], bare: str) -> None:
-    """By SIGTERM, with streams on both: each within the time that one has, and their bodies are complete."""
+    """By SIGTERM, with streams on both: each within the time of one, and with complete bodies."""
     pair = Pair(serve, kinds, BARE=bare)
     paths = ("/own", "/hub/") if bare else ("/own", "/hub/", "/foreign")
     streams = [pair.open(which, path) for which in (0, 1) for path in paths]
     took, log = pair.server.stop(signal.SIGTERM)
-    assert took < 2 * STOP_SECONDS  # a uvicorn passes the signal on to the other when it has stopped
+    assert took < 2 * STOP_SECONDS  # uvicorn passes the signal on after it has stopped
     assert all(retried(stream) for stream in streams)
     assert log.count("ended") == 2
     assert "Traceback" not in log
@@ -68,20 +67,20 @@ def test_both_stop(serve: Serve, kinds: tuple[str, str], bare: str) -> None:
 @pytest.mark.parametrize("first", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("kinds", KINDS)
 def test_one_stops_alone(serve: Serve, kinds: tuple[str, str], first: int) -> None:
-    """Its streams end, those of the other go on and new ones begin there, until it stops as well."""
+    """Its streams end. Those of the other server go on, and new ones begin there, until it stops too."""
     pair, second = Pair(serve, kinds), 1 - first
     stopped = [pair.open(first, path) for path in ("/own", "/hub/", "/foreign")]
     going_on = [pair.open(second, path) for path in ("/hub/", "/own", "/foreign")]
-    began = time.monotonic()
+    began = clock()
     assert pair.get(first, "/stop")
     assert all(retried(stream) for stream in stopped)
     pair.wait_until_stopped(first)
-    assert time.monotonic() - began < STOP_SECONDS
+    assert clock() - began < STOP_SECONDS
     later = pair.open(second, "/hub/")
     assert pair.get(second, "/publish?data=later")
     for stream in (going_on[0], later):
         stream.until(b"data: later\n\n")
-    began = time.monotonic()
+    began = clock()
     assert pair.get(second, "/stop")
     assert all(retried(stream) for stream in (*going_on, later))
     took, log = pair.server.ended(began)
@@ -91,12 +90,12 @@ def test_one_stops_alone(serve: Serve, kinds: tuple[str, str], first: int) -> No
 
 @pytest.mark.parametrize("trigger", ["Event.wait", "function", "lambda", "future", "partial"])
 def test_hypercorn_stops_by_any_trigger(serve: Serve, trigger: str) -> None:
-    """Whatever its `shutdown_trigger` is, streams end at once and complete, and are not aborted after 3 s."""
+    """With any `shutdown_trigger`, streams end at once, complete, and hypercorn does not abort them after 3 s."""
     server = serve(("beside", "hypercorn:{port}"), TRIGGER=trigger)
     streams = [server.open(path) for path in ("/own", "/hub/", "/foreign")]
     for stream in streams:
         stream.until(b"\n\n")
-    began = time.monotonic()
+    began = clock()
     server.get("/stop")
     assert all(retried(stream) for stream in streams)
     took, log = server.ended(began)

@@ -1,4 +1,4 @@
-"""What stands between a server and a stream, and what stands at its edges: middleware, dependencies, odd requests."""
+"""Streams on every server behind middleware, with dependencies, and for unusual requests."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ ADDED = {
 
 @pytest.fixture
 def connection(server: Server) -> Iterator[http.client.HTTPConnection]:
-    """Return a connection that is kept."""
+    """Return a connection for several requests."""
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
         connection.connect()
         yield connection
@@ -40,7 +40,7 @@ def connection(server: Server) -> Iterator[http.client.HTTPConnection]:
 def ask(
     connection: http.client.HTTPConnection, path: str, method: str = "GET", body: bytes | None = None
 ) -> tuple[int, bytes]:
-    """Return the status and the body; a connection that the server has closed is not opened again."""
+    """Return the status and the body; fail if the connection had to be opened again."""
     kept = connection.sock
     connection.request(method, path, body, {"Accept": "text/event-stream"})
     assert connection.sock is kept
@@ -49,7 +49,7 @@ def ask(
 
 
 def steps(server: Server, name: str) -> list[str]:
-    """Return what the application tells of one request, in order."""
+    """Return the steps that the application has logged for one request, in order."""
     return [line.partition(": ")[2] for line in server.log().splitlines() if line.startswith(name)]
 
 
@@ -58,7 +58,7 @@ def steps(server: Server, name: str) -> list[str]:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_no_middleware_holds_events_back(server: Server, name: str, stack: str) -> None:
-    """Each comes before the next one is there, uncompressed, with the headers that each middleware adds."""
+    """Each arrives before the next one exists, uncompressed, and with the headers that each middleware adds."""
     stream = server.open(f"/{stack}/turns/{name}", **HEADERS)
     stream.until(b"data: first\n\n")
     server.get(f"/none/go/{name}")
@@ -72,7 +72,7 @@ def test_no_middleware_holds_events_back(server: Server, name: str, stack: str) 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_client_that_leaves_is_noticed_through_middleware(server: Server, name: str, stack: str) -> None:
-    """Within a second, and the source is cleaned up with its awaits."""
+    """Within a second. The content cleans up with its awaits."""
     stream = server.open(f"/{stack}/endless/{name}", **HEADERS)
     stream.until(b"data: x\n\n")
     stream.close()
@@ -83,7 +83,7 @@ def test_a_client_that_leaves_is_noticed_through_middleware(server: Server, name
 @pytest.mark.parametrize("which", HTTP2, indirect=True)
 @pytest.mark.parametrize("stack", ["none", "five", "gzip", "session"])
 def test_middleware_over_http2(server: Server, name: str, stack: str) -> None:
-    """Events come at once, and a client that leaves is noticed."""
+    """Events arrive at once, and a client that leaves is noticed."""
     stream = server.open_http2(f"/{stack}/turns/{name}")
     stream.until(b"data: first\n\n")
     server.get(f"/none/go/{name}")
@@ -96,10 +96,10 @@ def test_middleware_over_http2(server: Server, name: str, stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", ["https", "all"])
-def test_a_redirect_leaves_the_source_untouched(
+def test_a_redirect_does_not_start_the_content(
     server: Server, connection: http.client.HTTPConnection, name: str, stack: str
 ) -> None:
-    """And the connection usable."""
+    """The connection stays usable."""
     assert ask(connection, f"/{stack}/endless/{name}") == (307, b"")
     assert ask(connection, "/none/answer") == (200, b'"answer"')
     assert steps(server, name) == []
@@ -117,7 +117,7 @@ CLOSED = {
 @pytest.mark.parametrize("kind", CLOSED)
 @pytest.mark.parametrize("stack", ["none", "five"])
 def test_dependencies_are_closed_in_order(server: Server, name: str, stack: str, kind: str) -> None:
-    """One of the scope "function" before the source begins; one of the default scope last, and it hears of an error."""
+    """The scope "function" closes before the content begins; the default scope closes last, and gets an error."""
     stream = server.open(f"/{stack}/dependent/{kind}/{name}")
     stream.until(b"\n\n")
     if kind != "endless":
@@ -132,19 +132,19 @@ def test_dependencies_are_closed_in_order(server: Server, name: str, stack: str,
 def test_generators_see_the_context(
     connection: http.client.HTTPConnection, path: str, stack: str, dispatched: str
 ) -> None:
-    """What plain middleware, a BaseHTTPMiddleware and a dependency have set, in the event loop and in a thread."""
+    """Plain middleware, a BaseHTTPMiddleware and a dependency set them; the event loop and a thread have them."""
     _, body = ask(connection, f"/{stack}/{path}")
     assert json.loads(body.splitlines()[0].removeprefix(b"data: ")) == ["plain", dispatched, "depended"]
 
 
-# Odd requests
+# Unusual requests
 
 
 @pytest.mark.parametrize("stack", ["none", "five", "gzip"])
-def test_head_does_not_run_the_source(
+def test_head_does_not_run_the_content(
     server: Server, connection: http.client.HTTPConnection, name: str, stack: str
 ) -> None:
-    """Headers at once, no body, and the connection usable; the background task runs, as the endpoint did."""
+    """Headers come at once, without a body, and the connection stays usable. The background task runs."""
     connection.request("HEAD", f"/{stack}/endless/{name}")
     with connection.getresponse() as response:
         assert (response.status, response.read()) == (200, b"")
@@ -156,7 +156,7 @@ def test_head_does_not_run_the_source(
 
 @pytest.mark.parametrize("stack", ["none", "five", "gzip"])
 def test_a_connection_is_kept_after_a_stream(connection: http.client.HTTPConnection, name: str, stack: str) -> None:
-    """For another stream, for the answer that there is nothing more, and for anything else."""
+    """For another stream, for a 204 to a client that has read everything, and for any other request."""
     for _ in range(2):
         assert ask(connection, f"/{stack}/job/{name}") == (200, FINISHED)
     connection.request("GET", f"/{stack}/job/{name}", headers={"Last-Event-ID": "sse.end"})
@@ -167,7 +167,7 @@ def test_a_connection_is_kept_after_a_stream(connection: http.client.HTTPConnect
 
 CHUNKED = b"9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(END), END)
 HTTP_1_0 = {
-    "uvicorn": (b"HTTP/1.1 200", CHUNKED),  # which is no answer for a client of HTTP/1.0
+    "uvicorn": (b"HTTP/1.1 200", CHUNKED),  # a client of HTTP/1.0 cannot read this answer
     "uvicorn --http h11 --loop asyncio": (b"HTTP/1.1 200", FINISHED),
     "uvicorn --http zttp --http2": (b"HTTP/1.1 200", CHUNKED),
     "hypercorn": (b"HTTP/1.1 200", FINISHED),
@@ -179,7 +179,7 @@ HTTP_1_0 = {
 
 
 def test_a_client_of_http_1_0_gets_everything(server: Server, which: str, name: str) -> None:
-    """Up to the end of the connection, though two servers write chunks, which such a client does not know."""
+    """Up to the end of the connection, although two servers write chunks, which such a client does not know."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
         client.sendall(f"GET /none/job/{name} HTTP/1.0\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
         with client.makefile("rb") as response:
@@ -193,10 +193,10 @@ LARGE = b"x" * 2_000_000
 
 
 @pytest.mark.parametrize("stack", ["none", "five"])
-def test_an_unread_body_is_in_nobodys_way(
+def test_an_unread_body_disturbs_no_stream(
     server: Server, connection: http.client.HTTPConnection, name: str, stack: str
 ) -> None:
-    """Events come, and the stream ends, without the final id; whether the connection is kept is the server's choice."""
+    """Events arrive, and the stream ends, without the final id. The server decides whether to keep the connection."""
     connection.request("POST", f"/{stack}/turns/{name}", LARGE)
     with connection.getresponse() as response:
         assert response.readline() == b"data: first\n"
@@ -218,7 +218,7 @@ def test_a_client_that_leaves_after_an_unread_body_is_noticed(
 
 @pytest.mark.parametrize("stack", ["none", "five", "all"])
 def test_a_post_that_reads_its_body_streams(connection: http.client.HTTPConnection, stack: str) -> None:
-    """Without the final id, for a POST is not asked again; and the connection is kept."""
+    """Without the final id, because a POST is not repeated. The connection is kept."""
     kept = connection.sock
     for _ in range(2):
         connection.request("POST", f"/{stack}/echo", LARGE, HEADERS)

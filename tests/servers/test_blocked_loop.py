@@ -1,4 +1,4 @@
-"""An event loop that was blocked on a real server: nobody is cut off who read meanwhile."""
+"""After a blocked event loop, a real server does not cut off a client that has read in the meantime."""
 
 import asyncio
 import socket
@@ -20,12 +20,12 @@ SEND_TIMEOUT = 0.5
 
 @pytest.fixture(params=["asyncio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Run on the loop of uvicorn."""
+    """Run on asyncio, as uvicorn does."""
     return request.param
 
 
 class Client:
-    """One that reads nothing before it is told to, then everything, in a thread."""
+    """A client that reads nothing until its thread starts, then everything."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -34,7 +34,7 @@ class Client:
         self.thread = threading.Thread(target=self.read, daemon=True)
 
     def read(self) -> None:
-        with suppress(ConnectionResetError):  # the server may abort a connection that it gives up
+        with suppress(ConnectionResetError):  # the server may abort the connection
             while received := self.socket.recv(1 << 20):
                 self.content += received
 
@@ -45,16 +45,16 @@ class Client:
 
 
 async def until_its_send_waits(hub: Hub) -> None:
-    """Publish until the client that does not read holds up a send."""
+    """Publish until a send waits for the client that does not read."""
     with anyio.fail_after(30):
         while not hub.stats().buffered_events:
             await hub.publish("default", "x" * 64_000)
-            await asyncio.sleep(0.01)  # what is only joined has gone by then
+            await asyncio.sleep(0.01)  # by then, events that only waited to be joined are sent
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_only_who_does_not_read_is_slow(*, reads: bool) -> None:
-    """The event loop is blocked for longer than `send_timeout`, and so is the sight of what the client has read."""
+async def test_only_a_client_that_does_not_read_is_slow(*, reads: bool) -> None:
+    """A loop that is blocked for longer than `send_timeout` does not see that the client reads meanwhile."""
     hub = Hub()
     app = EventSourceMiddleware(EventSourceApp(hub, send_timeout=SEND_TIMEOUT), hub=hub)
     async with serving(app) as port:

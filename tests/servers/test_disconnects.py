@@ -1,4 +1,4 @@
-"""A client that goes, in whatever way: noticed within a second, its source cleaned up once, nothing left."""
+"""A client that leaves, in any way, is noticed within a second; its content is cleaned up once; nothing is left."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from servers.kinds import KINDS, Kind
-from servers.processes import PATIENCE, Server, wait_until
+from servers.processes import PATIENCE, Server, clock, wait_until
 
 Serve = Callable[..., Server]
 Record = Callable[[str, str, str, float], None]
@@ -38,12 +38,12 @@ SERVERS = {
 
 @pytest.fixture(params=SERVERS)
 def one(request: pytest.FixtureRequest) -> Kind:
-    """Return each kind of server that differs in how it says that a client has gone."""
+    """Return each kind of server that reports a disconnect in a way of its own."""
     return SERVERS[request.param]
 
 
 def connect(server: Server, path: str) -> socket.socket:
-    """Ask for a stream, and read until its first event has come."""
+    """Request a stream, and read until its first event has arrived."""
     client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
     content = b""
@@ -71,18 +71,18 @@ def census(server: Server) -> dict[str, int]:
     return counts
 
 
-def test_each_way_to_go_is_noticed(serve: Serve, record: Record, one: Kind) -> None:
-    """At a generator's sleep, between its events, and in a thread; cleaned up once, with awaits."""
+def test_each_way_to_leave_is_noticed(serve: Serve, record: Record, one: Kind) -> None:
+    """While a generator sleeps, between its events, and in a thread. It is cleaned up once, with its awaits."""
     server = serve(one)
     for number, (how, leave) in enumerate(WAYS.items(), start=1):
         clients = [connect(server, path) for path in ("/idle", "/busy", "/sync")]
-        began = time.monotonic()
+        began = clock()
         for client in clients:
             leave(client)
         server.wait_for("job cleaned", 2 * number)
         server.wait_for("reason client", number)
         server.wait_for("sync closed", number)
-        took = time.monotonic() - began
+        took = clock() - began
         assert took < NOTICE_SECONDS + 0.5, how
         record("leaving", one.name, how, took)
         for client in clients:
@@ -94,8 +94,8 @@ def test_each_way_to_go_is_noticed(serve: Serve, record: Record, one: Kind) -> N
 
 
 @pytest.mark.parametrize("name", ["uvicorn --http zttp --http2", "hypercorn", "granian"])
-def test_a_client_of_http2_that_goes_is_noticed(serve: Serve, name: str) -> None:
-    """By the end of its connection."""
+def test_a_client_of_http2_that_leaves_is_noticed(serve: Serve, name: str) -> None:
+    """The end of its connection ends the stream."""
     server = serve(KINDS[name])
     stream = server.open_http2("/idle")
     stream.until(b"data: ")
@@ -135,18 +135,18 @@ def stopped_client() -> Iterator[Callable[[Server], subprocess.Popen[bytes]]]:
 def test_a_stopped_client_is_cut_off(
     serve: Serve, record: Record, one: Kind, stopped_client: Callable[[Server], subprocess.Popen[bytes]]
 ) -> None:
-    """Its kernel goes on answering, so that only `send_timeout` tells; its socket is closed, unlike daphne's."""
+    """Its kernel still answers, so only `send_timeout` shows it. The socket is closed, except on daphne."""
     server = serve(one, SEND_TIMEOUT="0.5")
     before = census(server)["descriptors"]
     stopped_client(server)
-    began = time.monotonic()
-    if one is KINDS["daphne"]:  # its send never waits, so that nobody knows
-        time.sleep(1)
+    began = clock()
+    if one is KINDS["daphne"]:  # its send never waits, so the library cannot notice
+        time.sleep(1)  # twice the `send_timeout`
         assert "flood closed" not in server.log()
         return
     server.wait_for("flood closed slow")
     wait_until(lambda: census(server)["descriptors"] <= before)
-    record("leaving", one.name, "stopped, socket closed", time.monotonic() - began)
+    record("leaving", one.name, "stopped, socket closed", clock() - began)
 
 
 CHURNERS = 5000
@@ -156,7 +156,7 @@ ROUNDS = CHURNERS // AT_ONCE
 
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "granian", "gunicorn -k asgi"])
 def test_five_thousand_clients_leave_nothing(serve: Serve, name: str) -> None:
-    """No task, socket, thread or listener; and the second half of them not even an object in memory."""
+    """No task, socket, thread or listener. The second half of them leaves no object in memory either."""
     server = serve(KINDS[name], PING_INTERVAL="0.5")
     paths = ["/idle", "/busy", "/hub/?x", "/sync", "/foreign"]
 
@@ -183,7 +183,7 @@ def test_five_thousand_clients_leave_nothing(serve: Serve, name: str) -> None:
     ] >= CHURNERS / 5:  # of which 45 are a thread that is kept
         assert time.monotonic() < deadline, (before, half, whole)
         time.sleep(0.2)
-    assert whole["threads"] <= before["threads"] + 45  # what anyio and the server keep for the next ones
+    assert whole["threads"] <= before["threads"] + 45  # anyio and the server keep some for later requests
     assert whole["kib"] - before["kib"] < 64 * 1024, (before, half, whole)
 
 

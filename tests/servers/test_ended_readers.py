@@ -1,4 +1,4 @@
-"""Readers that are ended again and again on a real server: what is published meanwhile reaches each, once, in order."""
+"""Readers that are disconnected again and again on a real server get every event, once and in order."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ SECONDS = 4.0
 
 @pytest.fixture(params=["asyncio"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
-    """Run on the loop of uvicorn."""
+    """Run on asyncio, as uvicorn does."""
     return request.param
 
 
 class Browser:
-    """A client that comes back with its last id for as long as it is told to."""
+    """A client that reconnects with its last id, until `leaving` is set."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -60,7 +60,7 @@ class Browser:
 
 
 async def work(chance: random.Random) -> None:
-    """Keep the event loop busy, as an application does."""
+    """Keep the event loop busy, as other code of an application does."""
     while True:
         time.sleep(chance.choice((0, 0.0005, 0.002, 0.008)))  # noqa: ASYNC251 - that is the point
         await asyncio.sleep(chance.choice((0, 0, 0.001)))
@@ -68,7 +68,7 @@ async def work(chance: random.Random) -> None:
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_nothing_is_lost_by_disconnecting(http: str) -> None:
-    """The order to disconnect, then an event, while pings are due all the time and the event loop has other work."""
+    """A disconnect, then an event, while pings are always due and the event loop has other work."""
     chance = random.Random(http)
     hub = Hub(ping_interval=0.002)
     app = EventSourceApp(hub, authorize=lambda *_: Grant(identity="ada"), retry=1)

@@ -1,4 +1,4 @@
-"""A stream that fails, on every server: real statuses before its first event, and nothing lost after it."""
+"""A stream that fails, on every server: a real status before its first event, and no lost event after it."""
 
 import http.client
 import re
@@ -17,7 +17,7 @@ HTTP2 = ("uvicorn --http zttp --http2", "hypercorn", "hypercorn -k trio", "grani
 
 
 def ask(server: Server, path: str, **headers: str) -> tuple[int, str]:
-    """Return the status, and the body, which must be complete."""
+    """Return the status and the body, which must be complete."""
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
         connection.request("GET", path, headers={"Accept": "text/event-stream", **headers})
         with connection.getresponse() as response:
@@ -37,7 +37,7 @@ def events(count: int) -> str:
 
 
 def assert_recorded_once(server: Server, record: str, reason: str) -> None:
-    """The log names the route and the reason, and does so once."""
+    """Check that the log has a record and its reason once."""
     wait_until(lambda: record in server.log(), seconds=5)
     server.get("/none/answer")
     assert server.log().count(record) == 1
@@ -69,13 +69,13 @@ def test_an_error_before_the_first_event_is_a_response(server: Server, name: str
 
 
 def test_a_validation_error_of_the_endpoint_is_a_response(server: Server, name: str) -> None:
-    """As FastAPI makes it, before there is a stream."""
+    """FastAPI makes it before there is a stream."""
     status, body = ask(server, f"/five/fail/{name}?after=x")
     assert status == 422
     assert "int_parsing" in body
 
 
-# After it
+# After the first event
 
 AFTER = {
     "ValueError": ("fail/{name}?error=value&after={after}"),
@@ -89,7 +89,7 @@ AFTER = {
 @pytest.mark.parametrize("case", AFTER)
 @pytest.mark.parametrize("after", [1, 3])
 def test_an_error_after_events_loses_none(server: Server, name: str, stack: str, case: str, after: int) -> None:
-    """They arrive, then an event that tells nothing, a retry, and the end of the body."""
+    """They arrive, then an event without details, a retry, and the end of the body."""
     status, body = ask(server, f"/{stack}/{AFTER[case].format(name=name, after=after)}")
     assert status == 200
     assert re.fullmatch(re.escape(events(after)) + ERROR + RETRY, body), body
@@ -97,11 +97,11 @@ def test_an_error_after_events_loses_none(server: Server, name: str, stack: str,
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_an_error_is_recorded_once(server: Server, name: str, stack: str) -> None:
-    """With the route and the reason; the background task has run."""
+    """With the route and the reason. The background task runs."""
     ask(server, f"/{stack}/fail/{name}?after=3")
     reason = f"ValueError('secret of {name}')"
     assert_recorded_once(server, f"the content of the stream GET /{stack}/fail/{name} failed: {reason}", reason)
-    assert server.log().count(f"ValueError: secret of {name}") <= 1  # gunicorn's own worker does not report it
+    assert server.log().count(f"ValueError: secret of {name}") <= 1  # gunicorn's own worker does not log it
     assert server.log().count(f"{name}: background done") == 1
 
 
@@ -114,8 +114,8 @@ ON_ERROR = {
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("on_error", ON_ERROR)
-def test_on_error_chooses_what_is_told(server: Server, name: str, stack: str, on_error: str) -> None:
-    """Another event, or none; the default where it fails itself."""
+def test_on_error_chooses_the_last_event(server: Server, name: str, stack: str, on_error: str) -> None:
+    """Another event, or none. The default is sent where `on_error` fails itself."""
     _, body = ask(server, f"/{stack}/fail/{name}?after=3&on_error={on_error}")
     assert re.fullmatch(re.escape(events(3)) + ON_ERROR[on_error] + RETRY, body), body
 
@@ -126,12 +126,12 @@ def test_an_on_error_that_fails_is_recorded(server: Server, name: str) -> None:
     server.wait_for(f"on_error of the stream GET /none/fail/{name} failed")
 
 
-# At its end
+# At the end
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_an_error_of_the_cleanup_cuts_nothing_off(server: Server, name: str, stack: str) -> None:
-    """The body ends as it should, the record comes once, and the background task runs."""
+    """The body ends properly, one record is logged, and the background task runs."""
     _, body = ask(server, f"/{stack}/untidy/{name}?lifetime=0.1")
     assert re.fullmatch(r"data: x\n\n" + RETRY, body), body
     server.wait_for(f"{name}: background done")
@@ -142,7 +142,7 @@ def test_an_error_of_the_cleanup_cuts_nothing_off(server: Server, name: str, sta
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_an_error_of_the_cleanup_is_recorded_when_the_client_has_left(server: Server, name: str, stack: str) -> None:
-    """Once, and the background task runs."""
+    """One record is logged, and the background task runs."""
     stream = server.open(f"/{stack}/untidy/{name}")
     stream.until(b"data: x\n\n")
     stream.close()
@@ -154,7 +154,7 @@ def test_an_error_of_the_cleanup_is_recorded_when_the_client_has_left(server: Se
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_background_task_that_fails_is_recorded_once(server: Server, name: str, stack: str) -> None:
-    """The stream was complete before."""
+    """The stream is complete before that."""
     assert ask(server, f"/{stack}/failing-background/{name}") == (200, "data: x\n\n" + END)
     assert_recorded_once(
         server,
@@ -165,7 +165,7 @@ def test_a_background_task_that_fails_is_recorded_once(server: Server, name: str
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_finished_stream_is_not_run_again(server: Server, name: str, stack: str) -> None:
-    """It ends with an id, and whoever comes back with that is told that there is nothing more."""
+    """It ends with an id. A client that comes back with that id gets a 204, and the content does not run."""
     path = f"/{stack}/job/{name}"
     assert ask(server, path) == (200, "data: 1\n\ndata: 2\n\n" + END)
     assert ask(server, path, **{"Last-Event-ID": "sse.end"}) == (204, "")
@@ -177,7 +177,7 @@ def test_a_finished_stream_is_not_run_again(server: Server, name: str, stack: st
 
 @pytest.mark.parametrize("which", HTTP2, indirect=True)
 def test_errors_over_http2(server: Server, name: str) -> None:
-    """The same statuses and bytes, and the end of the stream."""
+    """Statuses and bytes are the same, and the stream ends."""
     assert ask_with_http2(server, f"/five/fail/{name}?error=forbidden") == (403, f'{{"detail":"not for {name}"}}')
     assert ask_with_http2(server, f"/five/fail/{name}") == (500, "Internal Server Error")
     status, body = ask_with_http2(server, f"/five/fail/{name}?after=3")

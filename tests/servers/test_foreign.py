@@ -1,4 +1,4 @@
-"""Event streams of others, in an application with our middleware: as well behaved as ours."""
+"""Event streams of other libraries in an application with our middleware behave as well as ours."""
 
 import http.client
 import signal
@@ -22,18 +22,18 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_they_end_at_shutdown(serve: Serve, name: str) -> None:
-    """Starlette's, FastAPI's own and sse-starlette's, with a `retry:`, and so does the server."""
+    """Streams of Starlette, FastAPI and sse-starlette end with a `retry:`. The server stops too."""
     server = serve(KINDS[name])
     streams = [server.open(path) for path in FOREIGN]
     for stream in streams:
         stream.until(FOREIGN[stream.path])
     server.send(signal.SIGTERM)
     assert all(stream.rest().splitlines()[-1].startswith(b"retry: ") for stream in streams)
-    server.process.wait(2)
+    server.process.wait(KINDS[name].stop_seconds)
 
 
 def test_they_are_pinged_in_silence_and_end_with_their_lifetime(serve: Serve, name: str) -> None:
-    """But never in the middle of a frame; the end tells when to come back, where it is not in one either."""
+    """No ping comes in the middle of a frame. The end has a `retry:`, unless it is in the middle of a frame."""
     server = serve(KINDS[name], PING_INTERVAL="0.2", MAX_LIFETIME="1")
     streams = [server.open(path) for path in FOREIGN]
     half = server.open("/foreign?half=1&pause=3600")
@@ -45,7 +45,7 @@ def test_they_are_pinged_in_silence_and_end_with_their_lifetime(serve: Serve, na
 
 
 def test_their_heads_keep_proxies_from_holding_them_back(serve: Serve, name: str) -> None:
-    """Where they say nothing themselves."""
+    """Our middleware adds the headers that they do not set."""
     server = serve(KINDS[name])
     for path in FOREIGN:
         with closing(server.open(path)) as stream:
@@ -55,7 +55,7 @@ def test_their_heads_keep_proxies_from_holding_them_back(serve: Serve, name: str
 
 
 def test_the_newest_are_refused_above_a_limit(serve: Serve, name: str) -> None:
-    """Ours and theirs alike: an empty stream that says when to ask again; a place that is left is given again."""
+    """Ours and theirs get an empty stream with a `retry:`. A place that becomes free is given to the next stream."""
     server = serve(KINDS[name], MAX_CONNECTIONS="2")
     first, second = server.open("/idle"), server.open("/foreign")
     for stream in (first, second):

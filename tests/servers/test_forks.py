@@ -1,4 +1,4 @@
-"""A server that forks its workers after the application was imported."""
+"""A server that forks its workers after it has imported the application."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ PRELOADED = ("gunicorn", "preloaded_app:app", "--bind", "127.0.0.1:{port}", "--n
 
 
 def test_each_worker_of_a_preloaded_application_has_an_epoch_of_its_own(serve: Callable[..., Server]) -> None:
-    """So that a browser that reaches the other worker is told of a gap, and not given events of another log."""
+    """A browser that reaches the other worker gets a gap, and no events of another log."""
     server = serve(PRELOADED, "--workers", "2", "-k", "asgi")
     epochs: dict[int, str] = {}
 

@@ -1,4 +1,4 @@
-"""Polls that wait and bodies that come slowly, on real servers."""
+"""Polls that wait, and bodies that arrive slowly, on real servers."""
 
 import http.client
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from servers.kinds import KINDS, STOP_SECONDS, Kind
-from servers.processes import Server, wait_until
+from servers.kinds import KINDS, Kind
+from servers.processes import Server, clock, wait_until
 
 Serve = Callable[..., Server]
 NOTICE_SECONDS = 1.0
@@ -31,12 +31,12 @@ DIFFERENT = (
 
 @pytest.fixture(params=DIFFERENT)
 def one(request: pytest.FixtureRequest) -> Kind:
-    """Return each kind of server that differs in how it serves."""
+    """Return each kind of server that serves in a way of its own."""
     return KINDS[request.param]
 
 
 class Client:
-    """One connection, of which a test sends and reads the bytes."""
+    """One connection, whose bytes a test sends and reads."""
 
     def __init__(self, server: Server) -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -83,8 +83,8 @@ def begin_to_wait(server: Server, connect: Connect) -> Client:
     return client
 
 
-def test_a_client_that_goes_ends_the_waiting(serve: Serve, connect: Connect, one: Kind) -> None:
-    """Within a second, without a word in the log."""
+def test_a_client_that_leaves_ends_the_waiting(serve: Serve, connect: Connect, one: Kind) -> None:
+    """Within a second, and without an error in the log."""
     server = serve(one)
     begin_to_wait(server, connect).close()
     assert wait_until(lambda: census(server, "listeners") == 0) < NOTICE_SECONDS
@@ -92,40 +92,40 @@ def test_a_client_that_goes_ends_the_waiting(serve: Serve, connect: Connect, one
 
 
 def test_a_server_that_stops_answers_at_once(serve: Serve, connect: Connect, one: Kind) -> None:
-    """With where to go on, and when; then it ends."""
+    """With the position to continue from, and a retry. Then it stops."""
     server = serve(one)
     last = server.get("/publish?data=x")
     client = begin_to_wait(server, connect)
-    began = time.monotonic()
+    began = clock()
     server.send(signal.SIGTERM)
     status, answer = client.answer()
     took, log = server.ended(began)
     assert (status, answer["events"], answer["last_event_id"]) == (200, [], last)
     assert 500 <= answer["retry"] <= 2000
-    assert took < STOP_SECONDS
+    assert took < one.stop_seconds
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFERENT if name != "daphne"])  # which reads the body itself before
+@pytest.mark.parametrize("name", [name for name in DIFFERENT if name != "daphne"])  # it reads the whole body first
 def test_a_server_that_stops_does_not_wait_for_a_body(serve: Serve, connect: Connect, name: str) -> None:
-    """The client is told so, and the server ends."""
+    """The client gets a 503, and the server stops."""
     server = serve(KINDS[name])
     client = connect(server)
     post(client, "Content-Length: 3")
     client.socket.sendall(b"ab")
     wait_until(lambda: census(server, "listeners") == 1)
-    began = time.monotonic()
+    began = clock()
     server.send(signal.SIGTERM)
     status, answer = client.answer()
     took, log = server.ended(began)
     assert (status, answer["title"]) == (503, "Service Unavailable")
-    assert took < STOP_SECONDS
+    assert took < KINDS[name].stop_seconds
     assert "Traceback" not in log
 
 
 @pytest.fixture(scope="module")
 def uvicorn() -> Iterator[Server]:
-    """Return a server that waits a second for bodies."""
+    """Return a server that waits a second for a body."""
     server = Server.start(KINDS["uvicorn"].command, BODY_SECONDS=f"{BODY_SECONDS}")
     yield server
     server.remove()
@@ -139,8 +139,8 @@ def polled(server: Server, after: str) -> list[str]:
     return [event["data"] for event in json.loads(server.get(f"/hub/?poll=1&last_event_id={after}"))["events"]]
 
 
-def test_a_body_may_come_in_pieces(uvicorn: Server, connect: Connect) -> None:
-    """It is published when all of it is there, and a poll has it."""
+def test_a_body_may_arrive_in_pieces(uvicorn: Server, connect: Connect) -> None:
+    """The event is published when the body is complete, and a poll returns it."""
     before, client = uvicorn.get("/publish?data=x"), connect(uvicorn)
     post(client, "Content-Length: 3")
     for byte in b"abc":
@@ -151,8 +151,8 @@ def test_a_body_may_come_in_pieces(uvicorn: Server, connect: Connect) -> None:
     assert polled(uvicorn, before) == ["abc"]
 
 
-def test_a_body_that_does_not_come_is_408(uvicorn: Server, connect: Connect) -> None:
-    """In time, and nothing is published."""
+def test_a_body_that_does_not_arrive_is_408(uvicorn: Server, connect: Connect) -> None:
+    """After a second, and nothing is published."""
     before, client = uvicorn.get("/publish?data=x"), connect(uvicorn)
     post(client, "Content-Length: 3")
     client.socket.sendall(b"ab")
@@ -162,15 +162,15 @@ def test_a_body_that_does_not_come_is_408(uvicorn: Server, connect: Connect) -> 
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
-def test_a_body_that_is_too_large_is_refused_while_it_comes(uvicorn: Server, connect: Connect, header: str) -> None:
-    """By what it says of itself, and by what is there."""
+def test_a_body_that_is_too_large_is_refused_while_it_arrives(uvicorn: Server, connect: Connect, header: str) -> None:
+    """By its Content-Length, or by the bytes that have arrived."""
     client = connect(uvicorn)
     post(client, header)
     client.socket.sendall(b"11000\r\n" + b"x" * 0x11000 + b"\r\n")
     assert client.answer()[0] == 413
 
 
-def test_a_client_that_goes_before_its_body_has_come(uvicorn: Server, connect: Connect) -> None:
+def test_a_client_that_leaves_before_its_body_has_arrived(uvicorn: Server, connect: Connect) -> None:
     """Nothing is published, and nothing is logged."""
     before, tasks, client = uvicorn.get("/publish?data=x"), census(uvicorn, "tasks"), connect(uvicorn)
     post(client, "Content-Length: 3")

@@ -1,4 +1,4 @@
-"""Several workers on the backend for one process: each real server is found out, and the log says so."""
+"""Several workers with the backend for one process: on each real server, the log has a warning."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,14 @@ COMMANDS = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_several_workers_are_warned(serve: Callable[..., Server], name: str) -> None:
-    """By the configuration that their server has."""
+    """Each worker reads the configuration of its server."""
     server = serve(COMMANDS[name], "--workers", "2")
     server.wait_for("MemoryBackend with 2 workers", 2)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_one_worker_is_not_warned(serve: Callable[..., Server], name: str) -> None:
-    """It has every reader."""
+    """One process has every reader."""
     server = serve(COMMANDS[name])
     server.open("/hub/").until(b"\n\n")
     assert "MemoryBackend with" not in server.log()

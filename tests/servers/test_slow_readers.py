@@ -1,4 +1,4 @@
-"""Clients that never read cost what is configured, disturb nobody, are cut off, and miss nothing without being told."""
+"""Clients that never read cost a bounded amount, disturb no other client, are cut off, and miss no event silently."""
 
 import json
 import re
@@ -21,15 +21,15 @@ Serve = Callable[..., Server]
 
 STALLED = 30
 EVENT_BYTES = 64 * 1024
-BURST = 64  # which history holds, so that a reader that falls behind is caught up
+BURST = 64  # history holds as many, so a reader that falls behind catches up
 BURSTS = 256  # 1 GiB in all
-BUFFER_KIB = 1024 + 64  # a reader's own, and what uvicorn and the like hold for a connection
+BUFFER_KIB = 1024 + 64  # a reader's own buffer, and the server's buffer for a connection
 HISTORY_KIB = 100 * EVENT_BYTES // 1024
-SLACK_KIB = 48 * 1024  # what the allocator holds on to
+SLACK_KIB = 48 * 1024  # the allocator keeps some memory
 
 
 class Reader(threading.Thread):
-    """A client that reads all the time, and writes down the ids."""
+    """A client that reads all the time, and collects the ids."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -47,7 +47,7 @@ class Reader(threading.Thread):
         self.client.close()
 
     def run(self) -> None:
-        with suppress(ConnectionResetError):  # the answer to what is sent after the shutdown
+        with suppress(ConnectionResetError):  # the answer to bytes that are sent after the shutdown
             while content := self.client.recv(1 << 20):
                 content = self.tail + content
                 self.ids += map(int, re.findall(rb"id: \w+-(\d+)\n", content))
@@ -68,7 +68,7 @@ def connect(server: Server, **headers: str) -> socket.socket:
 
 
 class Unwilling(threading.Thread):
-    """A client of HTTP/2 that reads its connection, and never lets the stream have more than the first 64 KiB."""
+    """A client of HTTP/2 that reads its connection, and never opens the stream's window beyond the first 64 KiB."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
@@ -100,7 +100,7 @@ def kib(server: Server) -> int:
 
 
 def latency(server: Server, reader: Reader) -> float:
-    """Measure how long a small event takes from its publication to a client that reads."""
+    """Return the seconds from the publication of a small event until a client has read it."""
     began = time.monotonic()
     last = server.get("/publish?data=x")
     wait_until(lambda: reader.has(last))
@@ -113,7 +113,7 @@ def test_a_gigabyte_that_thirty_do_not_read(serve: Serve, name: str) -> None:
     server = serve(KINDS[name], SEND_TIMEOUT="1")
     stalled = [connect(server) for _ in range(STALLED)]
     with Reader(server) as reader:
-        server.get(f"/publish?bytes={EVENT_BYTES}&times={BURST}")  # so that code and history are there
+        server.get(f"/publish?bytes={EVENT_BYTES}&times={BURST}")  # code and history are in memory then
         before, high, delays = kib(server), 0, []
         for number in range(BURSTS):
             last = server.get(f"/publish?bytes={EVENT_BYTES}&times={BURST}")
@@ -130,8 +130,8 @@ def test_a_gigabyte_that_thirty_do_not_read(serve: Serve, name: str) -> None:
         client.close()
 
 
-def test_a_reader_that_was_cut_off_misses_nothing_unsaid(serve: Serve) -> None:
-    """With what it read last it gets the rest, or is told that there is no rest any more."""
+def test_a_reader_that_was_cut_off_misses_no_event_silently(serve: Serve) -> None:
+    """With its last id it gets the rest, or a gap if the rest was trimmed."""
     server = serve(KINDS["uvicorn"], SEND_TIMEOUT="0.5")
     first = server.get("/publish?data=first")
     stalled = connect(server, Last_Event_ID=first)
@@ -153,8 +153,8 @@ def streams(server: Server) -> int:
 
 
 @pytest.mark.parametrize("name", ["granian", "uvicorn --http zttp --http2", "hypercorn", "daphne"])
-def test_what_bounds_a_reader_where_send_does_not_wait(serve: Serve, name: str) -> None:
-    """Of these, granian tells that a stream's window is shut; elsewhere nobody can know, and the lifetime ends it."""
+def test_a_reader_is_bounded_where_send_does_not_wait(serve: Serve, name: str) -> None:
+    """Of these, only granian shows that a stream's window is closed. On the others, the lifetime ends the stream."""
     server = serve(KINDS[name], SEND_TIMEOUT="0.3", MAX_LIFETIME="2")
     with suppress(OSError), closing(connect(server)) if name == "daphne" else Unwilling(server):
         wait_until(lambda: streams(server) == 1)

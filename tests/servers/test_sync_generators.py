@@ -1,4 +1,4 @@
-"""Two hundred sync generators: nobody waits for their threads, which come back when their clients have left."""
+"""Two hundred sync generators delay no other request, and their threads end when their clients have left."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ STREAMS = 200
     scope="module", params=["uvicorn", "hypercorn", "hypercorn -k trio", "granian", "gunicorn -k asgi", "daphne"]
 )
 def which(request: pytest.FixtureRequest) -> str:
-    """Return the name of each kind of server that differs in its event loop, or in how it runs one."""
+    """Return the name of each kind of server with an event loop, or a way to run it, of its own."""
     name: str = request.param
     return name
 
@@ -47,7 +47,7 @@ def threads(server: Server) -> dict[str, int]:
 
 
 def latency(server: Server) -> float:
-    """Return how long an endpoint takes that runs in one of the framework's threads."""
+    """Return the seconds that an endpoint in a thread of the framework takes."""
 
     def once() -> float:
         began = time.monotonic()
@@ -58,7 +58,7 @@ def latency(server: Server) -> float:
 
 
 def test_blocked_generators_are_in_nobodys_way(server: Server) -> None:
-    """An unrelated endpoint answers as before; once unblocked, the threads of clients that left come back."""
+    """Another endpoint answers as fast as before. The threads of clients that left end when they are unblocked."""
     alone, before = latency(server), threads(server)
     with ExitStack() as clients:
         open_many(server, "/none/blocking", clients)
@@ -72,8 +72,8 @@ def test_blocked_generators_are_in_nobodys_way(server: Server) -> None:
     assert server.log().count("blocking closed") == STREAMS
 
 
-def test_threads_of_generators_that_yield_come_back_by_themselves(server: Server) -> None:
-    """Each is closed where it yields None, and its `finally` runs, also behind middleware."""
+def test_threads_of_generators_that_yield_end_by_themselves(server: Server) -> None:
+    """Each generator is closed where it yields None, and its `finally` runs, also behind middleware."""
     before = threads(server)
     with ExitStack() as clients:
         open_many(server, "/five/polling", clients)

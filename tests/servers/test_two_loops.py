@@ -1,4 +1,4 @@
-"""Several event loops in one process: each has its own of everything."""
+"""Several event loops in one process share nothing."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ SECONDS = 4
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_two_servers_in_threads_are_in_nobodys_way(loop: str) -> None:
-    """Both go on, notice each client that leaves, and stop."""
+def test_two_servers_in_threads_do_not_disturb_each_other(loop: str) -> None:
+    """Both serve, notice each client that leaves, and stop."""
     command = [sys.executable, "two_loops.py", loop, str(SECONDS)]
     run = subprocess.run(command, cwd=HERE, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
     assert run.stderr == ""

@@ -1,78 +1,238 @@
-"""What must be seen on a real uvicorn: it stops with open streams, and nothing is cut off or left behind."""
+"""uvicorn: its Server is found, asked and counted; its requests are looked at, and their transports aborted."""
 
-import shutil
-import time
-from collections.abc import Callable
-from pathlib import Path
+import asyncio
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
 
-from servers.processes import HERE, Server
+import anyio
+import pytest
+import uvicorn
 
-Start = Callable[..., Server]
+from servers.local import Quiet, Unstarted, idle_app, in_task, running
+from sse_asgi._servers.known import running_servers
+from sse_asgi._servers.shutdown import ShutdownNotice, current_notice
+from sse_asgi._servers.uvicorn import Uvicorn
+from sse_asgi._servers.workers import worker_count
 
+ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
-def test_a_recycled_worker_stops(uvicorn_server: Start) -> None:
-    """With --limit-max-requests no signal is sent, and streams hear of it all the same."""
-    server = uvicorn_server("--limit-max-requests", "4")
-    stream = server.open("/hub/")
-    stream.until(b"\n\n")
-    began = time.monotonic()
-    while server.process.poll() is None and time.monotonic() < began + 10:
-        try:
-            server.get("/publish?data=x")
-        except OSError:
-            break
-    assert b"retry: " in stream.rest()
-    assert server.ended(began)[0] < 4
+# The server
 
 
-def test_workers_stop(uvicorn_server: Start) -> None:
-    """Each of several processes, and the memory backend has warned them."""
-    server = uvicorn_server("--workers", "2")
-    streams = [server.open("/busy") for _ in range(6)]
-    for stream in streams:
-        stream.until(b"\n\n")
-    took, log = server.stop()
-    assert took < 4
-    assert all(b"retry: " in stream.rest() for stream in streams)
-    assert "MemoryBackend with 2 workers" in log
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_server_has_a_state_and_addresses() -> None:
+    """They are attributes of the Server, which stops when `should_exit` says so."""
+    async with running("uvicorn") as server:
+        (found,) = running_servers()
+        assert found.addresses() == [server.scope["server"]]
+        assert found.state is server.lifespan["state"]
+        assert found.tells_of_signals
+        assert not found.stops()
+        server.stop()
+        assert found.stops()
 
 
-def test_a_reload_does_not_wait_for_streams(uvicorn_server: Start, tmp_path: Path) -> None:
-    """A file is edited: the streams end, the new process answers."""
-    shutil.copy(HERE / "app.py", tmp_path / "app.py")
-    server = uvicorn_server("--reload", "--reload-dir", str(tmp_path), "--app-dir", str(tmp_path))
-    stream = server.open("/hub/")
-    stream.until(b"\n\n")
-    time.sleep(1.1)  # file times have a resolution
-    with (tmp_path / "app.py").open("a") as file:
-        file.write("\n# edited\n")
-    assert b"retry: " in stream.rest()
-    server.wait_until_it_answers()
-    server.stop()
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_server_that_closes_its_sockets_stops() -> None:
+    """`--limit-max-requests` closes them without setting `should_exit`."""
+    async with running("uvicorn"):
+        (found,) = running_servers()
+        for one in found.key.servers:
+            one.close()
+        assert not found.key.should_exit
+        assert found.stops()
 
 
-def test_resuming_after_a_disconnect(uvicorn_server: Start) -> None:
-    """Over real sockets: what was published meanwhile comes once, in order."""
-    server = uvicorn_server()
-    stream = server.open("/hub/")
-    stream.until(b"\n\n")
-    server.get("/publish?data=1")
-    last_event_id = stream.until(b"data: 1\n\n").split(b"id: ")[-1].split(b"\n")[0].decode()
-    stream.close()
-    for number in range(2, 5):
-        server.get(f"/publish?data={number}")
-    again = server.open("/hub/", **{"Last-Event-ID": last_event_id})
-    content = again.until(b"data: 4\n\n")
-    assert [line for line in content.splitlines() if line.startswith(b"data")] == [b"data: 2", b"data: 3", b"data: 4"]
-    again.close()
-    server.stop()
+@ASYNCIO
+@pytest.mark.anyio
+async def test_without_uvicorn_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of this process cannot be uvicorn's where its module was never imported."""
+    monkeypatch.delitem(sys.modules, "uvicorn.server")
+    async with in_task(Unstarted(uvicorn.Config(idle_app, log_level="error")).serve):
+        assert list(running_servers()) == []
 
 
-def test_a_client_that_leaves_is_noticed(uvicorn_server: Start) -> None:
-    """The source is cleaned up, and the background task runs, while the server goes on."""
-    server = uvicorn_server()
-    stream = server.open("/idle")
-    stream.until(b"\n\n")
-    stream.close()
-    server.wait_for("job cleaned\nreason client\n")
-    server.stop()
+class Served:
+    """A uvicorn server in a thread, whose app runs a function in its loop."""
+
+    def __init__(self, function: Any, **config: Any) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                await receive()
+                function(self)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await send({"type": "lifespan.shutdown.complete"})
+
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on", **config))
+        self.log: list[Any] = []
+
+    def run(self) -> None:
+        thread = threading.Thread(target=self.server.run)
+        thread.start()
+        while not self.server.started:
+            assert thread.is_alive()
+        self.server.should_exit = True
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_shutdown_is_heard_in_a_thread(loop: str) -> None:
+    """The instance that serves this loop is found and asked, and the loop may serve again after it."""
+
+    def start(served: Served) -> None:
+        assert [one.key for one in running_servers()] == [served.server]
+        notice = current_notice()
+
+        def listener() -> None:
+            served.log.append(notice.heard)
+            notice.unlisten(listener)
+
+        notice.listen(listener)
+        served.log.append(notice)
+
+    served = Served(start, loop=loop)
+    served.run()
+    notice, heard_then = served.log
+    assert heard_then is True
+    assert notice.heard is False
+
+
+def test_a_server_that_is_stopping_is_heard_at_once() -> None:
+    """A stream that begins after the signal gets the news immediately."""
+
+    def start(served: Served) -> None:
+        served.server.should_exit = True
+        notice = ShutdownNotice()
+        notice.listen(lambda: served.log.append("heard"))
+        notice.unlisten(next(iter(notice._listeners)))
+        served.server.should_exit = False
+
+    served = Served(start)
+    served.run()
+    assert served.log == ["heard"]
+
+
+# Its workers
+
+
+class GunicornWorker:
+    """A worker of gunicorn, which has the configuration."""
+
+    def __init__(self, **configuration: int) -> None:
+        self.cfg = SimpleNamespace(**configuration)
+
+    async def callback_notify(self) -> None:
+        """Tell the parent process that this one is alive."""
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_several_workers_are_configured() -> None:
+    """Each worker has the configuration of the command."""
+    async with in_task(Unstarted(uvicorn.Config(idle_app, workers=4, log_level="error")).serve):
+        assert worker_count() == 4
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_gunicorn_counts_the_workers_of_uvicorn() -> None:
+    """A UvicornWorker's own configuration says 1, or the number in WEB_CONCURRENCY."""
+    config = uvicorn.Config(idle_app, callback_notify=GunicornWorker(workers=3).callback_notify, log_level="error")
+    async with in_task(Unstarted(config).serve):
+        assert worker_count() == 3
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_another_callback_says_nothing_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It need not be a method of a worker of gunicorn."""
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    config = uvicorn.Config(idle_app, callback_notify=GunicornWorker().callback_notify, log_level="error")
+    async with in_task(Unstarted(config).serve):
+        assert worker_count() == 1
+
+
+# Its requests
+
+
+class Cycle:
+    """A request as uvicorn's protocols have it."""
+
+    def __init__(self) -> None:
+        self.disconnected = False
+        self.more_body = True
+        self.body = b""
+        self.message_event = asyncio.Event()
+        self.aborted = 0
+        self.transport = SimpleNamespace(abort=self.count)
+
+    def count(self) -> None:
+        self.aborted += 1
+
+    async def receive(self) -> Any:
+        """Be a method."""
+
+
+async def receive() -> Any:
+    """Belong to no object."""
+
+
+def test_a_request_is_looked_at_without_a_message() -> None:
+    """The body was taken when no more of it comes, none is kept, and no message waits."""
+    cycle = Cycle()
+    look = Uvicorn().look(cycle.receive)
+    assert look is not None
+    assert look() is None
+    cycle.more_body, cycle.body = False, b"x"
+    assert look() is None
+    cycle.body = b""
+    cycle.message_event.set()
+    assert look() is None
+    cycle.message_event.clear()
+    assert look() is False
+    cycle.disconnected = True
+    assert look() is True
+    assert Uvicorn().look(receive) is None
+
+
+def test_a_transport_is_aborted() -> None:
+    """The request has it; another `receive` does not lead to one."""
+    cycle = Cycle()
+    assert Uvicorn().abort(cycle.receive) is True
+    assert cycle.aborted == 1
+    assert Uvicorn().abort(receive) is False
+
+
+@ASYNCIO
+@pytest.mark.anyio
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_a_real_request_is_one_of_these(http: str) -> None:
+    """The requests of uvicorn's own protocols have these attributes, a transport, and a module that is listed."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            look = Uvicorn().look(receive)
+            assert look is not None
+            await receive()
+            seen.extend([look(), type(receive.__self__).__module__ in Uvicorn.steppable])
+            seen.append(Uvicorn().abort(receive))
+
+    server = Quiet(uvicorn.Config(app, port=0, http=http, lifespan="off", log_level="critical"))
+    task = asyncio.create_task(server.serve())
+    with anyio.fail_after(10):
+        while not server.started:
+            await anyio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.read() == b""
+    writer.close()
+    server.should_exit = True
+    await task
+    assert seen == [False, True, True]

@@ -1,13 +1,12 @@
-"""Content that yields after the end holds neither its place in a limit nor the server."""
+"""Content that yields after the end keeps neither its place in a limit nor the server."""
 
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
 
 from servers.kinds import UVICORN
-from servers.processes import Server, wait_until
+from servers.processes import Server, clock, wait_until
 
 SOON = 3.0  # less than `cleanup_timeout`, which is 5 s
 COMMAND = tuple(word.replace("app:app", "yielding_app:app") for word in UVICORN)
@@ -21,7 +20,7 @@ def content(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_client_that_leaves_frees_its_place(serve: Callable[..., Server], content: str) -> None:
-    """At the next yield; the content's own `finally` is run, and nothing is logged."""
+    """At the next yield. The content's own `finally` runs, and no error is logged."""
     server = serve(COMMAND)
     stream = server.open(f"/content/{content}")
     stream.until(b"data: x\n\ndata: x\n\n")
@@ -32,11 +31,11 @@ def test_a_client_that_leaves_frees_its_place(serve: Callable[..., Server], cont
 
 
 def test_the_server_stops(serve: Callable[..., Server], content: str) -> None:
-    """With Ctrl-C, and the body is complete."""
+    """After Ctrl-C, and the body is complete."""
     server = serve(COMMAND)
     stream = server.open(f"/content/{content}")
     stream.until(b"data: x\n\ndata: x\n\n")
-    began = time.monotonic()
+    began = clock()
     server.send_to_all(signal.SIGINT)
     assert b"retry: " in stream.rest()
     took, log = server.ended(began)

@@ -1,6 +1,6 @@
-"""Two uvicorn servers in two threads of one process: streams are opened, and clients leave, on both at once.
+"""Two uvicorn servers in two threads of one process: clients open streams and leave, on both at once.
 
-`two_loops.py LOOP SECONDS` prints how many streams were opened, and how many were left on each server.
+`two_loops.py LOOP SECONDS` prints the number of streams that were opened, and that were left, on each server.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Served:
         return PlainTextResponse(str(len(self.hub.subscriptions())))
 
     def visit(self, seconds: float) -> None:
-        """Open streams and leave, as browsers do, until the time is over."""
+        """Open streams and leave them, as browsers do, until the time is over."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             with contextlib.ExitStack() as clients:
@@ -60,7 +60,7 @@ class Served:
         return client
 
     def left(self) -> int:
-        """Return how many streams there are when there should be none."""
+        """Wait until no stream is left; return the number of those that stay."""
         ends = time.monotonic() + PATIENCE
         while (left := self._ask()) and time.monotonic() < ends:
             time.sleep(0.05)
@@ -72,15 +72,15 @@ class Served:
             return int(connection.getresponse().read())
 
     def stop(self) -> None:
-        """Stop it, which must take no second signal."""
+        """Stop the server, which must not need a second signal."""
         self.server.should_exit = True
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
 
 
 def main() -> None:
-    """Run them."""
-    sys.setswitchinterval(1e-6)  # so that the threads are often in the middle of the same thing
+    """Run both servers, and print the numbers."""
+    sys.setswitchinterval(1e-6)  # so that both threads are often in the middle of the same code
     servers = [Served(sys.argv[1]) for _ in range(2)]
     visitors = [threading.Thread(target=server.visit, args=[float(sys.argv[2])]) for server in servers]
     for thread in visitors:

@@ -1,4 +1,4 @@
-"""Streams whose content yields when it should end: in `finally`, or instead of being cancelled."""
+"""Streams whose content yields when it should end: in `finally`, or when it is cancelled."""
 
 import os
 import sys
@@ -17,12 +17,12 @@ from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse
 
 
 def log(line: str) -> None:
-    """Write a line that the test can read in the order of things."""
+    """Write a line to the log that the test reads; the order of lines is the order of events."""
     os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 async def in_finally() -> AsyncIterator[str]:
-    """Say goodbye to whoever is there."""
+    """Yield once more in `finally`."""
     try:
         while True:
             yield "x"
@@ -35,7 +35,7 @@ async def in_finally() -> AsyncIterator[str]:
 
 
 async def when_cancelled() -> AsyncIterator[str]:
-    """Go on as if nothing had happened."""
+    """Yield once more when cancelled."""
     try:
         while True:
             try:
@@ -48,7 +48,7 @@ async def when_cancelled() -> AsyncIterator[str]:
 
 
 def in_a_thread() -> Iterator[str]:
-    """Say goodbye to whoever is there."""
+    """Yield once more in `finally`."""
     try:
         while True:
             yield "x"
@@ -61,7 +61,7 @@ def in_a_thread() -> Iterator[str]:
 
 
 class Iterated:
-    """An iterator that takes no notice of a cancellation."""
+    """An iterator that ignores a cancellation."""
 
     def __aiter__(self) -> "Iterated":
         return self
@@ -72,7 +72,7 @@ class Iterated:
         return "x"
 
     async def aclose(self) -> None:
-        """Let the test know."""
+        """Log the call."""
         log("closed")
 
 
@@ -86,13 +86,13 @@ limit = ConnectionLimit(100)
 
 
 async def stream(request: Request) -> Response:
-    """Stream the content that is asked for."""
+    """Stream the content that the path names."""
     content: Any = CONTENTS[request.path_params["content"]]
     return EventSourceResponse(content())
 
 
 async def count(_: Request) -> Response:
-    """Say how many places of the limit are taken."""
+    """Return the number of places of the limit that are taken."""
     return PlainTextResponse(str(limit.open))
 
 

@@ -1,15 +1,15 @@
-// Events of an EventSourceApp, also where streams do not pass: then it polls, and tries to stream from time to time.
+// Reads events of an EventSourceApp. If a proxy blocks streams, it polls, and tries to stream again from time to time.
 //
 //   const connection = connect({url: "/events/", on: {init(state) {}, delta(change, {id}) {}, state(name) {}}});
 //   connection.close();
 //
-// `on` has a function for each type of event that is wanted, which gets the parsed data. `state` is told "connecting",
-// "streaming", "polling", "away" (nobody answers) and "closed" (by close(), or refused). `debug` writes to the console.
+// `on` has a function for each type of event, which gets the parsed data. The function `state` gets "connecting",
+// "streaming", "polling", "away" (no answer) and "closed" (by close(), or refused). `debug` logs to the console.
 
-const PATIENCE = 5_000;  // milliseconds for a new stream to open
-const POLLING = 30_000;  // before a stream is tried again
-const TRIES = 2;         // that a stream which was open may fail in a row, before it is polled
-const LATER = [408, 425, 429];  // refusals that pass
+const PATIENCE = 5_000;  // milliseconds that a new stream may take to open
+const POLLING = 30_000;  // milliseconds of polling before the next attempt to stream
+const TRIES = 2;         // failures in a row after which an open stream is given up
+const LATER = [408, 425, 429];  // refusals that are temporary
 
 export function connect({url, on, debug = false}) {
   let source, last = "", retry = 2000, state, restart = () => {};
@@ -42,8 +42,8 @@ export function connect({url, on, debug = false}) {
     }
   }
 
-  // Streams for as long as it works. A stream that was open is the browser's to mend, at the time the server told it.
-  // Tells whether to stream again at once, because the page is shown again.
+  // Streams until it fails. The browser reconnects a stream that was open, after the time that the server has set.
+  // Resolves to true if a new stream should begin at once, because the page is shown again.
   function stream() {
     return new Promise(resolve => {
       let failures = TRIES;
@@ -54,7 +54,7 @@ export function connect({url, on, debug = false}) {
         if (source.readyState === EventSource.CLOSED || ++failures >= TRIES) giveUp();
         else enter("connecting");
       };
-      for (const type of new Set(["sse.position", ...Object.keys(on)])) {  // which has only an id: where to go on
+      for (const type of new Set(["sse.position", ...Object.keys(on)])) {  // only its id counts
         source.addEventListener(type, ({data, lastEventId}) => data === undefined || dispatch(type, data, lastEventId));
       }
 
@@ -69,7 +69,7 @@ export function connect({url, on, debug = false}) {
     });
   }
 
-  // Asks once, and waits as the server says; tells whether it worked. A poll also knows why a stream was refused.
+  // Polls once, then waits as the server says; resolves to true if the poll worked. Its status tells a refusal.
   async function poll() {
     let answer, content;
     try {
@@ -100,7 +100,7 @@ export function connect({url, on, debug = false}) {
     }
   }
 
-  // A page that was left is kept, to go back to: it holds none of the six connections to a server.
+  // The browser keeps a page that the user has left: release its connection, one of six to a server.
   addEventListener("pagehide", () => source.close(), {signal: listening.signal});
   addEventListener("pageshow", event => { if (event.persisted) restart(); }, {signal: listening.signal});
 

@@ -1,8 +1,15 @@
-"""Delivery: one event on its way from the log to the readers of this process, handed on as an argument."""
+"""Delivery: the words that the hub and the streams share when an event is handed over.
+
+The registry makes one Delivery for each event, and passes it as an argument: to the receiver of each reader, and from
+there to the connection's writer, the Carrier.
+"""
 
 from typing import Any, Protocol
 
 from .._log.event import Entry
+
+BODY_LIMIT = 64 * 1024
+PING = b":\n"
 
 
 class Delivery:
@@ -11,10 +18,10 @@ class Delivery:
     Attributes:
         entry: The entry.
         now: When the delivery began, by time.monotonic().
-        position: The entry's.
+        position: The entry's position.
         at_once: True if the event is sent by itself, because its channels were quiet and all readers get the same
             frame; False if it is joined with the events around it.
-        message: What the first connection made of the entry, for all others to send as well; None before.
+        message: The ASGI message that the first connection made of the entry, and that all others send; None before.
     """
 
     __slots__ = ("at_once", "entry", "message", "now", "position")
@@ -28,8 +35,15 @@ class Delivery:
         self.message: Any = None
 
 
+class Receiver(Protocol):
+    """The receiver of one reader's live events."""
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take one live event; it never waits and never fails."""
+
+
 class Carrier(Protocol):
-    """A connection that can be sent to in the turn of the publisher, without waking its own task."""
+    """A connection's writer, which others may send through, in the publisher's turn, while its own task sleeps."""
 
     @property
     def rests(self) -> bool:

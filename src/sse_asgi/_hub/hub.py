@@ -1,4 +1,4 @@
-"""The public face of a hub: opening, publishing, subscribing."""
+"""Hub: the public interface for publishing events and subscribing to them."""
 
 import operator
 import time
@@ -63,23 +63,25 @@ class Hub(OpenHub):
         """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
 
         Args:
-            backend: What carries and keeps the events; None is a MemoryBackend().
-            buffer_size: How many live events may wait for one reader.
-            buffer_bytes: How many bytes of them.
-            overflow: What happens to a reader whose buffer is full: `"replay"` catches it up from history, `"close"`
-                ends its stream, `"drop_oldest"` drops and announces, `"latest"` keeps the newest event of each key.
-            ping_interval: Seconds of silence after which a response of this hub sends a ping; None sends none.
-            patterns: Names like `orders.*`: what is published to a channel that matches also reaches the readers of
-                `Pattern("orders.*")`, a channel with a history of its own. `*` is any run of characters. Give the same
-                patterns to every process that publishes.
-            presence_ttl: Seconds after which the readers of a process that is not heard of are not present any more,
-                give or take a third of it.
-            presence_grace: Seconds for which a reader that has left is still present, so that nobody is seen to go and
-                come when a page is reloaded or a server restarted.
+            backend: Carries and keeps the events; None is a MemoryBackend().
+            buffer_size: The most live events that wait for one reader.
+            buffer_bytes: The most bytes of events that wait for one reader.
+            overflow: The rule for a reader whose buffer is full: `"replay"` catches it up from history, `"close"`
+                ends its stream, `"drop_oldest"` drops events and announces a gap, `"latest"` keeps the newest event of
+                each key.
+            ping_interval: Seconds of silence after which a response of this hub sends a ping; None sends no pings.
+            patterns: Names like `orders.*`. An event of a channel that matches also reaches the readers of
+                `Pattern("orders.*")`, which is a channel with a history of its own. `*` is any run of characters. Give
+                the same patterns to every process that publishes.
+            presence_ttl: Seconds after which the readers of a silent process are no longer present, give or take a
+                third.
+            presence_grace: Seconds for which a reader that has left is still present. A page that is reloaded, or a
+                server that restarts, then causes no `sse.leave`.
 
         Raises:
-            ValueError: A bound below 1, an unknown overflow rule, a pattern without `*`, or a bad number of seconds.
-            TypeError: `backend` is no Backend.
+            ValueError: A bound is below 1, an overflow rule is unknown, a pattern has no `*`, or a number of seconds is
+                bad.
+            TypeError: `backend` is not a Backend.
         """
         if backend is not None and not isinstance(backend, Backend):
             msg = (
@@ -93,7 +95,7 @@ class Hub(OpenHub):
         self._patterns = Patterns(patterns)
         check_seconds("presence_ttl", presence_ttl)
         if not presence_grace >= 0:
-            msg = f"presence_grace={presence_grace} must be 0 seconds or more"
+            msg = f"presence_grace must be 0 seconds or more (got {presence_grace})"
             raise ValueError(msg)
         super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace)
 
@@ -101,31 +103,31 @@ class Hub(OpenHub):
 
     @property
     def state(self) -> str:
-        """`"closed"`, `"up"`, or `"down"` while the backend is out of reach."""
+        """`"closed"`, `"up"`, or `"down"` while the backend cannot be reached."""
         if self._registry is None:
             return "closed"
         return "up" if self._registry.up else "down"
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
-        """The patterns that it gathers."""
+        """The patterns of this hub."""
         return self._patterns.names
 
     @property
     def keeps_history(self) -> bool:
-        """Whether readers can resume: the backend is made to keep history, be it there now or not."""
+        """Whether readers can resume, because the backend keeps history, even while it cannot be reached."""
         return self.backend.keeps_history
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG002 - Starlette passes it
-        """Open the hub for an application's life: `FastAPI(lifespan=hub.lifespan)`, where `get_hub` finds it too."""
+        """Open the hub while an application runs: `FastAPI(lifespan=hub.lifespan)`. `get_hub` finds it there too."""
         async with self:
             yield {"hub": self}
 
     async def drain(self) -> None:
-        """End every subscription of this hub in this process: what is ready is sent, then the stream ends.
+        """End every subscription of this hub in this process. Pending events are sent, then each stream ends.
 
-        It returns when the readers have left, after a second at the latest.
+        The call returns when the readers have left, after a second at the latest.
 
         Raises:
             HubClosedError: The hub is not open.
@@ -134,7 +136,7 @@ class Hub(OpenHub):
         if registry.home.is_here():
             await registry.drain(DRAIN_SECONDS)
         else:
-            await registry.home.carry(self.drain)
+            await registry.home.run(self.drain)
 
     # Publishing
 
@@ -148,16 +150,17 @@ class Hub(OpenHub):
         key: str | None = None,
         idempotency_key: str | None = None,
     ) -> str | None:
-        """Publish one event; a reader of several of the channels gets it once.
+        """Publish one event. A reader of several of the channels gets it once.
 
         Args:
-            channels: A name or several.
-            data: str as it is, bytes as UTF-8 text, a ServerSentEvent without an id, anything else as JSON. On a
-                MemoryBackend also a function of a reader's properties, whose result is that reader's data; a falsy
-                result skips the reader.
-            event: The type.
+            channels: One name, or several.
+            data: A str is sent as it is, bytes as UTF-8 text, a ServerSentEvent without an id as it is, anything else
+                as JSON. On a MemoryBackend, data may also be a function of a reader's properties. Its result is that
+                reader's data, and a falsy result skips the reader.
+            event: The event's type.
             retry: The browser's reconnection time, in milliseconds.
-            key: What this is the newest value of, for readers with `overflow="latest"`.
+            key: Names the value that this event updates. Readers with `overflow="latest"` keep the newest event of
+                each key.
             idempotency_key: Publishing again with the same key within two minutes stores nothing, and returns the
                 same id.
 
@@ -166,20 +169,21 @@ class Hub(OpenHub):
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No data, an id, a bad field, key or channel name; a name or type that begins with `sse.`; a
-                pattern.
-            TypeError: Data that cannot be written as JSON, a key that is no str, or a function on a backend that
+            ValueError: There is no data, or an id; a field, key or channel name is bad; a name or type begins with
+                `sse.`; a channel is a pattern.
+            TypeError: The data cannot be written as JSON, a key is not a str, or the data is a function and the backend
                 crosses processes.
             BackendError: The event was not stored.
-            PublishUnknownError: It may have been stored; publish again with an idempotency_key.
+            PublishUnknownError: The event may have been stored; publish again with an idempotency_key.
         """
-        home = (self._registry or self._opened("cannot publish")).home  # an open hub spares the call
+        home = (self._registry or self._opened("cannot publish")).home  # `or` saves the call while the hub is open
         if not home.is_here():
-            options: dict[str, Any] = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
-            return await home.carry(partial(self.publish, channels, data, **options))
+            outgoing = self._outgoing(channels, data, event, retry, key, idempotency_key=idempotency_key)
+            return await home.run(partial(self._publish_now, outgoing))
         names, message = self._checked(channels, data, event, retry, key)
         check_key("idempotency_key", idempotency_key)
-        await checkpoint()  # before it is stored: who is cancelled here has published nothing
+        # The body of _publish_now, without the cost of an Outgoing and of a second coroutine for each event.
+        await checkpoint()  # before the event is stored: a publisher that is cancelled here has published nothing
         registry = self._registry or self._opened("cannot publish")
         position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
         registry.tally.published += 1
@@ -188,7 +192,7 @@ class Hub(OpenHub):
     def _checked(
         self, channels: str | Collection[str], data: Any, event: str | None, retry: int | None, key: str | None
     ) -> tuple[tuple[str, ...], ServerSentEvent | RenderedEvent]:
-        """Return where to publish and what, or raise for what publish refuses."""
+        """Return the channels and the event to publish, or raise the errors of publish for bad arguments."""
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
         check_key("key", key)
         message = as_published(data, event, retry)
@@ -197,6 +201,21 @@ class Hub(OpenHub):
             raise TypeError(msg)
         check_type(message.event)
         return self._patterns.gather(names), message
+
+    def _outgoing(
+        self,
+        channels: str | Collection[str],
+        data: Any,
+        event: str | None,
+        retry: int | None,
+        key: str | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Outgoing:
+        """Return a checked event that is published later, or in the hub's event loop."""
+        names, message = self._checked(channels, data, event, retry, key)
+        check_key("idempotency_key", idempotency_key)
+        return Outgoing(names, message, key, idempotency_key)
 
     def publish_from_thread(
         self,
@@ -208,12 +227,12 @@ class Hub(OpenHub):
         key: str | None = None,
         idempotency_key: str | None = None,
     ) -> str | None:
-        """Publish from another thread of this process, as from a `def` endpoint; wait until the event is stored.
+        """Publish from another thread of this process, as from a `def` endpoint, and wait until the event is stored.
 
-        An event loop that runs in the calling thread waits too; there, `await hub.publish(...)` does not hold it up.
+        An event loop that runs in the calling thread is blocked meanwhile; use `await hub.publish(...)` there.
 
         Args:
-            channels: See publish, like all that follow.
+            channels: See publish, like all arguments below.
             data: See publish.
             event: See publish.
             retry: See publish.
@@ -221,21 +240,21 @@ class Hub(OpenHub):
             idempotency_key: See publish.
 
         Returns:
-            What publish returns.
+            The event's id, as publish does.
 
         Raises:
-            RuntimeError: It was called in the hub's own event loop, and would wait for ever: await publish there.
-            SSEError: What publish raises, like ValueError and TypeError.
+            RuntimeError: The hub's own event loop runs in the calling thread, so the call would wait for ever.
+            SSEError: The errors of publish, like ValueError and TypeError.
         """
         home = self._opened("cannot publish").home
         if home.is_here():
             msg = (
-                "publish_from_thread would hold up the event loop that it waits for: "
+                "publish_from_thread would block the event loop that it waits for: "
                 "await hub.publish(...) here, or call hub.publish_soon(...) in a function that is not async"
             )
             raise RuntimeError(msg)
-        options: dict[str, Any] = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
-        return home.wait(partial(self.publish, channels, data, **options))
+        outgoing = self._outgoing(channels, data, event, retry, key, idempotency_key=idempotency_key)
+        return home.wait(partial(self._publish_now, outgoing))
 
     def publish_soon(
         self,
@@ -246,15 +265,15 @@ class Hub(OpenHub):
         retry: int | None = None,
         key: str | None = None,
     ) -> None:
-        """Have an event published, without waiting; it works in every thread, and in functions that are not async.
+        """Queue an event to be published, without waiting. It works in every thread, and in functions without async.
 
         These events are published one after another, in the order of the calls; a later `publish` may overtake them.
-        Up to 10,000 events or 16 MiB wait, also while the backend is away. An event that finds no room, or that the
-        backend refuses, is lost: `stats().unpublished` counts it, and one warning is logged until all is well again.
-        Closing the hub publishes those that wait, for a second at most.
+        Up to 10,000 events or 16 MiB wait, even while the backend is away. An event that finds no room, or that the
+        backend refuses, is lost: `stats().unpublished` counts it. One warning is logged until every queued event is
+        published again. Closing the hub publishes the queued events, for a second at most.
 
         Args:
-            channels: See publish, like all that follow.
+            channels: See publish, like all arguments below.
             data: See publish.
             event: See publish.
             retry: See publish.
@@ -262,28 +281,27 @@ class Hub(OpenHub):
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: What publish raises for wrong arguments, like TypeError.
-            RuntimeError: The process was forked from the hub's.
+            ValueError: Arguments are wrong, as for publish; TypeError likewise.
+            RuntimeError: This process is a fork of the process that opened the hub.
         """
         self._opened("cannot publish")
-        names, message = self._checked(channels, data, event, retry, key)
-        self._outbox.add(Outgoing(names, message, key))
+        self._outbox.add(self._outgoing(channels, data, event, retry, key))
 
     async def history(self, *channels: str, limit: int = 100) -> list[ServerSentEvent]:
         """Return the newest events that the backend keeps of these channels, the oldest of them first.
 
         Args:
             channels: At least one name, or a Pattern of this hub.
-            limit: The most events to return; the joins and leaves among them come along and are not counted.
+            limit: The most events to return; `sse.join` and `sse.leave` events between them are returned uncounted.
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: A bad channel name, or a negative limit.
-            BackendError: The backend could not be asked, or not within five seconds.
+            ValueError: A channel name is bad, or the limit is negative.
+            BackendError: The backend did not answer within five seconds.
         """
         registry = self._opened("cannot read history")
         if not registry.home.is_here():
-            return await registry.home.carry(partial(self.history, *channels, limit=limit))
+            return await registry.home.run(partial(self.history, *channels, limit=limit))
         names = self._patterns.readable(check_channels(channels))
         if limit < 0:
             msg = f"limit must be a number of events, at least 0 (got {limit})"
@@ -313,48 +331,78 @@ class Hub(OpenHub):
         presence: bool | str | Collection[str] = False,
         since: float | None = None,
     ) -> Subscription:
-        """Prepare to read channels; nothing is read before the subscription is entered, by hand or by its response.
+        """Prepare to read channels. Reading begins when the subscription is entered, by `async with` or a response.
 
         Args:
             channels: At least one name, or a Pattern of this hub.
-            last_event_id: The id to resume after; None is the request's own Last-Event-ID in an EventSourceResponse
-                and a fresh start elsewhere, `""` is a fresh start on purpose.
-            properties: Anything that tells this reader from others; given to `transform` and to callable data.
-            transform: A plain function `(event, properties)`: what this reader gets instead, or None to skip it.
+            last_event_id: The id to resume after. None is the request's own Last-Event-ID in an EventSourceResponse,
+                and a fresh start elsewhere. `""` is always a fresh start.
+            properties: Anything that distinguishes this reader; given to `transform` and to callable data.
+            transform: A plain function `(event, properties)` that returns the event for this reader, or None to skip
+                it.
             initial: Events for a fresh stream to begin with.
-            rewind: How many of the newest events that are kept of its channels a fresh stream gets after `initial`, in
-                their order, before live events; `math.inf` is all. Older events are not announced as a gap. A resumed
-                stream goes on after its id instead.
-            snapshot: An async function that returns the current state, for a reader that is fresh or has a gap: sent
-                as one event of type `snapshot` before any later event. If it needs an argument, that is the
-                Subscription, whose `channels` and `options.properties` say whose state it is. Write your state first,
-                then publish: a delta that follows may already be contained in the snapshot, so make deltas idempotent
-                or versioned.
-            buffer_size: How many live events may wait; None is the hub's.
-            buffer_bytes: How many bytes of them; None is the hub's.
-            overflow: What happens when they are too many; None is the hub's.
-            position_frames: Whether `sse.position` events keep a quiet reader's position current. Without them it may
-                fall out of history.
-            identity: Who this reader is, for `presence` and `disconnect`: what could be the name of a channel.
-            presence: True lists its identity on the channels while it is open, see `Hub.presence`; names list it on
-                these of them only. `sse.join` and `sse.leave` are published to it, and push nothing out of the history.
-            since: The `moment` before it was looked up what this reader may: an order to disconnect that is heard later
-                ends it. None is now.
+            rewind: The number of the newest kept events that a fresh stream gets after `initial`, in their order,
+                before live events; `math.inf` is all. Older events are not announced as a gap. A resumed stream
+                continues after its id instead.
+            snapshot: An async function that returns the current state, for a reader that is fresh or has a gap. The
+                state is sent as one event of type `snapshot` before any later event. If the function takes an argument,
+                it gets the Subscription, which has `channels` and `options.properties`. Write your state first, then
+                publish: the snapshot may already contain a delta that follows it, so make deltas idempotent or
+                versioned.
+            buffer_size: The most live events that wait; None is the hub's.
+            buffer_bytes: The most bytes of events that wait; None is the hub's.
+            overflow: The rule for a full buffer; None is the hub's.
+            position_frames: Whether `sse.position` events keep a quiet reader's position current. Without them the
+                position may fall out of history.
+            identity: The reader's name, for `presence` and `disconnect`; any text that could be the name of a channel.
+            presence: True lists the identity on the channels while the reader is open, see `Hub.presence`. Names list
+                it on these channels only. `sse.join` and `sse.leave` are published there, and push no event out of the
+                history.
+            since: A `moment` before the reader was authorized; None is now. Disconnect orders received after it apply
+                to this reader.
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: No channel, a bad name, one of the library's own, one of the hub's patterns that is no Pattern,
-                a bad option, or both `rewind` and `snapshot`.
-            TypeError: A channel that is no str, a `rewind` that is not a number, or `initial` that is no collection of
-                events.
-            NotImplementedError: `presence` on a backend that does not keep who is here.
-            RuntimeError: Another event loop than the hub's runs here. A thread without one may call this, as a `def`
-                endpoint does.
+            ValueError: There is no channel; a name is bad, reserved, or a pattern of the hub that is not given as a
+                Pattern; an option is bad; or both `rewind` and `snapshot` are given.
+            TypeError: A channel is not a str, `rewind` is not a number, or `initial` is not a collection of events.
+            NotImplementedError: `presence` is given, and the backend does not support it.
+            RuntimeError: Another event loop than the hub's runs here. A thread without an event loop may call this, as
+                a `def` endpoint does.
         """
-        registry = self._subscribable()
+        if last_event_id is not None and not isinstance(last_event_id, str):
+            msg = f"last_event_id must be a str (got {type(last_event_id).__name__})"
+            raise TypeError(msg)
+        options = self._reader_options(
+            transform=transform,
+            initial=initial,
+            rewind=rewind,
+            snapshot=snapshot,
+            buffer_size=buffer_size,
+            buffer_bytes=buffer_bytes,
+            overflow=overflow,
+            position_frames=position_frames,
+        ).for_reader(properties, identity, listed_channels(channels, presence))
+        return self._subscribe(channels, last_event_id, options, since)
+
+    def _reader_options(
+        self,
+        *,
+        transform: Transform | None = None,
+        initial: Iterable[Any] = (),
+        rewind: float = 0,
+        snapshot: Snapshot | None = None,
+        buffer_size: int | None = None,
+        buffer_bytes: int | None = None,
+        overflow: Overflow | None = None,
+        position_frames: bool = True,
+    ) -> Options:
+        """Check the options that readers of one kind share, and fill in the hub's defaults.
+
+        The hub need not be open. Readers without options of their own share one object.
+        """
         defaults = self._defaults
         options = defaults._replace(
-            properties=properties,
             transform=check_callable("transform", transform),
             initial=initial_events(initial),
             rewind=rewind,
@@ -364,20 +412,20 @@ class Hub(OpenHub):
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
             overflow=defaults.overflow if overflow is None else overflow,
-            identity=identity,
-            presence=listed_channels(channels, presence),
         )
-        if last_event_id is not None and not isinstance(last_event_id, str):
-            msg = f"last_event_id must be a str, not {type(last_event_id).__name__}"
-            raise TypeError(msg)
-        # Most readers have the hub's own, and need no copy of them.
-        options = defaults if all(map(operator.is_, options, defaults)) else check_options(options)
+        return defaults if all(map(operator.is_, options, defaults)) else check_options(options)
+
+    def _subscribe(
+        self, channels: Collection[str], last_event_id: str | None, options: Options, since: float | None
+    ) -> Subscription:
+        """Subscribe with options that are checked already."""
+        registry = self._subscribable()
         names = self._patterns.readable(check_channels(channels))
+        if options.presence and type(self.backend).attend is Backend.attend:
+            raise NotImplementedError(NO_PRESENCE)
         subscription = Subscription(registry, names, last_event_id, options)
         subscription.since = time.monotonic() if since is None else since
-        if presence and type(self.backend).attend is Backend.attend:
-            raise NotImplementedError(NO_PRESENCE)
-        if identity is not None or properties is not None:
+        if options.identity is not None or options.properties is not None:
             self._orders.start()
         return subscription
 
@@ -389,7 +437,7 @@ class Hub(OpenHub):
         return registry
 
     def moment(self) -> float:
-        """Return the time, for `subscribe(since=...)`, and listen for orders to disconnect from now on.
+        """Return the current time, for `subscribe(since=...)`, and receive disconnect orders from now on.
 
         Raises:
             HubClosedError: The hub is not open.
@@ -402,7 +450,7 @@ class Hub(OpenHub):
         """Return the open subscriptions of this process; another thread waits for the hub's event loop.
 
         Args:
-            channel: Only those that read it; None for all.
+            channel: Return only the subscriptions that read this channel; None returns all.
 
         Raises:
             HubClosedError: The hub is not open.
@@ -410,7 +458,7 @@ class Hub(OpenHub):
         return self._ask("there are no subscriptions", lambda registry: registry.subscriptions(channel))
 
     def stats(self) -> Stats:
-        """Return what there is in this process now, and what was counted since the hub was opened.
+        """Return the hub's state in this process, and its counters since it was opened.
 
         Another thread waits for the hub's event loop.
 
@@ -420,7 +468,7 @@ class Hub(OpenHub):
         return self._ask("nothing was counted", Registry.stats)
 
     def _ask(self, what: str, question: Callable[[Registry], T]) -> T:
-        """Look at what changes in the hub's event loop."""
+        """Ask a question about the registry in the hub's event loop, where the registry changes."""
         registry = self._opened(what)
         if registry.home.is_here():
             return question(registry)
@@ -433,49 +481,52 @@ class Hub(OpenHub):
     async def disconnect(
         self, properties: Any = None, *, identity: str | None = None, channels: str | Collection[str] | None = None
     ) -> None:
-        """End the streams of some readers, in every process; their browsers come back, and are authorised afresh.
+        """End the streams of some readers, in every process. Their browsers reconnect, and are authorized again.
+
+        Every argument that is given must match.
 
         Args:
-            properties: Those whose properties are equal as JSON; of a mapping only the items that it names are
-                compared, with those of a mapping or with the attributes of an object.
-            identity: Those with this identity.
-            channels: Only those that read one of these.
+            properties: The properties of the readers, compared as JSON. Of a mapping, only the given items are
+                compared, with the items of the reader's mapping or with the attributes of its object.
+            identity: The identity of the readers.
+            channels: The readers must read one of these channels.
 
         Raises:
             HubClosedError: The hub is not open.
-            ValueError: Neither properties nor an identity is given, or one that nobody can have.
-            TypeError: Properties that cannot be written as JSON.
+            ValueError: Neither properties nor an identity is given, or the identity cannot exist.
+            TypeError: The properties cannot be written as JSON.
             BackendError: The order was not stored.
         """
         home = self._opened("cannot disconnect").home
         if not home.is_here():
-            await home.carry(partial(self.disconnect, properties, identity=identity, channels=channels))
+            await home.run(partial(self.disconnect, properties, identity=identity, channels=channels))
             return
         names = (check_channel(channels),) if isinstance(channels, str) else channels and check_channels(channels)
         order = disconnect_order(properties, identity, names)
         await self.backend.publish((CONTROL,), order, key=None, idempotency_key=None)
 
     async def presence(self, channel: str) -> list[str]:
-        """Return who reads a channel with `presence=True`, in any process: each identity once, sorted.
+        """Return the identities that read a channel with `presence=True`, in any process: each once, sorted.
 
-        `sse.join` and `sse.leave` are published to the channel as they come and go.
+        `sse.join` and `sse.leave` are published to the channel as identities come and go.
 
         Args:
-            channel: Its name, or a Pattern of this hub.
+            channel: The channel's name, or a Pattern of this hub.
 
         Raises:
             HubClosedError: The hub is not open.
-            BackendError: The backend could not be asked, or not within five seconds.
+            BackendError: The backend did not answer within five seconds.
         """
-        registry = self._opened("cannot tell who is here")
+        registry = self._opened("cannot read presence")
         if not registry.home.is_here():
-            return await registry.home.carry(partial(self.presence, channel))
+            return await registry.home.run(partial(self.presence, channel))
         (name,) = self._patterns.readable((check_channel(channel),))
-        with self._patience("who is here cannot be told"):
+        with self._patience("presence cannot be read"):
             return await registry.presence.present(name)
 
     @contextmanager
     def _patience(self, what: str) -> Iterator[None]:
+        """Raise BackendError if the block takes longer than READ_SECONDS."""
         try:
             with anyio.fail_after(READ_SECONDS):
                 yield

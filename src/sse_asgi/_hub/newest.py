@@ -1,4 +1,4 @@
-"""The newest events that a backend keeps of some channels, as a list."""
+"""The newest events of some channels that a backend keeps, as a list."""
 
 from collections import deque
 
@@ -10,7 +10,7 @@ from .subscription import PAGE
 
 
 async def newest_events(registry: Registry, channels: tuple[str, ...], limit: int) -> list[ServerSentEvent]:
-    """Return so many events, the oldest of them first, and the joins and leaves among them."""
+    """Return up to `limit` events, the oldest of them first, together with the joins and leaves among them."""
     count = limit
     while count and (position := registry.position()) is not None:
         newest = await _read(registry, channels, limit, count, position)
@@ -25,7 +25,8 @@ async def newest_events(registry: Registry, channels: tuple[str, ...], limit: in
 async def _read(
     registry: Registry, channels: tuple[str, ...], limit: int, count: int, position: Position
 ) -> "_Newest | None":
-    upto = position._replace(sequence=MAX_SEQUENCE)  # what is kept now, which this process need not have heard of yet
+    """Read the newest `count` entries; return None if the log began another life meanwhile."""
+    upto = position._replace(sequence=MAX_SEQUENCE)  # everything that is kept now, even if this process has not seen it
     after = await registry.rewind(channels, count, upto)
     newest = _Newest(limit, whole=after is None)
     while True:
@@ -41,7 +42,7 @@ async def _read(
 
 
 class _Newest:
-    """The newest of the events that are added."""
+    """Keeps the newest of the events that are added."""
 
     def __init__(self, limit: int, *, whole: bool) -> None:
         self._limit = limit
@@ -50,7 +51,7 @@ class _Newest:
         self._counted = 0
 
     def add(self, entry: Entry) -> None:
-        """Add a later event; the oldest goes where they are too many, because more were published meanwhile."""
+        """Add a later event; the oldest is dropped if there are too many, because more were published meanwhile."""
         if isinstance(entry.event, ServerSentEvent):
             self._entries.append((entry, entry.event))
             self._counted += not is_presence(entry)
@@ -59,9 +60,9 @@ class _Newest:
 
     @property
     def complete(self) -> bool:
-        """Whether there are as many as were asked for, or no more are kept."""
+        """Whether there are as many events as were asked for, or the backend keeps no more."""
         return self._whole or self._counted >= self._limit
 
     def events(self, channels: tuple[str, ...]) -> list[ServerSentEvent]:
-        """Return them as a reader of these channels sees them."""
+        """Return the events as a reader of these channels sees them."""
         return [entry.for_reader(event, channels) for entry, event in self._entries]

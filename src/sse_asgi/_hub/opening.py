@@ -1,8 +1,7 @@
-"""How a hub is opened, lent to those who enter it again, and closed."""
+"""The life of a hub: opening it once, counting nested entries, and closing it with its first opener."""
 
 import threading
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Self
 
 import anyio
@@ -21,14 +20,14 @@ CLOSE_SECONDS = 5.0
 
 
 class _Borrowed:
-    """How often an open hub was entered again; an exit may come in another task than its enter."""
+    """Counts how often an open hub was entered again. An exit may run in another task than its enter."""
 
     def __init__(self) -> None:
         self.by_owner = 0
         self.by_others = 0
 
     def gives_back(self, *, by_owner: bool) -> bool:
-        """Count one exit, unless it is the one that closes."""
+        """Count one exit, and return True, unless this exit closes the hub."""
         if by_owner and self.by_owner:
             self.by_owner -= 1
         elif not by_owner and self.by_others:
@@ -46,7 +45,7 @@ class OpenHub:
     """
 
     def __init__(self, backend: Backend, presence_ttl: float, presence_grace: float) -> None:
-        """Begin closed."""
+        """Store the arguments; the hub is closed until it is entered."""
         self.backend = backend
         self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
@@ -60,10 +59,10 @@ class OpenHub:
         self._borrowed = _Borrowed()
 
     async def __aenter__(self) -> Self:
-        """Open the hub; where it is open already, only borrow it.
+        """Open the hub. If it is open already, only count this entry.
 
         Raises:
-            RuntimeError: It is open in another event loop.
+            RuntimeError: The hub is open in another event loop.
         """
         self._claim()
         while self._opening is not None:
@@ -77,7 +76,7 @@ class OpenHub:
         return self
 
     def _claim(self) -> Home:
-        """Have the hub belong to this event loop, unless it belongs to one already."""
+        """Make the running event loop the hub's, unless it has one; raise in another loop than the hub's."""
         with self._claiming:
             if self._home is None:
                 self._home = Home()
@@ -91,7 +90,7 @@ class OpenHub:
         try:
             await self._connection.enter_async_context(self.backend.connect(registry))
             self._orders = Orders(registry)
-            self._outbox = Outbox(home, registry.tally, partial(self._publish_now, registry))
+            self._outbox = Outbox(home, registry.tally, self._publish_now)
             self._registry, self._owner = registry, _current_task()
         finally:
             if self._registry is None:
@@ -100,9 +99,9 @@ class OpenHub:
             opening.set()
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Close the hub if this is the exit of its first opener: every subscription ends.
+        """Close the hub, if this is the exit of its first opener: every subscription ends.
 
-        Each step is tried whatever happens to the one before, a second cancellation for instance.
+        Each step runs even if the step before it fails, or if the task is cancelled a second time.
 
         Raises:
             RuntimeError: Another event loop than the hub's runs here.
@@ -135,10 +134,15 @@ class OpenHub:
             raise HubClosedError(what)
         return self._registry
 
-    async def _publish_now(self, registry: Registry, outgoing: Outgoing) -> None:
+    async def _publish_now(self, outgoing: Outgoing) -> str | None:
+        """Publish a checked event in the hub's event loop, and return its id."""
         await checkpoint()
-        await self.backend.publish(outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=None)
+        registry = self._opened("cannot publish")
+        position = await self.backend.publish(
+            outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=outgoing.idempotency_key
+        )
         registry.tally.published += 1
+        return None if position is None else str(position)
 
 
 def _current_task() -> int:

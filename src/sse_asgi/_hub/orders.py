@@ -1,6 +1,8 @@
-"""Orders from hub to hub over the log itself: they reach every process, also one that was cut off meanwhile.
+"""Orders: how `hub.disconnect` ends streams in every process.
 
-Only a hub with readers that an order can concern listens, from the position where it had the first of them.
+An order is an event on a channel of the library's own, so backends need no second way to talk. A process that was cut
+off from the backend reads the orders that it missed when it is back. A hub listens for orders only from the moment when
+it has its first reader with an identity or properties.
 """
 
 import json
@@ -20,7 +22,7 @@ from .options import Options, check_identity
 from .registry import CONTROL, Registry
 from .subscription import Subscription
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.hub")
 
 ORDER = "disconnect"
 RECENT = 1000
@@ -29,7 +31,7 @@ _MISSING = object()
 
 
 class _Order(NamedTuple):
-    """Whose streams are to end: what is None is not asked for."""
+    """The readers whose streams end; None for a field matches every reader."""
 
     properties: Any
     identity: str | None
@@ -37,11 +39,11 @@ class _Order(NamedTuple):
 
 
 def disconnect_order(properties: Any, identity: str | None, channels: Collection[str] | None) -> ServerSentEvent:
-    """Write the order to end the streams that match.
+    """Return the order, as an event, to end the streams that match.
 
     Raises:
-        ValueError: It would match every reader, its properties cannot be written as JSON, or nobody has this identity.
-        TypeError: Likewise.
+        ValueError: The order would match every reader, its properties have NaN, or the identity cannot exist.
+        TypeError: The properties cannot be written as JSON, or the identity is not a str.
     """
     check_identity(identity)
     if identity is None and (properties is None or properties == {}):
@@ -52,10 +54,10 @@ def disconnect_order(properties: Any, identity: str | None, channels: Collection
 
 
 class Orders:
-    """Hears the orders, and carries them out on the readers of this process."""
+    """Receives the orders, and carries them out on the readers of this process."""
 
     def __init__(self, registry: Registry) -> None:
-        """Listen to nobody yet."""
+        """Prepare to listen; `start` begins."""
         self._registry = registry
         self._recent: deque[tuple[float, _Order]] = deque(maxlen=RECENT)
         registry.recall = self._recall
@@ -63,10 +65,10 @@ class Orders:
         self._since: dict[None, Position | None] = {}
 
     def start(self) -> None:
-        """Listen from now on; it works in every thread, and does not wait."""
+        """Listen for orders from now on. The call works in every thread, and does not wait."""
         if self._task is not None:
             return
-        # The first thread's stays: orders between its moment and the task's first turn are read from the log.
+        # The first thread sets the position. Orders between then and the first turn of the task are read from the log.
         self._since.setdefault(None, self._registry.position())
         if not self._registry.home.takes_over(self._begin):
             self._begin()
@@ -76,7 +78,7 @@ class Orders:
             position = self._since.setdefault(None, self._registry.position())
             after = "" if position is None else str(position)
             subscription = Subscription(self._registry, (CONTROL,), after, Options())
-            # It lives as long as the hub, so it must not keep the context of the request that comes first.
+            # An empty context: the task lives as long as the hub, and must not keep the first request's variables.
             self._task = spawn(lambda: self._run(subscription), context=Context())
 
     async def _run(self, subscription: Subscription) -> None:
@@ -89,23 +91,27 @@ class Orders:
         except Exception:
             self._task = None
             self._since.clear()
-            logger.exception("hub.disconnect is not heard any more: streams end when their authorisation does")
+            logger.exception(
+                "receiving orders of hub.disconnect failed: streams end only when their authorization does"
+            )
 
     def _obey(self, order: ServerSentEvent) -> None:
         if order.event == "sse.gap":
-            logger.warning("orders of hub.disconnect were lost with the log: streams end when their authorisation does")
+            logger.warning(
+                "orders of hub.disconnect were lost with the log: streams end only when their authorization does"
+            )
             return
         try:
             wanted = _read(order)
         except (ValueError, KeyError, TypeError):
-            logger.warning("ignored what is no order of hub.disconnect on the channel %s", CONTROL)
+            logger.warning("hub.disconnect ignored a malformed order on the channel %s", CONTROL)
             return
         self._recent.append((time.monotonic(), wanted))
         for reader in self._registry.subscriptions():
             _carry_out(wanted, reader)
 
     def _recall(self, reader: Subscription) -> None:
-        """Carry out on a reader that enters what was heard since it was looked up what it may."""
+        """Carry out, on a reader that enters, the orders received since the reader was authorized."""
         for _, order in takewhile(lambda heard: heard[0] >= reader.since, reversed(self._recent)):
             _carry_out(order, reader)
 
@@ -124,7 +130,7 @@ def _carry_out(order: _Order, reader: Subscription) -> None:
             reader.end("revoked")
     except Exception:
         what = type(reader.options.properties).__name__
-        logger.exception("hub.disconnect could not compare the properties, a %s, of a stream, which goes on", what)
+        logger.exception("hub.disconnect could not compare the properties (%s) of a stream, which goes on", what)
 
 
 def _concerns(wanted: _Order, reader: Subscription) -> bool:
@@ -136,11 +142,11 @@ def _concerns(wanted: _Order, reader: Subscription) -> bool:
 
 
 def _matches(wanted: Any, found: Any) -> bool:
-    """Compare as JSON; of a mapping only what is wanted, also with the attributes of an object."""
+    """Compare as JSON. Of a mapping, compare only the wanted items, with items or attributes of `found`."""
     if isinstance(wanted, dict) and found is not _MISSING:
         return all(_matches(value, _member(found, name)) for name, value in wanted.items())
     try:
-        return _sorted(wanted) == _sorted(json.loads(to_json(found)))  # as text, because 1 is no true
+        return _sorted(wanted) == _sorted(json.loads(to_json(found)))  # compared as text, because 1 == True in Python
     except (TypeError, ValueError):
         return False
 

@@ -1,7 +1,7 @@
-"""What `publish_soon` keeps until the hub's event loop publishes it: bounded, in order, and without a wait.
+"""Outbox: the bounded queue of `publish_soon`, which the hub's event loop publishes in order.
 
-The thread that adds an event logs nothing and waits for nothing, because it may be in a logging.Handler, whose lock
-every log line needs.
+A full queue drops the newest event. The thread that adds an event never waits and never logs, because it may be inside
+a logging.Handler, whose lock every log line needs. A loss is logged once, in the hub's event loop.
 """
 
 import logging
@@ -21,35 +21,36 @@ from ..exceptions import HubClosedError, SSEError
 from .home import Home
 from .stats import Tally
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.hub")
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 16 << 20
 
 
 class Outgoing(NamedTuple):
-    """An event that was checked, and where it is to be published."""
+    """A checked event to be published, with the checked options of `Hub.publish`."""
 
     channels: tuple[str, ...]
     event: ServerSentEvent | RenderedEvent
     key: str | None
+    idempotency_key: str | None = None
 
 
 class Outbox:
-    """The events of an open hub that wait to be published."""
+    """The queue of events of an open hub that wait to be published."""
 
-    def __init__(self, home: Home, tally: Tally, publish: Callable[[Outgoing], Awaitable[None]]) -> None:
-        """Begin empty.
+    def __init__(self, home: Home, tally: Tally, publish: Callable[[Outgoing], Awaitable[object]]) -> None:
+        """Start with an empty queue.
 
         Args:
             home: The hub's event loop.
-            tally: Counts what could not be published.
+            tally: Counts the events that could not be published.
             publish: Publishes one event.
         """
         self._home = home
         self._tally = tally
         self._publish = publish
-        self._lock = threading.RLock()  # a signal handler may come in between, and publish as well
+        self._lock = threading.RLock()  # a signal handler may interrupt this thread, and publish as well
         self._waiting: deque[Outgoing] = deque()
         self._bytes = 0
         self._awake = self._closed = self._losing = self._reported = False
@@ -57,13 +58,13 @@ class Outbox:
         self._idle = new_wakeup()
 
     def add(self, outgoing: Outgoing) -> None:
-        """Have an event published, or count it where too many wait; it works in every thread.
+        """Queue an event, or count it as lost if too many wait. It works in every thread.
 
         Raises:
             HubClosedError: The hub was closed.
-            RuntimeError: The process is a fork of the hub's.
+            RuntimeError: This process is a fork of the process that opened the hub.
         """
-        self._home.check_process()  # before the lock, which a thread of the parent may have held
+        self._home.check_process()  # before the lock: a thread of the parent process may have held it at the fork
         size = len(outgoing.event.encode())
         with self._lock:
             if self._closed:
@@ -83,20 +84,20 @@ class Outbox:
         except HubClosedError:
             with self._lock:
                 self._closed = True
-                self._tally.unpublished += len(self._waiting) - 1  # the caller is told of its own
+                self._tally.unpublished += len(self._waiting) - 1  # the caller gets an error for its own event
                 self._waiting.clear()
             raise
 
     # In the hub's event loop
 
     def _begin(self) -> None:
-        self._task = spawn(self._run, context=Context())  # it outlives the request that comes first
+        self._task = spawn(self._run, context=Context())  # empty: the task outlives the request that starts it
 
     async def _run(self) -> None:
         while (outgoing := self._next()) is not None:
             try:
                 await self._publish(outgoing)
-            except Exception as error:  # noqa: BLE001 - counted, and logged once
+            except Exception as error:  # noqa: BLE001 - the event is counted as lost, and logged once
                 self._lose(1)
                 self._report(str(error), None if isinstance(error, SSEError) else error)
             else:
@@ -122,20 +123,18 @@ class Outbox:
             self._losing = True
 
     def _report(self, why: str, error: Exception | None = None) -> None:
-        """Log that events were lost, once until everything that waited is published again.
+        """Log that events were lost, once until the queue is empty again.
 
-        The line may itself come back as an event, where the application publishes its log.
+        If the application publishes its log, this line becomes an event itself.
         """
         if not self._losing or self._reported:
             return
         self._reported = True
-        with suppress(Exception):  # a handler's, which must not keep the next event from being published
-            logger.warning(
-                "events of publish_soon were lost, and hub.stats() counts them as unpublished: %s", why, exc_info=error
-            )
+        with suppress(Exception):  # an error of a log handler must not stop the queue
+            logger.warning("publish_soon lost events, which hub.stats() counts as unpublished: %s", why, exc_info=error)
 
     async def close(self, patience: float) -> None:
-        """Publish what waits, for so many seconds at most; count the rest, and refuse what comes from now on."""
+        """Publish the queued events, for `patience` seconds at most; count the rest as lost, and refuse new events."""
         try:
             with anyio.move_on_after(patience, shield=True):
                 while self._awake:

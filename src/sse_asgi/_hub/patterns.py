@@ -1,4 +1,8 @@
-"""Patterns of channel names: `orders.*`."""
+"""Patterns of channel names, like `orders.*`.
+
+A pattern is itself a channel. An event of a matching channel is published to the pattern's channel too, as one event.
+Replay, order and gaps are then those of any channel, and backends know nothing of patterns.
+"""
 
 from collections.abc import Callable, Collection
 
@@ -8,23 +12,23 @@ STAR = "*"
 
 
 class Pattern(str):
-    """The channel in which a hub gathers what is published to those that match: `hub.subscribe(Pattern("orders.*"))`.
+    """The channel that gathers the events of all matching channels: `hub.subscribe(Pattern("orders.*"))`.
 
-    A plain str never means it, so that a name that a user had a part in is no way to it.
+    A plain str never means a pattern. A channel name that contains user input therefore cannot reach one.
     """
 
     __slots__ = ()
 
 
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """Return what tells whether a name matches: `*` is any run of characters, and nothing else is special."""
+    """Return a function that returns True for matching names. `*` is any run of characters; nothing else is special."""
     first, *parts, last = pattern.split(STAR)
 
     def matches(name: str) -> bool:
         start, end = len(first), len(name) - len(last)
         if start > end or not (name.startswith(first) and name.endswith(last)):
             return False
-        for part in parts:  # each at the first place where it is: what follows has most room then
+        for part in parts:  # the first place of each part leaves the most room for later parts
             found = name.find(part, start, end)
             if found < 0:
                 return False
@@ -35,40 +39,44 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
 
 
 class Patterns:
-    """The patterns that a hub gathers: what is published to a channel that matches reaches the pattern's own channel.
+    """The patterns of a hub.
 
     Attributes:
-        names: In the order given, each a channel of its own.
+        names: The patterns in the order given; each is a channel of its own.
     """
 
     def __init__(self, patterns: Collection[str]) -> None:
-        """Compile them.
+        """Compile the patterns.
 
         Raises:
-            TypeError: No collection of str.
-            ValueError: A bad channel name, or one without `*`.
+            TypeError: `patterns` is not a collection of str.
+            ValueError: A pattern cannot be the name of a channel, or has no `*`.
         """
         self.names = tuple(map(Pattern, check_public(check_channels(patterns)))) if patterns else ()
         for name in self.names:
             if STAR not in name:
-                msg = f"the pattern {name!r} has no {STAR!r}: it is a channel like any other, and need not be gathered"
+                msg = f"a pattern must have a {STAR!r} (got {name!r}): a plain channel need not be gathered"
                 raise ValueError(msg)
         self._matchers = [(name, compile_pattern(name)) for name in self.names]
 
     def readable(self, channels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the channels, or raise ValueError for one that is not to be read by this name."""
+        """Return the channels, or raise ValueError for a name that cannot be read."""
         for name in check_public(channels):
             if isinstance(name, Pattern):
                 if name not in self.names:
                     msg = f"the pattern {name!r} is not gathered by this hub: make it with patterns=[{name!r}]"
                     raise ValueError(msg)
             elif name in self.names:
-                msg = f"{name!r} is a pattern of this hub: if all that it gathers is meant, say Pattern({name!r})"
+                msg = f"{name!r} is a pattern of this hub: to read all that it gathers, say Pattern({name!r})"
                 raise ValueError(msg)
         return channels
 
     def gather(self, channels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the channels and the patterns that one matches, or raise ValueError where nothing may be published."""
+        """Return the channels, and the patterns that match one of them.
+
+        Raises:
+            ValueError: A name is reserved, or is a pattern.
+        """
         for name in check_public(channels):
             if name in self.names or isinstance(name, Pattern):
                 msg = f"the pattern {name!r} only gathers what is published to channels that match: publish to those"

@@ -1,7 +1,9 @@
-"""Who is here: the identities of this process's readers, kept in step with what the backend has listed for it.
+"""Presence: keeps the backend's list of this process's identities equal to the identities of its readers.
 
-What is wanted and what is listed may differ at any time; one task makes them equal again, and tells the backend every
-few seconds that this process lives. Whatever goes wrong, the next beat repairs: the backend's calls may be repeated.
+This is a reconciliation, not a protocol. The wanted and the listed identities may differ at any time. One task of each
+process makes them equal, and renews the process's lease every few seconds. A repeated call of the backend changes
+nothing, so the next beat repairs every failure. The backend itself numbers and announces joins and leaves in the step
+that changes its list, so two processes cannot announce them in the wrong order.
 """
 
 import logging
@@ -21,7 +23,7 @@ from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend, Member
 from ..exceptions import SSEError
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.hub")
 
 BATCH = 500
 BEATS = 3
@@ -29,15 +31,15 @@ LEAVE_SECONDS = 1.0
 
 
 class Presence:
-    """This process's part in the lists of a hub."""
+    """The identities of this process's readers, on the channels where they are listed."""
 
     def __init__(self, backend: Backend, ttl: float, grace: float) -> None:
-        """List nobody.
+        """Start with no identities.
 
         Args:
             backend: Keeps the lists.
-            ttl: Seconds after which a process that is not heard of is gone.
-            grace: Seconds for which whoever has left is still listed.
+            ttl: Seconds after which the backend removes the identities of a silent process.
+            grace: Seconds for which an identity that has left is still listed.
         """
         self._backend = backend
         self._ttl = ttl
@@ -52,21 +54,21 @@ class Presence:
         self._timer: Timer
 
     def enter(self, reader: Hashable, members: Iterable[Member]) -> None:
-        """List a reader, soon."""
+        """List the identity of a reader at the next beat, which comes at once."""
         self._readers[reader] = tuple(members)
         self._wanted.update(self._readers[reader])
         if self._task is None:
             self._changed, self._timer = new_wakeup(), shared_timer()
-            self._task = spawn(self._run, context=Context())  # it outlives the request that comes first
+            self._task = spawn(self._run, context=Context())  # empty: the task outlives the request that starts it
         self._changed.set()
 
     def beat(self) -> None:
-        """See at once whether the backend still has its lists."""
+        """Check at once that the backend still has this process's list."""
         if self._task is not None:
             self._changed.set()
 
     def leave(self, reader: Hashable) -> None:
-        """Forget a reader, after the grace; nothing happens if it is not listed."""
+        """Remove a reader's identity after the grace period; do nothing if the reader is not listed."""
         members = self._readers.pop(reader, None)
         if members is not None:
             self._timer.after(self._grace, partial(self._let_go, members))
@@ -77,18 +79,20 @@ class Presence:
         self._changed.set()
 
     async def present(self, channel: str) -> list[str]:
-        """Return who is here, those included whom this process has not listed yet."""
-        await self._backend.attend(self._process, lease=self._ttl)  # there may be nobody else who misses the dead
+        """Return the identities on a channel, those of this process that are not listed yet included."""
+        # This call expires the identities of dead processes. There may be no other process that does so.
+        await self._backend.attend(self._process, lease=self._ttl)
         listed = await self._backend.present(channel)
         return sorted({*listed, *(identity for name, identity in self._wanted if name == channel)})
 
     async def close(self) -> None:
-        """Leave, as a process that others will miss after the grace: its readers may come back by way of another."""
+        """Let the lease of this process end after the grace period: its readers may reconnect to another process."""
         task, self._task = self._task, None
         if task is None:
             return
         task.cancel()
-        with anyio.move_on_after(LEAVE_SECONDS, shield=True), suppress(SSEError):  # else it is missed a little later
+        # On an error the lease ends after the ttl.
+        with anyio.move_on_after(LEAVE_SECONDS, shield=True), suppress(SSEError):
             await self._backend.attend(self._process, lease=self._grace)
 
     async def _run(self) -> None:
@@ -99,7 +103,7 @@ class Presence:
                 complete = True
                 if not self._failed:
                     unknown = not isinstance(error, SSEError)
-                    logger.warning("who is here cannot be told, and is tried again: %s", error, exc_info=unknown)
+                    logger.warning("updating presence failed, will retry: %s", error, exc_info=unknown)
                 self._failed = True
             else:
                 self._failed = False
@@ -107,17 +111,17 @@ class Presence:
                 beat = self._timer.after(self._ttl / BEATS, self._changed.set)
                 await self._changed
                 beat.cancel()
-        self._task = None  # in the same breath: whoever enters now begins another
+        self._task = None  # no await since the check: the next reader starts a new task
 
     async def _attend(self) -> bool:
-        """Tell of this process, and of some of the changes; return whether all is told."""
+        """Renew the lease and send up to BATCH changes; return True if no change is left."""
         wanted = self._wanted.keys()
         entered = set(islice((one for one in wanted if one not in self._listed), BATCH))
         left = set(islice((one for one in self._listed if one not in wanted), BATCH))
         count = await self._backend.attend(self._process, lease=self._ttl, entered=entered, left=left)
         self._listed = (self._listed | entered) - left
         if count != len(self._listed):
-            # Its list was lost, or part of it: what is left expires, while all are listed under another name.
+            # The backend lost some of the list. The rest of it expires; all identities are listed under a new name.
             self._process = _new_process()
             self._listed = set()
         return self._listed == set(wanted)

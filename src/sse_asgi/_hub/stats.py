@@ -1,16 +1,16 @@
-"""What a hub counts in this process."""
+"""The numbers that a hub counts in this process."""
 
 from typing import NamedTuple
 
 
 class Stats(NamedTuple):
-    """A hub in this process, now; `_asdict()` can be written as JSON.
+    """The state of a hub in this process; `_asdict()` can be written as JSON.
 
     Attributes:
         connections: Open subscriptions.
-        channels: How many of them read each channel.
+        channels: The number of open subscriptions of each channel.
         buffered_events: Events that wait for readers.
-        buffered_bytes: Bytes of them; events that readers share are counted for each.
+        buffered_bytes: Bytes of the events that wait; an event is counted for each reader that it waits for.
         drops: Events that were dropped for slow readers, since the hub was opened.
         gaps: Gaps that were announced to readers, since the hub was opened.
         published: Events that this process published, since the hub was opened.
@@ -28,10 +28,10 @@ class Stats(NamedTuple):
 
 
 class Tally:
-    """What is counted as it happens."""
+    """Counters that are increased as things happen."""
 
     __slots__ = ("drops", "gaps", "published", "unpublished")
 
     def __init__(self) -> None:
-        """Begin at nothing."""
+        """Start at zero."""
         self.drops = self.gaps = self.published = self.unpublished = 0

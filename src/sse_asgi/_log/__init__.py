@@ -1,1 +1,1 @@
-"""The words that hubs and backends share: events, positions, entries, names."""
+"""The vocabulary that hubs and backends share: events, entries, positions, reserved names."""

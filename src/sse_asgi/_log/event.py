@@ -1,4 +1,4 @@
-"""Events: as an application writes them, and as a log keeps them."""
+"""Events, as an application writes them and as a log keeps them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ class ServerSentEvent:
         id: The event id, or None.
         retry: Milliseconds, or None.
         comment: Text that parsers skip, or None.
-        channels: The channels of this reader that the event was published to; empty unless it came from a subscription.
+        channels: The reader's channels that the event was published to; empty for an event not read from a
+            subscription.
     """
 
     __slots__ = ("_frame", "channels", "comment", "data", "event", "id", "retry")
@@ -42,16 +43,17 @@ class ServerSentEvent:
         """Turn the data into text and check every field.
 
         Args:
-            data: str as it is, bytes as UTF-8 text, None for no data field, anything else as compact JSON; with
-                pydantic installed also models, dataclasses, datetime, UUID and whatever else it can serialise.
-            event: The type.
+            data: A str is used as it is, bytes as UTF-8 text, None writes no data field, anything else becomes compact
+                JSON. With pydantic installed, models, dataclasses, datetime, UUID and every type that pydantic
+                serialises are allowed.
+            event: The event's type.
             id: The event id.
             retry: The browser's reconnection time, in milliseconds.
             comment: Text that parsers skip.
 
         Raises:
-            ValueError: A value that cannot be written, NaN in the data, or no field at all.
-            TypeError: A value of the wrong type, or data that is not serialisable.
+            ValueError: A value cannot be written, the data has NaN, or there is no field at all.
+            TypeError: A value has the wrong type, or the data is not serialisable.
         """
         text = data if data is None or isinstance(data, str | bytes) else to_json(data)
         frame = encode(text, event=event, id=id, retry=retry, comment=comment)
@@ -65,15 +67,15 @@ class ServerSentEvent:
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
-        """Make an event of a frame without an id that `encode` wrote; its fields are read when one is asked for."""
+        """Return an event for a frame without an id, written by `encode`; its fields are parsed at the first access."""
         event = object.__new__(cls)
         _set_frame(event, frame)
         return event
 
-    if not TYPE_CHECKING:  # it would make every name an attribute  # pragma: no branch - true wherever code runs
+    if not TYPE_CHECKING:  # mypy would accept every attribute  # pragma: no branch - always true at run time
 
         def __getattr__(self, name: str) -> object:
-            """Read the fields of an event that was made of its frame."""
+            """Parse the fields of an event that was made of its frame."""
             if name not in _FIELDS:
                 msg = f"{type(self).__name__!r} object has no attribute {name!r}"
                 raise AttributeError(msg)
@@ -86,27 +88,27 @@ class ServerSentEvent:
         return self._frame
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        """Refuse: an event may be on its way to many readers."""
+        """Raise AttributeError: many readers may share an event."""
         msg = "a ServerSentEvent is immutable: make a new one"
         raise AttributeError(msg)
 
     def __delattr__(self, name: str) -> NoReturn:
-        """Refuse as well."""
+        """Raise AttributeError."""
         self.__setattr__(name, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by the fields."""
+        """Copy and pickle the fields."""
         return _rebuild, (self._fields(), self.channels)
 
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS[:-1]}
 
     def __eq__(self, other: object) -> bool:
-        """Compare what goes over the wire."""
+        """Compare the frames."""
         return self._frame == other._frame if isinstance(other, ServerSentEvent) else NotImplemented
 
     def __hash__(self) -> int:
-        """Hash what goes over the wire."""
+        """Hash the frame."""
         return hash(self._frame)
 
     def __repr__(self) -> str:
@@ -115,7 +117,7 @@ class ServerSentEvent:
         return f"ServerSentEvent({shown})"
 
 
-# An event is made for whatever is published: these cost a third of object.__setattr__ in a loop.
+# Every publish makes an event; these setters cost a third of a loop of object.__setattr__.
 _set_frame, _set_channels, _set_comment, _set_data, _set_event, _set_id, _set_retry = (
     getattr(ServerSentEvent, slot).__set__ for slot in ServerSentEvent.__slots__
 )
@@ -151,18 +153,18 @@ def as_event(value: Any) -> ServerSentEvent:
 
 
 def as_frame(value: Any) -> bytes:
-    """Return the frame of what as_event takes, without making an event of plain text."""
+    """Return the frame of as_event(value), without making an event for plain text."""
     if type(value) is str and value.isascii() and "\n" not in value and "\r" not in value:
-        return f"data: {value}\n\n".encode()  # as encode would: a generator of tokens yields hardly anything else
+        return f"data: {value}\n\n".encode()  # the result of encode(), for the usual value of a token stream
     return encode(value) if isinstance(value, str | bytes) else as_event(value).encode()
 
 
 def to_json(value: object) -> str:
-    """Write compact JSON, the one form of every payload that is not text.
+    """Return compact JSON, the form of every payload that is not text.
 
     Raises:
-        ValueError: There is a NaN or an infinity in it.
-        TypeError: It cannot be written as JSON.
+        ValueError: The value has a NaN or an infinity.
+        TypeError: The value cannot be written as JSON.
     """
     try:
         return _JSON.encode(value)
@@ -172,13 +174,13 @@ def to_json(value: object) -> str:
     except ValueError as error:
         if not str(error).startswith("Out of range float"):
             raise
-        msg = "NaN and infinities in data are not JSON compliant: put None in their place, which JSON has as null"
+        msg = "NaN and infinities in data are not JSON compliant: put None in their place, which becomes null"
         raise ValueError(msg) from error
     return to_json(_with_json_keys(value))
 
 
 def _with_json_keys(value: Any) -> Any:
-    """Write the keys of a mapping as pydantic does, where json.dumps would refuse them: UUID, date, Enum, Decimal."""
+    """Convert keys that json.dumps refuses (UUID, date, Enum, Decimal) to text, as pydantic does."""
     if isinstance(value, dict):
         return {_json_key(key): _with_json_keys(member) for key, member in value.items()}
     return [_with_json_keys(member) for member in value] if isinstance(value, list | tuple) else value
@@ -195,10 +197,10 @@ def _serialisable(value: object) -> object:
 
 
 def _jsonable(value: object, what: str) -> Any:
-    """Turn a value into what json.dumps writes.
+    """Convert a value to types that json.dumps writes.
 
     Raises:
-        TypeError: pydantic is not installed, or cannot.
+        TypeError: pydantic is not installed, or cannot convert the value.
     """
     try:
         from pydantic_core import PydanticSerializationError, to_jsonable_python  # noqa: PLC0415 - optional
@@ -216,32 +218,36 @@ _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", "
 
 
 class RenderedEvent(NamedTuple):
-    """An event whose data is made for each reader, by calling `render` with the reader's properties."""
+    """An event whose data is made for each reader, by calling `render` with the reader's properties.
+
+    A function cannot leave its process, so only the memory backend accepts one.
+    """
 
     render: Callable[[Any], Any]
     event: str | None
     retry: int | None
 
     def render_for(self, properties: Any) -> ServerSentEvent | None:
-        """Return this reader's event, or None where the function gave something falsy."""
+        """Return this reader's event, or None if the function returns a falsy value."""
         data = self.render(properties)
         return ServerSentEvent(data, event=self.event, retry=self.retry) if data else None
 
     def encode(self) -> bytes:
-        """Return no bytes: there are none before there is a reader."""
+        """Return no bytes, because each reader gets its own."""
         return b""
 
 
 def as_published(data: Any, event: str | None, retry: int | None) -> ServerSentEvent | RenderedEvent:
-    """Return what is to be published: an event as it is, or one of this data, which may be a function.
+    """Return the event to publish: `data` if it is an event, else an event with this data, which may be a function.
 
     Raises:
-        ValueError: It cannot be: without data no browser would see it, and ids are given by the log.
+        ValueError: There is no data, so that no browser would see the event, or an id, which only the log assigns.
+        TypeError: The data is not serialisable.
     """
     if isinstance(data, ServerSentEvent):
         return _unchanged(data, event, retry)
     if data is None:
-        msg = 'an event without data would be seen by no browser: publish "" for an empty one'
+        msg = 'an event without data is ignored by browsers: publish "" for an empty event'
         raise ValueError(msg)
     if not callable(data):
         return ServerSentEvent(data, event=event, retry=retry)
@@ -260,7 +266,7 @@ def _unchanged(data: ServerSentEvent, event: str | None, retry: int | None) -> S
 
 
 POSITION_EVENT = "sse.position"
-# Clients that matter take an id only from a block with data, and browsers dispatch none whose data is empty.
+# Many clients take an id only from an event with data, and browsers do not dispatch an event whose data is empty.
 _POSITION_BODY = encode("{}", event=POSITION_EVENT)
 
 
@@ -268,11 +274,11 @@ class Entry:
     """One line of a log: an event at a position.
 
     Attributes:
-        event: What was published; None for a position that is shown to a reader, whose frame is an `sse.position`.
-        position: Its place in the log; None where no history is kept.
-        channels: The channels that it was published to.
-        key: What it is the newest value of, for subscriptions with `overflow="latest"`.
-        frame: Its bytes on the wire with its id, written once for all readers; empty if each reader gets others.
+        event: The published event. None is a position that a reader is shown, and the frame is an `sse.position`.
+        position: The place in the log; None where no history is kept.
+        channels: The channels that the event was published to.
+        key: Names the value that the event updates, for subscriptions with `overflow="latest"`.
+        frame: The bytes of the event with its id, written once for all readers; empty if each reader gets its own.
     """
 
     __slots__ = ("_seen", "channels", "event", "frame", "key", "position")
@@ -284,7 +290,7 @@ class Entry:
         channels: tuple[str, ...] = (),
         key: str | None = None,
     ) -> None:
-        """Join an event with its place, and write its frame."""
+        """Store an event with its place, and write its frame."""
         self.event = event
         self.position = position
         self.channels = channels
@@ -293,20 +299,20 @@ class Entry:
         self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":
-        """Return this place in the log with the bytes that one reader is to get there."""
+        """Return an entry at this position with the bytes for one reader."""
         entry = Entry(None, self.position)
         entry.frame = frame
         return entry
 
     def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
-        """Return the frame that an event has at this entry's position; none if the event has none yet."""
+        """Return the frame of an event at this entry's position; no bytes if each reader gets its own."""
         body = _POSITION_BODY if event is None else event.encode()
         return b"id: %b\n%b" % (str(self.position).encode(), body) if body and self.position is not None else body
 
     def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:
-        """Return an event as a reader of these channels sees it: with its id and the channels that matched.
+        """Return an event as a reader of these channels sees it: with its id and the matching channels.
 
-        All readers of one channel share one.
+        All readers of one channel share one object.
         """
         if self._seen is not None and event is self.event:
             return self._seen
@@ -322,12 +328,12 @@ class Entry:
 
 
 class ReceivedEntry(Entry):
-    """An entry that came as its frame; its event is made of it when one is asked for, which few readers do."""
+    """An entry that a backend received as a frame. Its event is made at the first access, which is rare."""
 
     __slots__ = ()
 
     def __init__(self, frame: bytes, position: Position | None, channels: tuple[str, ...], key: str | None) -> None:
-        """Keep what came."""
+        """Store the fields."""
         self.frame = frame
         self.position = position
         self.channels = channels
@@ -347,16 +353,15 @@ FOREIGN = ("epoch", "fork")
 
 
 class History(NamedTuple):
-    """One page of what a log holds.
+    """One page of a log.
 
     Attributes:
-        entries: In the order of their positions.
-        next: The position after which the next page begins; None when this page reached the end that was asked for.
-        reason: Why events after the asked position are missing, or None: `trimmed`, `expired`, `epoch`, `fork` or
-            `evicted`.
-        lost: The last sequence that is missing for `trimmed`, `expired` and `evicted`, so that a loss that reaches
-            over several pages is announced once; where it is known also for the other reasons, and where everything was
-            asked for.
+        entries: The entries in the order of their positions.
+        next: The position after which the next page begins; None if this page reached the requested end.
+        reason: The reason why events after the requested position are missing: `trimmed`, `expired`, `epoch`, `fork` or
+            `evicted`. None if no event is missing.
+        lost: The last missing sequence, so that a loss over several pages is announced once. Always set for `trimmed`,
+            `expired` and `evicted`; set for the other reasons, and for a request from the beginning, if it is known.
     """
 
     entries: Sequence[Entry]
@@ -365,10 +370,10 @@ class History(NamedTuple):
     lost: int = 0
 
     def announced(self, told: int | None) -> str | None:
-        """Return the reason if the loss is later than the last one that a reader knows of; None is not told of any."""
+        """Return the reason if the loss is later than `told`, the last loss that the reader knows; None hides all."""
         return self.reason if self.foreign or (told is not None and self.lost > told) else None
 
     @property
     def foreign(self) -> bool:
-        """Whether the asked position means nothing in this log."""
+        """Whether the requested position does not belong to this log."""
         return self.reason is not None and (self.reason in FOREIGN or not self.lost)

@@ -1,10 +1,10 @@
-"""Text that others wrote, made safe to be put into a line of the log."""
+"""Functions that make text from outside safe for a line of the log."""
 
 from typing import Any
 
 
 def one_line(text: object) -> str:
-    """Escape what is not printable: line ends, also Unicode's, terminals' control sequences, lone surrogates."""
+    """Escape characters that are not printable: line ends, terminal control sequences, lone surrogates."""
     plain = str(text)
     if plain.isprintable():
         return plain
@@ -12,5 +12,5 @@ def one_line(text: object) -> str:
 
 
 def named(scope: Any) -> str:
-    """Name a request by its method and path; the path is percent-decoded, so it may hold any character."""
+    """Return the method and path of a request; the path is percent-decoded, so it may have any character."""
     return one_line(f"{scope['method']} {scope.get('path')}")

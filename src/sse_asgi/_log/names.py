@@ -1,3 +1,3 @@
-"""Names that the library keeps for itself."""
+"""The prefix of names that the library keeps for itself."""
 
-RESERVED = "sse."  # what the library's own channels and event types begin with
+RESERVED = "sse."  # the library's own channels and event types begin with it

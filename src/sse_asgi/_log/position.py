@@ -1,4 +1,4 @@
-"""Where a reader is in a hub's log, written as an event id."""
+"""Position: a place in a hub's log, written as an event id."""
 
 import re
 import secrets
@@ -10,9 +10,10 @@ MAX_SEQUENCE = 10**16 - 1
 
 
 class Position(NamedTuple):
-    """A place in one life of a log: everything up to `sequence` is behind it.
+    """A place in a log: the reader has everything up to `sequence`.
 
-    The sequence of a log only grows; the epoch is another one when the log lost what it held.
+    One increasing sequence numbers all events of a log, so one id resumes any set of channels. A log that loses its
+    events gets a new epoch.
     """
 
     epoch: str
@@ -20,22 +21,22 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read an event id; None for text that no log of ours ever wrote."""
+        """Return the position of an event id, or None if the text is not an id that this library writes."""
         match = _ID.fullmatch(text)
         return cls(match[1], int(match[2])) if match else None
 
     def __str__(self) -> str:
-        """Write the event id: `<epoch>-<sequence>`, opaque to clients."""
+        """Return the event id, `<epoch>-<sequence>`, which clients treat as opaque."""
         return f"{self.epoch}-{self.sequence}"
 
 
 def new_epoch() -> str:
-    """Name the life of a log that begins now: 8 hex digits."""
+    """Return a new epoch of 8 random hex digits."""
     return secrets.token_hex(4)
 
 
 def furthest(mine: Position | None, other: Position | None) -> Position | None:
-    """Return the other position, or mine if it is later: a reader may come from a process that is ahead of this one."""
+    """Return the other position, or mine if it is later, because a reader may come from a process that is ahead."""
     if mine is None or other is None or mine.epoch != other.epoch:
         return other
     return max(mine, other)

@@ -1,6 +1,6 @@
 """trio's side of this wing: the same interfaces, built on anyio and trio.
 
-There is no speed target on trio. `import trio` stands inside the functions, because trio is only there where it runs.
+There is no speed target on trio. `import trio` stands inside the functions, because trio is optional.
 """
 
 from collections.abc import Callable, Coroutine, Generator

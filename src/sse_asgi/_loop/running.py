@@ -9,7 +9,7 @@ from . import _trio
 
 
 def on_asyncio() -> bool:
-    """Tell whether an asyncio loop runs in this thread."""
+    """Return True if an asyncio loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -18,14 +18,14 @@ def on_asyncio() -> bool:
 
 
 def in_event_loop() -> bool:
-    """Tell whether any event loop runs in this thread."""
+    """Return True if any event loop runs in this thread."""
     return running_loop() is not None
 
 
 def running_loop() -> object | None:
     """Return the event loop that runs in this thread: asyncio's loop, trio's token, or None."""
     try:
-        return asyncio.get_running_loop()  # also in a callback, of which anyio knows nothing
+        return asyncio.get_running_loop()  # anyio does not know that a callback runs in a loop
     except RuntimeError:
         pass
     try:

@@ -28,7 +28,7 @@ def spawn(
     """Start a task, and call `done` when it has ended, or when it was cancelled before it began.
 
     Args:
-        function: What the task runs. It must handle its own exceptions.
+        function: The task's async function, which must handle its own exceptions.
         done: Called at the end; None calls nothing.
         context: The task's context variables; None copies the current ones. A task that may outlive the request that
             starts it gets an empty context. Otherwise the request's variables would live as long as the task.
@@ -67,12 +67,12 @@ def current_task() -> asyncio.Task[Any] | None:
 
 
 def new_interrupt(task: asyncio.Task[Any] | None) -> Interrupt:
-    """Return an interrupt for `task`, which must be what `current_task()` returns here. Passing it saves a lookup."""
+    """Return an interrupt for `task`, the result of `current_task()` here. Passing it saves a lookup."""
     return anyio.CancelScope() if task is None else _TaskInterrupt(task)
 
 
 class _TaskInterrupt:
-    """What asyncio.timeout does, without the timeout: a tenth of the memory of a cancel scope."""
+    """Works like asyncio.timeout without the timeout, in a tenth of the memory of a cancel scope."""
 
     __slots__ = ("_called", "_cancelling", "_task")
 

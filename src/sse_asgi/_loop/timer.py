@@ -2,13 +2,14 @@
 
 The event loop holds one handle, for the earliest alarm. Alarms of a second or more are rounded up to the next quarter
 of a second, so that many pings are sent in one batch: 10,000 idle connections wake the process four times a second. An
-alarm that is cancelled leaves its batch at once, and what its callback refers to is freed.
+alarm that is cancelled leaves its batch at once, and the objects of its callback are freed.
 """
 
 import asyncio
 import heapq
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,17 @@ import anyio.lowlevel
 from ._trio import DeadlineHandle
 from .running import on_asyncio
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.loop")
 
 COARSE_SECONDS = 1.0  # from here on, alarms are rounded up
 GRID_SECONDS = 0.25
 LOOK_SECONDS = 0.1
+SHUTDOWN_SECONDS = 0.5  # a send, or the body of a request, has this long to end once the server stops
+
+
+def spread(seconds: float) -> float:
+    """Return a time that is longer or shorter by up to a fifth, so that many deadlines do not fall together."""
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
 
 
 class Timed(Protocol):
@@ -66,8 +73,8 @@ class Alarm:
 class Limit(Alarm):
     """An alarm of a time limit, which rings twice before it calls its function.
 
-    An event loop that was blocked finds its timers due before it has read what arrived in the meantime. The short wait
-    between the two rings lets that be handled first. It may show that the limit was kept.
+    An event loop that was blocked finds its timers due before it has read the input that arrived in the meantime. The
+    short wait between the two rings lets that input be handled first. It may show that the limit was kept.
     """
 
     __slots__ = ("_delay", "_looked", "_timer")

@@ -9,16 +9,16 @@ from .running import on_asyncio
 
 
 class Signal(Protocol):
-    """Whoever wants to know that there is something to do."""
+    """An object that is told when there is something to do."""
 
     def set(self) -> None:
-        """Let it know."""
+        """Tell it."""
 
 
 class Wakeup(Signal, Protocol):
     """A flag with at most one waiter: awaiting it returns once `set` was called since it last returned.
 
-    It may be lost on a waiter that is cancelled at the same time: look again at what you wait for before you wait.
+    A wake-up is lost if its waiter is cancelled at the same time. Check the condition again before the next wait.
     """
 
     def set(self) -> None:

@@ -1,9 +1,8 @@
-"""Who may read: asked when a stream begins, and while it is open."""
+"""Access: which requests may read, asked when a stream begins and while it is open."""
 
 import inspect
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
@@ -19,58 +18,60 @@ from .._hub.options import check_callable, check_seconds
 from .._hub.subscription import Subscription
 from .._log.logged import one_line
 from .._loop.tasks import Child, spawn
-from .._loop.timer import Alarm, shared_timer
+from .._loop.timer import Alarm, shared_timer, spread
 from .channels import ServedChannels
 from .grant import Grant, as_grant
 from .tickets import ChannelSigner, TicketError
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.mount")
 
 LOOK_SECONDS = 3600.0
 ASK_SECONDS = 30.0
 SERVER_ERROR = 500
-CHALLENGE = {"WWW-Authenticate": "Ticket"}  # no scheme that a browser would ask its user a password for
+CHALLENGE = {"WWW-Authenticate": "Ticket"}  # a browser does not know this scheme, so it does not ask for a password
 
 Authorize = Callable[[Request, tuple[str, ...]], Any]
 
 
 class VerdictError(TypeError):
-    """A function that lets requests in returned what looks like an answer to them, and is none."""
+    """A function of the application returned a value that looks like a refusal, but does not refuse."""
 
 
 async def verdict(name: str, answer: Any) -> Any:
-    """Wait for what an application's function returns; refusing is what it raises.
+    """Return the result of an application's function, which refuses a request by raising HTTPException.
 
     Args:
-        name: Of the function.
-        answer: What calling it gave.
+        name: The function's name as an option.
+        answer: The value that calling it returned; an awaitable is awaited.
 
     Raises:
-        VerdictError: A bool or a Response, which may have been meant to refuse.
+        VerdictError: The result is a bool or a Response, which may have been meant as a refusal.
     """
-    said = await answer if inspect.isawaitable(answer) else answer
-    if isinstance(said, bool | Response):
-        msg = f"{name} returned {said!r}, which refuses nobody: raise HTTPException(403) to refuse, or return None"
+    result = await answer if inspect.isawaitable(answer) else answer
+    if isinstance(result, bool | Response):
+        msg = f"{name} returned {result!r}, which does not refuse: raise HTTPException(403) to refuse, or return None"
         raise VerdictError(msg)
-    return said
+    return result
 
 
 class Admission(NamedTuple):
-    """What a request was allowed.
+    """The result of an access check that let a request in.
 
     Attributes:
-        channels: What it reads.
-        grant: On what terms.
-        ask: Authorises it again; None where a ticket was enough.
+        channels: The channels of the stream.
+        grant: The reader's properties and identity, and the time at which the permission expires.
+        ask: Authorizes the request again; None if a ticket was enough.
+        presence: The channels on which the reader is listed.
     """
 
     channels: tuple[str, ...]
     grant: Grant
     ask: Callable[[], Awaitable[Grant]] | None = None
+    presence: tuple[str, ...] = ()
 
 
 class Access:
-    """Lets requests in, by a ticket or by what the application says."""
+    """Lets requests in, by a ticket or by the application's function."""
 
     def __init__(
         self,
@@ -79,30 +80,51 @@ class Access:
         *,
         revalidate: float | None,
         tickets: ChannelSigner | None,
+        presence: bool,
     ) -> None:
-        """Check what was given; see EventSourceApp.
+        """Check the options; see EventSourceApp.
 
         Raises:
-            TypeError: `authorize` is no function, or `tickets` no signer.
-            ValueError: `revalidate` is not above 0, or there is nothing to ask again.
+            TypeError: `authorize` is not a function of a request and channels, or `tickets` is not a ChannelSigner.
+            ValueError: `revalidate` is not above 0, or an option needs another one.
         """
         self._served = served
         self._authorize: Authorize | None = check_callable("authorize", authorize, "request", "channels")
         self._revalidate = check_seconds("revalidate", revalidate)
         self._tickets = tickets
+        self._presence = presence
         if tickets is not None and not isinstance(tickets, ChannelSigner):
-            msg = f"tickets must be a ChannelSigner, not {type(tickets).__name__}: ChannelSigner(secret)"
+            msg = f"tickets must be a ChannelSigner (got {type(tickets).__name__}): make one with ChannelSigner(secret)"
             raise TypeError(msg)
         if revalidate is not None and authorize is None:
             msg = "revalidate= asks authorize= again, which is not given"
             raise ValueError(msg)
+        if presence and not self.restricts:
+            msg = "presence=True needs authorize= or tickets=, which say who the readers are"
+            raise ValueError(msg)
+
+    @property
+    def asks(self) -> bool:
+        """True if the application's function is asked."""
+        return self._authorize is not None
+
+    @property
+    def restricts(self) -> bool:
+        """True if a request needs a permission, which may be withdrawn."""
+        return self._authorize is not None or self._tickets is not None
 
     async def admit(self, request: Request) -> Admission:
-        """Say what a request may read.
+        """Let a request in.
 
         Raises:
-            HTTPException: It is refused.
+            HTTPException: The request is refused.
         """
+        admission = await self._admit(request)
+        if self._presence and admission.grant.identity is not None:
+            return admission._replace(presence=admission.channels)
+        return admission
+
+    async def _admit(self, request: Request) -> Admission:
         asked = request.query_params.getlist("channel")
         ticket = request.query_params.getlist("ticket")
         if self._tickets is not None and ticket:
@@ -130,11 +152,11 @@ class Access:
     async def _ask(self, authorize: Authorize, request: Request, channels: tuple[str, ...]) -> Grant:
         grant = as_grant(await verdict("authorize", authorize(request, channels)))
         if grant.seconds_left <= 0:
-            raise HTTPException(401, "what was granted has expired", CHALLENGE)
+            raise HTTPException(401, "the grant has expired", CHALLENGE)
         return grant
 
     def watch(self, response: ASGIApp, subscription: Subscription, admission: Admission) -> ASGIApp:
-        """Return the response, watched if there is anything to watch."""
+        """Return the response, inside a WatchedResponse if the permission can end."""
         every = self._revalidate if admission.ask is not None else None
         if every is None and admission.grant.expires_at is None:
             return response
@@ -150,10 +172,10 @@ class WatchedResponse:
         """Prepare.
 
         Args:
-            response: What is served.
-            subscription: What it streams.
-            admission: What was allowed.
-            every: Seconds, give or take a fifth, after which that is asked again; None never does.
+            response: The response to serve.
+            subscription: The subscription that the response reads.
+            admission: The permission to watch.
+            every: Seconds, give or take a fifth, after which the request is authorized again; None never does.
         """
         self._response = response
         self._subscription = subscription
@@ -165,10 +187,10 @@ class WatchedResponse:
         self._child: Child | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, and watch for as long as it takes."""
+        """Serve the request, and watch its permission until it has ended."""
         self._path = one_line(scope["path"])
         self._timer = shared_timer()
-        self._context = copy_context()  # an alarm rings in that of whoever set the timer, which is another request's
+        self._context = copy_context()  # an alarm rings in the context of another request, that of the timer
         self._look()
         self._ask_later()
         try:
@@ -181,7 +203,10 @@ class WatchedResponse:
                 self._child.cancel()
 
     def _look(self) -> None:
-        """End the stream if it is time; look again then, or earlier, because clocks are set."""
+        """End the stream if its grant has expired.
+
+        Otherwise look again when it expires, or in LOOK_SECONDS: the time of day may be set in the meantime.
+        """
         left = self._grant.seconds_left
         if left <= 0:
             self._subscription.end("revoked")
@@ -190,8 +215,7 @@ class WatchedResponse:
 
     def _ask_later(self) -> None:
         if self._every is not None:
-            delay = self._every * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
-            self._question = self._timer.after(delay, self._begin_check)
+            self._question = self._timer.after(spread(self._every), self._begin_check)
 
     def _begin_check(self) -> None:
         self._child = self._context.run(spawn, self._check)
@@ -201,10 +225,10 @@ class WatchedResponse:
         try:
             with anyio.fail_after(ASK_SECONDS):
                 grant = await self._ask()
-        except Exception as error:  # noqa: BLE001 - of the application, and looked at
+        except Exception as error:  # noqa: BLE001 - the application may raise anything
             refused = self._is_refusal(error)
         else:
-            refused = grant.identity != self._grant.identity  # it is listed as somebody else
+            refused = grant.identity != self._grant.identity  # the stream is listed under the old identity
             if not refused:
                 self._adopt(grant)
         if refused:
@@ -213,11 +237,11 @@ class WatchedResponse:
             self._ask_later()
 
     def _is_refusal(self, error: Exception) -> bool:
-        """Tell whether the stream is to end; log what its application should know of."""
+        """Return True if the stream must end; log an error of the application."""
         if isinstance(error, HTTPException) and error.status_code < SERVER_ERROR:
             return True
         refused = isinstance(error, VerdictError)
-        outcome = "is ended, because nobody knows whether it may go on" if refused else "goes on"
+        outcome = "is ended" if refused else "goes on"
         logger.error("the stream %s could not be authorised again, and %s", self._path, outcome, exc_info=error)
         return refused
 

@@ -1,4 +1,4 @@
-"""Which channels a request gets: fixed names, templates, patterns, or what a function says."""
+"""The channels of a request: fixed names, templates, patterns, or the choice of a function."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,22 +18,22 @@ Channels = Collection[str] | Callable[[Request], Any]
 
 
 class ServedChannels:
-    """What a mounted app serves, and to which request."""
+    """The channels that a mounted app serves."""
 
     def __init__(
         self, channels: Channels | None, *, default: str, limit: int = 100, gathered: Collection[str] = ()
     ) -> None:
-        """Check what was given.
+        """Check the options.
 
         Args:
             channels: See EventSourceApp.
-            default: What a request gets that asks for nothing, where `channels` does not say it.
+            default: The channel of a request that names none, if `channels` has no names.
             limit: The most names in one request.
-            gathered: The patterns that the hub gathers in channels of their names.
+            gathered: The hub's patterns; the hub gathers the matching events of each in a channel of its name.
 
         Raises:
             ValueError: A name that is never served, or a template that cannot be read.
-            TypeError: Names that are no str.
+            TypeError: A name that is not a str.
         """
         self._function = check_callable("channels", channels, "request") if callable(channels) else None
         self._unsaid = channels is None
@@ -45,7 +45,7 @@ class ServedChannels:
 
     @property
     def chosen(self) -> bool:
-        """Whether a function says it, whatever a request asks for."""
+        """True if a function chooses the channels."""
         return self._function is not None
 
     async def of(self, request: Request, asked: Sequence[str], *, unsaid_is_any: bool) -> tuple[str, ...]:
@@ -53,13 +53,13 @@ class ServedChannels:
 
         Args:
             request: The request.
-            asked: The names that it gives.
-            unsaid_is_any: Whether it may have any name where `channels` is None, as with `"*"`.
+            asked: The names in the request.
+            unsaid_is_any: Whether `channels=None` serves every name, as `"*"` does.
 
         Raises:
             HTTPException: 400 or 403, with the reason.
             ValueError: The route has no path parameter for a template.
-            TypeError: The function gave something else than names.
+            TypeError: The function returned a value that is not a name or names.
         """
         if self._function is not None:
             return self.explicit(await _chosen(self._function, request))
@@ -73,17 +73,17 @@ class ServedChannels:
             return self._gathering(wanted)
         every = plain or [name for name in patterns if name in self._gathered]
         if not every:
-            raise HTTPException(400, "say which channel, as in ?channel=...")
+            raise HTTPException(400, "the request must name a channel, as in ?channel=...")
         return self._gathering(dict.fromkeys(every))
 
     def _gathering(self, allowed: Iterable[str]) -> tuple[str, ...]:
         return tuple(Pattern(name) if name in self._gathered else name for name in allowed)
 
     def explicit(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the names that an application gave, where no plain one is that of a pattern that the hub gathers.
+        """Return the names that an application gave; only a Pattern may name a pattern of the hub.
 
         Raises:
-            HTTPException: 403, a request had a part in such a name.
+            HTTPException: 403, a str names a pattern, so a part of it may come from the request.
         """
         for name in names:
             if name in self._gathered and not isinstance(name, Pattern):
@@ -97,7 +97,7 @@ class ServedChannels:
             HTTPException: 400, a bad name or too many.
         """
         if len(asked) > self._limit:
-            raise HTTPException(400, f"at most {self._limit} channels in one request, not {len(asked)}")
+            raise HTTPException(400, f"a request must name at most {self._limit} channels (got {len(asked)})")
         return _readable(asked)
 
     def _check(self, name: str, plain: list[str], patterns: list[str], *, any_name: bool) -> None:
@@ -112,11 +112,11 @@ class ServedChannels:
 
 
 def offered(names: Any) -> tuple[str, ...]:
-    """Check names that an application gives away.
+    """Check names that an application serves or signs.
 
     Raises:
         ValueError: A bad name, or one of the library's own.
-        TypeError: No names.
+        TypeError: A value that is not a collection of names.
     """
     return check_public(check_channels(names))
 
@@ -138,7 +138,7 @@ async def _chosen(function: Callable[[Request], Any], request: Request) -> tuple
         chosen = await chosen
     names = (chosen,) if isinstance(chosen, str) else tuple(chosen or ())
     if not names:
-        raise HTTPException(403, "there is no channel here for this request")
+        raise HTTPException(403, "the application has no channel for this request")
     return _not_reserved(_readable(names))
 
 
@@ -149,7 +149,7 @@ def _not_reserved(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Name:
-    """One of the names that are served: `news`, a template `room:{room}`, a pattern `orders.*`, or both in one."""
+    """A name that is served: plain as `news`, a template as `room:{room}`, a pattern as `orders.*`, or both in one."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -160,15 +160,15 @@ class _Name:
         else:
             wrong = [field for _, field, spec, conversion in parts if field is not None and (spec or conversion)]
             wrong += [field for _, field, _, _ in parts if field is not None and not field.isidentifier()]
-            problem = f"{wrong[0]!r} is no path parameter" if wrong else ""
+            problem = f"{wrong[0]!r} is not a path parameter" if wrong else ""
         if problem:
-            msg = f"the channel {text!r} is no template like 'room:{{room}}': {problem}; write {{{{ and }}}} for braces"
+            msg = f"a template must be like 'room:{{room}}' (got {text!r}; {problem}): write {{{{ and }}}} for braces"
             raise ValueError(msg)
         self._parts = [(literal, field) for literal, field, _, _ in parts]
         self.is_pattern = any(STAR in literal for literal, _ in self._parts)
 
     def fill(self, request: Request, gathered: Collection[str]) -> str:
-        """Put the request's path parameters in; a `*` among them is no wildcard."""
+        """Return the name, filled from the path parameters of a request; a `*` in them is not a wildcard."""
         values = {field: self._value(field, request) for _, field in self._parts if field is not None}
         if not values:
             return "".join(literal for literal, _ in self._parts)

@@ -1,4 +1,4 @@
-"""Which pages of other origins may use a mounted app, and what a browser is told about it."""
+"""CORS: the origins that may use a mounted app, and the headers that tell a browser so."""
 
 import re
 from collections.abc import Collection
@@ -19,13 +19,12 @@ REQUEST_HEADERS = (
 )
 MAX_AGE = "600"
 PORTS = {"http": 80, "https": 443}
-NAME = re.compile(
-    r"[\w!#$%&'+.^`|~-]+", re.ASCII
-)  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens, but for the star
+# https://www.rfc-editor.org/rfc/rfc9110#name-tokens, without the star
+NAME = re.compile(r"[\w!#$%&'+.^`|~-]+", re.ASCII)
 
 
 class Origin(NamedTuple):
-    """Where a page comes from; the port is the scheme's own where none is written."""
+    """The origin of a page; a port that is not written is the default of the scheme."""
 
     scheme: str
     host: str
@@ -33,11 +32,11 @@ class Origin(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Origin | None":
-        """Read `https://example.com:8443`; None for anything that has less or more than an origin."""
+        """Read `https://example.com:8443`; return None for a text that has less or more than an origin."""
         try:
             parts = urlsplit(text)
             port = parts.port
-        except ValueError:  # a port that is no number, or half an IPv6 address
+        except ValueError:  # a port that is not a number, or half an IPv6 address
             return None
         if not parts.scheme or not parts.hostname or text.lower() != f"{parts.scheme}://{parts.netloc.lower()}":
             return None
@@ -47,13 +46,13 @@ class Origin(NamedTuple):
 
 
 class CrossOrigin:
-    """The origins that may use an app besides its own."""
+    """The other origins that may use an app."""
 
     def __init__(self, origins: Collection[str], headers: Collection[str] = ()) -> None:
-        """Check what `cors_origins` and `cors_headers` were given.
+        """Check `cors_origins` and `cors_headers`.
 
         Raises:
-            ValueError: An entry that no browser would send as its origin, or that is no name of a header.
+            ValueError: An origin that no browser sends, or a text that cannot be the name of a header.
         """
         entries = (origins,) if isinstance(origins, str) else tuple(origins)
         self._any = "*" in entries
@@ -62,7 +61,7 @@ class CrossOrigin:
         self._headers = ", ".join([*REQUEST_HEADERS, *map(_checked_header, names)])
 
     def headers(self, request: Request) -> dict[str, str]:
-        """Return what the response must carry.
+        """Return the headers of the response.
 
         Raises:
             HTTPException: 403, the origin may not use the app.
@@ -81,7 +80,7 @@ class CrossOrigin:
         raise HTTPException(403, f"the origin {text[:200]!r} is not allowed here", {"Vary": "Origin"})
 
     def preflight(self, cors: dict[str, str], methods: str) -> Response:
-        """Answer OPTIONS, to a browser that asks before it sends a request of its page, or to anybody."""
+        """Answer OPTIONS, which a browser sends before some requests of a page; other clients may send it too."""
         headers = {**cors, "Allow": methods}
         if "Access-Control-Allow-Origin" in cors:
             headers["Access-Control-Allow-Methods"] = methods
@@ -91,27 +90,26 @@ class CrossOrigin:
 
 
 def _writes(request: Request) -> bool:
-    """Tell whether it publishes, or asks whether it may: a browser sends a form with cookies to any server."""
+    """Return True if a request publishes, or asks to: a browser sends a form, with cookies, to any server."""
     return "POST" in (request.method, request.headers.get("access-control-request-method"))
 
 
 def _checked(entry: str) -> Origin:
     origin = Origin.parse(entry)
     if origin is None:
-        msg = f'cors_origins has {entry!r}: write origins as "https://example.com", without a path or a slash, or "*"'
+        msg = f'cors_origins must be "*" or origins like "https://example.com", without a path or slash (got {entry!r})'
         raise ValueError(msg)
     return origin
 
 
 def _checked_header(name: str) -> str:
     if not NAME.fullmatch(name):
-        msg = (
-            f'cors_headers has {name!r}: write names of headers, as in ["X-Api-Key"]; "*" would not allow Authorization'
-        )
+        hint = 'as in ["X-Api-Key"]; "*" would not allow Authorization'
+        msg = f"cors_headers must be names of headers (got {name!r}): {hint}"
         raise ValueError(msg)
     return name
 
 
 def _is_own(origin: Origin, host: str) -> bool:
-    """Compare host and port; a proxy may have taken the TLS off, so the scheme only says the default port."""
+    """Compare host and port. The scheme only gives the default port, because a proxy may have ended the TLS."""
     return origin.scheme in PORTS and origin == Origin.parse(f"{origin.scheme}://{host}")

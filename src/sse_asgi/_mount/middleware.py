@@ -1,4 +1,4 @@
-"""EventSourceMiddleware: opens the hub with the application, and guards its event streams."""
+"""EventSourceMiddleware: opens the hub with the application, and guards all event streams of the application."""
 
 from contextlib import AsyncExitStack
 from contextvars import Context
@@ -21,20 +21,20 @@ from .._stream.limits import ConnectionLimit, as_limit
 from ..exceptions import HubClosedError
 
 NO_HUB = (
-    "this application gives its requests none. Add one with `app.add_middleware(EventSourceMiddleware, hub=hub)`, or "
+    "this application gives its requests no hub. Add one with `app.add_middleware(EventSourceMiddleware, hub=hub)`, or "
     "with `FastAPI(lifespan=hub.lifespan)`. A test client must run the application's lifespan: `with TestClient(app):`."
 )
 
 
 class EventSourceMiddleware:
-    """Keeps event streams, whoever makes them, from keeping the server from stopping, and opens a hub.
+    """Opens a hub, and ends every event stream of the application when the server stops.
 
     Add it last, so that it is the outermost: `app.add_middleware(EventSourceMiddleware, hub=hub)`. It is plain ASGI,
-    so that it sees the application's lifespan, and nothing but event streams is touched.
+    so it sees the application's lifespan. It changes only event streams, of this library and of others.
 
     A GET whose Last-Event-ID is `sse.end` does not reach the application: the client was told that its stream is over,
-    and 204 makes it stop asking. The application's `receive` is the server's own, unless the request may have a body:
-    then a stream's content can read from it while the client is watched.
+    and the answer 204 makes it stop asking. The application's `receive` is the server's own, unless the request may
+    have a body: then a stream's content can read the body while the client is watched.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class EventSourceMiddleware:
 
         Args:
             app: The application.
-            hub: Opened before the application starts and closed after it has stopped; `get_hub` finds it. None only
-                guards.
+            hub: Opened before the application starts and closed after it has stopped; `get_hub` finds it. None guards
+                streams only.
             ping_interval: Seconds of silence after which an event stream that is not of this library is sent a ping;
-                None sends none.
-            max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None lets it run.
-            max_connections: The most event streams of this process, of whatever kind, or a ConnectionLimit, which
-                also limits those of one user and says how many there are. The newest is refused.
+                None sends no pings.
+            max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None never ends it.
+            max_connections: The most event streams of this process, of every kind, or a ConnectionLimit, which also
+                limits the streams of one user, and counts them. The newest stream is refused.
 
         Raises:
-            TypeError: `hub` is no Hub, or `max_connections` no limit.
+            TypeError: `hub` is not a Hub, or `max_connections` is not a limit.
             ValueError: A number that is not above 0.
         """
         if hub is not None and not isinstance(hub, Hub):
-            msg = f"hub must be a Hub, as create_hub() makes one, not {type(hub).__name__}"
+            msg = f"hub must be a Hub, as create_hub() makes one (got {type(hub).__name__})"
             raise TypeError(msg)
         self.app = app
         self.hub = hub
@@ -127,14 +127,14 @@ class EventSourceMiddleware:
                 opened.set()
                 await anyio.sleep_forever()
 
-        self._supervisor = spawn(supervise, opened.set, context=Context())  # not in this request's, which ends
+        self._supervisor = spawn(supervise, opened.set, context=Context())  # not the context of this request
         await opened
 
 
 async def _stop_client(scope: Scope, send: Send) -> None:
-    """Answer a client that has seen the end of its stream, in place of the application, which would begin it again.
+    """Answer a client that has seen the end of its stream; the application would begin the stream again.
 
-    The answer tells nothing, so a page of any origin may read it: one that may not would go on asking.
+    Pages of every origin may read the answer. It contains nothing, and a page that could not read it would ask again.
     """
     headers = [*END_HEADERS]
     for name, value in scope["headers"]:
@@ -145,7 +145,7 @@ async def _stop_client(scope: Scope, send: Send) -> None:
 
 
 async def _receive_when_quiet(receive: Receive, notice: ShutdownNotice, server: Server) -> Message:
-    """Hold the shutdown back until all streams have ended, for granian ends the event loop while they clean up."""
+    """Delay the shutdown message until all streams have ended: granian stops the event loop while they clean up."""
     message = await receive()
     if message["type"] == "lifespan.shutdown":
         notice.hear(server)

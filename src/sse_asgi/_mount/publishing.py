@@ -1,7 +1,7 @@
-"""Publishing over HTTP: a POST to an event, and every problem_response to a problem."""
+"""Publishing over HTTP: a POST to an event, and every refusal to a problem."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,51 +9,73 @@ import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .._hub.hub import Hub
-from .._hub.options import check_type
+from .._hub.options import check_callable, check_type
 from .._log.event import ServerSentEvent, to_json
-from .._loop.timer import shared_timer
+from .._loop.timer import SHUTDOWN_SECONDS, shared_timer
 from .._servers.shutdown import current_notice
 from ..exceptions import BackendError, PublishUnknownError
 from .access import verdict
-from .bodies import Content, reader
-from .problem import problem
+from .bodies import Content, Reader, reader, replayed
+from .channels import ServedChannels
+from .problem import problem_response
 
 BODY_SECONDS = 30.0
-SHUTDOWN_SECONDS = 0.5
 RETRY_AFTER = {"retry-after": "1"}
+
+MayPublish = Callable[[Request, tuple[str, ...]], Any]
+
+
+class Publishing:
+    """Answers requests that publish."""
+
+    def __init__(self, hub: Hub, served: ServedChannels, authorize: MayPublish, max_body_bytes: int) -> None:
+        """Check the options; see EventSourceApp.
+
+        Args:
+            hub: The hub to publish to.
+            served: The channels of the app.
+            authorize: Allows a request to publish to channels, or raises HTTPException; the app's option `publish`.
+            max_body_bytes: The most bytes of a body.
+
+        Raises:
+            TypeError: `authorize` is not a function of a request and channels.
+        """
+        self.hub = hub
+        self.limit = max_body_bytes
+        self._served = served
+        self._authorize: MayPublish = check_callable("publish", authorize, "request", "channels")
+
+    async def respond(self, request: Request, headers: dict[str, str]) -> ASGIApp:
+        """Return the application that answers a POST; each of its answers has these headers."""
+        return PublishResponse(self, request, headers)
+
+    async def channels(self, request: Request, asked: Sequence[str]) -> tuple[str, ...]:
+        """Return the channels to which a request may publish.
+
+        Raises:
+            HTTPException: The request names a channel that it may not have, or must name one, or is refused.
+        """
+        names = await self._served.of(request, asked, unsaid_is_any=True)
+        if len(names) > 1 and not (asked or self._served.chosen):
+            raise HTTPException(400, "the request must name a channel, as in ?channel=...: there are several")
+        if any(name in self.hub.patterns for name in names):
+            raise HTTPException(
+                403, "the request must name a channel, as in ?channel=...: a pattern only gathers events"
+            )
+        await verdict("publish", self._authorize(request, names))
+        return names
 
 
 class PublishResponse:
-    """Publishes what was posted, if it may be, and answers with the event's id."""
+    """Reads the body of one request, publishes it, and answers with the event's id."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        request: Request,
-        *,
-        channels: Callable[[Request, Sequence[str]], Awaitable[tuple[str, ...]]],
-        authorize: Callable[[Request, tuple[str, ...]], Any],
-        limit: int,
-        headers: Mapping[str, str],
-    ) -> None:
-        """Prepare; the request is read when the response is called.
-
-        Args:
-            hub: Where to publish.
-            request: The request.
-            channels: Says which channels it may have of those that it asks for.
-            authorize: Lets it publish to these channels, or raises HTTPException.
-            limit: The most bytes of its body.
-            headers: Sent with every answer.
-        """
-        self._hub = hub
+    def __init__(self, publishing: Publishing, request: Request, headers: Mapping[str, str]) -> None:
+        """Prepare; the body is read when the response is called."""
+        self._publishing = publishing
         self._request = request
-        self._channels = channels
-        self._authorize = authorize
-        self._limit = limit
         self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,27 +88,22 @@ class PublishResponse:
         await response(scope, receive, send)
 
     async def _serve(self, receive: Receive) -> str | None:
-        request = self._request
+        request, publishing = self._request, self._publishing
         read = reader(request.headers.get("content-type", ""))
         if "content-encoding" in request.headers:
-            raise HTTPException(415, "send the body without a Content-Encoding")
-        body = await _read(request, receive, self._limit)
-        content, event = _event(request, lambda: read(body))
-        asking = Request(request.scope, _again(body))
-        channels = await self._channels(asking, [*request.query_params.getlist("channel"), *content.channels])
-        await verdict("publish", self._authorize(asking, channels))
-        return await _publish(self._hub, channels, event, request.headers.get("idempotency-key"))
-
-
-def problem_response(error: HTTPException, headers: Mapping[str, str]) -> Response:
-    """Answer with a problem."""
-    return problem(error.status_code, error.detail, {**headers, **(error.headers or {})})
+            raise HTTPException(415, "the body must not have a Content-Encoding: send it as it is")
+        body = await _read(request, receive, publishing.limit)
+        content, event = await _event(request, read, body)
+        asked = [*request.query_params.getlist("channel"), *content.channels]
+        # The application's functions may read the body too.
+        channels = await publishing.channels(Request(request.scope, replayed(body)), asked)
+        return await _publish(publishing.hub, channels, event, request.headers.get("idempotency-key"))
 
 
 def check_max_body_bytes(limit: int) -> int:
-    """Return the most bytes of a body, or raise ValueError for what is none."""
+    """Return the most bytes of a body, or raise ValueError."""
     if limit < 1:
-        msg = f"max_body_bytes={limit} must be at least 1"
+        msg = f"max_body_bytes must be at least 1 (got {limit})"
         raise ValueError(msg)
     return limit
 
@@ -104,7 +121,12 @@ async def _publish(hub: Hub, channels: tuple[str, ...], event: ServerSentEvent, 
         raise HTTPException(503, detail, RETRY_AFTER) from error
 
 
-# The request
+def _scoped(key: str, channels: tuple[str, ...], event: ServerSentEvent) -> str:
+    """Make an idempotency key of one event, so that a client cannot hide another client's event by using its key."""
+    return hashlib.sha256(to_json([key, channels, event.event, event.data]).encode()).hexdigest()
+
+
+# The body
 
 
 async def _read(request: Request, receive: Receive, limit: int) -> bytes:
@@ -112,22 +134,22 @@ async def _read(request: Request, receive: Receive, limit: int) -> bytes:
     if declared.isdecimal() and int(declared[:18]) > limit:
         raise _too_large(limit)
     body = bytearray()
-    with _patience(request.scope):
+    with _time_limit(request.scope):
         while (message := await receive())["type"] == "http.request":
             body += message.get("body", b"")
             if len(body) > limit:
                 raise _too_large(limit)
             if not message.get("more_body", False):
                 return bytes(body)
-    raise HTTPException(400, "the client went away before the body had come")
+    raise HTTPException(400, "the client disconnected before the body was complete")
 
 
 @contextmanager
-def _patience(scope: Scope) -> Iterator[None]:
-    """Wait for a client, but not for ever, and hardly at all when the server stops.
+def _time_limit(scope: Scope) -> Iterator[None]:
+    """Wait for a client for BODY_SECONDS, and for SHUTDOWN_SECONDS when the server stops.
 
     Raises:
-        HTTPException: 408 or 503, it took longer.
+        HTTPException: 408 or 503, the body took longer.
     """
     notice, timer, limit = current_notice(), shared_timer(), anyio.CancelScope()
     alarms = [timer.limit(BODY_SECONDS, limit.cancel)]
@@ -140,9 +162,10 @@ def _patience(scope: Scope) -> Iterator[None]:
         with limit:
             yield
         if limit.cancelled_caught and notice.heard:
-            raise HTTPException(503, "the event was not published, because the server stops: repeat it", RETRY_AFTER)
+            detail = "the event was not published, because the server stops: repeat the request"
+            raise HTTPException(503, detail, RETRY_AFTER)
         if limit.cancelled_caught:
-            raise HTTPException(408, f"the body did not come within {BODY_SECONDS:g} s")
+            raise HTTPException(408, f"the body must be complete within {BODY_SECONDS:g} s")
     finally:
         notice.unlisten(hurry)
         for alarm in alarms:
@@ -150,23 +173,15 @@ def _patience(scope: Scope) -> Iterator[None]:
 
 
 def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"the body may have {limit} bytes: publish a link to what is larger")
+    return HTTPException(413, f"the body must have at most {limit} bytes: publish a link to larger data")
 
 
-def _again(body: bytes) -> Receive:
-    """Let a body that was read be read again, once."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        return messages.pop() if messages else {"type": "http.disconnect"}
-
-    return receive
+# The event
 
 
-def _event(request: Request, read: Callable[[], Content]) -> tuple[Content, ServerSentEvent]:
-    """Make an event of the body, whatever it is."""
+async def _event(request: Request, read: Reader, body: bytes) -> tuple[Content, ServerSentEvent]:
     try:
-        content = read()
+        content = await read(body)
         return content, ServerSentEvent(_checked_data(content), event=_checked_type(request, content))
     except RecursionError as error:
         raise HTTPException(400, "the JSON is nested too deeply") from error
@@ -182,12 +197,7 @@ def _checked_data(content: Content) -> Any:
 
 
 def _checked_type(request: Request, content: Content) -> str | None:
-    """Return the event type: the form's, or else the query's first."""
+    """Return the event type of the form, or else the first one of the query."""
     event = next(iter(request.query_params.getlist("event")), None) if content.event is None else content.event
     check_type(event)
     return event
-
-
-def _scoped(key: str, channels: tuple[str, ...], event: ServerSentEvent) -> str:
-    """Keep the keys of several clients apart, one of whom could otherwise hide what another publishes."""
-    return hashlib.sha256(to_json([key, channels, event.event, event.data]).encode()).hexdigest()

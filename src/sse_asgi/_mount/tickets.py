@@ -1,7 +1,7 @@
 """Signed channel tickets, for EventSource, which cannot set headers; `pip install 'sse-asgi[tickets]'`.
 
-A ticket is a part of the URL, and URLs are written down in many places: logs, histories, error reports. Whoever finds
-one can read as its owner for as long as it is valid, so let it be valid for the moment of connecting.
+A ticket is a part of the URL, and URLs are stored in many places: logs, histories, error reports. A person who finds a
+valid ticket can read as its owner, so a ticket should be valid for the moment of connecting only.
 """
 
 import copy
@@ -18,7 +18,7 @@ from .grant import Grant
 
 MIN_SECRET = 16
 REDACTED = "ticket=[redacted]"
-# Each letter of the name as it is, or escaped, which servers read all the same.
+# A server reads the name with each letter as it is or escaped.
 NAME = "".join(f"(?:{letter}|%{ord(letter):x})" for letter in "ticket")
 TICKET = re.compile(rf"""(?<!\w){NAME}=[^&\s"'#]*""", re.IGNORECASE)
 
@@ -28,11 +28,11 @@ class TicketError(ValueError):
 
 
 class Ticket(NamedTuple):
-    """What a ticket says.
+    """The content of a ticket.
 
     Attributes:
-        channels: What may be read with it.
-        grant: To whom it was given.
+        channels: The channels that may be read with it.
+        grant: The properties and the identity of its owner.
     """
 
     channels: tuple[str, ...]
@@ -40,28 +40,28 @@ class Ticket(NamedTuple):
 
 
 class ChannelSigner:
-    """Makes tickets and reads them; every process needs the same secret, and nothing is stored."""
+    """Makes tickets and reads them. Every process needs the same secret, and nothing is stored."""
 
     def __init__(self, secret: str | Sequence[str], *, salt: str = "sse_asgi.ticket") -> None:
-        """Take the secret.
+        """Check the secret.
 
         Args:
-            secret: At least 16 random characters, as `secrets.token_urlsafe()` makes them. Of several the first signs,
-                and all are accepted, so that a secret can be changed without a break.
-            salt: Tickets of one salt are no good with another: for apps that share a secret but no readers.
+            secret: At least 16 random characters, as `secrets.token_urlsafe()` makes them. Of several secrets the first
+                signs, and all are accepted, so that a secret can be changed without a break.
+            salt: A ticket of one salt is refused with another: for apps that share a secret, but not their readers.
 
         Raises:
             ImportError: itsdangerous is not installed.
-            TypeError: A secret that is no str.
+            TypeError: A secret that is not a str.
             ValueError: No secret, or a short one.
         """
         try:
-            from itsdangerous import URLSafeSerializer  # noqa: PLC0415 - an extra, for those who sign
+            from itsdangerous import URLSafeSerializer  # noqa: PLC0415 - an optional dependency
         except ImportError as error:
             msg = f"ChannelSigner needs itsdangerous: pip install 'sse-asgi[tickets]' ({error})"
             raise ImportError(msg) from error
         self._serializer = URLSafeSerializer(
-            [*reversed(_checked(secret))],  # the last one signs there
+            [*reversed(_checked(secret))],  # itsdangerous signs with the last one
             salt=salt,
             signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
         )
@@ -74,20 +74,20 @@ class ChannelSigner:
         properties: Any = None,
         identity: str | None = None,
     ) -> str:
-        """Write a ticket, to be given as `?ticket=...`; it is signed, not secret: its owner can read what it says.
+        """Write a ticket, to be sent as `?ticket=...`. It is signed, not secret: its owner can read its content.
 
         Args:
             channels: A name or several, or a Pattern of the hub.
-            expires_in: Seconds in which one can connect with it. Keep them few.
-            properties: The reader's, as plain JSON.
-            identity: Who the reader is.
+            expires_in: Seconds within which a client must connect. Keep them few.
+            properties: The reader's properties, as plain JSON.
+            identity: The reader's name.
 
         Raises:
             ValueError: A bad name, an `expires_in` that is not above 0, or a bad identity.
-            TypeError: Properties that are no JSON, or an identity that is no str.
+            TypeError: Properties that are not JSON, or an identity that is not a str.
         """
         if not expires_in > 0:
-            msg = f"expires_in={expires_in} must be above 0 seconds"
+            msg = f"expires_in must be above 0 seconds (got {expires_in})"
             raise ValueError(msg)
         names = offered((channels,) if isinstance(channels, str) else channels)
         Grant(identity=identity)
@@ -96,17 +96,17 @@ class ChannelSigner:
         return text if isinstance(text, str) else text.decode()
 
     def read(self, ticket: str) -> Ticket:
-        """Return what a ticket says.
+        """Return the content of a ticket.
 
         Raises:
-            TicketError: It is forged or damaged, or it has expired.
+            TicketError: The ticket is forged, damaged or expired.
         """
-        from itsdangerous import BadData  # noqa: PLC0415 - it is there, or there were no signer
+        from itsdangerous import BadData  # noqa: PLC0415 - an optional dependency
 
         try:
             expires, channels, properties, identity = self._serializer.loads(ticket)
         except (BadData, ValueError) as error:
-            msg = "the ticket was not signed here, or not for this"
+            msg = "the ticket was not signed here, or not for this app: get a new one"
             raise TicketError(msg) from error
         if time.time() >= expires:
             msg = "the ticket has expired: get a new one"
@@ -119,7 +119,7 @@ def _checked(secret: str | Sequence[str]) -> list[str]:
     secrets = [secret] if isinstance(secret, str) else list(secret)
     for one in secrets:
         if not isinstance(one, str):
-            msg = f"a secret is a str, not {type(one).__name__}"
+            msg = f"a secret must be a str (got {type(one).__name__})"
             raise TypeError(msg)
     if not secrets or any(len(one) < MIN_SECRET for one in secrets):
         msg = f"a secret must have at least {MIN_SECRET} characters: secrets.token_urlsafe() makes a good one"
@@ -128,14 +128,14 @@ def _checked(secret: str | Sequence[str]) -> list[str]:
 
 
 class RedactTickets(logging.Filter):
-    """Takes tickets out of what is logged: `logging.getLogger("uvicorn.access").addFilter(RedactTickets())`."""
+    """Takes tickets out of log records: `logging.getLogger("uvicorn.access").addFilter(RedactTickets())`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the values of `ticket=` in a record, and let it pass."""
         record.msg = _redacted(record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(map(_redacted, record.args))
-        elif isinstance(record.args, Mapping):  # gunicorn's and hypercorn's know more keys than they show
+        elif isinstance(record.args, Mapping):  # gunicorn's and hypercorn's have `__missing__`
             record.args = copy.copy(record.args)
             for key, value in [*record.args.items()]:
                 record.args[key] = _redacted(value)  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""EventStreamClient, which is the server of the application that it tests: it tells whether the body was taken."""
+"""EventStreamClient, which serves the application that it tests: its streams know whether the body was taken."""
 
 from functools import partial
 from typing import Any
@@ -9,10 +9,10 @@ from .server import KnownServer, Look
 
 
 class Client(KnownServer):
-    """What is known of EventStreamClient."""
+    """The facts about EventStreamClient."""
 
     def look(self, receive: Receive, /) -> Look | None:
-        """Look at the stream, of which `receive` is a method."""
+        """Look at the stream; `receive` is a method of it."""
         stream = getattr(receive, "__self__", None)
         return partial(_look_at, stream) if hasattr(stream, "body_taken") else None
 

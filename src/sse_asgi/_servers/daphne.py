@@ -1,4 +1,4 @@
-"""daphne: the signal handlers of twisted must wait for the streams, and its `receive` is that of a queue."""
+"""daphne: the signal handlers of twisted must wait for the streams, and `receive` is the `get` of a queue."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,17 +14,18 @@ AROUND_SECONDS = 0.1
 
 
 class Daphne(KnownServer):
-    """What is known of daphne."""
+    """The facts about daphne."""
 
     def look(self, receive: Receive, /) -> Look | None:
         """Look through the queue of a request."""
         return look_through(receive)
 
     def delayed(self, number: int, handler: Any, when_quiet: WhenQuiet, /) -> Callable[[], None] | None:
-        """Return what calls twisted's handler when the streams and what is around them have ended.
+        """Return a function that calls twisted's handler after the streams and the middleware around them have ended.
 
-        Observed: daphne cancels every response at once, and waits for the first of them only. Where one that used
-        anyio's threads is still on its way through middleware, these are never told to end, and hold the process up.
+        Observed: daphne cancels every response at once, but waits for the first of them only. A stream that used
+        anyio's threads, and is still on its way out through middleware, is then never told to end. It holds the process
+        up.
         """
         if not module_of(handler).startswith("twisted."):
             return None

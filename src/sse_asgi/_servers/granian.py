@@ -1,7 +1,7 @@
-"""granian: it cannot be asked whether it stops, and its workers are counted on the stack that runs the event loop.
+"""granian: it does not say whether it stops, and its workers are counted on the stack that runs the event loop.
 
-Two more observations that it forced stand where they hold for any server: RETURN_SECONDS in `abort.py`, and the
-handlers of event loops in `signals.py`. Its `send` must run in a task: where it did not, events were lost.
+Observed: events were lost where its `send` did not run in a task, so it is not `steppable`. Two more observations of
+granian stand where they hold for every server: RETURN_SECONDS in `abort.py`, and a loop's own handlers in `signals.py`.
 """
 
 import inspect
@@ -10,13 +10,13 @@ from .server import KnownServer
 
 
 class Granian(KnownServer):
-    """What is known of granian."""
+    """The facts about granian."""
 
     def workers(self) -> int:
-        """Count the workers, or return the number of this one where the server is in another process.
+        """Count the workers, or return the number of this one if the server is in another process.
 
-        A forked worker has the server on its stack. A worker that was spawned knows its number only, which counts from
-        one: the last of several workers tells their count, and the first tells nothing.
+        Observed: a forked worker has the server on its stack. A spawned worker has its own number only, which counts
+        from one. So the last of several workers knows their count, and the first one cannot tell that there are others.
         """
         count, frame = 0, inspect.currentframe()
         while frame is not None:

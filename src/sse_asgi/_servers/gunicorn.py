@@ -1,4 +1,4 @@
-"""gunicorn: its own ASGI worker can be asked; its other workers are those of the servers that they run."""
+"""gunicorn: its own ASGI worker is asked; its other workers run servers that have files of their own here."""
 
 import sys
 from types import FrameType
@@ -8,24 +8,27 @@ from .server import AskedServer, KnownServer
 
 
 class GunicornWorker(AskedServer):
-    """A worker of `gunicorn -k asgi`, the only server of its process; --max-requests sets its `alive` alone."""
+    """A worker of `gunicorn -k asgi`, which is the only server of its process.
+
+    Observed: `--max-requests` sends no signal; it sets the worker's `alive` and nothing else.
+    """
 
     @property
     def workers(self) -> int:
-        """How many processes serve the application, this one included."""
+        """The number of processes that serve the application, this one included."""
         return int(self.key.cfg.workers)
 
     def stops(self) -> bool:
-        """Tell whether it stops."""
+        """Return True if the worker stops, or has stopped."""
         return not self.key.alive
 
 
 class Gunicorn(KnownServer):
-    """What is known of gunicorn."""
+    """The facts about gunicorn."""
 
     functions = ("serve", "_serve")
 
     def find(self, frame: FrameType, coroutine: Any, /) -> AskedServer | None:
-        """Return the worker of which this is a method that runs."""
+        """Return the worker if one of its methods runs in this frame."""
         module, worker = sys.modules.get("gunicorn.workers.gasgi"), frame.f_locals.get("self")
         return GunicornWorker(worker, coroutine) if module and isinstance(worker, module.ASGIWorker) else None

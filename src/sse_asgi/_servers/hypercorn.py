@@ -1,4 +1,4 @@
-"""hypercorn: only the frame of its `worker_serve` is there to ask, and its `receive` on asyncio is that of a queue."""
+"""hypercorn: only the frame of its `worker_serve` can be asked; on asyncio, `receive` is the `get` of a queue."""
 
 import multiprocessing
 from collections.abc import Iterable
@@ -13,23 +13,26 @@ from .server import AskedServer, KnownServer, Look
 
 
 class HypercornServer(AskedServer):
-    """A `worker_serve` of hypercorn, which sets `terminated` first of all.
+    """A `worker_serve` of hypercorn, which sets `terminated` before anything else when it stops.
 
     Observed: the signal that stops several workers reaches their parent process alone.
     """
 
     @property
     def state(self) -> Any:
-        """What it hands to its application as the state of the lifespan."""
+        """The lifespan state that this server gives to its application."""
         return self._local("lifespan_state")
 
     @property
     def workers(self) -> int:
-        """How many processes serve the application, this one included; `serve` takes no notice of the option."""
+        """The number of processes that serve the application, this one included.
+
+        Observed: `serve` ignores the option `workers`, so the option counts only in a child of the `hypercorn` command.
+        """
         return int(self._local("config").workers) if multiprocessing.parent_process() is not None else 1
 
     def stops(self) -> bool:
-        """Tell whether it stops."""
+        """Return True if the server stops."""
         context = self._local("context")
         return context is not None and bool(context.terminated.is_set())
 
@@ -43,12 +46,12 @@ class HypercornServer(AskedServer):
 
 
 class Hypercorn(KnownServer):
-    """What is known of hypercorn."""
+    """The facts about hypercorn."""
 
     functions = ("worker_serve",)
 
     def find(self, frame: FrameType, coroutine: Any, /) -> AskedServer | None:
-        """Return the server whose `worker_serve` this is."""
+        """Return the server if its `worker_serve` runs in this frame."""
         if frame.f_code.co_name not in self.functions or not frame.f_globals.get("__name__", "").startswith(
             "hypercorn."
         ):
@@ -56,5 +59,5 @@ class Hypercorn(KnownServer):
         return HypercornServer(coroutine, coroutine)
 
     def look(self, receive: Receive, /) -> Look | None:
-        """Look through the queue of a request; on trio it has none that can be looked through."""
+        """Look through the queue of a request. On trio, hypercorn has a memory channel instead, which shows nothing."""
         return look_through(receive)

@@ -1,4 +1,4 @@
-"""The servers that are known, and the questions to them: which run here, which can be stepped, looked at, aborted."""
+"""The list of the known servers, and the questions that are put to all of them."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,16 +18,12 @@ from .uvicorn import Uvicorn
 
 SERVERS: tuple[KnownServer, ...] = (Uvicorn(), Hypercorn(), Gunicorn(), Granian(), Daphne(), Client())
 
-FUNCTIONS = {name for one in SERVERS for name in one.functions}
-STEPPABLE = {name for one in SERVERS for name in one.steppable}
+FUNCTIONS = frozenset(name for server in SERVERS for name in server.functions)
+STEPPABLE = frozenset(name for server in SERVERS for name in server.steppable)
 
 
 def running_servers() -> Iterator[AskedServer]:
-    """Find the servers that the tasks of this event loop run.
-
-    Observed: nothing else tells of a server in a thread, of a worker of hypercorn of which only the parent process is
-    signalled, and of the limits on requests that uvicorn, hypercorn and gunicorn have.
-    """
+    """Find the servers that run in the tasks of this event loop, each of them once."""
     keys = []
     for coroutine in _running():
         if coroutine.cr_frame.f_code.co_name in FUNCTIONS:
@@ -39,12 +35,12 @@ def running_servers() -> Iterator[AskedServer]:
 
 def _server(coroutine: Any) -> AskedServer | None:
     frame = coroutine.cr_frame
-    found = (one.find(frame, coroutine) for one in SERVERS)
+    found = (server.find(frame, coroutine) for server in SERVERS)
     return next(filter(None, found), None)
 
 
 def _running() -> Iterator[Any]:
-    """Go through the coroutines of every task of this event loop, from the task's own to the one that awaits."""
+    """Iterate over the coroutines of every task of this event loop: first the task's own, then each awaited one."""
     for coroutine in coroutines():
         inner = coroutine
         while getattr(inner, "cr_frame", None) is not None:
@@ -53,7 +49,7 @@ def _running() -> Iterator[Any]:
 
 
 def may_be_stepped(method: Any) -> bool:
-    """Tell whether this is the `send` or `receive` of a server that is known to be run in any task, and in none."""
+    """Return True if this `send` or `receive` is one that works in any task, and outside of tasks."""
     return type(getattr(method, "__self__", None)).__module__ in STEPPABLE
 
 
@@ -62,4 +58,4 @@ def look_at(receive: Receive) -> Look | None:
     request = request_behind(receive)
     if request is not None:
         return partial(look_behind, request, look_at(request.receive))
-    return next(filter(None, (one.look(receive) for one in SERVERS)), None)
+    return next(filter(None, (server.look(receive) for server in SERVERS)), None)

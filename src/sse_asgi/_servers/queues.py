@@ -9,7 +9,7 @@ from .server import Look
 
 
 def look_through(receive: Receive) -> Look | None:
-    """Return a function that looks for the end of a request in the queue whose `get` is its `receive`."""
+    """Return a function that looks for the disconnect in the queue whose `get` is this `receive`; None without one."""
     queue = getattr(receive, "__self__", None)
     return partial(_look, queue) if isinstance(queue, asyncio.Queue) else None
 

@@ -1,8 +1,7 @@
-"""Hearing that the server is about to stop, which no ASGI message announces in time.
+"""Learning that the server is about to stop, which no ASGI message announces in time.
 
-A server sends `lifespan.shutdown` only after the last response has ended, so streams that wait for it keep it waiting.
-There is one ShutdownNotice per event loop. Nothing is touched before somebody listens, and what was touched is put back
-when the last listener has gone.
+A server sends `lifespan.shutdown` after the last response has ended. So a stream that waits for that message keeps the
+server from sending it. Each event loop has one ShutdownNotice, which asks the known servers and hears the signals.
 """
 
 import random
@@ -26,14 +25,14 @@ Scope = Mapping[str, Any]
 
 
 class ShutdownNotice(Server):
-    """The news that a server of this event loop stops, told once to each of its streams.
+    """The news that a server of this event loop stops, given once to each of its streams.
 
-    The notice itself stands for any server that cannot be asked or told from others: its streams are told when one of
-    the loop's servers stops, and its `heard` says that one does.
+    The notice is itself a Server: it stands for every server that cannot be asked or identified. Its streams get the
+    news when any server of the loop stops, and its `heard` is True while any of them stops.
     """
 
     def __init__(self) -> None:
-        """Know of no shutdown and look out for none."""
+        """Begin without streams; nothing is watched yet."""
         super().__init__()
         self._watchers = 0
         self._listeners: dict[Callable[[], None], Server] = {}
@@ -45,21 +44,21 @@ class ShutdownNotice(Server):
 
     @property
     def listeners(self) -> int:
-        """How many streams listen."""
+        """The number of streams that listen."""
         return len(self._listeners)
 
     def watch(self, scope: Scope | None = None) -> Server:
-        """Look out for a shutdown until `unwatch`, with or without streams; return the server of this scope."""
+        """Watch for a shutdown until `unwatch`; return the server of this scope."""
         if not self._watchers:
             self._timer = shared_timer()
             self._find()
-            if not any(one.tells_of_signals for one in self._asked):
+            if not any(server.tells_of_signals for server in self._asked):
                 self._undos = hear_signals(self)
         self._watchers += 1
         return self if scope is None else self._server_of(scope)
 
     def unwatch(self) -> None:
-        """Look out no more; the last one puts back what was touched."""
+        """End one `watch`; the last call undoes every change."""
         self._watchers -= 1
         if not self._watchers:
             self._next_look.cancel()
@@ -67,11 +66,14 @@ class ShutdownNotice(Server):
                 undo()
             self._undos = []
             self._at.clear()
-            for server in self._asked:  # whoever watches next asks again
+            for server in self._asked:  # the next watch finds the servers again
                 self.forget(server)
 
     def listen(self, callback: Callable[[], None], scope: Scope | None = None) -> None:
-        """Call back when the server of this scope stops, without one when any does; at once when it stops already."""
+        """Call back when the server of this scope stops: at once if it stops already.
+
+        Without a scope, or where the scope's server is not known, call back when any server of the loop stops.
+        """
         server = self.watch(scope)
         self._listeners[callback] = server
         server.streams += 1
@@ -79,7 +81,7 @@ class ShutdownNotice(Server):
             callback()
 
     def unlisten(self, callback: Callable[[], None]) -> None:
-        """Forget a callback: its stream has ended and was cleaned up."""
+        """Forget a callback, because its stream has ended and cleaned up."""
         self._listeners.pop(callback).streams -= 1
         for one, (server, alarm) in list(self._when_quiet.items()):
             if not server.streams:
@@ -88,7 +90,10 @@ class ShutdownNotice(Server):
         self.unwatch()
 
     def when_quiet(self, callback: Callable[[], None], server: Server | None = None) -> None:
-        """Call back when every stream of a server was cleaned up, which may be now, or after QUIET_SECONDS."""
+        """Call back once when every stream of a server has cleaned up, at the latest after QUIET_SECONDS.
+
+        That is at once if the server has no stream.
+        """
         if callback in self._when_quiet:
             return
         server = server or self
@@ -103,7 +108,7 @@ class ShutdownNotice(Server):
         callback()
 
     def hear(self, server: Server | None = None) -> None:
-        """Tell the streams of a server that it stops, without one all streams; a second time tells none."""
+        """Give the streams of a server, or all streams, the news that it stops; repeated calls do nothing."""
         news = [one for one in (*(self._asked if server is None else [server]), self) if not one.heard]
         for one in news:
             one.heard = True
@@ -112,7 +117,7 @@ class ShutdownNotice(Server):
                 callback()
 
     def forget(self, server: Server) -> None:
-        """Ask a server no more: it has stopped, and the event loop may serve again, or still serves with others."""
+        """Ask a server no more, because it has stopped; the event loop may still run others, or start another."""
         self._asked = [one for one in self._asked if one is not server]
         self._at.clear()
         self.heard = any(one.heard for one in self._asked)
@@ -127,7 +132,7 @@ class ShutdownNotice(Server):
         address = address_of(scope.get("server"))
         if address not in self._at and len(self._at) < MAX_ADDRESSES:
             server = self._server_at(address)
-            if server is self:  # it may have started since the last look
+            if server is self:  # its server may have started since the last look
                 self._find()
                 server = self._server_at(address)
             self._at[address] = server
@@ -169,6 +174,9 @@ def current_notice() -> ShutdownNotice:
 
 
 def farewell(notice: ShutdownNotice) -> bytes:
-    """Write a `retry:` line that spreads the clients of this process over a time that grows with their number."""
+    """Return a random `retry:` line, so that the clients of this process do not all reconnect at the same time.
+
+    The range grows with the number of clients.
+    """
     spread = 1000 + 2 * notice.listeners
     return b"retry: %d\n" % random.randint(500, 500 + spread)  # noqa: S311 - a spread, not a secret

@@ -1,6 +1,7 @@
-"""Hearing the signals that stop a server in front of the handlers that are installed, and passing them on.
+"""Hearing the signals that stop a server, ahead of the handlers that are installed, and passing the signals on.
 
-`loop.add_signal_handler` would replace the server's own: observed, granian, hypercorn and gunicorn never exit then.
+`loop.add_signal_handler` would replace the server's own handler. Observed: granian, hypercorn and gunicorn never exit
+then.
 """
 
 import inspect
@@ -24,7 +25,7 @@ PassOn = Callable[[FrameType | None], object]
 
 
 class Hearer(Protocol):
-    """Hears of the signals, and knows when its streams have ended."""
+    """An object that wants to hear of the signals, and knows when its streams have ended."""
 
     def hear(self) -> None:
         """Hear that the servers of this event loop stop."""
@@ -34,18 +35,18 @@ class Hearer(Protocol):
 
 
 def hear_signals(hearer: Hearer) -> list[Undo]:
-    """Have a hearer hear the signals that stop this process; return what puts back the handlers that were there."""
+    """Tell a hearer of the signals that stop this process; return functions that restore the earlier handlers."""
     if threading.current_thread() is not threading.main_thread():
         return []
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGQUIT") and callable(signal.getsignal(signal.SIGQUIT)):
-        numbers.append(signal.SIGQUIT)  # what gunicorn sends its workers when it got SIGINT
+        numbers.append(signal.SIGQUIT)  # gunicorn sends it to its workers after a SIGINT
     return [_wrap(number, hearer) for number in numbers]
 
 
 def _wrap(number: signal.Signals, hearer: Hearer) -> Undo:
     previous = signal.getsignal(number)
-    if previous is None:  # not Python's
+    if previous is None:  # not a Python handler, so it could not be restored
         return lambda: None
     call = thread_safe_caller()
     pass_on = _follower(number, previous, hearer)
@@ -68,7 +69,7 @@ def _wrap(number: signal.Signals, hearer: Hearer) -> Undo:
 
 
 def _follower(number: signal.Signals, previous: Any, hearer: Hearer) -> PassOn:
-    """Return what passes a signal on to the handler that was there."""
+    """Return a function that passes a signal on to the handler that was installed before."""
     call, timer, module = thread_safe_caller(), shared_timer(), module_of(previous)
 
     def die_soon() -> None:  # pragma: no cover - as _die
@@ -81,12 +82,12 @@ def _follower(number: signal.Signals, previous: Any, hearer: Hearer) -> PassOn:
         if delayed is not None:
             return _later(call, delayed)
     if module.startswith("trio."):
-        # It raises KeyboardInterrupt in whatever task runs just now, unless it is called by trio's own code.
+        # trio's handler raises KeyboardInterrupt in the task that runs at that moment, unless trio's own code calls it.
         return lambda _: call(lambda: previous(number, inspect.currentframe()))
     if callable(previous) and not module.startswith(("asyncio.unix_events", "uvloop")):
         return partial(previous, number)
-    # A loop's own handler works through its wake-up file descriptor. Observed: granian on uvloop hung in 10 of 96
-    # double signals when it was called as well.
+    # The handler of an event loop works through the loop's wake-up file descriptor. Observed: granian on uvloop hung in
+    # 10 of 96 double signals when that handler was called as well.
     return lambda _: None
 
 
@@ -94,7 +95,7 @@ def _later(call: Callable[[Callable[[], None]], object], function: Callable[[], 
     return lambda _: call(function)
 
 
-def _die(number: int) -> None:  # pragma: no cover - ends the process, and its measurement; a test sees the exit status
-    """Let the signal do what it would have done without us; the server had a second to end by itself."""
+def _die(number: int) -> None:  # pragma: no cover - ends the process and its measurement; a test sees the exit status
+    """Let the signal kill the process, as it does by default; the server has had a second to end by itself."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -1,4 +1,8 @@
-"""uvicorn: its Server can be asked, its requests tell what was taken, and its `send` may be called in any task."""
+"""uvicorn: its Server and its requests can be asked, and `send` works in any task.
+
+Observed: in the protocols for h11 and httptools, `send` waits for nothing but the transport's flow control, and
+`receive` for nothing but the request's own event. Neither looks at the task that runs it.
+"""
 
 import sys
 from collections.abc import Iterable
@@ -13,28 +17,31 @@ from .server import AskedServer, KnownServer, Look
 
 
 class UvicornServer(AskedServer):
-    """A uvicorn.Server; its `should_exit` says nothing of --limit-max-requests, and its sockets do."""
+    """A uvicorn.Server.
+
+    Observed: `--limit-max-requests` closes the sockets without setting `should_exit`, so both are looked at.
+    """
 
     tells_of_signals = True  # its own handler sets `should_exit`
 
     @property
     def state(self) -> Any:
-        """What it hands to its application as the state of the lifespan."""
+        """The lifespan state that this server gives to its application."""
         return getattr(getattr(self.key, "lifespan", None), "state", None)
 
     @property
     def workers(self) -> int:
-        """How many processes serve the application, this one included.
+        """The number of processes that serve the application, this one included.
 
-        Observed: under gunicorn, the configuration of a UvicornWorker does not tell of its siblings, and that of
-        gunicorn does; the worker has it, and the configuration has a method of the worker.
+        Observed: under gunicorn, the configuration of a UvicornWorker does not count the other workers. gunicorn's own
+        configuration does. The worker holds it, and uvicorn's `callback_notify` is a method of the worker.
         """
         config = self.key.config
         worker = getattr(config.callback_notify, "__self__", None)
         return int(getattr(getattr(worker, "cfg", None), "workers", config.workers))
 
     def stops(self) -> bool:
-        """Tell whether it stops."""
+        """Return True if the server stops."""
         return bool(self.key.should_exit) or not all(one.is_serving() for one in self._servers())
 
     def _sockets(self) -> Iterable[Any]:
@@ -46,23 +53,23 @@ class UvicornServer(AskedServer):
 
 
 class Uvicorn(KnownServer):
-    """What is known of uvicorn."""
+    """The facts about uvicorn."""
 
     functions = ("serve", "_serve")
     steppable = ("uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl")
 
     def find(self, frame: FrameType, coroutine: Any, /) -> AskedServer | None:
-        """Return the uvicorn.Server of which this is a method that runs."""
+        """Return the uvicorn.Server if one of its methods runs in this frame."""
         module, server = sys.modules.get("uvicorn.server"), frame.f_locals.get("self")
         return UvicornServer(server, coroutine) if module and isinstance(server, module.Server) else None
 
     def look(self, receive: Receive, /) -> Look | None:
-        """Look at the request, of which `receive` is a method."""
+        """Look at the request; `receive` is a method of it."""
         request: Any = getattr(receive, "__self__", None)
         return partial(_look_at, request) if hasattr(request, "message_event") else None
 
     def abort(self, receive: Receive, /) -> bool:
-        """Abort the request's transport: the outermost `receive` is a method of the request, which has it."""
+        """Abort the transport of the request; `receive` is a method of the request unless it is wrapped."""
         transport: Any = getattr(getattr(receive, "__self__", None), "transport", None)
         if not hasattr(transport, "abort"):
             return False

@@ -1,22 +1,29 @@
 """Connection: one stream's life, from the request to the cleanup.
 
 The server's own task runs the connection. It writes, and sleeps when there is nothing to write. These wake it: the feed
-(something to send), the content's task (it has ended), the watcher of `receive()` (the client has gone), the deadlines
-(a ping, a stalled send, the lifetime), the shutdown notice. Each of them sets a field and the wake-up; none of them
-waits, and none sends except through a writer that rests (`writer.py`).
+(it has something to send), the content's task (it has ended), the watcher of `receive()` (the client has disconnected),
+the deadlines (a ping, a stalled send, the lifetime), the shutdown notice. Each of them sets a field and the wake-up.
+None of them waits, and none of them sends except through a writer that rests (`writer.py`).
 
 A connection goes through these states, and never back:
 
     OPEN      Nothing ends the stream. The head is sent with the first bytes.
-    ENDING    The reason is known. What is there is still sent, for DRAIN_SECONDS at most; others send nothing.
-    LOST      The client has gone, or does not read. Nothing more is sent. A send that waits for the client has
+    ENDING    The reason is known. The connection's task sends the pending bytes, for DRAIN_SECONDS at most. No other
+              task sends.
+    LOST      The client has disconnected, or does not read. Nothing more is sent. A send that waits for the client has
               RETURN_SECONDS to return by itself, and is broken off then.
     CLOSING   The content is cancelled once. The last words and the final body are sent, unless the connection was
-              LOST before its head; then the cleanup is awaited, then the background task runs.
+              LOST before its head. Then the cleanup is awaited, and then the background task runs.
 
-    OPEN -> ENDING     end(): the feed has ended or failed, the lifetime is over, the server stops
+    OPEN -> ENDING           end(): the feed has ended or failed, the lifetime is over, the server stops
     OPEN, ENDING -> LOST     _lose(): `receive()` reports a disconnect, or a send takes longer than `send_timeout`
-    any -> CLOSING     _leave(): nothing is left to write, or the task was cancelled, or a send raised
+    any -> CLOSING           _leave(): nothing is left to write, or the task was cancelled, or a send raised
+
+A subscription's head goes out when the subscription has joined its hub, so that a client that has seen the head misses
+nothing that is published later. An iterable's head waits for its first event, end or error, or for `start_timeout`: an
+exception in that time becomes an error response. After the cleanup and the background task, the content's exception, if
+there is one, is raised. Each step of the end has a time limit. The shutdown notice counts the stream until then, and
+the middleware delays `lifespan.shutdown` until no stream is left, for ten seconds at most.
 """
 
 import logging
@@ -28,10 +35,10 @@ import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
-from .._hub.options import Terms
 from .._log.logged import named, one_line
 from .._loop.running import checkpoint
 from .._loop.tasks import Child, spawn
+from .._loop.timer import SHUTDOWN_SECONDS
 from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS
 from .._servers.shutdown import current_notice
@@ -40,17 +47,17 @@ from .deadlines import Deadlines
 from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
 from .foreign import cut_off, watch_again
+from .terms import Terms
 from .upload import watch_client
 from .writer import Writer
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.stream")
 
-SHUTDOWN_SECONDS = 0.5
 DRAIN_SECONDS = 0.25
 
 
 class State(Enum):
-    """What may still happen on a connection; see the head of this module."""
+    """The state of a connection; the head of this module says what may happen in each."""
 
     OPEN = 1
     ENDING = 2
@@ -66,10 +73,11 @@ class Connection:
 
     Attributes:
         state: See the head of this module.
-        reason: Why the stream ends, as EventSourceResponse says it; None while it is open.
+        reason: The reason why the stream ends, one of EventSourceResponse's; None while it is open.
     """
 
     __slots__ = (
+        "_aborted",
         "_content",
         "_deadlines",
         "_feed",
@@ -88,9 +96,10 @@ class Connection:
     def __init__(
         self, feed: Feed, terms: Terms, scope: Scope, receive: Receive, send: Send, *, head: Message, final_id: bool
     ) -> None:
-        """Prepare; nothing is sent, and the content is not touched."""
+        """Prepare. Nothing is sent, and the content is not touched."""
         self.state = OPEN
         self.reason: str | None = None
+        self._aborted = False
         self._feed, self._terms, self._final_id = feed, terms, final_id
         self._scope, self._receive = scope, receive
         self._wakeup = new_wakeup()
@@ -99,10 +108,10 @@ class Connection:
         self._content = Content(feed, scope, self._wakeup)
 
     async def run(self, background: BackgroundTask | None) -> None:
-        """Stream until the content, the client, the server or a limit ends it; clean up; then do the background task.
+        """Stream until the content, the client, the server or a limit ends it; clean up; run the background task.
 
         Raises:
-            Exception: What the content raised.
+            Exception: The content's exception.
         """
         writer, feed = self._writer, self._feed
         self._deadlines = Deadlines(self, writer, self._terms)
@@ -119,9 +128,9 @@ class Connection:
                 if feed.needs_run:
                     self._content.fetch()
                 writer.rest()
-                await self._wakeup  # an idle connection waits here, with no other frame of ours
+                await self._wakeup  # an idle connection waits here, in this one frame
                 writer.rests = False
-        except OSError:  # what some servers raise from send when the client has gone
+        except OSError:  # some servers raise it from send when the client has disconnected
             self.reason = "client"
         except BaseException as error:
             self.reason = self.reason or ("error" if isinstance(error, Exception) else "shutdown")
@@ -129,12 +138,12 @@ class Connection:
             raise
         await self._leave(watcher, background)
         if (failure := self._content.error) is not None:
-            if writer.started:  # else it becomes an error response, as any endpoint's
+            if writer.started:  # else it becomes an error response, like the exception of any endpoint
                 logger.error("the content of the stream %s failed: %s", named(self._scope), one_line(repr(failure)))
             raise failure
 
     async def _join(self) -> None:
-        """Hold the head back, for `start_timeout` at most, until the client misses nothing that is published later."""
+        """Delay the head, for `start_timeout` at most, until the client misses nothing that is published later."""
         if self._feed.immediate:
             if self.state is OPEN:
                 self._content.fetch()
@@ -144,7 +153,7 @@ class Connection:
             self._writer.ping_due = True
 
     def _conclude(self) -> None:
-        """End as the feed has ended."""
+        """End for the reason for which the feed has ended."""
         if self._feed.ended == "client":
             self._lose("client")
         else:
@@ -153,7 +162,7 @@ class Connection:
     # What can happen meanwhile
 
     def end(self, reason: str) -> None:
-        """Send what is there, then end the stream."""
+        """Send the pending bytes, then end the stream."""
         self.reason = self.reason or reason
         if self.state is OPEN:
             self.state = ENDING
@@ -161,14 +170,14 @@ class Connection:
             self._wakeup.set()
 
     def gone(self, error: Exception | None) -> None:
-        """Hear that the client has gone, or that receive() has failed."""
+        """End because the client has disconnected, or because receive() has failed."""
         if error is not None and not isinstance(error, OSError):
-            told = "receive() failed: the client of the stream %s is taken to have gone"
+            told = "receive() failed, so the stream %s ends as if its client had disconnected"
             logger.error(told, named(self._scope), exc_info=error)
         self._lose("client")
 
     def cut_off(self) -> None:
-        """Give up a client that does not read, and close its connection where the server lets us."""
+        """Give up a client that does not read, and abort its connection if the server allows it."""
         if self.state is not CLOSING:
             self._lose("slow")
             self._abort()
@@ -189,12 +198,15 @@ class Connection:
             self._deadlines.timer.limit(SHUTDOWN_SECONDS, self.cut_off)
 
     def _abort(self) -> None:
-        cut_off(self._scope, self._receive, self._deadlines.timer)
+        """Abort the connection, once: later its address may be another connection's."""
+        if not self._aborted:
+            self._aborted = True
+            cut_off(self._scope, self._receive, self._deadlines.timer)
 
     # The end
 
     async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float = math.inf) -> None:
-        """Close and clean up, whoever cancels; a background task in spite of a cancellation has so many seconds."""
+        """Close and clean up, in spite of any cancellation; after one, the background task has `patience` seconds."""
         self.state = CLOSING
         self._writer.rests = False
         self._deadlines.stop()
@@ -205,13 +217,13 @@ class Connection:
             with anyio.CancelScope(shield=True):
                 await ending.close(self.reason, self._abort)
         except BaseException:
-            # A cancellation that no shield keeps out, as asyncio's own: what is left is done by another task.
+            # A cancellation of asyncio's own, which no shield keeps out: another task finishes the cleanup.
             self._rest = spawn(ending.clean_up, self._forget)
             raise
         finally:
             watcher.cancel()
         try:
-            # Else it becomes an error response.
+            # Else the exception becomes an error response.
             if background is not None and (self._writer.started or self._content.error is None):
                 with self._deadlines.timer.move_on_after(patience, shield=patience < math.inf):
                     await run_background(background, name)
@@ -220,4 +232,4 @@ class Connection:
 
     def _forget(self) -> None:
         self._notice.unlisten(self._on_shutdown)
-        watch_again(self._scope)  # for what an exception handler answers
+        watch_again(self._scope)  # an exception handler may answer now

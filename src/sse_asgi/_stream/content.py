@@ -1,4 +1,4 @@
-"""Content: a feed's own work, in a task of its own, and what that raised."""
+"""Content: runs a feed in a task of its own, and keeps the exception that it raised."""
 
 import logging
 
@@ -10,14 +10,14 @@ from .._loop.timer import Timer
 from .._loop.wakeup import Wakeup
 from .feeds import Feed
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.stream")
 
 
 class Content:
-    """Runs a feed whenever the feed has something to do: once at a time, in a task of its own.
+    """Runs a feed in a task of its own whenever the feed has something to do, one run at a time.
 
     Attributes:
-        error: What the feed raised before it was stopped; None if it raised nothing.
+        error: The exception that the feed raised before it was stopped; None if it raised none.
     """
 
     __slots__ = ("_child", "_feed", "_scope", "_stopped", "_wakeup", "error")
@@ -26,8 +26,8 @@ class Content:
         """Prepare; the feed is not touched.
 
         Args:
-            feed: What to run.
-            scope: The request's, which names the stream in the log.
+            feed: The feed to run.
+            scope: The request's; it names the stream in the log.
             wakeup: Set when a run has ended.
         """
         self._feed = feed
@@ -38,7 +38,7 @@ class Content:
         self.error: Exception | None = None
 
     def fetch(self) -> None:
-        """Run the feed, unless it runs."""
+        """Run the feed, unless it runs already."""
         if self._child is None:
             self._child = spawn(self._run, self._done)
 
@@ -61,18 +61,18 @@ class Content:
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Cancel the feed's run once, so that what it awaits in `finally` works; not if it has only to clean up."""
+        """Stop the feed, and cancel its run once, so that awaits in its `finally` work; not if it is finished."""
         self._stopped = True
         self._feed.stop()
         if self._child is not None and self._feed.ended != "finished":
             self._child.cancel()
 
     def last_words(self, words: bytes) -> bytes:
-        """Return what is sent before the final body, given the words that a stream ends with."""
+        """Return the bytes before the final body, given the last words of the stream."""
         return self._feed.last_words(words)
 
     async def close(self, timer: Timer, patience: float) -> None:
-        """Wait until a stopped run has ended, for `patience` seconds at most, and close the feed."""
+        """Wait for `patience` seconds at most until a stopped run has ended, then close the feed."""
         with timer.move_on_after(patience):
             while self._child is not None:
                 await self._wakeup

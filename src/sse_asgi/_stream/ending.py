@@ -1,4 +1,4 @@
-"""Ending: what is done when the reason is known for which a stream ends."""
+"""Ending: the last words of a stream, its cleanup, and its background task."""
 
 import logging
 from collections.abc import Callable
@@ -6,28 +6,28 @@ from collections.abc import Callable
 from starlette.background import BackgroundTask
 from starlette.types import Scope
 
-from .._hub.options import Terms
 from .._log.event import ServerSentEvent, as_frame
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .last_event_id import last_event_id
+from .terms import Terms
 from .writer import Writer
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.stream")
 
 FAREWELL_SECONDS = 0.4
 END_ID = "sse.end"
-# A named event with data: Firefox, WebKit and most packages of npm take an id from nothing else.
+# A named event with data: Firefox, WebKit and most npm packages take an id from nothing else.
 FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
-# Without this header, a cache may keep the 204 that answers a client which has seen the end, and give it to others.
+# Without this header, a cache may keep the 204 for a client that has seen the end, and give it to other clients.
 END_HEADERS = [(b"cache-control", b"no-store")]
 ERROR = ServerSentEvent({}, event="sse.error").encode()
 
 
 class Ending:
-    """Says the last words of one stream, and cleans up after its content."""
+    """Sends the last words of one stream, and cleans up after its content."""
 
     def __init__(
         self, writer: Writer, content: Content, terms: Terms, notice: ShutdownNotice, *, final_id: bool, route: str
@@ -36,10 +36,10 @@ class Ending:
 
         Args:
             writer: Sends the last words.
-            content: Stopped, and waited for.
+            content: Stopped and awaited.
             terms: See EventSourceResponse.
-            notice: Knows how many clients are to come back.
-            final_id: Whether the client of a finished stream is told not to ask again.
+            notice: Knows how many clients will come back.
+            final_id: True if the client of a finished stream is told not to ask again.
             route: Names the stream in the log.
         """
         self._writer = writer
@@ -51,11 +51,11 @@ class Ending:
         self._timer = shared_timer()
 
     async def close(self, reason: str | None, cut_off: Callable[[], None]) -> None:
-        """Stop the content, say the last words meanwhile, and clean up.
+        """Stop the content, send the last words meanwhile, and clean up.
 
         Args:
-            reason: Why the stream ends.
-            cut_off: Closes the connection of a client that does not take the last words.
+            reason: The reason why the stream ends.
+            cut_off: Aborts the connection of a client that does not take the last words.
         """
         self._writer.close()
         self._content.stop()
@@ -67,7 +67,7 @@ class Ending:
         await self.clean_up()
 
     async def clean_up(self) -> None:
-        """Wait for the content to end, for `cleanup_timeout` at most."""
+        """Wait until the content has ended, for `cleanup_timeout` at most."""
         await self._content.close(self._timer, self._terms.cleanup_timeout)
 
     async def _part(self, reason: str | None) -> None:
@@ -83,7 +83,7 @@ class Ending:
             logger.exception("the end of the stream %s could not be sent", self._route)
 
     def _last_words(self, reason: str | None) -> bytes:
-        """Return what the client is told before the final body: the error, when to come back, or not to."""
+        """Return the bytes before the final body: the error, the time to come back, or the word not to come back."""
         if reason == "finished":
             return FINAL if self._final_id else b""
         if reason == "error" and self._content.error is not None:
@@ -102,7 +102,7 @@ class Ending:
 
 
 async def run_background(background: BackgroundTask, route: str) -> None:
-    """Run what a response was given to do after its stream; a failure is logged, because the client has its answer."""
+    """Run the background task of a response. A failure is logged, because the client has its answer already."""
     try:
         await background()
     except Exception:
@@ -110,5 +110,5 @@ async def run_background(background: BackgroundTask, route: str) -> None:
 
 
 def has_seen_the_end(scope: Scope) -> bool:
-    """Tell whether an EventSource asks again although it was told that its stream is over; 204 makes it stop."""
+    """Return True if an EventSource asks again for a finished stream; the answer 204 makes it stop."""
     return scope["method"] == "GET" and last_event_id(scope) == END_ID

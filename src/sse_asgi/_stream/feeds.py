@@ -1,8 +1,13 @@
-"""What a response streams, made into frames: the interface, and its implementation for iterables.
+"""The content of a stream as frames: the interface of a feed, and the feed of an iterable.
 
-The other implementations are Subscription, and PollFeed for an answer that ends.
+The other feeds are SubscriptionFeed, and PollFeed for an answer that ends.
+
+An iterable feed pulls its iterable only while no send is pending. The first item in a turn of the event loop is sent at
+once, from the iterable's own task. Items that come without a pause are joined, for JOIN_SECONDS at most, or up to
+64 KiB: an iterable that computes without awaiting anything would otherwise be heard only when it has finished.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -10,80 +15,116 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 from starlette.requests import ClientDisconnect
 
-from .._hub.delivery import Carrier
-from .._hub.subscription import BODY_LIMIT, PING
+from .._hub.delivery import BODY_LIMIT, PING, Carrier
 from .._log.event import as_frame
 from .._loop.running import checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
-from .direct import Turn, current_turn
+from .joining import JOIN_SECONDS
 from .threads import close_in_thread, iterate_in_thread
 
-logger = logging.getLogger("sse_asgi")
-
-JOIN_SECONDS = 0.005
+logger = logging.getLogger("sse_asgi.stream")
 
 
 class Feed(Protocol):
-    """Frames for one connection; all but `run` and `close` are called by its one writer."""
+    """Frames for one connection. Its one writer calls every method but `run` and `close`."""
 
     @property
     def immediate(self) -> bool:
-        """Whether the response starts before there is anything to send."""
+        """True if the head is sent before there is anything else to send."""
 
     @property
     def joined(self) -> bool:
-        """Whether it may start now, where it is immediate: nothing that is published after the head is missed."""
+        """True if an immediate feed misses nothing that is published from now on, so that the head may be sent."""
 
     @property
     def ended(self) -> str | None:
-        """Why nothing more will come once nothing is pending, or None."""
+        """The reason why nothing follows the pending frames; None while more may come."""
 
     @property
     def needs_run(self) -> bool:
-        """Whether `run` has something to do now; it is run in a task of its own, once at a time."""
+        """True if `run` has something to do now. It runs in a task of its own, one run at a time."""
 
     def attach(self, news: Signal, carrier: Carrier | None) -> None:
-        """Set `news` when there is something to do; the carrier sends what needs no task."""
+        """Serve a connection: set `news` when there is something to do, and send by `carrier` without a task."""
 
     def take(self) -> bytes:
-        """Return what is there as one body of at most 64 KiB, unless one frame is larger; no bytes if nothing is.
+        """Return the pending frames as one body of at most 64 KiB, or one larger frame; no bytes if none is pending.
 
-        It is called again when that body has been sent.
+        The writer calls it again when it has sent that body.
         """
 
     def take_plain(self) -> bytes:
-        """Return what is there if it is one frame that is the same for all; else no bytes, and nothing is taken."""
+        """Take the pending frames if they are the same for all readers; else return no bytes, and take nothing."""
 
     def ping(self) -> bytes:
-        """Return what to send into a silence."""
+        """Return the bytes that are sent into a silence."""
 
     async def run(self) -> None:
-        """Get more."""
+        """Get more frames."""
 
     def stop(self) -> None:
-        """Give nothing more, because the stream is over."""
+        """Give no more frames: the stream is over."""
 
     def last_words(self, words: bytes) -> bytes:
-        """Return what is sent before the final body, given the words that a stream ends with."""
+        """Return the bytes before the final body, given the last words of the stream."""
 
     async def close(self) -> None:
-        """Let go of everything, when `run` is not running."""
+        """Release everything; called while `run` does not run."""
+
+
+class Turn:
+    """Tells one turn of the event loop from the next, on asyncio.
+
+    Attributes:
+        number: The number of this turn. A turn that was not marked may share its number with the next one.
+    """
+
+    __slots__ = ("_marked", "number")
+
+    def __init__(self) -> None:
+        """Begin with turn 0."""
+        self.number = 0
+        self._marked = False
+
+    def mark(self) -> int:
+        """Return the number of this turn, and give the next turn another number."""
+        if not self._marked:
+            self._marked = True
+            asyncio.get_running_loop().call_soon(self._end)
+        return self.number
+
+    def _end(self) -> None:
+        self.number += 1
+        self._marked = False
+
+
+_turn: anyio.lowlevel.RunVar[Turn] = anyio.lowlevel.RunVar("_turn")
+
+
+def current_turn() -> Turn:
+    """Return the turn of the running event loop."""
+    turn = _turn.get(None)
+    if turn is None:
+        turn = Turn()
+        _turn.set(turn)
+    return turn
 
 
 class IterableFeed:
-    """An iterable, pulled only while no send is pending."""
+    """The feed of an iterable, which is pulled only while no send is pending."""
 
     immediate = False
     joined = True
 
     def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float) -> None:
-        """Touch nothing yet.
+        """Keep the iterable; it is not touched yet.
 
         Args:
             iterable: Iterated by `run`.
-            cleanup_timeout: Seconds that an iterable has to be closed which `run` never began.
+            cleanup_timeout: The most seconds that closing may take of an iterable that `run` never began.
         """
         self._iterable = iterable
         self._cleanup_timeout = cleanup_timeout
@@ -102,17 +143,17 @@ class IterableFeed:
 
     @property
     def begun(self) -> bool:
-        """Whether its first event has come."""
+        """True if the first event has come."""
         return self._last_turn >= 0 or self._handed_over > 0
 
     def attach(self, news: Signal, carrier: Carrier | None) -> None:
-        """Give each frame to the carrier, or set `news` when one is there."""
+        """Give each frame to the carrier, or keep it and set `news`."""
         self._news, self._carrier = news, carrier
         self._room = new_wakeup()
         self._turn = current_turn()
 
     def take(self) -> bytes:
-        """Join the frames that wait, of at most 64 KiB together; a larger one goes alone."""
+        """Join the pending frames, up to 64 KiB; a larger frame goes alone."""
         if not self._frames:
             self._sending = False
             self._room.set()
@@ -125,21 +166,21 @@ class IterableFeed:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def take_plain(self) -> bytes:
-        """Take what waits: the writer rests, so that it is not much."""
+        """Join all pending frames. They are few, because the writer rests."""
         frames, self._frames, self._size = self._frames, [], 0
         return b"".join(frames)
 
     def ping(self) -> bytes:
-        """Write a bare comment line."""
+        """Return a bare comment line."""
         return PING
 
     async def run(self) -> None:
-        """Iterate, in this one task from first to last, and close the iterator in it."""
+        """Iterate from first to last and close the iterator, all in this one task."""
         self.needs_run = False
         iterator, carrier, turn = self._iterator(), self._carrier, self._turn
         try:
             async for item in iterator:
-                if self._stopped:  # yielded while it is cleaned up: to go on would wait for a send that never comes
+                if self._stopped:  # it yields while it is cleaned up, and no later send would end a wait
                     return
                 if item is None:
                     await checkpoint()
@@ -152,7 +193,7 @@ class IterableFeed:
                     self._hold(frame)
                 if self._sending:
                     await self._until_sent()
-        except ClientDisconnect:  # it was reading the body of the request
+        except ClientDisconnect:  # raised by reading the body of the request
             self.ended = "client"
             return
         finally:
@@ -165,12 +206,10 @@ class IterableFeed:
         return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
 
     def _hold(self, frame: bytes) -> None:
-        """Have the writer send a frame, which the source need not wait for unless it is time."""
+        """Have the writer send a frame. The iterable waits for that only if it is time to send."""
         self._frames.append(frame)
         self._size += len(frame)
         self._news.set()
-        # What comes without a pause is joined, but not for longer than a reader would notice: a source that computes
-        # without awaiting would otherwise be heard only when it has finished.
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now
@@ -189,7 +228,7 @@ class IterableFeed:
         return words
 
     async def close(self) -> None:
-        """Close an iterator that `run` never began, which would otherwise keep what the endpoint acquired for it."""
+        """Close an iterator that `run` never began; it may hold resources that the endpoint acquired for it."""
         if not self.needs_run:
             return
         self.needs_run = False
@@ -205,12 +244,12 @@ class IterableFeed:
 
 
 def reader_of_body(feed: Feed) -> IterableFeed | None:
-    """Return the feed if it runs code of the application, which may read the body of the request."""
+    """Return the feed if it runs code of the application, which may read the request's body; else None."""
     return feed if isinstance(feed, IterableFeed) else None
 
 
 async def _close_unused(iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
-    """Close an iterator; an iterable that makes iterators is left alone, because it may serve others as well."""
+    """Close an iterator. An iterable that makes iterators is left alone, because other streams may use it."""
     if isinstance(iterable, AsyncIterator):
         await _close_async(iterable)
     elif isinstance(iterable, Iterator) and hasattr(iterable, "close"):
@@ -218,11 +257,11 @@ async def _close_unused(iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
 
 
 async def _close_async(iterator: AsyncIterator[Any]) -> None:
-    """Close an iterator where that can be done; a generator may yield once in its `finally`, which is broken off."""
+    """Close an iterator, if it can be closed; one yield in the `finally` of a generator is broken off."""
     if isinstance(iterator, AsyncGenerator):
         with suppress(GeneratorExit, StopAsyncIteration):
             await iterator.athrow(GeneratorExit)
-    close = getattr(iterator, "aclose", None)  # generators, streams of objects, cursors of databases
+    close = getattr(iterator, "aclose", None)  # generators, object streams, database cursors
     if close is not None:
         await close()
 

@@ -1,13 +1,13 @@
-"""What the middleware does to one request: nothing, unless the response turns out to be an event stream.
+"""The guard of one request below the middleware. It does nothing unless the response turns out to be an event stream.
 
-Ours see to themselves. One that is not ours is kept from holding up the server: headers, pings, a lifetime, an end at
-shutdown. Its application goes on believing that it sends; what it sends after the end goes nowhere, and it is stopped.
+Our own streams need no guard. A foreign stream, which another library makes, gets headers, pings, a lifetime and an end
+at shutdown, so that it does not hold up the server. After that end its application may go on sending: the guard
+discards these messages, and cancels the application.
 """
 
 import contextlib
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -18,13 +18,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._loop.tasks import current_task, new_interrupt, spawn
-from .._loop.timer import Alarm, Timer, shared_timer
+from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.shutdown import current_notice, farewell
 from .limits import ConnectionLimit, refused_body
 from .upload import own_receive
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.stream")
 
 KEY = "sse_asgi.guard"
 PATIENCE = 0.5
@@ -32,7 +32,7 @@ HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
 class GuardTerms(NamedTuple):
-    """What a middleware was told; see EventSourceMiddleware."""
+    """The options of a middleware; see EventSourceMiddleware."""
 
     ping_interval: float
     max_lifetime: float
@@ -40,12 +40,12 @@ class GuardTerms(NamedTuple):
 
 
 class Guard:
-    """Watches one response, and takes a hand in it if it turns out to be a foreign event stream."""
+    """Watches one response, and takes it over if it turns out to be a foreign event stream."""
 
     __slots__ = ("_interrupt", "_leave", "_outer", "_receive", "_scope", "_send", "_stream", "_terms", "_watching")
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let everything through."""
+        """Begin to watch; no message has been sent yet."""
         self._terms = terms
         self._scope = scope
         self._receive = receive
@@ -56,7 +56,7 @@ class Guard:
 
     @property
     def passes_on(self) -> Send | None:
-        """What the messages of a stream of ours go to, as they are."""
+        """The `send` behind this guard if a stream of our own is sent through it unchanged; else None."""
         return None if self._watching else self._send
 
     async def run(self, app: ASGIApp) -> None:
@@ -75,33 +75,33 @@ class Guard:
                 self._leave()
 
     def admit(self) -> bool:
-        """Leave this response to one of ours; False if it is one too many."""
+        """Let a stream of our own through; return False if a limit refuses it."""
         admitted = (self._outer is None or self._outer.admit()) and self._enter()
         self._watching = False
         return admitted
 
     def watch_again(self) -> None:
-        """Expect another response: one of ours failed before its head, and an exception handler may answer."""
+        """Expect another response: a stream of our own failed before its head, and an exception handler may answer."""
         self._watching = True
         if self._outer is not None:
             self._outer.watch_again()
 
     def cut_off(self, timer: Timer) -> None:
-        """Abort the connection of this request, where the server lets us."""
+        """Abort the connection of this request, if the server allows it."""
         if self._outer is None:
             abort(self._scope, self._receive, timer)
         else:
             self._outer.cut_off(timer)
 
     def _enter(self) -> bool:
-        """Count this request, once, whatever is sent in answer to it; False if it is one too many."""
+        """Count this request, once, whatever the response; return False if a limit refuses it."""
         if self._terms.limit is None or self._leave is not None:
             return True
         self._leave = self._terms.limit.enter(self._scope)
         return self._leave is not None
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass on what the application sends, without a coroutine around what needs none."""
+        """Pass a message of the application on, without a coroutine of our own around the `send` of other responses."""
         if self._watching and message["type"] == "http.response.start":
             self._watching = False
             headers = message.get("headers", ())
@@ -118,7 +118,7 @@ class Guard:
 
 
 class ForeignStream:
-    """An event stream that is not ours."""
+    """An event stream that another library makes."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class ForeignStream:
         cut_off: Callable[[], None],
         stop_application: Callable[[], None],
     ) -> None:
-        """Be ready for the head."""
+        """Prepare for the head."""
         self._send = send
         self._cut_off = cut_off
         self._stop_application = stop_application
@@ -137,7 +137,7 @@ class ForeignStream:
         self._lock = anyio.Lock()
         self._last = time.monotonic()
         self._ping_interval = terms.ping_interval
-        self._ends = self._last + terms.max_lifetime * random.uniform(0.8, 1.2)  # noqa: S311 - a spread, not a secret
+        self._ends = self._last + spread(terms.max_lifetime)
         self._encoded = False
         self._at_boundary = True
         self._tail = b"\n\n"
@@ -146,19 +146,19 @@ class ForeignStream:
         self._notice.listen(self._end_soon, scope)
 
     async def begin(self, head: Message) -> None:
-        """Send the head, with what keeps proxies from holding events back where the application says nothing."""
+        """Send the head, with headers that keep proxies from holding events back, unless the application set them."""
         self._encoded = bool(_header(head["headers"], b"content-encoding"))
         self._at_boundary = not self._encoded
         headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
-        del headers["content-length"]  # what is sent of ours is not in it
+        del headers["content-length"]  # it does not count pings and the farewell
         self._look_again(self._last)
         async with self._lock:
             await self._send(head)
 
     async def refuse(self, head: Message) -> None:
-        """Send a stream of nothing but a `retry:`, and stop the application."""
+        """Send a stream that has only a `retry:` line, and stop the application."""
         self._ended = True
         headers = MutableHeaders(raw=head["headers"])
         headers.update({"content-type": "text/event-stream", **HEADERS})
@@ -172,7 +172,7 @@ class ForeignStream:
         self._stop_application()
 
     async def pass_on(self, message: Message) -> None:
-        """Pass a body on, as long as the stream has not been ended."""
+        """Pass a body on, unless the stream has ended."""
         async with self._lock:
             if self._ended:
                 return
@@ -186,12 +186,12 @@ class ForeignStream:
             self._finish()
 
     def forget(self) -> None:
-        """The application has returned, and cleaned up."""
+        """Release everything: the application has returned."""
         self._finish()
         self._notice.unlisten(self._end_soon)
 
     def _finish(self) -> None:
-        """Leave the application to itself: what it does after its stream is its own business."""
+        """Send nothing more; the application may go on after its stream."""
         self._ended = True
         self._alarm.cancel()
 
@@ -220,20 +220,20 @@ class ForeignStream:
                     try:
                         await self._send_body(b":\n", more=True)
                     except Exception:
-                        logger.exception("a ping could not be sent")
+                        logger.exception("a ping of a foreign event stream could not be sent")
 
     async def _end(self) -> None:
-        """Close the body, unless the application is stuck in the middle of a send, and stop the application."""
+        """Send the final body, unless a send of the application is stuck, and stop the application."""
         try:
             stop = await self._close()
         except Exception:
-            logger.exception("the end of an event stream could not be sent")
+            logger.exception("the end of a foreign event stream could not be sent")
             stop = True
         if stop:
             self._stop_application()
 
     async def _close(self) -> bool:
-        """Tell whether there was something left to end."""
+        """Return True if the stream had not ended already."""
         with self._timer.move_on_after(PATIENCE) as limit:
             async with self._lock:
                 if self._ended:
@@ -250,25 +250,25 @@ class ForeignStream:
         return True
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
-        with contextlib.suppress(OSError):  # the client has gone, of which the application hears by itself
+        with contextlib.suppress(OSError):  # the client has disconnected, and `receive()` tells the application
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 def admit(scope: Scope) -> bool:
-    """Begin one of our streams; False if it is one too many."""
+    """Begin a stream of our own; return False if a limit refuses it."""
     guard: Guard | None = scope.get(KEY)
     return guard is None or guard.admit()
 
 
 def watch_again(scope: Scope) -> None:
-    """Expect another response in the place of one of ours that failed before its head."""
+    """Expect another response in place of a stream of our own that failed before its head."""
     guard: Guard | None = scope.get(KEY)
     if guard is not None:
         guard.watch_again()
 
 
 def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
-    """Abort the connection of one of our streams, where the server lets us."""
+    """Abort the connection of a stream of our own, if the server allows it."""
     guard: Guard | None = scope.get(KEY)
     if guard is None:
         abort(scope, receive, timer)

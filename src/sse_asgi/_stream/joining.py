@@ -1,8 +1,15 @@
 """Joining events that follow each other closely into one body for each reader.
 
-The first event after a pause is sent at once. The events behind it wait in their readers' buffers until a turn of the
-event loop brings none, but for JOIN_SECONDS at most: a body with ten events costs a reader little more than a body with
-one. Where sending to everybody who waits takes longer than that, events are joined for as long as sending would take.
+The first event after a pause is sent at once, where it is offered: to hold it first, and to come back to each reader,
+cost 6 % with 10,000 readers. Later events wait in the buffers of their readers until a turn of the event loop brings
+none, but for JOIN_SECONDS at most. `publish` lets the event loop turn, so that without this a loop of ten publishes
+would be ten bodies for each reader. A body with ten events costs a reader little more than a body with one.
+
+If sending to all waiting readers takes longer than JOIN_SECONDS, events are joined for as long as sending would take,
+until PAUSE_SECONDS bring none: the answers of Redis to a loop of publishes are some tenths of a millisecond apart.
+
+Nothing overflows because it waits here. A full buffer is sent at once, and an event that needs the reader's own task
+wakes that task.
 """
 
 import asyncio
@@ -12,17 +19,17 @@ from typing import Protocol
 import anyio.lowlevel
 from starlette.types import Message
 
-from .direct import Sender
+from .._hub.registry import PAUSE_SECONDS
+from .sender import Sender
 
-PAUSE_SECONDS = 0.001
 JOIN_SECONDS = 0.005
 
 
 class Joined(Protocol):
-    """A connection that is sent to without its own task."""
+    """A connection that the joiner sends to without waking its task."""
 
     def take(self) -> bytes:
-        """Take what is to be sent; no bytes if the connection's own task sends it, or if there is nothing."""
+        """Take the pending bytes; no bytes if the connection's own task sends them, or if nothing is pending."""
 
     def pass_on(self, message: Message, now: float) -> bool:
         """Send a message at this time."""
@@ -32,12 +39,12 @@ class Joiner:
     """The connections of one event loop whose events wait to be joined.
 
     Attributes:
-        sender: Sends whatever can be sent without waiting.
+        sender: Sends without a task.
         seconds_each: How long sending to one connection took the last time.
     """
 
     def __init__(self) -> None:
-        """Wait for the first connection."""
+        """Begin without connections."""
         self.sender = Sender()
         self.seconds_each = 0.0
         self._waiting: dict[Joined, None] = {}
@@ -45,7 +52,7 @@ class Joiner:
         self._began = 0.0
 
     def add(self, connection: Joined, now: float) -> None:
-        """Send what this connection has when the events have ended that follow each other."""
+        """Send the pending events of this connection when no more events follow."""
         if not self._waiting:
             self._began = now
             loop = asyncio.get_running_loop()
@@ -54,7 +61,7 @@ class Joiner:
         self._grew = True
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for another turn of the event loop, or a moment, if the last one brought an event."""
+        """Send, or wait for another turn of the event loop, or a moment, if the last one brought an event."""
         sending = len(self._waiting) * self.seconds_each
         grew, self._grew = self._grew, False
         if not grew or time.monotonic() >= self._began + max(JOIN_SECONDS, sending):
@@ -72,7 +79,7 @@ class Joiner:
             pending = connection.take()
             if not pending:
                 continue
-            if pending is not body:  # one event is the same for most
+            if pending is not body:  # most readers have the same single event
                 body = pending
                 message = {"type": "http.response.body", "body": body, "more_body": True}
             connection.pass_on(message, now)

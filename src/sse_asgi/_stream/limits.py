@@ -1,4 +1,4 @@
-"""How many event streams may be open at once."""
+"""ConnectionLimit: how many event streams may be open at once."""
 
 import inspect
 import random
@@ -13,13 +13,13 @@ RETRY_MS = (2000, 6000)
 
 
 class ConnectionLimit:
-    """Refuses the newest streams, and never ends one that is open, so that no client is in the way of another.
+    """Refuses new streams beyond a limit, and never ends an open one, so that no client can push another one out.
 
     A refused EventSource gets an empty stream with a random `retry:` of two to six seconds, and asks again.
 
     Attributes:
-        open: How many streams are open in this process, until they are cleaned up and their background task is done.
-        open_by_key: How many of them each key has.
+        open: The number of open streams in this process. A stream counts until its cleanup and background task end.
+        open_by_key: The number of open streams of each key.
     """
 
     def __init__(
@@ -32,24 +32,27 @@ class ConnectionLimit:
         """Set the limits, each for one process.
 
         Args:
-            total: The most streams; None for no such limit.
+            total: The most streams; None sets no such limit.
             per_key: The most streams whose requests have the same key.
-            key: A plain function of the request, such as its user; a stream whose key is None counts for the total
-                only. Behind a proxy the client's address may be the proxy's.
+            key: A plain function of the request that returns its key, such as the user. A stream whose key is None
+                counts for the total only. Behind a proxy the client's address may be the proxy's.
 
         Raises:
-            TypeError: An async `key`.
-            ValueError: A limit that is no int above 0, or `per_key` without `key`, or the reverse.
+            TypeError: `key` is an async function.
+            ValueError: A limit is not an int above 0, or only one of `per_key` and `key` is given.
         """
         for name, limit in (("total", total), ("per_key", per_key)):
             if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-                msg = f"{name}={limit!r} must be an int above 0; None sets no limit"
+                msg = f"{name} must be an int above 0 (got {limit!r}): None sets no limit"
                 raise ValueError(msg)
         if (per_key is None) != (key is None):
-            msg = "per_key and key go together, as in per_key=6, key=lambda request: request.cookies.get('session')"
+            msg = (
+                f"per_key and key go together (got only {'key' if per_key is None else 'per_key'}): "
+                "give both, as in per_key=6, key=lambda request: request.cookies.get('session')"
+            )
             raise ValueError(msg)
         if inspect.iscoroutinefunction(key):
-            msg = "key must be a plain function of what is in the request"
+            msg = f"key must be a plain function of the request (got the async function {key!r}): await nothing in it"
             raise TypeError(msg)
         self.open = 0
         self.open_by_key: Counter[Hashable] = Counter()
@@ -58,7 +61,7 @@ class ConnectionLimit:
         self._key = key
 
     def enter(self, scope: Scope) -> Callable[[], None] | None:
-        """Count a stream in; return what counts it out again, or None if it is one too many."""
+        """Count a stream in; return a function that counts it out again, or None if the limit refuses the stream."""
         key = None if self._key is None else self._key(HTTPConnection(scope))
         if self._total is not None and self.open >= self._total:
             return None
@@ -79,20 +82,20 @@ class ConnectionLimit:
 
 
 def as_limit(value: Any) -> ConnectionLimit | None:
-    """Take what `max_connections` may be: a limit, a total, or None.
+    """Return the value of `max_connections`, a limit, a total or None, as a limit or None.
 
     Raises:
-        TypeError: It is something else.
-        ValueError: A total below 1.
+        TypeError: The value has another type.
+        ValueError: The total is below 1.
     """
     if value is None or isinstance(value, ConnectionLimit):
         return value
     if not isinstance(value, int):
-        msg = f"max_connections must be an int, a ConnectionLimit or None, not {type(value).__name__}"
+        msg = f"max_connections must be an int, a ConnectionLimit or None, not {type(value).__name__} (got {value!r})"
         raise TypeError(msg)
     return ConnectionLimit(value)
 
 
 def refused_body() -> bytes:
-    """Write the whole body of a stream that was refused."""
+    """Return the whole body of a refused stream."""
     return b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311 - a spread, not a secret

@@ -1,4 +1,4 @@
-"""EventSourceResponse: content and terms of one stream, as a Starlette response."""
+"""EventSourceResponse: the content and the options of one stream, as a Starlette response."""
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
@@ -9,7 +9,8 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .._hub.options import Terms, seconds_or_never, shared_terms
+from .._hub.feed import SubscriptionFeed
+from .._hub.options import NOT_GIVEN, NotGiven, seconds_or_never
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
 from .._log.logged import named
@@ -20,6 +21,7 @@ from .feeds import Feed, IterableFeed
 from .foreign import admit
 from .last_event_id import last_event_id
 from .limits import refused_body
+from .terms import Terms, shared_terms
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
 
@@ -29,7 +31,7 @@ HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-PING_INTERVAL = 15.0
+PING_SECONDS = 15.0
 MAX_PADDING = 8192
 
 
@@ -37,7 +39,7 @@ class EventSourceResponse(Response):
     """Streams a subscription or an iterable, until the content, the client, the server or a limit ends it."""
 
     media_type = "text/event-stream"
-    _reason: str | None = None  # of an answer without a connection; here, because idle streams need not have it
+    _reason: str | None = None  # of an answer without a connection; a class attribute saves memory of idle streams
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class EventSourceResponse(Response):
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
-        ping_interval: float | None = PING_INTERVAL,
+        ping_interval: float | NotGiven | None = NOT_GIVEN,
         retry: int | None = None,
         start_timeout: float = 1.0,
         send_timeout: float | None = 30.0,
@@ -56,32 +58,35 @@ class EventSourceResponse(Response):
         reconnect_after_end: bool = False,
         padding: int = 0,
     ) -> None:
-        """Check everything that can be checked; the content is not touched before the response is called.
+        """Check the options. The content is not touched before the response is called.
 
         Args:
-            content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of what one takes as
-                data; None items are skipped. A generator runs in one task and one context from first to last, and is
-                closed in it; a sync one runs in a thread of its own. So does any iterator with `aclose()` or `close()`,
-                which is closed even if nothing of it is streamed. An async one may read the body of the request.
+            content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of values that one takes
+                as data. None items are skipped. An async generator runs in one task and one context from first to last,
+                and is closed in that task; a sync one runs in a thread of its own. Iterators with `aclose()` or
+                `close()` are treated the same, and are closed even if nothing of them is streamed. An async one may
+                read the body of the request.
             status_code: The status of a stream that starts.
-            headers: They win over the defaults, which keep caches and proxies from holding events back.
-            background: Runs after the stream was cleaned up, also if the request was answered without the content:
-                HEAD, 204 or refused by a limit. It does not run if the content failed before the head was sent.
-            ping_interval: Seconds of silence after which a comment is sent; None sends none. A subscription's default
-                is its hub's.
+            headers: Added to the default headers, which keep caches and proxies from holding events back; a header of
+                the same name replaces the default.
+            background: Runs after the stream was cleaned up, also if the request was answered without the content
+                (HEAD, 204, or refused by a limit). It does not run if the content failed before the head was sent.
+            ping_interval: Seconds of silence after which a comment is sent; None sends none. The default is 15 seconds,
+                or for a subscription its hub's interval.
             retry: Milliseconds that the browser waits before it reconnects, sent at the start.
-            start_timeout: Seconds that an iterable has to yield or raise before the head is sent. What it raises in
+            start_timeout: Seconds that an iterable has to yield or raise before the head is sent. An exception in that
                 time becomes a real error response.
-            send_timeout: Seconds after which a client that does not read is cut off; None waits for ever.
-            max_lifetime: Seconds, give or take a fifth, after which the browser is made to reconnect; None never does.
+            send_timeout: Seconds after which a client that does not read is cut off; None never cuts it off.
+            max_lifetime: Seconds, give or take a fifth, after which the browser has to reconnect; None sets no limit.
             cleanup_timeout: Seconds that the content has to end after it was cancelled.
-            on_error: A plain function of the exception of a stream that had started; returns the event to send in
+            on_error: A plain function of the exception of a stream that had started. It returns the event to send in
                 place of `sse.error`, or None to send none.
-            reconnect_after_end: Whether the browser may ask again, and run the iterable again, when it is finished.
-            padding: Bytes of a comment to begin with, at most 8192, for browsers and proxies that hold back the first.
+            reconnect_after_end: True lets the browser ask again after the iterable has finished, which runs the
+                iterable again.
+            padding: Bytes of a comment at the start, at most 8192, for browsers and proxies that hold back first bytes.
 
         Raises:
-            TypeError: Content that cannot be streamed; the message names the fix.
+            TypeError: The content cannot be streamed; the message names the fix.
             ValueError: A number of seconds that is not above 0, a bad `retry` or `padding`.
         """
         self.content = content
@@ -89,8 +94,8 @@ class EventSourceResponse(Response):
         self.background = background
         self.raw_headers = _merged(headers)
         self._feed = _feed(content, cleanup_timeout)
-        if isinstance(content, Subscription) and ping_interval is PING_INTERVAL:
-            ping_interval = content.options.ping_interval
+        if ping_interval is NOT_GIVEN:
+            ping_interval = content.options.ping_interval if isinstance(content, Subscription) else PING_SECONDS
         self._terms = Terms(
             greeting=_comment(padding) + (b"" if retry is None else encode(retry=retry)[:-1]),
             ping_interval=seconds_or_never("ping_interval", ping_interval),
@@ -104,7 +109,7 @@ class EventSourceResponse(Response):
         self._connection: Connection | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Serve one request: the coroutine that is returned is the connection's own, with none around it."""
+        """Serve one request. The returned coroutine is the connection's own, without another one around it."""
         if scope["method"] == "HEAD":
             return self._answer(scope, send, self.status_code, self.raw_headers, "finished")
         if isinstance(self.content, Subscription):
@@ -122,23 +127,23 @@ class EventSourceResponse(Response):
 
     @property
     def reason(self) -> str | None:
-        """Why the stream ended or is about to; None before.
+        """The reason why the stream ended or is about to end; None before.
 
-        `client` (it has gone), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
-        `revoked` (`subscription.end("revoked")`), `error` (in the content), `refused` (by a limit) or `finished`, also
-        where there was nothing to stream: for HEAD, and for a client that has seen the end.
+        `client` (it disconnected), `shutdown` (of the server or the hub), `slow` (the client did not read), `lifetime`,
+        `revoked` (`subscription.end("revoked")`), `error` (in the content), `refused` (by a limit) or `finished`. A
+        request without anything to stream has `finished` too: HEAD, and a client that has seen the end.
         """
         return self._reason if self._connection is None else self._connection.reason
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client has gone, or was cut off: what is yielded from now on reaches nobody."""
+        """True if the client has disconnected or was cut off, so that no later event reaches it."""
         return self.reason in ("client", "slow")
 
     async def _answer(
         self, scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], reason: str
     ) -> None:
-        """Answer without the content, which the endpoint has made: close it, and run the background task."""
+        """Answer without streaming the content; close it, because the endpoint has made it; run the background task."""
         self._reason = reason
         body = refused_body() if reason == "refused" else b""
         patience: float | None = self._terms.cleanup_timeout
@@ -146,11 +151,11 @@ class EventSourceResponse(Response):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body, "more_body": False})
             patience = None
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             patience = None
         finally:
             await self._feed.close()
-            if self.background is not None:  # in spite of a cancellation it has so many seconds
+            if self.background is not None:  # after a cancellation it has `patience` seconds
                 with anyio.move_on_after(patience, shield=patience is not None):
                     await run_background(self.background, named(scope))
 
@@ -162,9 +167,9 @@ def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
 
 
 def _comment(size: int) -> bytes:
-    """Write a comment line of so many bytes."""
+    """Return a comment line of `size` bytes."""
     if not 0 <= size <= MAX_PADDING:
-        msg = f"padding={size} must be 0 to {MAX_PADDING} bytes"
+        msg = f"padding must be 0 to {MAX_PADDING} bytes (got {size})"
         raise ValueError(msg)
     return b":" + b" " * (size - 2) + b"\n" if size else b""
 
@@ -174,13 +179,13 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 
 def _is_event_source(scope: Scope) -> bool:
-    """Tell whether the client is one that asks again when a stream has ended."""
+    """Return True if the client asks again after a stream has ended."""
     return scope["method"] == "GET" and "text/event-stream" in (_header(scope, b"accept") or "")
 
 
 def _feed(content: Any, cleanup_timeout: float) -> Feed:
     if isinstance(content, Subscription):
-        return content
+        return SubscriptionFeed(content)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
         return IterableFeed(content, cleanup_timeout)

@@ -1,4 +1,4 @@
-"""Sync iterables as async ones, each in a thread of its own, so that they hold none of the framework's."""
+"""Sync iterables as async iterators, each in a thread of its own, so that they occupy no thread of the framework."""
 
 import contextlib
 import contextvars
@@ -19,10 +19,10 @@ _limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("
 
 
 async def iterate_in_thread(iterable: Iterable[Any]) -> AsyncGenerator[Any, None]:
-    """Yield what a sync iterable yields, pulling one item at a time, in one thread and one context.
+    """Yield the items of a sync iterable, which runs in one thread and one context, one item at a time.
 
-    At most 256 threads run in one event loop, and further iterables wait for one to end. Closing stops the iterable
-    when it next yields; a thread that is blocked inside it cannot be interrupted.
+    At most 256 threads run in one event loop; further iterables wait until one of them ends. Closing stops the iterable
+    at its next item. A thread that is blocked inside the iterable cannot be interrupted.
     """
     thread = await _started(iterable)
     try:
@@ -33,7 +33,7 @@ async def iterate_in_thread(iterable: Iterable[Any]) -> AsyncGenerator[Any, None
 
 
 async def close_in_thread(iterator: Iterator[Any]) -> None:
-    """Close an iterator that is not to be iterated, in a thread like those that iterate: it may block."""
+    """Close an iterator that will not be iterated. It may block, so this takes a thread too."""
     await (await _started(iterator)).stop()
 
 
@@ -58,7 +58,7 @@ def _shared_limiter() -> anyio.CapacityLimiter:
 
 
 def _close(iterator: Iterator[Any]) -> None:
-    """Close an iterator where that can be done; a generator may yield once in its `finally`, which is broken off."""
+    """Close an iterator, if it can be closed; one yield in the `finally` of a generator is broken off."""
     if isinstance(iterator, Generator):
         with contextlib.suppress(GeneratorExit, StopIteration):
             iterator.throw(GeneratorExit)
@@ -68,7 +68,7 @@ def _close(iterator: Iterator[Any]) -> None:
 
 
 class _Thread:
-    """Runs the iterable; the event loop asks for one item at a time."""
+    """Runs the iterable. The event loop asks for one item at a time."""
 
     def __init__(self, iterable: Iterable[Any], limiter: anyio.CapacityLimiter) -> None:
         self._iterable = iterable
@@ -111,7 +111,7 @@ class _Thread:
             self._iterate()
         except BaseException as caught:  # noqa: BLE001 - raised again in the event loop
             error = caught
-        with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the event loop has closed, so nothing waits any more
             self._call(lambda: self._finish(error))
 
     def _iterate(self) -> None:

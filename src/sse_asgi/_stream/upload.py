@@ -1,21 +1,23 @@
-"""The body of a request whose response is a stream: the stream watches for the client to go, and the content may read.
+"""Sharing `receive()`: the content of a stream may read the request's body while the stream watches for a disconnect.
 
 Both need `receive()`, which gives each message once. So:
 
-- A request without a body (a GET, in practice) is watched at once: there is nothing to read.
-- Below EventSourceMiddleware, an Upload is the one that calls `receive()`. It gives the content every byte that came,
-  and tells the watcher that the client has gone. To hear of that, it reads ahead: at most 64 KiB for a content that has
-  begun to read, at most 4 MiB for one that has not and may never. A client that goes while more than that waits to be
-  read is noticed when it is read, or when a send fails.
-- Without the middleware, nothing is taken from `receive()` before the body has been read. The requests of uvicorn, of
-  BaseHTTPMiddleware and of EventStreamClient tell when it has; the queue of hypercorn on asyncio and of daphne can be
-  looked through. Elsewhere the client is watched from the content's first event on, or after five seconds without one,
-  unless the body is larger than 64 KiB, or of unknown length: then the content or a send has to notice.
+- Without a body (most GETs) the client is watched at once. Below EventSourceMiddleware the content may still ask for
+  the body. The watcher has taken the message that says that it is empty, so a NoBody gives the content this message
+  again. Without the middleware that content waits until its client disconnects.
+- With a body, below EventSourceMiddleware, an Upload is the only caller of `receive()`. It gives the content every byte
+  that came, and tells the connection that the client has disconnected. To hear of that, it reads ahead: at most 64 KiB
+  for a content that has begun to read, at most 4 MiB for one that has not and may never. If more than that waits to be
+  read, a disconnect is noticed when the content reads on, or when a send fails.
+- With a body, without the middleware, nothing is taken from `receive()` before the body has been read. The requests of
+  uvicorn, of BaseHTTPMiddleware and of EventStreamClient tell when it has been read. The queue of hypercorn on asyncio
+  and of daphne can be looked through. Elsewhere the client is watched from the content's first event on, or after five
+  seconds without one, unless the body is larger than 64 KiB or of unknown length: then the content or a send has to
+  notice a disconnect.
 """
 
 import time
 from functools import partial
-from typing import Protocol
 
 import anyio
 from starlette.types import Message, Receive, Scope
@@ -24,7 +26,8 @@ from .._loop.tasks import Child, spawn
 from .._loop.timer import Alarm, Timer, shared_timer
 from .._servers.known import look_at
 from .._servers.server import Look
-from .direct import Watched, watch
+from .feeds import IterableFeed
+from .watching import Endable, watch
 
 KEY = "sse_asgi.upload"
 AHEAD_BYTES = 64 * 1024
@@ -33,49 +36,44 @@ LOOK_SECONDS = 0.05
 READ_SECONDS = 5.0
 
 
-class Content(Protocol):
-    """What is streamed, and may read the body."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether its first event has come."""
-
-
 def own_receive(scope: Scope, receive: Receive) -> Receive:
-    """Return what the application is to call as `receive`: the same, unless the request may have a body."""
-    if KEY in scope or not _may_have_body(scope):
+    """Return the `receive` that the application calls, through which a stream shares the server's."""
+    if KEY in scope:  # an outer middleware's
         return receive
-    upload = scope[KEY] = Upload(receive)
-    return upload.receive
+    shared: Upload | NoBody = Upload(receive) if _may_have_body(scope) else NoBody(receive)
+    scope[KEY] = shared
+    return shared.receive
 
 
-def watch_client(scope: Scope, receive: Receive, watched: Watched, content: Content | None) -> Child:
-    """Tell when the client of a stream has gone, and leave the body of its request to the content.
+def watch_client(scope: Scope, receive: Receive, connection: Endable, content: IterableFeed | None) -> Child:
+    """Tell the connection when its client has disconnected, and leave the body of the request to the content.
 
     Args:
-        scope: That of the request.
-        receive: As the response was given it.
-        watched: Told when the client has gone.
-        content: What may read the body; None if nothing does, so that the body is thrown away.
+        scope: The request's.
+        receive: The one that the response was given.
+        connection: Told of the disconnect.
+        content: The content, which may read the body; None if nothing does, so that the body is discarded.
     """
     timer = shared_timer()  # here, in a task: a callback cannot ask for it
+    shared: Upload | NoBody | None = scope.get(KEY)
+    if isinstance(shared, NoBody):
+        return watch(shared.behind(receive), connection, timer.context)
     if content is None or not _may_have_body(scope):
-        return watch(receive, watched, timer.context)
-    upload: Upload | None = scope.get(KEY)
-    if upload is None:
-        return _Patient(receive, watched, _look(scope, receive, content), timer)
-    if upload.was_read:  # then what stands between may have a word of its own
-        return watch(receive, watched, timer.context)
-    return spawn(partial(upload.read_ahead, watched))
+        return watch(receive, connection, timer.context)
+    if shared is None:
+        return _Patient(receive, connection, _look(scope, receive, content), timer)
+    if shared.was_read:  # then a middleware in between may have messages of its own
+        return watch(receive, connection, timer.context)
+    return spawn(partial(shared.read_ahead, connection))
 
 
 def _may_have_body(scope: Scope) -> bool:
-    """Tell whether the request has a body, or is one whose application may wait for the end of an empty one."""
+    """Return True if the request has a body, or if its application may wait for the end of an empty one."""
     return scope["method"] not in ("GET", "HEAD") or _length(scope) != 0
 
 
 def _length(scope: Scope) -> int | None:
-    """Return the number of bytes that the body will have; None if the request does not say it."""
+    """Return the number of bytes of the body; None if the request does not say it."""
     length: int | None = 0
     for name, value in scope["headers"]:
         if name == b"transfer-encoding":
@@ -85,14 +83,41 @@ def _length(scope: Scope) -> int | None:
     return length
 
 
-class Upload:
-    """Calls `receive()` for everybody, and hands on each byte once."""
+class NoBody:
+    """Shares the `receive()` of a request without a body."""
+
+    __slots__ = ("_receive", "_state")
 
     def __init__(self, receive: Receive) -> None:
-        """Pass on what comes, until somebody watches."""
+        """Pass everything on until a stream watches."""
+        self._receive = receive
+        self._state = "untouched"
+
+    async def receive(self) -> Message:
+        """Return the server's next message, or the empty body that the watcher has taken."""
+        if self._state == "taken":
+            self._state = "read"
+            return {"type": "http.request", "body": b"", "more_body": False}
+        self._state = "read"
+        return await self._receive()
+
+    def behind(self, receive: Receive) -> Receive:
+        """Return the `receive` to watch with: the server's own, unless there is a middleware in between."""
+        if receive != self.receive:
+            return receive
+        if self._state == "untouched":
+            self._state = "taken"
+        return self._receive
+
+
+class Upload:
+    """Calls `receive()` for the content and for the watcher, and gives the content each byte once."""
+
+    def __init__(self, receive: Receive) -> None:
+        """Pass everything on until a stream watches."""
         self._receive = receive
         self._body = bytearray()
-        self._unread = False  # whether a message waits to be read, which may be an empty one
+        self._unread = False  # True if a message waits to be read; its body may be empty
         self._complete = False
         self._limit = UNREAD_BYTES
         self._gone = False
@@ -101,11 +126,11 @@ class Upload:
 
     @property
     def was_read(self) -> bool:
-        """Whether the application has the whole body."""
+        """True if the application has read the whole body."""
         return self._complete and not self._unread
 
     async def receive(self) -> Message:
-        """Return what the server has sent and nobody has read yet."""
+        """Return everything that has arrived and was not read yet."""
         self._limit = AHEAD_BYTES
         while not (self._unread or self._gone):
             await self._next()
@@ -116,8 +141,8 @@ class Upload:
         self._notify()
         return {"type": "http.request", "body": body, "more_body": not self._complete}
 
-    async def read_ahead(self, watched: Watched) -> None:
-        """Keep what comes for its reader, to hear when the client goes."""
+    async def read_ahead(self, connection: Endable) -> None:
+        """Keep arriving messages for the reader, and tell the connection when its client has disconnected."""
         error = None
         try:
             while not self._gone:
@@ -129,10 +154,10 @@ class Upload:
             error = caught
             self._gone = True
             self._notify()
-        watched.gone(error)
+        connection.gone(error)
 
     async def _next(self) -> None:
-        """Take one message, or wait for the other one that is about to: a server need not bear two at a time."""
+        """Take one message. A server need not support two calls at a time, so wait for a call that is under way."""
         if self._receiving:
             await self._changed.wait()
             return
@@ -156,8 +181,8 @@ class Upload:
         self._changed = anyio.Event()
 
 
-def _look(scope: Scope, receive: Receive, content: Content) -> Look:
-    """Return a function that takes nothing: True if the client has gone, False if `receive()` is free to be called."""
+def _look(scope: Scope, receive: Receive, content: IterableFeed) -> Look:
+    """Return a function that takes no message: True if the client has gone, False if `receive()` may be called."""
     known = look_at(receive)
     if known is not None:
         return known
@@ -168,11 +193,11 @@ def _look(scope: Scope, receive: Receive, content: Content) -> Look:
 
 
 class _Patient:
-    """Looks now and then, and watches as soon as nobody else needs `receive()`."""
+    """Looks now and then, and watches the client as soon as nothing else needs `receive()`."""
 
-    def __init__(self, receive: Receive, watched: Watched, look: Look, timer: Timer) -> None:
+    def __init__(self, receive: Receive, connection: Endable, look: Look, timer: Timer) -> None:
         self._receive = receive
-        self._watched = watched
+        self._connection = connection
         self._look = look
         self._timer = timer
         self._alarm = Alarm()
@@ -182,11 +207,11 @@ class _Patient:
     def _again(self) -> None:
         gone = self._look()
         if gone:
-            self._watched.gone(None)
+            self._connection.gone(None)
         elif gone is None:
             self._alarm = self._timer.after(LOOK_SECONDS, self._again)
         else:
-            self._watcher = watch(self._receive, self._watched, self._timer.context)
+            self._watcher = watch(self._receive, self._connection, self._timer.context)
 
     def cancel(self) -> None:
         self._alarm.cancel()

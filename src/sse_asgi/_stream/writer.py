@@ -1,10 +1,12 @@
 """Writer: the only place that calls a connection's `send`.
 
-A connection's own task writes, and sleeps while there is nothing to write. The writer then rests, and others send what
-the task would send, without waking it: the registry an event that it delivers, the joiner events that follow each
-other closely, the timer a ping, a generator its next item. Most sends return without waiting. A send that has to wait,
-because the client is slow, is left to the connection's task, and the writer does not rest again before it has returned.
-So one send is under way at a time, and bytes leave in the order in which the feed gave them.
+A connection's own task writes, and sleeps while there is nothing to write. The writer then rests, and other tasks send
+for it without waking it: the registry sends an event that it delivers, the joiner sends events that follow each other
+closely, the timer sends a ping, and a generator sends its next item. Most sends return without waiting. A send that has
+to wait, because the client is slow, is left to the connection's task, and the writer does not rest again before that
+send has returned. So one send is under way at a time, and bytes leave in the order in which the feed gave them.
+
+Others send only frames that are the same for all readers, and only if the server allows it (`sender.py`).
 """
 
 import asyncio
@@ -12,28 +14,27 @@ import time
 
 from starlette.types import Message, Send
 
-from .._hub.delivery import Delivery
-from .._hub.subscription import PING
+from .._hub.delivery import PING, Delivery
 from .._loop.running import checkpoint
 from .._loop.tasks import Interrupt, current_task, new_interrupt
 from .._loop.wakeup import Wakeup
-from .direct import Unsent, may_be_direct, past_guards
 from .feeds import Feed
 from .joining import current_joiner
+from .sender import Unsent, may_be_direct, past_guards
 
 CHECKPOINT_BYTES = 16 * 1024
 
 
 class Writer:
-    """Sends what a feed has to one client.
+    """Sends the frames of a feed to one client.
 
     Attributes:
-        rests: Whether the connection's task sleeps, so that others may send.
-        sending: Whether a send is under way that waits for the client.
-        started: Whether the head was sent.
-        last: When the last send began, by time.monotonic().
-        ping_due: Whether a silence has lasted long enough for a ping, or for the head of a stream without an event.
-        until: When to stop writing, by time.monotonic(); None is never.
+        rests: True if the connection's task sleeps, so that others may send.
+        sending: True if a send is under way that waits for the client.
+        started: True if the head was sent.
+        last: The time at which the last send began, by time.monotonic().
+        ping_due: True if a silence has lasted long enough for a ping, or for the head of a stream without an event.
+        until: The time at which writing stops, by time.monotonic(); None is never.
     """
 
     __slots__ = (
@@ -59,8 +60,8 @@ class Writer:
 
         Args:
             feed: Gives the bytes.
-            head: Sent before the first of them.
-            greeting: Sent with the first of them.
+            head: The message before the first bytes.
+            greeting: Sent in front of the first bytes.
             send: The request's.
             wakeup: Wakes the connection's task.
         """
@@ -81,10 +82,10 @@ class Writer:
     # In the connection's task
 
     async def write(self, pings: bool) -> None:  # noqa: FBT001 - called for each event
-        """Send what is there, until nothing is left, or until it is time to stop.
+        """Send the pending bytes until nothing is left, or until it is time to stop.
 
         Args:
-            pings: False leaves out a ping that is due, because the stream ends.
+            pings: False omits a ping that is due, because the stream ends.
         """
         feed = self._feed
         with new_interrupt(self._task) as self._interrupt:
@@ -93,7 +94,7 @@ class Writer:
                 self._unsent, self.sending = None, False
             while self.until is None or time.monotonic() < self.until:
                 body = feed.take()
-                if body and self.started:  # as in emit, without a coroutine for each event
+                if body and self.started:  # the same as emit, without a coroutine for each event
                     self._begin()
                     await self._send({"type": "http.response.body", "body": body, "more_body": True})
                     self.sending = False
@@ -106,7 +107,7 @@ class Writer:
         self._interrupt = None
 
     async def emit(self, body: bytes) -> None:
-        """Send one body, behind the head and the greeting when it is the first."""
+        """Send one body; the head and the greeting go before the first one."""
         self._begin()
         if self._opening is not None:
             (head, greeting), self._opening = self._opening, None
@@ -121,50 +122,50 @@ class Writer:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def rest(self) -> None:
-        """Let others send from now on, where the server allows it."""
+        """Let others send from now on, if the server allows it."""
         self.rests = self._direct and self.started
 
     def _begin(self) -> None:
         self.sending, self.ping_due = True, False
         self.last = time.monotonic()
 
-    # In the task of others, while the writer rests
+    # Called by others, while the writer rests
 
     def send(self, delivery: Delivery) -> bool:
         """Send the event that is being delivered; return False, and do nothing, if the writer does not rest."""
         if not self.rests:
             return False
-        if delivery.message is None:  # one for all readers: none of these servers changes a message
+        if delivery.message is None:  # one message for all readers: none of these servers changes it
             body = delivery.entry.frame
             delivery.message = {"type": "http.response.body", "body": body, "more_body": True}
         self.pass_on(delivery.message, delivery.now)
         return True
 
     def send_later(self, delivery: Delivery) -> None:
-        """Send the events that wait in the feed: with those that follow, or now where none may follow."""
+        """Send the pending events of the feed: together with those that follow, or now if the delivery goes at once."""
         if delivery.at_once:
             self.send_waiting()
         else:
             self._joiner.add(self, delivery.now)
 
     def send_waiting(self) -> None:
-        """Send what waits in the feed now, or wake the connection's task to do it."""
-        if body := self.take():  # as send_now, without a call for each ping
+        """Send the pending events of the feed now, or wake the connection's task for it."""
+        if body := self.take():  # the same as send_now, without a call for each ping
             self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
 
     def send_now(self, body: bytes) -> bool:
-        """Send a body; return False if that has to wait, which the connection's task does."""
+        """Send a body; return False if the connection's task has to finish the send."""
         return self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
 
     def take(self) -> bytes:
-        """Return what others are to send for the connection's task; if there is nothing, wake that task."""
+        """Return the bytes that others send for the connection's task; wake that task if there are none."""
         if self.rests and (body := self._feed.take_plain() or (self._feed.ping() if self.ping_due else b"")):
             return body
         self._wakeup.set()
         return b""
 
     def pass_on(self, message: Message, now: float) -> bool:
-        """Send a message at this time; return False if that has to wait, which the connection's task does."""
+        """Send a message at this time; return False if the connection's task has to finish the send."""
         self.ping_due, self.last = False, now
         self._unsent = self._joiner.sender.send(self._send, message)
         if self._unsent is None:
@@ -176,15 +177,15 @@ class Writer:
     # The end
 
     def stop(self, until: float) -> None:
-        """Begin no send after this time, and have none begun by others."""
+        """Begin no send after this time, and let others begin none from now on."""
         self.until, self.rests = until, False
 
     def give_up(self) -> None:
-        """Break off a send that waits for a client that has gone."""
+        """Break off a send that waits for a client that has disconnected."""
         if self._interrupt is not None:
             self._interrupt.cancel()
 
     def close(self) -> None:
-        """Drop what is left of a send that nobody finishes."""
+        """Drop the rest of a send that is not finished."""
         if self._unsent is not None:
             self._unsent.close()

@@ -1,0 +1,51 @@
+"""The options of one stream: their types, and the checked values that its connection works with."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypedDict
+
+import anyio.lowlevel
+from starlette.background import BackgroundTask
+
+MAX_SHARED = 64
+
+
+class ResponseOptions(TypedDict, total=False):
+    """The options of EventSourceResponse that EventSourceApp passes on as they are."""
+
+    status_code: int
+    headers: Mapping[str, str] | None
+    background: BackgroundTask | None
+    ping_interval: float | None
+    retry: int | None
+    start_timeout: float
+    send_timeout: float | None
+    cleanup_timeout: float
+    on_error: Callable[[Exception], Any] | None
+    reconnect_after_end: bool
+    padding: int
+
+
+class Terms(NamedTuple):
+    """The options that a connection needs, checked; see EventSourceResponse. An infinite time is never reached."""
+
+    greeting: bytes
+    ping_interval: float
+    start_timeout: float
+    send_timeout: float
+    max_lifetime: float
+    cleanup_timeout: float
+    on_error: Callable[[Exception], Any] | None
+
+
+_terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
+
+
+def shared_terms(terms: Terms) -> Terms:
+    """Return the first equal terms of this event loop: thousands of connections use a few different ones."""
+    if terms.on_error is not None:  # a function may hold on to its request
+        return terms
+    known = _terms.get(None)
+    if known is None or len(known) >= MAX_SHARED:
+        known = {}
+        _terms.set(known)
+    return known.setdefault(terms, terms)
