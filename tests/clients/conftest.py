@@ -19,7 +19,7 @@ import pytest
 from browser.peers import free_port, until
 from clients.pages import PAGES, worded
 from real_redis.launcher import RedisServer
-from sse_asgi import Publisher, ServerSentEvent
+from sse_asgi import Publisher, ServerSentEvent, Settings
 
 HERE = Path(__file__).parent
 PATIENCE = 120.0
@@ -112,8 +112,13 @@ def bundle() -> None:
     """Make a file for browsers of what its users give to a bundler."""
     modules = HERE / "node_modules"
     subprocess.run(
-        [modules / ".bin" / "esbuild", "--bundle", "--global-name=bundled", "--log-level=error"]
-        + [f"--outfile={modules / '.bundles' / 'fetch-event-source.js'}"],
+        [
+            str(modules / ".bin" / "esbuild"),
+            "--bundle",
+            "--global-name=bundled",
+            "--log-level=error",
+            f"--outfile={modules / '.bundles' / 'fetch-event-source.js'}",
+        ],
         input="export * from '@microsoft/fetch-event-source'",
         cwd=HERE,
         text=True,
@@ -193,11 +198,8 @@ class Trial:
             time.sleep(0.1)
 
     def _publish(self, text: str) -> None:
-        settings = {"SSE_HUB_NAME": "clients"}
-        with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-            for name, value in settings.items():
-                patch.setenv(name, value)
-            publisher = stack.enter_context(Publisher(self._redis))
+        settings = Settings(backend_url=self._redis, hub_name="clients")
+        with Publisher(settings=settings) as publisher:
             for client in CLIENTS:
                 data, kind = worded(client, "deploy", text)
                 publisher.publish(f"deploy {client}", ServerSentEvent(data, event=kind))

@@ -1,7 +1,7 @@
-"""The clients that run in a page: `python in_browser.py URL COLUMNS CLIENT...`.
+"""The clients that run in a page: `python -m clients.in_browser URL COLUMNS CLIENT...`.
 
-Each client has a page of its own, which reads all columns at once. For each thing that the page's user sees one line of JSON
-is printed, until this process is killed.
+Each client has a page of its own, which reads all columns at once. Each thing that the page's user sees is printed as
+one line of JSON, until this process is killed.
 """
 
 import json
@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 from browser.conftest import FLAGS
 from browser.engines import Chromium, Firefox, Tab, WebKit
 
-ENGINES = {"EventSource (Firefox)": Firefox, "EventSource (WebKit)": WebKit}
+ENGINES: dict[str, type[Firefox | WebKit]] = {"EventSource (Firefox)": Firefox, "EventSource (WebKit)": WebKit}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The clients of PyPI, and curl: `python in_python.py URL COLUMNS CLIENT...`.
+"""The clients of PyPI, and curl: `python -m clients.in_python URL COLUMNS CLIENT...`.
 
-Each client reads all columns at once, as its own documentation says. For each thing that the client's user sees one line of
-JSON is printed, until this process is killed.
+Each client reads all columns at once, as its own documentation says. Each thing that the client's user sees is
+printed as one line of JSON, until this process is killed.
 """
 
 import asyncio
@@ -14,14 +14,21 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
+import aiohttp
+import httpx
+import requests
+import requests_sse
+import sseclient
+from aiohttp_sse_client2 import client as aiohttp_client
+from httpx_sse import connect_sse
+from ld_eventsource import SSEClient
+from ld_eventsource.config import ErrorStrategy
+
 Say = Callable[[str, str], None]
 
 
 def httpx_sse(url: str, say: Say) -> None:
     """Its recipe for reconnecting, in a loop that ends where the server says 204."""
-    import httpx
-    from httpx_sse import connect_sse
-
     last_event_id, delay = "", 0.0
     with httpx.Client(timeout=None) as client:
         while True:
@@ -42,9 +49,6 @@ def httpx_sse(url: str, say: Say) -> None:
 
 def sseclient_py(url: str, say: Say) -> None:
     """With requests; it does not reconnect, so its user does."""
-    import requests
-    import sseclient
-
     last_event_id = ""
     while True:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
@@ -52,16 +56,13 @@ def sseclient_py(url: str, say: Say) -> None:
             response = requests.get(url, stream=True, headers=headers, timeout=60)
             if response.status_code == 204:
                 return say("closed", "")
-            for event in sseclient.SSEClient(response).events():
+            for event in sseclient.SSEClient(response.iter_content(None)).events():
                 last_event_id = event.id or last_event_id
                 say(event.event, event.data)
         time.sleep(0.05)
 
 
-def requests_sse(url: str, say: Say) -> None:
-    import requests
-    import requests_sse
-
+def requests_sse_(url: str, say: Say) -> None:
     with requests_sse.EventSource(url, timeout=60) as source:
         try:
             for event in source:
@@ -74,9 +75,6 @@ def requests_sse(url: str, say: Say) -> None:
 
 
 def launchdarkly(url: str, say: Say) -> None:
-    from ld_eventsource import SSEClient
-    from ld_eventsource.config import ErrorStrategy
-
     for event in SSEClient(url, error_strategy=ErrorStrategy.always_continue()).events:
         say(event.event, event.data)
     say("closed", "")
@@ -84,14 +82,12 @@ def launchdarkly(url: str, say: Say) -> None:
 
 def aiohttp_sse_client2(url: str, say: Say) -> None:
     """It raises where the connection breaks, so its user connects again."""
-    import aiohttp
-    from aiohttp_sse_client2 import client
 
     async def read() -> None:
         headers: dict[str, str] = {}
         while True:
             try:
-                async with client.EventSource(url, headers=headers, max_connect_retry=1000) as source:
+                async with aiohttp_client.EventSource(url, headers=headers, max_connect_retry=1000) as source:
                     async for event in source:
                         headers["Last-Event-ID"] = event.last_event_id
                         say(event.type or "message", event.data)
@@ -123,7 +119,7 @@ def curl(url: str, say: Say) -> None:
 CLIENTS = {
     "httpx-sse": httpx_sse,
     "sseclient-py": sseclient_py,
-    "requests-sse": requests_sse,
+    "requests-sse": requests_sse_,
     "launchdarkly-eventsource": launchdarkly,
     "aiohttp-sse-client2": aiohttp_sse_client2,
     "curl": curl,

@@ -3,8 +3,6 @@
 `say(column, kind, text)` notes a thing that the user sees.
 """
 
-from urllib.parse import quote
-
 START = """<!doctype html><title>.</title><meta charset="utf-8">
 <script>
 const CLIENT = new URLSearchParams(location.search).get('client');
@@ -53,14 +51,16 @@ for (const column of COLUMNS) {
   }).then(() => say(column, 'closed', ''), error => say(column, 'rejected', String(error)));
 }
 </script>""",
-    "htmx 2": """<script src="/browser/htmx.org/dist/htmx.js"></script><script src="/browser/htmx-ext-sse/dist/sse.js"></script>
+    "htmx 2": """<script src="/browser/htmx.org/dist/htmx.js"></script>
+<script src="/browser/htmx-ext-sse/dist/sse.js"></script>
 <body><script>
 for (const column of COLUMNS) document.body.insertAdjacentHTML('beforeend', `<div id="${column}" hx-ext="sse"
   sse-connect="${url(column)}" sse-swap="message,sse.gap" sse-close="sse.end" hx-swap="beforeend"></div>`);
 document.querySelectorAll('div').forEach(watch);
 addEventListener('htmx:sseClose', event => say(event.target.id, 'closed', ''), true);
 </script>""",
-    "htmx 4": """<script src="/browser/htmx4/dist/htmx.js"></script><script src="/browser/htmx4/dist/ext/hx-sse.js"></script>
+    "htmx 4": """<script src="/browser/htmx4/dist/htmx.js"></script>
+<script src="/browser/htmx4/dist/ext/hx-sse.js"></script>
 <body><script>
 for (const column of COLUMNS) document.body.insertAdjacentHTML('beforeend', `<div id="${column}"
   hx-sse:connect="${url(column)}" hx-sse:close="sse.end" hx-swap="beforeend"></div>`);

@@ -9,19 +9,18 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from clients.pages import page_of, worded
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi.config import create_hub
-
-from clients.pages import page_of, worded
 
 RETRY_MS = 50
 AGAIN = bool(os.environ.get("AGAIN"))  # the server after the deploy
@@ -41,7 +40,8 @@ class Transports:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["abort"] = lambda: send.__self__.transport.abort()  # type: ignore[attr-defined]
+            request: Any = send
+            scope["abort"] = request.__self__.transport.abort
         await self._app(scope, receive, send)
 
 
@@ -156,6 +156,4 @@ modules = [
 ]
 columns = [Route(f"/{endpoint.__name__}", endpoint) for endpoint in (job, error, silence, before, live, gap, deploy)]
 routes = [*columns, Route("/facts", facts), Route("/page", page), *modules]
-app = Transports(
-    EventSourceMiddleware(EventSourceMiddleware(Starlette(routes=routes), hub=forgetful), hub=hub)
-)
+app = Transports(EventSourceMiddleware(EventSourceMiddleware(Starlette(routes=routes), hub=forgetful), hub=hub))

@@ -1,4 +1,4 @@
-"""docs/clients.md: each cell is what the user of a real client sees, in one run of all clients against a real uvicorn."""
+"""docs/clients.md: each cell is what a real client's user sees, in one run of all clients against a real uvicorn."""
 
 from collections.abc import Callable
 from pathlib import Path
