@@ -133,7 +133,7 @@ class EventSourceResponse(Response):
             return self._answer(scope, send, 200, self.raw_headers, "refused")
         self._terms = shared_terms(self._terms)
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        final_id = not self._reconnect_after_end and _is_event_source(scope)
+        final_id = not self._reconnect_after_end and scope["method"] == "GET"
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
         return self._connection.run(self.background)
 
