@@ -11,6 +11,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi.dialects import OPENAI
 from sse_asgi.testing import EventStreamClient
 from stream.helpers import FINAL, Job, numbers, serve, three_then_fail
 
@@ -32,6 +33,12 @@ async def test_an_exception_after_the_start_loses_nothing() -> None:
     assert [event.data for event in events[:3]] == ["0", "1", "2"]
     assert (events[3].event, events[3].id) == ("sse.error", "")
     assert b"secret" not in stream.content
+
+
+async def test_a_dialect_has_words_of_its_own() -> None:
+    """In place of `sse.error`, the retry and `sse.end`."""
+    async with serve(lambda: [{"a": 1}], dialect=OPENAI).stream("/") as stream:
+        assert await stream.read() == OPENAI.item({"a": 1}) + OPENAI.end()
 
 
 async def test_on_error_gives_another_event() -> None:

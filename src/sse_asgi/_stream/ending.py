@@ -12,6 +12,7 @@ from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .last_event_id import last_event_id
+from .spoken import last_words
 from .terms import Terms
 from .writer import Writer
 
@@ -84,6 +85,8 @@ class Ending:
 
     def _last_words(self, reason: str | None) -> bytes:
         """Return the bytes before the final body: the error, the time to come back, or the word not to come back."""
+        if (dialect := self._terms.dialect) is not None:
+            return last_words(dialect, reason, self._content.error, self._route)
         if reason == "finished":
             return FINAL if self._final_id else b""
         if reason == "error" and self._content.error is not None:

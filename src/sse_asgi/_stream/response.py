@@ -14,13 +14,16 @@ from .._hub.options import NOT_GIVEN, NotGiven, seconds_or_never
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
 from .._log.logged import named
+from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
 from .ending import END_HEADERS, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
 from .foreign import admit
+from .framing import ChunkFraming, DialectFraming
 from .last_event_id import last_event_id
 from .limits import refused_body
+from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
 from .terms import Terms, shared_terms
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
@@ -57,6 +60,8 @@ class EventSourceResponse(Response):
         on_error: Callable[[Exception], Any] | None = None,
         reconnect_after_end: bool = False,
         padding: int = 0,
+        dialect: Dialect | None = None,
+        encoded: bool = False,
     ) -> None:
         """Check the options. The content is not touched before the response is called.
 
@@ -84,16 +89,22 @@ class EventSourceResponse(Response):
             reconnect_after_end: True lets the browser ask again after the iterable has finished, which runs the
                 iterable again.
             padding: Bytes of a comment at the start, at most 8192, for browsers and proxies that hold back first bytes.
+            dialect: A protocol on top of SSE, of `sse_asgi.dialects` or your own: it frames the items, and says errors,
+                interruptions and the end in its own words. None of the library's own events is written then.
+            encoded: Whether the content's chunks, bytes or str, already are an event stream, cut anywhere. They are
+                passed on byte for byte; a frame that is not finished is not sent.
 
         Raises:
-            TypeError: The content cannot be streamed; the message names the fix.
-            ValueError: A number of seconds that is not above 0, a bad `retry` or `padding`.
+            TypeError: The content cannot be streamed; the message names the fix. Or `dialect` is not a dialect.
+            ValueError: A number of seconds that is not above 0, a bad `retry` or `padding`, or `on_error` together with
+                `dialect`.
         """
         self.content = content
         self.status_code = status_code
         self.background = background
-        self.raw_headers = _merged(headers)
-        self._feed = _feed(content, cleanup_timeout)
+        spoken = _spoken(dialect, on_error, encoded=encoded)
+        self.raw_headers = _merged(headers, spoken)
+        self._feed = _feed(content, cleanup_timeout, spoken, encoded=encoded)
         if ping_interval is NOT_GIVEN:
             ping_interval = content.options.ping_interval if isinstance(content, Subscription) else PING_SECONDS
         self._terms = Terms(
@@ -104,6 +115,7 @@ class EventSourceResponse(Response):
             max_lifetime=seconds_or_never("max_lifetime", max_lifetime),
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
+            dialect=spoken,
         )
         self._reconnect_after_end = reconnect_after_end
         self._connection: Connection | None = None
@@ -121,7 +133,7 @@ class EventSourceResponse(Response):
             return self._answer(scope, send, 200, self.raw_headers, "refused")
         self._terms = shared_terms(self._terms)
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        final_id = not self._reconnect_after_end and _is_event_source(scope)
+        final_id = not self._reconnect_after_end and scope["method"] == "GET"
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
         return self._connection.run(self.background)
 
@@ -140,12 +152,16 @@ class EventSourceResponse(Response):
         """True if the client has disconnected or was cut off, so that no later event reaches it."""
         return self.reason in ("client", "slow")
 
+    def _refusal(self, route: str) -> bytes:
+        dialect = self._terms.dialect
+        return refused_body() if dialect is None else last_words(dialect, "refused", None, route)
+
     async def _answer(
         self, scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], reason: str
     ) -> None:
         """Answer without streaming the content; close it, because the endpoint has made it; run the background task."""
         self._reason = reason
-        body = refused_body() if reason == "refused" else b""
+        body = self._refusal(named(scope)) if reason == "refused" else b""
         patience: float | None = self._terms.cleanup_timeout
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -160,10 +176,24 @@ class EventSourceResponse(Response):
                     await run_background(self.background, named(scope))
 
 
-def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
-    given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+def _merged(headers: Mapping[str, str] | None, dialect: Dialect | None) -> list[tuple[bytes, bytes]]:
+    given = _raw(headers or {})
     names = {name for name, _ in given}
-    return [*(header for header in HEADERS if header[0] not in names), *given]
+    defaults = HEADERS if dialect is None else (*HEADERS, *_raw(dialect.headers))
+    return [*(header for header in defaults if header[0] not in names), *given]
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _spoken(dialect: Dialect | None, on_error: Any, *, encoded: bool) -> Dialect | None:
+    """Return the dialect of a stream that has these options, or None."""
+    check_dialect(dialect)
+    if dialect is not None and on_error is not None:
+        msg = "on_error and dialect exclude each other: the words for an error are the dialect's failed()"
+        raise ValueError(msg)
+    return PassedOn(dialect) if dialect is not None and encoded else dialect
 
 
 def _comment(size: int) -> bytes:
@@ -183,12 +213,16 @@ def _is_event_source(scope: Scope) -> bool:
     return scope["method"] == "GET" and "text/event-stream" in (_header(scope, b"accept") or "")
 
 
-def _feed(content: Any, cleanup_timeout: float) -> Feed:
+def _feed(content: Any, cleanup_timeout: float, dialect: Dialect | None, *, encoded: bool) -> Feed:
     if isinstance(content, Subscription):
-        return SubscriptionFeed(content)
+        if encoded:
+            msg = "encoded=True is for chunks of a stream, and a subscription has events: leave it out"
+            raise TypeError(msg)
+        return SubscriptionFeed(content) if dialect is None else SpokenSubscription(content, cleanup_timeout, dialect)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
-        return IterableFeed(content, cleanup_timeout)
+        framing = ChunkFraming() if encoded else None if dialect is None else DialectFraming(dialect)
+        return IterableFeed(content, cleanup_timeout, framing)
     if inspect.iscoroutine(content):
         content.close()
     msg = f"EventSourceResponse cannot stream {type(content).__name__}: {_advice(content)}"
