@@ -135,11 +135,53 @@ def stream_tokens_raw(count: int) -> None:
     asyncio.run(_stream(count, app))
 
 
-async def _stream(count: int, app: Callable[[AsyncIterator[str]], Any]) -> None:
-    async def tokens() -> AsyncIterator[str]:
+def stream_parts(count: int, write: Callable[[str], Any], **options: Any) -> None:
+    """Stream what an AI SDK's agent yields; as under uvicorn, see above."""
+    from functools import partial
+
+    from sse_asgi import EventSourceResponse
+    from sse_asgi._servers import known
+
+    known.STEPPABLE = known.STEPPABLE | {__name__}
+    asyncio.run(_stream(count, partial(EventSourceResponse, **options), write))
+
+
+def stream_in_dialect(count: int, write: Callable[[str], Any]) -> None:
+    from sse_asgi.dialects import AI_SDK
+
+    stream_parts(count, write, dialect=AI_SDK)
+
+
+def part(token: str) -> dict[str, str]:
+    return {"type": "text-delta", "id": "1", "delta": token}
+
+
+def json_part(token: str) -> str:
+    return f'{{"type":"text-delta","id":"1","delta":"{token}"}}'
+
+
+def chunk(token: str) -> bytes:
+    return f"data: {json_part(token)}\n\n".encode()
+
+
+def pass_on_raw(count: int) -> None:
+    def app(chunks: AsyncIterator[bytes]) -> Any:
+        async def stream(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body"})
+
+        return stream
+
+    asyncio.run(_stream(count, app, chunk))
+
+
+async def _stream(count: int, app: Callable[[AsyncIterator[Any]], Any], write: Callable[[str], Any] = str) -> None:
+    async def tokens() -> AsyncIterator[Any]:
         for number in range(count):
             await asyncio.sleep(0)
-            yield f"{number:29}"
+            yield write(f"{number:29}")
 
     server = _Server()
     await asyncio.gather(*(app(tokens())(_scope(), server.receive, server.send) for _ in range(READERS)))
@@ -217,6 +259,12 @@ WORK = {
     "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),
     "token, raw ASGI": Work(stream_tokens_raw, (30, 90), READERS),
     "token": Work(stream_tokens, (30, 90), READERS),
+    "part, a dict": Work(lambda count: stream_parts(count, part), (30, 90), READERS),
+    "part, a dict in AI_SDK": Work(lambda count: stream_in_dialect(count, part), (30, 90), READERS),
+    "part, JSON text": Work(lambda count: stream_parts(count, json_part), (30, 90), READERS),
+    "part, JSON text in AI_SDK": Work(lambda count: stream_in_dialect(count, json_part), (30, 90), READERS),
+    "chunk of an upstream, raw ASGI": Work(pass_on_raw, (30, 90), READERS),
+    "chunk of an upstream, encoded": Work(lambda count: stream_parts(count, chunk, encoded=True), (30, 90), READERS),
     "request": Work(request, (200, 600)),
     "request with the middleware": Work(lambda count: request(count, guarded=True), (200, 600)),
 }

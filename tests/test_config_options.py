@@ -64,8 +64,8 @@ def test_bounds_in_bytes_reach_the_redis_backend(option: str) -> None:
     ):
         backend = create_hub(settings).backend
         assert isinstance(backend, RedisBackend)
-        log = backend._publisher._log
-        assert {"history_bytes": log.bytes("a"), "total_bytes": log.total}[option] == value
+        storage = backend._submitter._storage
+        assert {"history_bytes": storage.bytes("a"), "total_bytes": storage.total}[option] == value
     with pytest.raises(ValueError, match=f"^{option} in SSE_BACKEND_URL='0': must be a whole number of bytes, 1 to"):
         create_hub(Settings(backend_url=f"redis://cache?{option}=0"))
 

@@ -15,7 +15,7 @@ from sse_asgi.testing import EventStreamClient
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
-    for path in (ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "deployment.md")
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "llm", "deployment")))
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 

@@ -30,6 +30,7 @@ WINGS = (
     ("_loop",),
     ("_servers",),
     ("_log",),
+    ("dialects",),
     ("backends",),
     ("_hub",),
     ("_stream",),
@@ -45,7 +46,7 @@ WINGS = (
 # The modules and wings that may import each library, apart from the standard library and anyio.
 LIBRARIES: dict[str, set[str]] = {
     "starlette": {"_servers", "_stream", "_mount", "config", "testing"},
-    "pydantic_core": {"_log.event"},
+    "pydantic_core": {"_log.event", "dialects"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
     "itsdangerous": {"_mount.tickets"},
@@ -213,6 +214,7 @@ DOORS = {
     "backends.memory": ["MemoryBackend"],
     "backends.redis": ["RedisBackend"],
     "config": ["Settings", "create_hub"],
+    "dialects": ["AG_UI", "AI_SDK", "ANTHROPIC", "Dialect", "OPENAI"],
     "decoder": ["DecodedEvent", "EventDecoder"],
     "encoder": ["encode"],
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import partial
 from importlib import import_module
-from json import JSONEncoder
+from json import JSONDecoder, JSONEncoder
 from logging import Logger
 from re import Pattern
 from types import (
@@ -32,7 +32,21 @@ from anyio.lowlevel import RunVar
 from modules import PACKAGE, PATHS, functions_of, tree_of
 
 CONSTANT: tuple[type[Any], ...] = (
-    *(str, bytes, int, float, NoneType, Pattern, Logger, RunVar, TypeVar, JSONEncoder, MappingProxyType, ModuleType),
+    *(
+        str,
+        bytes,
+        int,
+        float,
+        NoneType,
+        Pattern,
+        Logger,
+        RunVar,
+        TypeVar,
+        JSONDecoder,
+        JSONEncoder,
+        MappingProxyType,
+        ModuleType,
+    ),
     *(BuiltinFunctionType, MethodWrapperType, MemberDescriptorType, GetSetDescriptorType, _tuplegetter),
 )
 CONTAINERS = (dict, list, set)

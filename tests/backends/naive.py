@@ -16,7 +16,7 @@ class Published(NamedTuple):
 
 
 class NaiveLog:
-    """Publishes by chance to a backend, and compares what its history says of it with everything that was published."""
+    """Publishes random events to a backend, and compares its history with everything that was published."""
 
     def __init__(self, backend: Backend, seed: int, names: str = "abcd") -> None:
         self._backend = backend

@@ -1,19 +1,17 @@
-"""What every backend promises: one suite over all of them, through the backend's own interface and through a hub."""
+"""The contract of every backend: one suite over all of them, through the backend's own interface and through a hub."""
 
 import json
 import math
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
 from backends.naive import NaiveLog
-from sse_asgi import Backend, Hub, MemoryBackend, ServerSentEvent
+from backends.recorder import Tape, connected, put, settled, texts
+from sse_asgi import Backend, Hub, MemoryBackend
 from sse_asgi._hub.subscription import PAGE
-from sse_asgi._log.event import Entry
 from sse_asgi._log.position import Position
 from sse_asgi.backends.base import PAGE_BYTES, Member
 from sse_asgi.backends.redis import RedisBackend
@@ -22,27 +20,6 @@ pytestmark = pytest.mark.anyio
 
 # RedisBackend runs on asyncio only.
 CASES = [("memory", "asyncio"), ("memory", "trio"), ("redis", "asyncio")]
-
-
-class Tape:
-    """A sink that writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.position: Position | None = None
-
-    def deliver(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.position = entry.position
-
-    def advance(self, position: Position) -> None:
-        self.position = position
-
-    def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
-        raise AssertionError(reason, channels)
-
-    def state(self, *, up: bool) -> None:
-        assert up
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -64,32 +41,8 @@ def make_backend(case: tuple[str, str], request: pytest.FixtureRequest) -> Any:
     return lambda **options: RedisBackend(url, name=secrets.token_hex(8), **options)
 
 
-@asynccontextmanager
-async def connected(backend: Backend, *channels: str) -> AsyncIterator[Tape]:
-    tape = Tape()
-    async with backend.connect(tape):
-        await backend.subscribe(channels)
-        yield tape
-
-
-async def put(
-    backend: Backend, *channels: str, data: str = "x", key: str | None = None, once: str | None = None
-) -> Any:
-    return await backend.publish(channels, ServerSentEvent(data), key=key, idempotency_key=once)
-
-
-def texts(entries: Any) -> list[str]:
-    return [entry.event.data for entry in entries]
-
-
-async def settled(tape: Tape, count: int) -> None:
-    with anyio.fail_after(5):
-        while len(tape.entries) < count:
-            await anyio.sleep(0.001)
-
-
 async def test_positions_grow_in_one_sequence(make_backend: Any) -> None:
-    """All events of a log are numbered in one increasing sequence, whatever their channel."""
+    """All events of a log are numbered in one increasing sequence, on any channel."""
     backend = make_backend()
     async with connected(backend, "a", "b"):
         positions = [await put(backend, name) for name in "abab"]
@@ -173,7 +126,7 @@ async def test_history_is_bounded_by_both_ends(make_backend: Any) -> None:
 
 
 async def test_history_outlives_readers(make_backend: Any) -> None:
-    """Events of a channel that nobody reads are kept."""
+    """Events of a channel without readers are kept."""
     backend = make_backend()
     async with connected(backend):
         start = await put(backend, "other")
@@ -193,7 +146,7 @@ async def test_unknown_channel_has_no_history(make_backend: Any) -> None:
 
 
 async def test_trimmed_is_exact_at_the_boundary(make_backend: Any) -> None:
-    """A reader is complete as long as the first event after its position is kept, and told when it is not."""
+    """A reader gets a gap only if the first event after its position is not kept."""
     backend = make_backend(history_size=3)
     async with connected(backend):
         positions = [await put(backend, "a", data=str(number)) for number in range(10)]
@@ -205,7 +158,7 @@ async def test_trimmed_is_exact_at_the_boundary(make_backend: Any) -> None:
 
 
 async def test_trimming_concerns_only_its_channel(make_backend: Any) -> None:
-    """A busy channel's trimming is no gap for the readers of a quiet one."""
+    """The trimming of a busy channel is not a gap for readers of a quiet one."""
     backend = make_backend(history_size=2)
     async with connected(backend):
         start = await put(backend, "quiet")
@@ -235,7 +188,7 @@ async def test_position_from_the_future_is_a_fork(make_backend: Any) -> None:
 
 
 async def test_position_reaches_a_sink_before_subscribing_returns(make_backend: Any) -> None:
-    """A hub that has had no event yet knows the position of the log all the same."""
+    """A hub that has had no event yet knows the position of the log."""
     backend = make_backend()
     async with connected(backend):
         last = await put(backend, "a")
@@ -272,7 +225,7 @@ async def test_bad_options_are_refused(make_backend: Any, options: dict[str, int
         make_backend(**options)
 
 
-# Pages, and what is missing
+# Pages and losses
 
 
 async def pages(backend: Backend, channels: tuple[str, ...], after: Any, upto: Position, limit: int = 256) -> Any:
@@ -283,7 +236,7 @@ async def pages(backend: Backend, channels: tuple[str, ...], after: Any, upto: P
 
 
 async def test_a_page_is_bounded_in_bytes_over_all_its_channels(make_backend: Any) -> None:
-    """A page ends before the event that would take it beyond PAGE_BYTES, whatever its channels hold together."""
+    """A page ends before the event that would take it beyond PAGE_BYTES, over all of its channels."""
     backend = make_backend()
     async with connected(backend, "a", "b"):
         for number in range(20):
@@ -304,7 +257,7 @@ async def test_an_event_larger_than_a_page_is_a_page_of_its_own(make_backend: An
 
 
 async def test_history_is_bounded_in_bytes(make_backend: Any) -> None:
-    """A channel keeps at most `history_bytes` of its newest events, and a reader that misses one is told `trimmed`."""
+    """A channel keeps at most `history_bytes` of its newest events; a reader that missed one gets the gap `trimmed`."""
     backend = make_backend(history_bytes=100_000)
     async with connected(backend, "a", "b"):
         first = await put(backend, "b")
@@ -319,7 +272,7 @@ async def test_history_is_bounded_in_bytes(make_backend: Any) -> None:
 
 
 async def test_an_event_of_two_channels_is_missing_only_where_neither_holds_it(make_backend: Any) -> None:
-    """While one channel holds it, a reader of both is not told of a gap, and a reader of the other channel alone is."""
+    """While one channel holds it, a reader of both gets no gap, and a reader of the other channel alone gets one."""
     backend = make_backend(history_size=2)
     async with connected(backend, "busy", "quiet"):
         first = await put(backend, "quiet")
@@ -338,7 +291,7 @@ async def test_an_event_of_two_channels_is_missing_only_where_neither_holds_it(m
 
 
 async def test_random_runs_agree_with_a_log_that_keeps_everything(make_backend: Any, case: tuple[str, str]) -> None:
-    """What history returns is in order and once, and it gives a reason exactly if something is missing."""
+    """History is in order and has each event once; it has a reason exactly if an event is missing."""
     for seed in range(300 if case[0] == "memory" else 30):
         backend = make_backend(history_size=1 + seed % 4, history_bytes=(80, 300, 1 << 20)[seed % 3])
         async with connected(backend, *"abcd"):
@@ -414,7 +367,7 @@ async def test_what_was_trimmed_before_is_no_gap_of_its_own(make_backend: Any, o
     ]
 
 
-# Who is here
+# Presence
 
 ADA, BOB = Member("a", "Ada"), Member("a", 'Bob "é"\n')
 
@@ -442,7 +395,7 @@ async def test_who_comes_and_goes_is_published_once(make_backend: Any) -> None:
 
 
 async def test_who_is_here_is_told_in_the_history(make_backend: Any) -> None:
-    """A reader that resumes hears of who came meanwhile, at the position of its own."""
+    """A resuming reader gets the joins that it missed, at their positions."""
     backend = make_backend()
     async with connected(backend, "a"):
         first = await put(backend, "a")
@@ -471,7 +424,7 @@ async def test_who_comes_and_goes_pushes_no_event_out_of_the_history(make_backen
 
 
 async def test_a_join_that_is_not_kept_is_missed_only_by_readers_before_it(make_backend: Any) -> None:
-    """Joins are bounded by themselves: a reader that missed one is told, a reader that missed none is not."""
+    """Joins have a bound of their own: a reader that missed one gets a gap, a reader that missed none does not."""
     backend = make_backend(history_size=2)
     async with connected(backend, "a", "b") as tape:
         await put(backend, "a")
@@ -489,7 +442,7 @@ async def test_a_join_that_is_not_kept_is_missed_only_by_readers_before_it(make_
 
 
 async def test_without_history_who_comes_is_only_announced(make_backend: Any) -> None:
-    """With history_size=0 the events of those who come have no position either."""
+    """With history_size=0 joins and leaves have no position either."""
     backend = make_backend(history_size=0)
     async with connected(backend, "a") as tape:
         await backend.attend("one", lease=9, entered=[ADA])

@@ -290,7 +290,7 @@ def test_a_second_cancellation_closes_the_connections_to_redis(turns: int, share
         with anyio.fail_after(PATIENCE):
             while f"name={name} " in await anyio.to_thread.run_sync(shared_redis.cli, "CLIENT", "LIST"):
                 await anyio.sleep(0.05)
-        assert hub.backend._worker is None  # type: ignore[attr-defined]
+        assert hub.backend._keeper is None  # type: ignore[attr-defined]
 
     asyncio.run(look())
 

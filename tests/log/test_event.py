@@ -492,3 +492,8 @@ def test_an_event_of_a_frame_has_its_fields(event: ServerSentEvent) -> None:
     assert repr(made) == repr(event)
     with pytest.raises(AttributeError, match="has no attribute 'evnt'"):
         _ = made.evnt  # type: ignore[attr-defined]
+
+
+def test_a_frame_of_another_library_is_parsed() -> None:
+    """With all of its fields; see test_others.py for what is refused."""
+    assert ServerSentEvent.parse("id: 7\r\nretry: 1\r\nevent: chat\r\n: why\r\ndata: a\r\ndata: b\r\n\r\n") == FULL

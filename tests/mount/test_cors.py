@@ -3,10 +3,14 @@
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from mount.helpers import mounted, status
 from sse_asgi import (
@@ -211,3 +215,65 @@ async def test_a_page_that_may_read_sees_every_refusal(path: str, method: str, c
     async with mounted(cors_origins=["https://a.example"]) as (_, client):
         async with client.stream(path, method=method, headers={"origin": "https://a.example"}) as stream:
             assert (stream.status_code, stream.headers["access-control-allow-origin"]) == (code, "https://a.example")
+
+
+# A CORSMiddleware around
+
+
+def within(app: Any, nesting: str, **allowed: Any) -> Any:
+    """Return an application with EventSourceApp at /events/, and a CORSMiddleware in one of the usual places."""
+    if nesting == "around":
+        return CORSMiddleware(app, **allowed)
+    if nesting == "behind another":
+        app.add_middleware(Passing)
+    if nesting == "of a mounted application":
+        outer = type(app)(routes=[Mount("/", app)])
+        outer.add_middleware(CORSMiddleware, **allowed)
+        return outer
+    app.add_middleware(CORSMiddleware, **allowed)
+    return app
+
+
+class Passing(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: Any) -> Response:
+        return await call_next(request)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+@pytest.mark.parametrize("nesting", ["added", "behind another", "of a mounted application", "around"])
+async def test_an_origin_that_only_a_middleware_allows_is_logged_once(
+    caplog: pytest.LogCaptureFixture, framework: type[Starlette], nesting: str
+) -> None:
+    """The line names the option that is missing."""
+    inner = framework(routes=[Mount("/events", EventSourceApp(Hub()))])
+    async with EventStreamClient(within(inner, nesting, allow_origins=["https://other.example"])) as client:
+        assert await status(client, headers={"origin": "https://evil.example"}) == 403
+        assert not caplog.records
+        for _ in range(2):
+            assert await status(client, headers={"origin": "https://other.example"}) == 403
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("sse_asgi.mount", "WARNING")
+    assert "EventSourceApp(..., cors_origins=['https://other.example'])" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "option"),
+    [
+        ({"allow_origins": ["*"]}, "cors_origins='*'"),
+        ({"allow_origin_regex": r"https://.*\.example"}, "cors_origins=['https://other.example']"),
+    ],
+)
+async def test_the_log_names_the_origins_that_the_middleware_allows(
+    caplog: pytest.LogCaptureFixture, allowed: dict[str, Any], option: str
+) -> None:
+    """A star is a star; a pattern has to be listed."""
+    app = CORSMiddleware(EventSourceApp(Hub()), **allowed)
+    assert await status(EventStreamClient(app), path="/", headers={"origin": "https://other.example"}) == 403
+    assert option in caplog.text
+
+
+async def test_an_origin_that_is_refused_everywhere_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to change."""
+    async with mounted() as (_, client):
+        assert await status(client, headers={"origin": "https://other.example"}) == 403
+    assert not caplog.records

@@ -109,7 +109,7 @@ def check(
 
 
 def _missing(seen: list[Seen], acknowledged: Mapping[int, Collection[int]]) -> tuple[list[Event], list[Event]]:
-    """Find what is not there, by whether a gap stands between the two events of that publisher around it."""
+    """Find missing events, by whether a gap stands between the two events of that publisher around them."""
     last = dict.fromkeys(acknowledged, 0)
     untold = set(acknowledged)
     missing: tuple[list[Event], list[Event]] = [], []
@@ -136,7 +136,7 @@ def _alarms(seen: list[Seen], published: set[Event]) -> list[str]:
 
 
 def _misses(before: list[Seen], after: list[Seen], published: set[Event]) -> bool:
-    """Tell whether something that was published is neither before nor after, and before something that is after."""
+    """Return True if an event that was published is missing between the two lists."""
     last = {one.event.publisher: one.event.number for one in before if one.event is not None}
     first = {one.event.publisher: one.event.number for one in reversed(after) if one.event is not None}
     return any(
@@ -147,7 +147,7 @@ def _misses(before: list[Seen], after: list[Seen], published: set[Event]) -> boo
 
 
 def _disorder(seen: list[Seen]) -> list[Event]:
-    """Find what came after something newer: by its id, and by the number that its publisher gave it."""
+    """Find events that came after newer ones: by id, and by the publisher's number."""
     found: list[Event] = []
     sequence, last = 0, Counter[int]()
     for one in seen:

@@ -24,7 +24,7 @@ from sse_asgi.testing import EventStream, EventStreamClient
 HUBS = 3
 PATIENCE = 20.0
 CHANNELS = ["a", "b", "c", "d", "e", "f"]
-WIDE = ("e", "f")  # what one of the publishers publishes to
+WIDE = ("e", "f")  # the channels of one of the publishers
 STAY = 0.15
 PAUSE = 0.01
 
@@ -51,7 +51,7 @@ class Publisher:
         self._hub = hub
 
     async def run(self) -> None:
-        """Publish until it is told to stop, and then until one number more is stored."""
+        """Publish until `stopping` is set, and then until one more number is stored."""
         while not self.stopping:
             await self._publish()
             await asyncio.sleep(PAUSE)
@@ -112,7 +112,7 @@ class Browser:
                 with anyio.move_on_after(random.uniform(STAY / 2, STAY * 2) if self.moves else None):
                     async for event in stream:
                         self._note(connection, hub, event)
-                # What has arrived was seen; what comes from here on was not.
+                # Everything that has arrived was seen; later bytes were not.
                 for event in stream._events:
                     self._note(connection, hub, event)
                 stream.disconnect()
@@ -174,7 +174,7 @@ class Crowd:
         return sum(len(one.refused) for one in self.publishers)
 
     def gaps(self, *, moves: bool, hub: int | None = None) -> list[int]:
-        """Count the gaps of those who move, or of those who stay at a hub, and read what others publish."""
+        """Count the gaps of the moving readers, or of those that stay at a hub and read other publishers' events."""
         own = {publisher.channels for at, publisher in enumerate(self.publishers) if at % HUBS == hub}
         return [
             browser.gaps
@@ -237,7 +237,7 @@ class Crowd:
         return [at for at, one in enumerate(self.publishers) if set(one.channels) & set(browser.channels)]
 
     async def findings(self) -> list[Finding]:
-        """Judge what all of them saw."""
+        """Judge the events of all readers."""
         kept = {name: await self.hubs[0].history(name, limit=100_000) for name in CHANNELS}
         held = {name: [Event.read(str(event.data)) for event in events] for name, events in kept.items()}
         return [self._find(one, {event for name in one.channels for event in held[name]}) for one in self.browsers]

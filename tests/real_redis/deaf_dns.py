@@ -23,7 +23,7 @@ socket.getaddrinfo = getaddrinfo
 
 @contextmanager
 def deaf_dns(directory: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Return what to write before a command, and its environment; names under .example are never answered."""
+    """Return a prefix for commands, and their environment; names under .example are never answered."""
     configuration = directory / "resolv.conf"
     configuration.write_text(f"nameserver {RESOLVER}\noptions timeout:20 attempts:2\n")
     prefix = ["unshare", "--mount", "sh", "-c", MOUNT, str(configuration)]

@@ -70,7 +70,7 @@ class RedisServer:
         return self
 
     def _answers(self) -> bool:
-        """Tell whether it has loaded what it kept; a server that wants a password answers as well."""
+        """Return True if it has loaded its data. A server that wants a password answers as well."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
@@ -118,7 +118,7 @@ class RedisServer:
         os.kill(self._process.pid, number)
 
     def cli(self, *arguments: str, password: str | None = None) -> str:
-        """Run one command, and return what redis-cli prints."""
+        """Run one command, and return the output of redis-cli."""
         command = ["redis-cli", "-p", str(self.port), *(["-a", password] if password else []), *arguments]
         run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
         return run.stdout.strip()

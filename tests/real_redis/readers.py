@@ -1,4 +1,4 @@
-"""Readers that write down what they see, and publishers that know what was stored."""
+"""Readers that record their events, and publishers that record the stored ones."""
 
 import asyncio
 import json
@@ -101,7 +101,7 @@ class Publisher:
 
 @asynccontextmanager
 async def publishing(hub: Hub, channel: str, *, keyed: bool = False) -> AsyncIterator[Publisher]:
-    """Publish while the block runs, and until what is on its way at its end has been answered."""
+    """Publish while the block runs; at its end wait for the last reply."""
     publisher = Publisher(hub, channel)
     task = asyncio.create_task(publisher.run(keyed=keyed))
     try:

@@ -1,4 +1,4 @@
-"""What the tests run with several workers: streams of any channel, publishing, and a word on how the hub is."""
+"""The application of tests with several workers: streams of any channel, publishing, and the state of the hub."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Who is here, and orders to disconnect, when processes and Redis die."""
+"""Presence, and orders to disconnect, when processes and Redis die."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ async def until(hub: Hub, *identities: str) -> None:
 
 
 async def changes(reader: Subscription, count: int) -> list[str]:
-    """Return who came and went, as `join Ada`, and what else came."""
+    """Return the joins and leaves, as `join Ada`, and the other events."""
     found: list[str] = []
     with anyio.fail_after(10):
         while len(found) < count:
@@ -59,7 +59,7 @@ async def until_told(reader: Subscription, last: str) -> list[str]:
 
 
 async def test_the_readers_of_a_killed_process_are_gone_after_its_lease(shared_redis: RedisServer, name: str) -> None:
-    """Nobody says goodbye for them; an identity that is here by another process as well stays."""
+    """A killed process publishes no leave. An identity that another process lists as well stays."""
     async with here(shared_redis, name, "ada") as hub, hub.subscribe("a") as watcher:
         await until(hub, "ada")
         command = [sys.executable, str(ATTENDER), shared_redis.url, name]
@@ -90,7 +90,7 @@ async def test_nobody_is_seen_to_leave_while_redis_is_away(new_server: Callable[
 
 
 async def test_what_redis_lost_is_listed_again(server: RedisServer, name: str) -> None:
-    """The readers are told of the loss, and then of who is here."""
+    """The readers get a gap for the loss, and then the joins."""
     async with here(server, name, "ada") as hub, hub.subscribe("a") as watcher:
         await until(hub, "ada")
         server.restart()
@@ -108,7 +108,7 @@ async def test_whoever_asks_lets_go_of_whom_nobody_else_would_miss(shared_redis:
 
 
 async def test_whom_nobody_was_left_to_miss_is_let_go(shared_redis: RedisServer, name: str) -> None:
-    """Where no process lists anybody any more, whoever asks for a list does it, a minute later."""
+    """Without a process that lists members, the next call for a list expires them, a minute later."""
     async with Hub(RedisBackend(shared_redis.url, name=name)) as hub:
         await hub.backend.attend("dead", lease=0, entered=[ADA])
         assert await hub.presence("a") == ["ada"]
@@ -133,7 +133,7 @@ async def test_who_is_here_is_told_on_a_cluster(cluster: list[RedisServer], name
 
 
 async def test_a_page_waits_while_a_cluster_moves_who_came(cluster: list[RedisServer], name: str) -> None:
-    """As long as the joins and leaves are on the way to another node, nobody takes them for lost."""
+    """While the joins and leaves move to another node, they are not taken for lost."""
     await until_ok(cluster)
     nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     slot = str(key_slot(name.encode()))
@@ -181,7 +181,7 @@ async def test_an_order_to_disconnect_reaches_a_process_that_was_cut_off(shared_
 
 
 async def test_what_is_here_costs_redis_one_call_a_beat(server: RedisServer, name: str) -> None:
-    """However many readers there are; where nobody asked for it, nothing is called."""
+    """For any number of readers; without presence, no call is made."""
     async with Hub(RedisBackend(server.url, name=name), presence_ttl=TTL) as hub:
         async with hub.subscribe("a", identity="ada"):
             await asyncio.sleep(TTL)
@@ -197,7 +197,7 @@ async def test_what_is_here_costs_redis_one_call_a_beat(server: RedisServer, nam
         assert calls(server) - before <= 8
 
 
-# What is kept of who comes and goes
+# History of joins and leaves
 
 
 async def put(backend: Backend, *channels: str, data: str = "x") -> Position:
@@ -216,7 +216,7 @@ async def told(
 
 
 async def test_joins_and_leaves_push_no_events_out(shared_redis: RedisServer, name: str) -> None:
-    """They have a bound of their own, and whoever missed one that is gone is told; the event stays."""
+    """They have a bound of their own; a reader that missed a dropped one gets a gap; the event stays."""
     async with Hub(RedisBackend(shared_redis.url, name=name, history_size=3)) as hub:
         start = await put(hub.backend, "a")
         kept = await put(hub.backend, "a", data="kept")
@@ -234,7 +234,7 @@ async def test_joins_and_leaves_push_no_events_out(shared_redis: RedisServer, na
 
 
 async def test_presence_takes_no_place_of_a_channel_of_events(shared_redis: RedisServer, name: str) -> None:
-    """However many channels have somebody who comes, all that keep events are known, and so are their readers."""
+    """For any number of channels with joins, all channels with events are known, and so are their readers."""
     fill = "for i = 1, 100001 do redis.call('ZADD', KEYS[1], i, 'room' .. i) end"
     async with Hub(RedisBackend(shared_redis.url, name=name)) as hub:
         start = await put(hub.backend, "a", data="1")
@@ -248,7 +248,7 @@ async def test_presence_takes_no_place_of_a_channel_of_events(shared_redis: Redi
 
 
 async def test_a_reader_who_missed_nobody_is_not_told_of_a_gap(shared_redis: RedisServer, name: str) -> None:
-    """Neither where joins were trimmed before it came, nor where the joins of others were; one who missed some is."""
+    """Neither if joins were trimmed before it came, nor if other channels' joins were; a reader that missed some is."""
     key = f"sse:{{{name}}}:j"
     async with Hub(RedisBackend(shared_redis.url, name=name, history_size=2)) as hub:
         backend = hub.backend
@@ -262,7 +262,7 @@ async def test_a_reader_who_missed_nobody_is_not_told_of_a_gap(shared_redis: Red
         shared_redis.cli("DEL", f"{key}:a")
         assert await told(backend, start, last, "a") == ([], "evicted")
         assert await told(backend, last, last, "a") == ([], None)
-        shared_redis.cli("DEL", key)  # nobody knows any more who came when
+        shared_redis.cli("DEL", key)  # the order of joins is lost
         await backend.attend("process", lease=9, entered=[Member("c", "ada")])
         after = await put(backend, "c")
         assert await told(backend, start, after, "b") == ([], "evicted")
@@ -293,7 +293,7 @@ async def test_who_came_while_a_process_was_cut_off_is_told(shared_redis: RedisS
 
 
 async def test_without_presence_a_page_is_read_in_one_call(server: RedisServer, name: str) -> None:
-    """Where nobody comes and goes on its channels, joins are not looked for; where somebody does, only on those."""
+    """Without joins on its channels, no presence stream is read; with some, only the streams of those channels."""
     async with Hub(RedisBackend(server.url, name=name)) as hub:
         backend, names = hub.backend, tuple(f"c{number}" for number in range(20))
         start = await put(backend, *names)

@@ -1,4 +1,4 @@
-"""What others write to a hub's keys and topics: noticed once, counted, ignored."""
+"""Messages and keys of other programs: logged once, counted, ignored."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ def ignored(hub: Hub) -> int:
 async def test_a_message_that_is_not_ours(
     new_hub: NewHub, shared_redis: RedisServer, name: str, caplog: pytest.LogCaptureFixture, message: str
 ) -> None:
-    """It reaches nobody; what is ours goes on."""
+    """No reader gets it, and later events arrive."""
     async with new_hub() as hub, reading(hub, "a") as reader:
         first = await hub.publish("a", "1") or ""
         epoch, _, sequence = first.partition("-")
@@ -75,19 +75,19 @@ async def test_a_message_that_is_not_ours(
 async def test_a_message_that_looks_like_one_of_another_life(
     new_hub: NewHub, shared_redis: RedisServer, name: str
 ) -> None:
-    """The log is the same all the same, and so is the session."""
+    """The log and the session go on."""
     async with new_hub() as hub, reading(hub, "a") as reader:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        session = worker.session
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        session = keeper.session
         shared_redis.cli("PUBLISH", f"sse:{{{name}}}:c:a", "00000000 1 0 \ndata: x\n\n")
         await hub.publish("a", "1")
         await reader.has("1")
-        await worker.reach()  # what was asked because of the message is answered
-        assert worker.session is session
+        await keeper.reach()  # the check that the message caused is answered
+        assert keeper.session is session
 
 
 async def test_bytes_that_are_no_text(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """Data that is no UTF-8 is not handed on."""
+    """Data that is not UTF-8 is not delivered."""
     script = "return redis.call('PUBLISH', KEYS[1], ARGV[1] .. ' ' .. ARGV[2] .. ' 0 \\ndata: \\255\\n\\n')"
     async with new_hub() as hub, reading(hub, "a") as reader:
         epoch, _, sequence = (await hub.publish("a", "1") or "").partition("-")
@@ -113,7 +113,7 @@ async def test_entries_that_are_not_ours(new_hub: NewHub, shared_redis: RedisSer
 
 
 async def test_a_header_without_a_bottom(server: RedisServer, new_hub: NewHub, name: str) -> None:
-    """JSON that is too deep to be read is left out of what arrives, of history, and when a process catches up."""
+    """JSON that is too deep is left out of messages, of history, and of catching up."""
     deep = f"{'[' * 100_000}\ndata: x\n\n"
     async with new_hub(server) as hub, reading(hub, "a") as live:
         first = await hub.publish("a", "1") or ""
@@ -134,7 +134,7 @@ async def test_a_header_without_a_bottom(server: RedisServer, new_hub: NewHub, n
 
 
 async def test_an_index_with_infinite_scores(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """What is no sequence is not ours, and nothing is known of that channel."""
+    """A score that is not a sequence is ignored, and that channel's last event is not known."""
     async with new_hub() as hub:
         first = await hub.publish("a", "1")
         shared_redis.cli("ZADD", f"sse:{{{name}}}:i", "inf", "a")
@@ -149,7 +149,7 @@ async def test_an_index_with_infinite_scores(new_hub: NewHub, shared_redis: Redi
 async def test_a_stream_that_is_not_ours_is_replaced(
     new_hub: NewHub, shared_redis: RedisServer, name: str, command: tuple[str, ...]
 ) -> None:
-    """A key that cannot be added to is not ours: publishing begins it again, and who misses something is told."""
+    """Publishing replaces a key that cannot be added to; a reader that missed events gets a gap."""
     stream = f"sse:{{{name}}}:s:a"
     async with new_hub() as hub, reading(hub, "a") as live:
         first = await hub.publish("a", "1")
@@ -167,7 +167,7 @@ async def test_a_stream_that_is_not_ours_is_replaced(
 
 @pytest.mark.parametrize("value", ["", "nonsense", "0badc0de-x y"])
 async def test_a_key_that_others_use(new_hub: NewHub, shared_redis: RedisServer, name: str, value: str) -> None:
-    """What is remembered there is not the position of an event, and whoever publishes is told."""
+    """The remembered value is not a position, and the publisher gets an error."""
     async with new_hub() as hub:
         shared_redis.cli("SET", f"sse:{{{name}}}:k:mine", value)
         with pytest.raises(BackendError, match="not published: what Redis remembers"):
@@ -175,7 +175,7 @@ async def test_a_key_that_others_use(new_hub: NewHub, shared_redis: RedisServer,
 
 
 async def test_a_poisoned_sequence_is_healed(server: RedisServer, new_hub: NewHub, name: str) -> None:
-    """An event with a sequence from the near future begins a life of its own: readers are told, and all goes on."""
+    """An event with a sequence from the near future begins another life: readers get a gap, and all goes on."""
     async with new_hub(server) as hub, reading(hub, "a") as reader:
         epoch, _, sequence = (await hub.publish("a", "1") or "").partition("-")
         message = f"{epoch} {int(sequence) + HOUR} 0 \ndata: false\n\n"

@@ -1,4 +1,4 @@
-"""The checker finds what it is there to find."""
+"""The checker finds each fault."""
 
 from collections.abc import Collection
 
@@ -34,7 +34,7 @@ def log(*numbers: int | None, connection: int = 0) -> list[Seen]:
     ],
 )
 def test_what_is_found(seen: list[Seen], stored: Collection[int], losses: int, faults: set[str]) -> None:
-    """Each kind of fault is told from the others."""
+    """Each kind of fault is found as itself."""
     found = check(seen, {0: stored}, [], losses)
     assert {name for name, value in found._asdict().items() if value and name != "gaps"} == faults
 
@@ -53,11 +53,11 @@ def test_what_is_found(seen: list[Seen], stored: Collection[int], losses: int, f
     ],
 )
 def test_a_false_alarm(reason: str, numbers: tuple[int | None, ...], alarms: list[str]) -> None:
-    """A gap of history has something missing in its place: what was stored, or what may have been."""
+    """A gap of history needs a missing event in its place: one that was stored, or may have been."""
     seen = [one._replace(reason=reason if one.event is None else "") for one in log(*numbers)]
     assert check(seen, {0: {1, 2, 3}}, [], 1, {Event(0, 4)}).alarms == alarms
 
 
 def test_what_is_kept_must_be_seen() -> None:
-    """A gap is no excuse for what Redis still has."""
+    """A gap does not excuse an event that Redis still has."""
     assert check(log(1, GAP, 3), {0: {1, 2, 3}}, [Event(0, 2), Event(0, 3)], 1).kept == [Event(0, 2)]

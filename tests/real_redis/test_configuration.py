@@ -1,4 +1,4 @@
-"""Swapping memory for Redis is one environment variable; what Redis needs is optional."""
+"""Replacing memory by Redis takes one environment variable; the packages for Redis are optional."""
 
 import asyncio
 import os
@@ -65,14 +65,14 @@ async def test_the_timeout_is_an_option_of_the_url(new_server: Callable[..., Red
 
 @pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "soon", ""])
 def test_a_wrong_timeout_is_named(text: str) -> None:
-    """It is said as for any setting."""
+    """The error is that of any setting."""
     with pytest.raises(ValueError, match="must be") as caught:
         create_hub(Settings(backend_url=f"redis://a?timeout={text}"))
     assert str(caught.value) == f"timeout in SSE_BACKEND_URL={text!r}: must be a number of seconds above 0"
 
 
 def test_an_option_that_nobody_knows_is_named() -> None:
-    """What is not ours is redis-py's, and what is not redis-py's is an error."""
+    """An option of neither this library nor redis-py is an error."""
     with pytest.raises(ValueError, match=r"SSE_BACKEND_URL=.*unknown to redis-py.*'time_out'"):
         create_hub(Settings(backend_url="redis://a?time_out=2"))
 
@@ -101,14 +101,14 @@ def test_each_form_of_address_is_a_redis_backend(url: str) -> None:
 
 
 def test_a_wrong_url_names_the_variable() -> None:
-    """What is wrong is said without the password."""
+    """The error does not have the password."""
     with pytest.raises(ValueError, match="SSE_BACKEND_URL='redis://host/x': the database") as caught:
         create_hub(Settings(backend_url="redis://me:secret@host/x"))
     assert "secret" not in str(caught.value)
 
 
 async def test_without_the_extra_one_error_names_it() -> None:
-    """A Redis URL without redis-py says what to install."""
+    """A Redis URL without redis-py: the error names the package to install."""
     done = await asyncio.to_thread(run, WITHOUT_REDIS, "redis://localhost")
     assert (
         "ValueError: SSE_BACKEND_URL='redis://localhost' needs redis-py: pip install 'sse-asgi[redis]'" in done.stderr

@@ -1,4 +1,4 @@
-"""What readers see when Redis fails: nothing lost, nothing twice, or one gap that says so."""
+"""The events of readers when Redis fails: none lost, none twice, or one gap."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ async def state_is(hub: Hub, state: str, patience: float = 10) -> None:
 
 
 async def test_a_crash_without_persistence_is_one_gap(server: RedisServer, new_hub: NewHub) -> None:
-    """Whoever lost the log is told once, and then sees everything that is published in its next life."""
+    """Each reader gets one gap, and then every event of the next life."""
     async with new_hub(server) as hub, new_hub(server) as other:
         async with reading(hub, "a") as one, reading(hub, "a", "b") as two, reading(other, "b") as three:
             await hub.publish(["a", "b"], "1")
@@ -44,7 +44,7 @@ async def test_a_crash_without_persistence_is_one_gap(server: RedisServer, new_h
 
 
 async def test_a_crash_with_aof_is_no_gap(new_server: NewServer, new_hub: NewHub) -> None:
-    """A restart that lost nothing is seen by nobody, in spite of a publisher that never rests."""
+    """Readers do not notice a restart that lost no writes, under a continuous load."""
     server = new_server("--appendonly", "yes").start()
     async with new_hub(server) as hub, new_hub(server) as other:
         async with reading(hub, "a") as near, reading(other, "a", "b") as far, publishing(hub, "a") as publisher:
@@ -67,7 +67,7 @@ async def test_a_crash_with_aof_is_no_gap(new_server: NewServer, new_hub: NewHub
 
 
 async def test_a_power_failure_is_one_gap(new_server: NewServer, new_hub: NewHub) -> None:
-    """A server that lost its last writes begins another life once: all are told, and nobody gets anything twice."""
+    """A server that lost its last writes begins another life once: all readers get a gap, and no event twice."""
     server = new_server("--appendonly", "yes").start()
     async with new_hub(server) as hub, new_hub(server) as other:
         async with reading(hub, "a") as near, reading(other, "a", "b") as far, reading(other, "b") as quiet:
@@ -135,7 +135,7 @@ async def test_killed_commands_are_unknown_or_safe(server: RedisServer, new_hub:
 
 
 async def test_flushing_everything_is_one_gap(server: RedisServer, new_hub: NewHub) -> None:
-    """A hub whose log is deleted while it is quiet tells its readers within a few seconds; the same under load."""
+    """A quiet hub whose log is deleted gives its readers a gap within a few seconds; the same under load."""
     async with new_hub(server) as hub, reading(hub, "a") as reader:
         await hub.publish("a", "1")
         await reader.has("1")
@@ -162,7 +162,7 @@ async def test_forgotten_scripts_are_sent_again(server: RedisServer, new_hub: Ne
 
 @pytest.mark.parametrize("keyed", [False, True])
 async def test_a_frozen_server(server: RedisServer, new_hub: NewHub, keyed: bool) -> None:  # noqa: FBT001
-    """What was sent to a server that froze for six seconds is unknown without a key, and stored once with one."""
+    """An event that was sent to a server before it froze is unknown without a key, and stored once with one."""
     async with new_hub(server) as hub, new_hub(server) as other, reading(other, "a") as reader:
         await hub.publish("a", "1")
         await reader.has("1")
@@ -183,7 +183,7 @@ async def test_a_frozen_server(server: RedisServer, new_hub: NewHub, keyed: bool
 
 
 async def test_a_stale_replica_is_one_gap(new_server: NewServer, new_hub: NewHub) -> None:
-    """A replica that lacks acknowledged events is promoted: readers who had them are told, and see what is new."""
+    """A replica that lacks acknowledged events is promoted: readers who had them get a gap, and every new event."""
     master = new_server().start()
     replica = new_server("--replicaof", "127.0.0.1", str(master.port)).start()
     async with new_hub(master) as hub, reading(hub, "a") as reader, reading(hub, "b") as quiet:
@@ -218,7 +218,7 @@ async def test_a_demoted_master_is_left(
         await state_is(hub, "down")
         server.cli("REPLICAOF", "NO", "ONE")
         await state_is(hub, "up")
-    assert "it is no master any more" in caplog.text
+    assert "it is not a master any more" in caplog.text
 
 
 async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplog: pytest.LogCaptureFixture) -> None:
@@ -239,13 +239,13 @@ async def test_redis_down_at_start(new_server: NewServer, new_hub: NewHub, caplo
         await hub.publish("a", "2")
         await reader.has("2")
         assert reader.gaps == []
-    assert [one.levelname for one in caplog.records if one.name == "sse_asgi"] == ["WARNING", "INFO"]
+    assert [one.levelname for one in caplog.records if one.name == "sse_asgi.backends.redis"] == ["WARNING", "INFO"]
     assert caplog.messages[-1].startswith(f"Redis at 127.0.0.1:{server.port} is back after ")
 
 
 @pytest.fixture
 async def stop() -> AsyncIterator[Callable[[], None]]:
-    """Return what a server does when it is told to stop."""
+    """Return the seconds that a server takes to stop."""
     yield lambda: current_notice().hear()
     current_notice().heard = False
 
@@ -253,7 +253,7 @@ async def stop() -> AsyncIterator[Callable[[], None]]:
 async def test_publishing_does_not_wait_while_the_server_stops(
     new_server: NewServer, new_hub: NewHub, stop: Callable[[], None]
 ) -> None:
-    """What waits for Redis fails when the server stops, and what would wait from then on fails at once."""
+    """Calls that wait for Redis fail when the server stops, and later calls fail at once."""
     async with new_hub(new_server()) as hub:
         waiting = asyncio.create_task(hub.publish("a", "1"))
         await anyio.sleep(0.05)

@@ -29,7 +29,7 @@ NewHub = Callable[..., Hub]
 async def test_a_flush_while_a_reader_resumes(
     server: RedisServer, new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, missed: int
 ) -> None:
-    """A page is read in one call; the reader of one that is read after the flush is told once."""
+    """A page is read in one call; the reader of a page that is read after the flush gets one gap."""
     call, times = Link.call, iter([None])
 
     def flush_first(self: Link, *arguments: Any) -> "asyncio.Future[Any]":
@@ -57,7 +57,7 @@ async def test_a_flush_while_a_reader_resumes(
 
 
 async def test_an_index_that_was_evicted_meanwhile(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """A process that was cut off loses nothing, although nobody knows any more which channels have changed."""
+    """A process that was cut off loses no event, although the index is gone."""
     async with proxied(shared_redis) as proxy, new_hub() as hub, new_hub(url=proxy.url) as far:
         async with reading(far, "a") as one, reading(far, "b") as two:
             await hub.publish(["a", "b"], "1")
@@ -90,7 +90,7 @@ async def test_an_index_that_is_gone(new_hub: NewHub, shared_redis: RedisServer,
 
 
 async def test_index_and_stream_are_gone(new_hub: NewHub, shared_redis: RedisServer, name: str) -> None:
-    """Whoever misses what nobody has any more is told."""
+    """A reader gets a gap if no channel has the missed event any more."""
     async with new_hub() as hub:
         first = await hub.publish(["a", "b"], "1")
         await hub.publish("a", "2")
@@ -125,15 +125,15 @@ async def test_a_clock_that_was_set_forward(new_hub: NewHub) -> None:
     """Events that seem to be from the far future are there once the clock is looked at again."""
     month = 30 * 86_400
     async with new_hub() as hub, reading(hub, "a") as reader:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        feed, position = worker.feed, worker.feed.position
-        feed.clock -= month  # as if the server's had been a month behind
-        feed.position = position._replace(sequence=position.sequence - month * 1_000_000)
-        feed._sequence, feed._bound = feed.position.sequence, 0
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        inbox, position = keeper.inbox, keeper.inbox.position
+        inbox.clock -= month  # as if the server's had been a month behind
+        inbox.position = position._replace(sequence=position.sequence - month * 1_000_000)
+        inbox._sequence, inbox._bound = inbox.position.sequence, 0
         await hub.publish("a", "1")
-        await reader.until(lambda _: feed.ignored)
+        await reader.until(lambda _: inbox.ignored)
         assert reader.texts == []
-        worker.session.look()
+        keeper.session.probe()
         await reader.has("1")
         assert reader.gaps == []
 
@@ -234,7 +234,7 @@ async def test_a_reader_that_is_cancelled_at_every_await(
                 await reader.until(lambda one: one.texts[-1:] == ["1"])
                 assert reader.gaps == []
             await until(lambda: server.cli("PUBSUB", "CHANNELS", f"sse:{{{name}}}:*") == "")
-            assert hub.backend._worker.feed.channels == {}  # type: ignore[attr-defined]
+            assert hub.backend._keeper.inbox.channels == {}  # type: ignore[attr-defined]
             assert hub._registry is not None
             assert hub._registry._channels == {}
 
@@ -291,7 +291,7 @@ async def test_ten_thousand_channels(server: RedisServer, new_hub: NewHub) -> No
             assert churn.cancelled()
             assert reader.gaps == []
         await asyncio.gather(*(one.__aexit__() for one in subscriptions))
-        await until(lambda: hub.backend._worker.feed.channels == {})  # type: ignore[attr-defined]
+        await until(lambda: hub.backend._keeper.inbox.channels == {})  # type: ignore[attr-defined]
     assert seconds < 1
 
 
@@ -317,6 +317,6 @@ async def test_a_slow_reader_makes_nothing_grow(server: RedisServer, new_hub: Ne
                 await asyncio.gather(*(other.publish("a", str(start + number)) for number in range(50)))
             await quick.until(lambda one: len(one.texts) == 3000)
             assert len(slow.gate.buffer.entries) <= 256
-            assert hub.backend._worker.feed._held is None  # type: ignore[attr-defined]
+            assert hub.backend._keeper.inbox._held is None  # type: ignore[attr-defined]
             assert [(await anext(slow)).data for _ in range(3000)] == quick.texts
             assert quick.gaps == []

@@ -1,4 +1,4 @@
-"""What a page of several channels holds and costs, and that exactly what is lost is announced."""
+"""Pages of several channels: their events, their cost, and exact gaps."""
 
 import asyncio
 import random
@@ -38,7 +38,7 @@ def redis(hub: Hub) -> RedisBackend:
 
 
 class Replay:
-    """What a reader is given, page by page.
+    """The pages of a reader, one by one.
 
     Attributes:
         sequences: Of the events, in their order.
@@ -93,14 +93,14 @@ def reads(server: RedisServer) -> int:
     return sum(map(int, found))
 
 
-# What it costs
+# Costs
 
 
 @pytest.mark.parametrize(("count", "size"), [(100, 100), (20, 10_000), (2, 500_000)])
 async def test_a_replay_of_many_channels_costs_what_its_channels_cost(
     server: RedisServer, new_hub: NewHub, count: int, size: int
 ) -> None:
-    """Redis sends each event once, whatever its size, and looks little more often into its streams than it has to."""
+    """Redis sends each event once, of any size, and reads its streams little more often than it must."""
     async with new_hub(server) as hub:
         names = tuple(f"c{number}" for number in range(100))
         upto = await fill(hub.backend, names, count, size)
@@ -140,7 +140,7 @@ async def test_one_call_looks_at_little(server: RedisServer, new_hub: NewHub) ->
 
 
 async def test_the_newest_events_are_found_without_being_sent(server: RedisServer, new_hub: NewHub) -> None:
-    """Redis sends a position, and reads little more than what was asked for."""
+    """Redis sends a position, and reads little more than the events that were asked for."""
     async with new_hub(server) as hub:
         names = ("a", "b", "c")
         await fill(hub.backend, names, 200, 10_000)
@@ -156,7 +156,7 @@ async def test_the_newest_events_are_found_without_being_sent(server: RedisServe
 async def test_a_position_before_the_newest_events(
     new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, streams: int
 ) -> None:
-    """It is that of the event before them, or None where there are no more; one of several channels counts once."""
+    """It is that of the event before them, or None if there are no more; an event of several channels counts once."""
     monkeypatch.setattr("sse_asgi.backends.redis._cursor.STREAMS", streams)
     monkeypatch.setattr("sse_asgi.backends.redis._history.WORK", 600)
     async with new_hub() as hub:
@@ -170,11 +170,11 @@ async def test_a_position_before_the_newest_events(
         assert await redis(hub).rewind(("never",), 1, positions[-1]) is None
 
 
-# What is missing
+# Losses
 
 
 class Model:
-    """A log as it should be: what each channel holds, in memory.
+    """A model of the log: the events that each channel holds, in memory.
 
     Attributes:
         events: The channels of each event, by its sequence.
@@ -198,7 +198,7 @@ class Model:
                 del held[0]
 
     def after(self, start: int, channels: tuple[str, ...]) -> tuple[list[int], list[int]]:
-        """Return what the channels hold of what was published to them after a sequence, and what they do not."""
+        """Return the events after a sequence that the channels hold, and those that they do not."""
         published = [one for one, names in self.events.items() if one > start and {*names} & {*channels}]
         held = {sequence for name in channels for sequence, _ in self.held[name]}
         return [one for one in published if one in held], [one for one in published if one not in held]
@@ -240,7 +240,7 @@ def runs(new_hub: NewHub, **options: Any) -> Hub:
 async def test_what_none_of_a_readers_channels_holds_is_announced_and_nothing_else(
     new_hub: NewHub, monkeypatch: pytest.MonkeyPatch, seed: int, streams: int
 ) -> None:
-    """Each random reader gets what is held, in order, and is told of the last event that is lost, if one is."""
+    """Each random reader gets the events that are held, in order, and a gap for the last one that is lost."""
     monkeypatch.setattr("sse_asgi.backends.redis._cursor.STREAMS", streams)
     async with runs(new_hub) as hub:
         run = Runs(hub.backend, seed)
@@ -285,7 +285,7 @@ def streams(shared_redis: RedisServer, name: str) -> Callable[[], dict[str, list
 async def test_what_gave_way_to_other_channels_is_announced_and_nothing_else(
     new_hub: NewHub, streams: Callable[[], dict[str, list[int]]], seed: int, total: int
 ) -> None:
-    """Channels give way in the order of their last events, only where it is needed, and each reader is told rightly."""
+    """Channels give way in the order of their last events, only if needed, and each reader's gaps are right."""
     gave_way = 0
     async with runs(new_hub, total_bytes=total) as hub:
         run = Runs(hub.backend, 2000 + seed, total)
@@ -308,7 +308,7 @@ async def test_what_gave_way_to_other_channels_is_announced_and_nothing_else(
 
 
 def follow(model: Model, found: dict[str, list[int]], newest: int, total: int) -> int:
-    """Let the model drop what Redis has dropped, if Redis should have; return how many channels gave way."""
+    """Let the model drop what Redis has dropped, if it should have; return how many channels gave way."""
     own = model.events[newest]
     last = {
         name: max(one for one, names in model.events.items() if name in names or one == min(model.events))
@@ -335,7 +335,7 @@ def follow(model: Model, found: dict[str, list[int]], newest: int, total: int) -
 async def test_what_is_trimmed_between_the_pages_of_a_reader_is_announced(
     new_hub: NewHub, seed: int, total: int
 ) -> None:
-    """What is published while a reader is given page after page makes nothing disappear silently, nor falsely."""
+    """Events that are published between two pages of a reader cause no silent loss, and no false gap."""
     async with runs(new_hub, total_bytes=total) as hub:
         run = Runs(hub.backend, 1000 + seed)
         for _ in range(15):
@@ -389,7 +389,7 @@ async def test_an_event_that_another_channel_still_has_is_not_missing(new_hub: N
 async def test_an_event_of_several_channels_that_an_earlier_version_kept(
     new_hub: NewHub, shared_redis: RedisServer, name: str
 ) -> None:
-    """It does not say what each channel had before it, so that its loss on one of them is announced as before."""
+    """It does not name its channels' previous events, so that its loss on one of them is a gap, as before."""
     async with new_hub() as hub:
         backend = hub.backend
         start = await put(backend, "a", "b")

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 COMMAND = ("uvicorn", "served:app", "--app-dir", str(HERE), "--port", "{port}", "--log-level", "warning")
 PING_SECONDS = "0.1"
 LIVE_SECONDS = 1.0
-PUBLISH_SECONDS = 5.0  # what RedisBackend waits
+PUBLISH_SECONDS = 5.0  # the timeout of RedisBackend
 STOP_SECONDS_WITHOUT_STREAMS = 1.5
 
 
@@ -111,7 +111,7 @@ def test_a_server_that_never_had_its_redis_stops(new_server: NewServer, serve: S
 
 
 def test_a_publish_that_waits_for_redis_gives_up(new_server: NewServer, serve: Serve) -> None:
-    """A server that is told to stop does not wait for it: it fails at once, and says why."""
+    """A server that stops does not wait for the publish: it fails at once, with the reason."""
     server = serve(new_server())
     answers: list[tuple[int, str]] = []
     asking = threading.Thread(target=lambda: answers.append(publish(server, "waits")))
@@ -125,7 +125,7 @@ def test_a_publish_that_waits_for_redis_gives_up(new_server: NewServer, serve: S
 
 
 def test_a_publish_that_is_on_its_way_is_waited_for(new_server: NewServer, serve: Serve) -> None:
-    """What was sent to a Redis that froze may be stored: it is answered within `timeout`, then all ends."""
+    """The event may be stored in a frozen Redis: the request is answered within `timeout`, then the server ends."""
     redis = new_server().start()
     server = serve(redis, "?timeout=1")
     assert publish(server, "before")[0] == 200

@@ -63,7 +63,7 @@ async def test_a_service_that_sentinel_does_not_know(
 
 
 async def test_a_cluster(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
-    """Whichever node is asked, the hub is found on the node that owns its slot, and followed when the slot moves."""
+    """From any node the hub is found on the node that owns its slot, and followed when the slot moves."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     slot = str(key_slot(name.encode()))
     urls = [f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{node.port}" for node in cluster]
@@ -117,7 +117,7 @@ async def test_without_history_a_slot_that_is_being_moved(
     slot = key_slot(name.encode())
     async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}", history_size=0) as hub:
         async with reading(hub, "a") as reader:
-            port = hub.backend._worker.session.server.address._port  # type: ignore[attr-defined]
+            port = hub.backend._keeper.session.server.endpoint._port  # type: ignore[attr-defined]
             owner = next(node for node in cluster if node.port == port)
             other = next(node for node in cluster if node is not owner)
             owner.cli("CLUSTER", "SETSLOT", str(slot), "MIGRATING", other.cli("CLUSTER", "MYID"))
@@ -134,8 +134,8 @@ async def test_a_page_that_is_reloaded_on_a_cluster(cluster: list[RedisServer], 
     """A channel that is left and entered at once has not moved: the session stays."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}") as hub:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        session = worker.session
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        session = keeper.session
         page = await hub.subscribe("a").__aenter__()
         for _ in range(10):
             await page.__aexit__()
@@ -143,17 +143,17 @@ async def test_a_page_that_is_reloaded_on_a_cluster(cluster: list[RedisServer], 
         async with reading(hub, "a") as reader:
             await hub.publish("a", "1")
             await reader.has("1")
-        assert worker.session is session
-        assert dict(worker.feed._parting) == {}
+        assert keeper.session is session
+        assert dict(keeper.inbox._unsubscribing) == {}
 
 
 async def test_a_slot_that_is_being_moved(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
-    """Channels that exist go on as before; what is new waits until it can be stored, and no session ends for it."""
+    """Existing channels go on; new keys wait until they can be stored, and no session ends for it."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     slot = str(key_slot(name.encode()))
     async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}") as hub, reading(hub, "a", "b") as reader:
         await hub.publish("a", "1")
-        session = hub.backend._worker.session  # type: ignore[attr-defined]
+        session = hub.backend._keeper.session  # type: ignore[attr-defined]
         owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
         other = next(node for node in cluster if node is not owner)
         owner.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", other.cli("CLUSTER", "MYID"))
@@ -164,7 +164,7 @@ async def test_a_slot_that_is_being_moved(cluster: list[RedisServer], new_hub: N
         owner.cli("CLUSTER", "SETSLOT", slot, "STABLE")
         await asyncio.gather(*tasks)
         await reader.has("1", "2", "3")
-        assert hub.backend._worker.session is session  # type: ignore[attr-defined]
+        assert hub.backend._keeper.session is session  # type: ignore[attr-defined]
 
 
 async def test_nothing_gives_way_while_a_slot_is_being_moved(
@@ -189,7 +189,7 @@ async def test_nothing_gives_way_while_a_slot_is_being_moved(
 
 
 async def test_a_slot_that_does_not_arrive(cluster: list[RedisServer], new_hub: NewHub, name: str) -> None:
-    """Whoever publishes waits no longer than for a Redis that is away."""
+    """A publisher waits no longer than for a Redis that is away."""
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in cluster))
     slot = str(key_slot(name.encode()))
     async with new_hub(url=f"redis+cluster://127.0.0.1:{cluster[0].port}", timeout=0.3) as hub:
@@ -210,11 +210,11 @@ async def test_the_node_of_the_url_dies(cluster: list[RedisServer], new_hub: New
     owner = next(node for node in cluster if node.cli("CLUSTER", "COUNTKEYSINSLOT", slot) != "0")
     seed = next(node for node in cluster if node is not owner)
     async with new_hub(url=f"redis+cluster://127.0.0.1:{seed.port}") as hub, reading(hub, "a") as reader:
-        worker = hub.backend._worker  # type: ignore[attr-defined]
-        session = worker.session
+        keeper = hub.backend._keeper  # type: ignore[attr-defined]
+        session = keeper.session
         seed.kill()
         owner.cli("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: worker.session not in (None, session), patience=5)
+        await until(lambda: keeper.session not in (None, session), patience=5)
         await hub.publish("a", "2")
         await reader.has("2")
 

@@ -40,7 +40,7 @@ async def test_it_is_valkey(new_valkey: NewServer) -> None:
 
 
 async def test_a_crash_with_aof(new_valkey: NewServer, judged: Judged) -> None:
-    """Nobody notices."""
+    """Readers notice only a delay."""
     server = new_valkey("--appendonly", "yes").start()
     async with judged(server.url, fault="Valkey, SIGKILL, AOF everysec") as load:
         server.kill()
@@ -50,7 +50,7 @@ async def test_a_crash_with_aof(new_valkey: NewServer, judged: Judged) -> None:
 
 
 async def test_a_power_failure(new_valkey: NewServer, judged: Judged) -> None:
-    """The last of the log is gone: everybody is told once."""
+    """The end of the log is lost: each reader gets one gap."""
     server = new_valkey("--appendonly", "yes").start()
     async with judged(server.url, fault="Valkey, power failure", gaps="one each") as load:
         load.losses = 1
@@ -64,7 +64,7 @@ async def test_a_power_failure(new_valkey: NewServer, judged: Judged) -> None:
 
 
 async def test_killed_connections(new_valkey: NewServer, judged: Judged) -> None:
-    """Nobody notices."""
+    """Readers notice only a delay."""
     server = new_valkey().start()
     async with judged(server.url, fault="Valkey, CLIENT KILL pubsub, normal, 8 times") as load:
         for _ in range(8):
@@ -75,7 +75,7 @@ async def test_killed_connections(new_valkey: NewServer, judged: Judged) -> None
 
 
 async def test_a_cluster(new_valkey: NewServer, new_hub: Callable[..., Hub]) -> None:
-    """The hub is on the node that owns its slot, whichever is asked first."""
+    """The hub is found on the node that owns its slot, from any node."""
     nodes = [new_valkey("--cluster-enabled", "yes").start() for _ in range(3)]
     join_cluster(nodes)
     await until(lambda: all("cluster_state:ok" in node.cli("CLUSTER", "INFO") for node in nodes))

@@ -1,4 +1,4 @@
-"""Four uvicorn workers and a process that is no web server on one Redis, as readers and publishers find them."""
+"""Four uvicorn workers and a separate process on one Redis, as readers and publishers see them."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 WORKERS = 4
 READERS = 400
 CHANNELS = [f"channel {number}" for number in range(20)]
-EACH = 12  # events to each channel from each of the five who publish
+EACH = 12  # events to each channel from each of the five publishers
 SECONDS = 60.0
 
 
@@ -59,7 +59,7 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def request(self, line: str, **headers: str) -> int:
-        """Send a request without a body; return the length of what comes back, or 0 if nobody knows it."""
+        """Send a request without a body; return the length of the answer, or 0 if it is unknown."""
         fields = [f"{name}: {value}" for name, value in headers.items()]
         self._writer.write("\r\n".join([f"{line} HTTP/1.1", "Host: test", *fields, "", ""]).encode())
         status, *answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower().splitlines()
@@ -81,7 +81,7 @@ class Connection:
 
 
 class Hopper:
-    """A reader of some channels, who goes on at another connection after some events, with the last id.
+    """A reader of some channels that goes on at another connection after some events, with the last id.
 
     Attributes:
         seen: The ids and data of all messages, as they came.
@@ -107,7 +107,7 @@ class Hopper:
             await self._hop(len(self.seen) + random.randint(3, 25))
 
     async def _hop(self, enough: int) -> None:
-        """Read until there are so many events, then go away in the middle of whatever comes."""
+        """Read until there are this many events, then leave in the middle of a frame."""
         connection, decoder = await Connection.open(self._port), EventDecoder()
         query = "&".join(f"channel={quote(name)}" for name in self.channels)
         await connection.request(f"GET /events/?{query}", **({"Last-Event-ID": self._last_id} if self._last_id else {}))
@@ -150,7 +150,7 @@ async def publish(connection: Connection) -> list[Stored]:
 
 
 class Outsider:
-    """A process that is no web server."""
+    """A process that is not a web server."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -175,14 +175,14 @@ class Outsider:
 
 
 def sequence(one: tuple[str, ...]) -> int:
-    """Return what an event's position, which comes first, says of its order."""
+    """Return the sequence of an event's position."""
     return int(one[0].partition("-")[2])
 
 
 async def test_readers_that_hop_between_workers_get_everything(
     workers: Server, shared_redis: RedisServer, name: str
 ) -> None:
-    """Whoever publishes, and wherever a reader goes on: every event of its channels, once, in the order of the hub."""
+    """From any publisher, at any worker: a reader gets every event of its channels, once, in the hub's order."""
     publishers = await one_of_each(workers.port)
     readers = [Hopper(workers.port, number) for number in range(READERS)]
     async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as tasks:

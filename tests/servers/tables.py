@@ -8,7 +8,7 @@ from pathlib import Path
 
 Measurement = tuple[str, str, str, float | str]
 
-ROWS = {"redis": "fault"}  # the heading of the first column, where the rows are not servers
+ROWS = {"redis": "fault", "clients": "client"}  # the heading of the first column, where the rows are not servers
 
 
 def table_of(name: str, measurements: list[Measurement]) -> str:
@@ -19,7 +19,7 @@ def table_of(name: str, measurements: list[Measurement]) -> str:
         if table == name:
             rows[row][column] = value
     lines = [f"| {ROWS.get(name, 'server')} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for row, cells in sorted(rows.items()):
+    for row, cells in rows.items():
         texts = [_shown(cells.get(column, "never")) for column in columns]
         lines.append(f"| {row} | {' | '.join(texts)} |")
     return "\n".join(lines)
@@ -38,7 +38,13 @@ def write(measurements: list[Measurement], document: str) -> str:
     return re.sub(r"(<!-- table (\w+) -->)\n(?:.*?\n)??(<!-- end -->)", replaced, document, flags=re.DOTALL)
 
 
+def _order(measurement: Measurement) -> tuple[str, ...]:
+    """Sort the columns by name, unless their order tells something."""
+    table, row, column, _ = measurement
+    return (table,) if table == "clients" else (table, row, column)
+
+
 if __name__ == "__main__":
     noted: list[Measurement] = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     for page in map(Path, sys.argv[2:]):
-        page.write_text(write(sorted(noted), page.read_text()))
+        page.write_text(write(sorted(noted, key=_order), page.read_text()))

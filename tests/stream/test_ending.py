@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi.dialects import OPENAI
 from sse_asgi.testing import EventStreamClient
 from stream.helpers import FINAL, Job, numbers, serve, shut_down, three_then_fail
 
@@ -35,6 +36,12 @@ async def test_an_exception_after_the_start_loses_nothing() -> None:
     assert [event.data for event in events[:3]] == ["0", "1", "2"]
     assert (events[3].event, events[3].id) == ("sse.error", "")
     assert b"secret" not in stream.content
+
+
+async def test_a_dialect_has_words_of_its_own() -> None:
+    """In place of `sse.error`, the retry and `sse.end`."""
+    async with serve(lambda: [{"a": 1}], dialect=OPENAI).stream("/") as stream:
+        assert await stream.read() == OPENAI.item({"a": 1}) + OPENAI.end()
 
 
 async def test_on_error_gives_another_event() -> None:

@@ -434,7 +434,14 @@ async def test_a_feed_gives_the_frames_of_its_iterable() -> None:
     assert await taken(feed) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
     assert (feed.begun, feed.needs_run, feed.ended) == (True, False, "finished")
     assert feed.ping() == b":\n"
+    assert feed.joined
     await feed.close()  # nothing is left
+
+
+async def test_the_rest_of_a_framing_is_sent_last() -> None:
+    """Lines after the last frame of a stream that is passed on."""
+    async with serve(lambda: [b"data: x\n\nretry: 5\n"], encoded=True).stream("/", method="POST") as stream:
+        assert await stream.read() == b"data: x\n\nretry: 5\n"
 
 
 async def test_pending_frames_are_taken_without_the_task_of_the_connection() -> None:

@@ -268,6 +268,26 @@ async def test_a_foreign_stream_that_ends_while_it_is_being_ended_is_left_alone(
         assert await stream.read() == b"data: x\n\n"
 
 
+async def test_an_application_that_never_waits_is_ended() -> None:
+    """Its stream ends at the shutdown, although the server's `send` does not wait either."""
+    sent: list[bytes] = []
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EventSourceMiddleware(flood), SCOPE, Cycle(Transport(frees=True)).receive, send)
+            await anyio.sleep(0.01)
+            current_notice().hear()
+    assert sent[-1].startswith(b"retry: ")
+
+
 # Clients that do not read
 
 

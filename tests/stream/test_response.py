@@ -11,7 +11,8 @@ import pytest
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceResponse, Hub, ServerSentEvent
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
+from sse_asgi.dialects import AI_SDK, ANTHROPIC
 from sse_asgi.testing import EventStreamClient
 from stream.helpers import (
     UNSTREAMED,
@@ -303,3 +304,46 @@ async def test_a_drain_timeout_is_for_iterables() -> None:
             response = EventSourceResponse(content, drain_timeout=seconds)
             async with EventStreamClient(response).stream("/"):
                 assert response._terms.drain_timeout == drained
+
+
+# Dialects and streams that are passed on
+
+
+async def test_a_dialect_adds_its_headers_and_frames() -> None:
+    """The caller's headers win; a subscription is streamed in it as well."""
+    async with serve(lambda: [{"type": "a"}], dialect=AI_SDK).stream("/") as stream:
+        assert await stream.read() == AI_SDK.item({"type": "a"}) + AI_SDK.end()
+    assert stream.headers["x-vercel-ai-ui-message-stream"] == "v1"
+    async with Hub() as hub, serve(lambda: hub.subscribe("a"), dialect=AI_SDK).stream("/") as stream:
+        await hub.publish("a", {"type": "a"})
+        await stream.received(AI_SDK.item({"type": "a"}))
+        assert b"sse.position" not in stream.content
+
+
+async def test_a_stream_that_is_refused_is_said_to_be_interrupted() -> None:
+    """In a dialect, an empty stream would be taken for an answer."""
+
+    async def endless() -> AsyncIterator[dict[str, str]]:
+        yield {"type": "a"}
+        await anyio.sleep_forever()
+
+    client = EventStreamClient(EventSourceMiddleware(serve(endless, dialect=ANTHROPIC)._app, max_connections=1))
+    async with client.stream("/"), client.stream("/") as stream:
+        assert await stream.read() == ANTHROPIC.interrupted("refused")
+
+
+async def test_chunks_are_passed_on() -> None:
+    """In a dialect too, which says an error only; a subscription has none."""
+    for dialect in (None, AI_SDK):
+        client = serve(lambda: ["data: x\r\n", "\r\n"], encoded=True, dialect=dialect)
+        async with client.stream("/", method="POST") as stream:
+            assert await stream.read() == b"data: x\r\n\r\n"
+    async with Hub() as hub:
+        with pytest.raises(TypeError, match="encoded=True is for chunks"):
+            EventSourceResponse(hub.subscribe("a"), encoded=True)
+
+
+async def test_a_dialect_has_the_words_for_an_error() -> None:
+    """So that `on_error` is refused beside it."""
+    with pytest.raises(ValueError, match="on_error and dialect exclude each other"):
+        EventSourceResponse([], dialect=AI_SDK, on_error=lambda _: None)

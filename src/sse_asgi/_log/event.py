@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from ..encoder import encode
+from .others import fields_of_event, fields_of_frame
 from .position import Position
 
 
@@ -64,6 +65,20 @@ class ServerSentEvent:
         _set_retry(self, retry)
         _set_comment(self, comment)
         _set_channels(self, ())
+
+    @classmethod
+    def parse(cls, frame: str | bytes) -> Self:
+        """Read one frame, as any library writes it; for instance to publish it.
+
+        Args:
+            frame: Its text, or its bytes, with the blank line that ends it. Fields that the standard does not know are
+                left out.
+
+        Raises:
+            ValueError: It is not exactly one frame, or one that cannot be written again.
+            TypeError: It is neither str nor bytes.
+        """
+        return cls(**fields_of_frame(frame))
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
@@ -147,9 +162,18 @@ def _rebuild(fields: dict[str, Any], channels: tuple[str, ...]) -> ServerSentEve
     return event
 
 
+def own_event(value: Any) -> ServerSentEvent | None:
+    """Return an event as it is, one of FastAPI or sse-starlette as an event of ours, and None for anything else."""
+    if isinstance(value, ServerSentEvent):
+        return value
+    fields = fields_of_event(value)
+    return None if fields is None else ServerSentEvent(**fields)
+
+
 def as_event(value: Any) -> ServerSentEvent:
-    """Return an event as it is, and anything else as the data of a new one."""
-    return value if isinstance(value, ServerSentEvent) else ServerSentEvent(value)
+    """Return an event as it is, also one of FastAPI or sse-starlette, and anything else as the data of a new one."""
+    event = own_event(value)
+    return ServerSentEvent(value) if event is None else event
 
 
 def as_frame(value: Any) -> bytes:
@@ -244,8 +268,8 @@ def as_published(data: Any, event: str | None, retry: int | None) -> ServerSentE
         ValueError: There is no data, so that no browser would see the event, or an id, which only the log assigns.
         TypeError: The data is not serialisable.
     """
-    if isinstance(data, ServerSentEvent):
-        return _unchanged(data, event, retry)
+    if (given := own_event(data)) is not None:
+        return _unchanged(given, event, retry)
     if data is None:
         msg = 'an event without data is ignored by browsers: publish "" for an empty event'
         raise ValueError(msg)

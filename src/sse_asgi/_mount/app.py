@@ -162,15 +162,15 @@ class EventSourceApp:
         if scope["type"] == "lifespan":
             await Router(lifespan=self._hub.lifespan).lifespan(scope, receive, send)
         elif scope["type"] == "http":
-            await (await self._answer(scope))(scope, receive, send)
+            await (await self._answer(scope, send))(scope, receive, send)
         else:
             await send({"type": "websocket.close"})
 
-    async def _answer(self, scope: Scope) -> ASGIApp:
+    async def _answer(self, scope: Scope, send: Send) -> ASGIApp:
         request = Request(scope)  # without receive(), which has one owner: the response
         cors: dict[str, str] = {}
         try:
-            cors = self._cross_origin.headers(request)
+            cors = self._cross_origin.headers(request, send)
             return await self._handle(request, cors)
         except HTTPException as error:
             if request.method == "POST" and self._publishing is not None:

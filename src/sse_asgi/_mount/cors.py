@@ -1,13 +1,26 @@
-"""CORS: the origins that may use a mounted app, and the headers that tell a browser so."""
+"""CORS: the origins that may use a mounted app, and the headers that tell a browser so.
 
+Starlette's CORSMiddleware does not refuse a request: it only leaves headers out, and a stream would begin. So an app
+checks origins itself, and those that CORSMiddleware allows are to be given to it too. A log line says so once.
+"""
+
+import logging
 import re
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope, Send
+
+from .._log.logged import one_line
+from .._servers.starlette import behind_send
+
+logger = logging.getLogger("sse_asgi.mount")
 
 REQUEST_HEADERS = (
     "Authorization",
@@ -18,6 +31,7 @@ REQUEST_HEADERS = (
     "X-Requested-With",
 )
 MAX_AGE = "600"
+MAX_LAYERS = 64  # of middleware; each names the next one as its `app`
 PORTS = {"http": 80, "https": 443}
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens, without the star
 NAME = re.compile(r"[\w!#$%&'+.^`|~-]+", re.ASCII)
@@ -59,9 +73,14 @@ class CrossOrigin:
         self._listed = {_checked(entry) for entry in entries if entry != "*"}
         names = (headers,) if isinstance(headers, str) else headers
         self._headers = ", ".join([*REQUEST_HEADERS, *map(_checked_header, names)])
+        self._warned = False
 
-    def headers(self, request: Request) -> dict[str, str]:
+    def headers(self, request: Request, send: Send) -> dict[str, str]:
         """Return the headers of the response.
+
+        Args:
+            request: The request.
+            send: The way of its response, on which a CORSMiddleware may be found.
 
         Raises:
             HTTPException: 403, the origin may not use the app.
@@ -77,7 +96,22 @@ class CrossOrigin:
             return vary
         if self._any and not _writes(request):
             return {**vary, "Access-Control-Allow-Origin": "*"}
+        self._warn(text, request.scope, send)
         raise HTTPException(403, f"the origin {text[:200]!r} is not allowed here", {"Vary": "Origin"})
+
+    def _warn(self, origin: str, scope: Scope, send: Send) -> None:
+        """Log, once, that a refused origin is allowed by a CORSMiddleware around this app."""
+        for middleware in () if self._warned else _around(scope, send):
+            if middleware.is_allowed_origin(origin):
+                self._warned = True
+                logger.warning(
+                    "EventSourceApp refused the origin %s, which CORSMiddleware allows: CORSMiddleware only adds "
+                    "headers, so EventSourceApp checks origins itself. Give it the same origins: "
+                    "EventSourceApp(..., cors_origins=%r)",
+                    one_line(origin[:200]),
+                    "*" if middleware.allow_all_origins else [origin[:200]],
+                )
+                return
 
     def preflight(self, cors: dict[str, str], methods: str) -> Response:
         """Answer OPTIONS, which a browser sends before some requests of a page; other clients may send it too."""
@@ -87,6 +121,21 @@ class CrossOrigin:
             headers["Access-Control-Allow-Headers"] = self._headers
             headers["Access-Control-Max-Age"] = MAX_AGE
         return Response(status_code=204, headers=headers)
+
+
+def _around(scope: Scope, send: Send) -> Iterator[CORSMiddleware]:
+    """Find the CORSMiddlewares of the application that mounts this app, and others on the way of the response."""
+    layer: Any = getattr(scope.get("app"), "middleware_stack", None)
+    for _ in range(MAX_LAYERS):
+        if isinstance(layer, CORSMiddleware):
+            yield layer
+        layer = getattr(layer, "app", None)
+    passed: Any = behind_send(send)
+    while isinstance(passed, partial) and isinstance(
+        middleware := getattr(passed.func, "__self__", None), CORSMiddleware
+    ):
+        yield middleware
+        passed = behind_send(passed.keywords["send"])
 
 
 def _writes(request: Request) -> bool:

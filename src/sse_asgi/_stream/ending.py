@@ -2,8 +2,8 @@
 
 An EventSource reconnects after every end, so its body is always complete. A client of another kind (fetch, curl, httpx)
 takes a complete body for a finished stream. So the body of a stream that was cut off stays incomplete there: it ends
-with the connection. `Ending.last_words` decides both, the words and whether the body is completed. A stream that is cut
-off before its head gets a 503 in place of it.
+with the connection. `Ending._last_words` decides both, the words and whether the body is completed. A stream that is
+cut off before its head gets a 503 in place of it. A dialect has words for an interruption, so its bodies are complete.
 """
 
 import logging
@@ -23,6 +23,7 @@ from .event_source import is_event_source
 from .foreign import can_be_interrupted, end_incomplete
 from .last_event_id import last_event_id
 from .limits import refusal
+from .spoken import last_words
 from .terms import Terms
 from .writer import Writer
 
@@ -94,7 +95,7 @@ class Ending:
 
     async def _part(self, reason: str | None) -> None:
         writer = self._writer
-        words, complete = self.last_words(reason)
+        words, complete = self._last_words(reason)
         try:
             if not (complete or writer.started):
                 await writer.decline(partial(refusal, self._scope))
@@ -111,11 +112,13 @@ class Ending:
         except Exception:
             logger.exception("the end of the stream %s could not be sent", self._route)
 
-    def last_words(self, reason: str | None) -> tuple[bytes, bool]:
+    def _last_words(self, reason: str | None) -> tuple[bytes, bool]:
         """Return the bytes before the end of the body, and True if the body is completed.
 
         The bytes are the error, the time to come back, or the word not to come back.
         """
+        if (dialect := self._terms.dialect) is not None:  # the words are its own, and its end is one of them
+            return last_words(dialect, reason, self._content.error, self._route), True
         if reason == "finished":
             return (FINAL if self._final_id else b""), True
         words = b""

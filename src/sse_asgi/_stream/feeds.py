@@ -19,9 +19,9 @@ import anyio.lowlevel
 from starlette.requests import ClientDisconnect
 
 from .._hub.delivery import BODY_LIMIT, PING, Carrier
-from .._log.event import as_frame
 from .._loop.running import checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
+from .framing import EventFraming, Framing
 from .joining import JOIN_SECONDS
 from .threads import close_in_thread, iterate_in_thread
 
@@ -117,16 +117,19 @@ class IterableFeed:
     """The feed of an iterable, which is pulled only while no send is pending."""
 
     immediate = False
-    joined = True
 
-    def __init__(self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float) -> None:
+    def __init__(
+        self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float, framing: Framing | None = None
+    ) -> None:
         """Keep the iterable; it is not touched yet.
 
         Args:
             iterable: Iterated by `run`.
             cleanup_timeout: The most seconds that closing may take of an iterable that `run` never began.
+            framing: Makes frames of the items; None writes them as events.
         """
         self._iterable = iterable
+        self._framing = framing or EventFraming(iterable)
         self._cleanup_timeout = cleanup_timeout
         self._frames: list[bytes] = []
         self._size = 0
@@ -145,6 +148,11 @@ class IterableFeed:
     def begun(self) -> bool:
         """True if the first event has come."""
         return self._last_turn >= 0 or self._handed_over > 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether it may start now, which is asked of an immediate one only."""
+        return True
 
     def attach(self, news: Signal, carrier: Carrier | None) -> None:
         """Give each frame to the carrier, or keep it and set `news`."""
@@ -177,15 +185,15 @@ class IterableFeed:
     async def run(self) -> None:
         """Iterate from first to last and close the iterator, all in this one task."""
         self.needs_run = False
-        iterator, carrier, turn = self._iterator(), self._carrier, self._turn
+        iterator, carrier, turn, write = self._iterator(), self._carrier, self._turn, self._framing.write
         try:
             async for item in iterator:
                 if self._stopped:  # it yields while it is cleaned up, and no later send would end a wait
                     return
-                if item is None:
+                frame = b"" if item is None else write(item)
+                if not frame:
                     await checkpoint()
                     continue
-                frame = as_frame(item)
                 if carrier and carrier.rests and turn.number != self._last_turn and not self._frames:
                     self._last_turn = turn.mark()
                     self._sending = not carrier.send_now(frame)
@@ -198,7 +206,13 @@ class IterableFeed:
             return
         finally:
             await _close_async(iterator)
-        self.ended = "finished"
+        if rest := self._framing.rest():
+            self._hold(rest)
+        self.ended = self.reason_of_end()
+
+    def reason_of_end(self) -> str:
+        """Return why an iterable has ended that raised nothing."""
+        return "finished"
 
     def _iterator(self) -> AsyncIterator[Any]:
         if isinstance(self._iterable, AsyncIterable):

@@ -2,8 +2,15 @@
 
 Our own streams need no guard. A foreign stream, which another library makes, gets headers, pings, a lifetime and an end
 at shutdown, so that it does not hold up the server. After that end its application may go on sending: the guard
-discards these messages, and cancels the application. The body of a stream that is cut off stays incomplete, unless its
-client is an EventSource (`ending.py` says why).
+discards these messages. The application has RETURN_ALONE seconds to return by itself, because servers answer its
+`receive()` with `http.disconnect` once the response is complete, and frameworks clean up best after that: a cancelled
+Django leaves its tasks behind. Then the guard cancels the application. The body of a stream that is cut off stays
+incomplete, unless its client is an EventSource (`ending.py` says why).
+
+The guard adds no turn of the event loop to a send, because applications depend on the order of their tasks. Observed: a
+tool of an MCP server that closes its stream at once lost the first event, and with it the client's way back, when the
+head of the response took one turn more. Only one send in SENDS_A_TURN gives way, so that an application that never
+waits still lets the shutdown be heard.
 """
 
 import contextlib
@@ -15,11 +22,13 @@ from functools import partial
 from typing import NamedTuple
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
+from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
@@ -31,6 +40,8 @@ logger = logging.getLogger("sse_asgi.stream")
 
 KEY = "sse_asgi.guard"
 PATIENCE = 0.5
+RETURN_ALONE = 0.2
+SENDS_A_TURN = 64
 HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
@@ -81,6 +92,8 @@ class Guard:
         try:
             with self._interrupt:
                 await app(self._scope, own_receive(self._scope, self._receive), self.send)
+                if self._stream is not None:
+                    await self._stream.complete()
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
@@ -175,6 +188,27 @@ class Guard:
         self._interrupt.cancel()
 
 
+class Frames:
+    """Knows whether the content that has been sent ends with a complete frame; nothing may be sent inside one."""
+
+    __slots__ = ("_encoded", "_tail", "complete")
+
+    def __init__(self, *, encoded: bool) -> None:
+        """Begin before the first byte; in an encoded content no frame can be seen."""
+        self._encoded = encoded
+        self._tail = b"\n\n"
+        self.complete = not encoded
+
+    def begin(self, body: bytes) -> None:
+        """Note a body that is about to be sent."""
+        self._tail = (self._tail + body)[-4:]
+        self.complete = False
+
+    def end(self) -> None:
+        """Note that the body has been sent."""
+        self.complete = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
 class ForeignStream:
     """An event stream that another library makes."""
 
@@ -184,14 +218,14 @@ class ForeignStream:
         self._guard = guard
         self._timer = shared_timer()
         self._alarm = Alarm()
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self._last = time.monotonic()
         self._ping_interval = terms.ping_interval
         self._ends = self._last + spread(terms.max_lifetime)
-        self._encoded = False
-        self._at_boundary = True
-        self._tail = b"\n\n"
+        self._frames = Frames(encoded=False)
+        self._sends = 0
         self._ended = False
+        self._returned = new_wakeup()
         self._notice = current_notice()
         self._drain = 0.0  # a stream that begins while the server stops ends at once
         self._notice.listen(self._on_shutdown, scope, drain=terms.drain_timeout)
@@ -199,8 +233,7 @@ class ForeignStream:
 
     async def begin(self, head: Message) -> None:
         """Send the head, with headers that keep proxies from holding events back, unless the application set them."""
-        self._encoded = bool(_header(head["headers"], b"content-encoding"))
-        self._at_boundary = not self._encoded
+        self._frames = Frames(encoded=bool(_header(head["headers"], b"content-encoding")))
         headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
@@ -222,26 +255,40 @@ class ForeignStream:
         self._helper = spawn(self._stop)
 
     async def _stop(self) -> None:
+        """Cancel the application, unless it returns by itself after the end of its response."""
+        with self._timer.move_on_after(RETURN_ALONE):
+            await self._returned
+            return
         self._guard.stop_application()
 
     async def pass_on(self, message: Message) -> None:
         """Pass a body on, unless the stream has ended."""
         async with self._lock:
             if self._ended:
+                await cancel_shielded_checkpoint()
                 return
             if body := message.get("body", b""):
-                self._at_boundary = False
-                self._tail = (self._tail + body)[-4:]
+                self._frames.begin(body)
             await self._send(message)
         self._last = time.monotonic()
-        self._at_boundary = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        self._frames.end()
         if not message.get("more_body", False):
             self._finish()
+        self._sends += 1
+        if self._sends % SENDS_A_TURN == 0:
+            await cancel_shielded_checkpoint()
+
+    async def complete(self) -> None:
+        """End the body if the application returned without that, as sse-starlette does when a server stops."""
+        if not self._ended:
+            with contextlib.suppress(Exception):  # the client may have disconnected, and servers raise different errors
+                await self._close()
 
     def forget(self) -> None:
         """Release everything: the application has returned."""
         self._finish()
         self._notice.unlisten(self._on_shutdown)
+        self._returned.set()
 
     def _finish(self) -> None:
         """Send nothing more; the application may go on after its stream."""
@@ -279,7 +326,7 @@ class ForeignStream:
     async def _ping(self) -> None:
         if not self._lock.statistics().locked:
             async with self._lock:
-                if self._at_boundary and not self._ended:
+                if self._frames.complete and not self._ended:
                     try:
                         await self._send_body(b":\n", more=True)
                     except Exception:
@@ -293,7 +340,7 @@ class ForeignStream:
             logger.exception("the end of a foreign event stream could not be sent")
             stop = True
         if stop:
-            self._guard.stop_application()
+            await self._stop()
 
     async def _close(self) -> bool:
         """Return True if the stream had not ended already."""
@@ -301,7 +348,7 @@ class ForeignStream:
             async with self._lock:
                 if self._ended:
                     return False
-                body = farewell(self._notice) if self._at_boundary else b""
+                body = farewell(self._notice) if self._frames.complete else b""
                 self._finish()
                 complete = self._guard.must_complete()
                 if body or complete:

@@ -14,13 +14,16 @@ from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
 from .._log.logged import named
+from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
 from .ending import END_HEADERS, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
 from .foreign import admit, default_drain_timeout
+from .framing import ChunkFraming, DialectFraming
 from .last_event_id import last_event_id
 from .limits import refusal
+from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
 from .terms import Terms, shared_terms
 
 Content = Subscription | AsyncIterable[Any] | Iterable[Any]
@@ -58,6 +61,8 @@ class EventSourceResponse(Response):
         reconnect_after_end: bool = False,
         padding: int = 0,
         drain_timeout: float | NotGiven = NOT_GIVEN,
+        dialect: Dialect | None = None,
+        encoded: bool = False,
     ) -> None:
         """Check the options. The content is not touched before the response is called.
 
@@ -88,16 +93,22 @@ class EventSourceResponse(Response):
             drain_timeout: Seconds for which an iterable may go on to its own end after the server was told to stop. A
                 second signal, a second later or more, ends it at once. A subscription ends at once in any case. The
                 default is the middleware's, or 0.
+            dialect: A protocol on top of SSE, of `sse_asgi.dialects` or your own: it frames the items, and says errors,
+                interruptions and the end in its own words. None of the library's own events is written then.
+            encoded: Whether the content's chunks, bytes or str, already are an event stream, cut anywhere. They are
+                passed on byte for byte; a frame that is not finished is not sent.
 
         Raises:
-            TypeError: The content cannot be streamed; the message names the fix.
-            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`.
+            TypeError: The content cannot be streamed; the message names the fix. Or `dialect` is not a dialect.
+            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, or
+                `on_error` together with `dialect`.
         """
         self.content = content
         self.status_code = status_code
         self.background = background
-        self.raw_headers = _merged(headers)
-        self._feed = _feed(content, cleanup_timeout)
+        spoken = _spoken(dialect, on_error, encoded=encoded)
+        self.raw_headers = _merged(headers, spoken)
+        self._feed = _feed(content, cleanup_timeout, spoken, encoded=encoded)
         if ping_interval is NOT_GIVEN:
             ping_interval = content.options.ping_interval if isinstance(content, Subscription) else PING_SECONDS
         self._terms = Terms(
@@ -108,6 +119,7 @@ class EventSourceResponse(Response):
             max_lifetime=seconds_or_never("max_lifetime", max_lifetime),
             cleanup_timeout=cleanup_timeout,
             on_error=on_error,
+            dialect=spoken,
         )
         self._drain_timeout = drain_timeout if drain_timeout is NOT_GIVEN else check_drain_timeout(drain_timeout)
         self._reconnect_after_end = reconnect_after_end
@@ -153,7 +165,11 @@ class EventSourceResponse(Response):
         return self._terms._replace(drain_timeout=drain)
 
     def _refuse(self, scope: Scope, send: Send) -> Coroutine[Any, Any, None]:
-        status, headers, body = refusal(scope, self.raw_headers)
+        dialect = self._terms.dialect
+        if dialect is None:
+            status, headers, body = refusal(scope, self.raw_headers)
+        else:
+            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, named(scope))
         return self._answer(scope, send, status, headers, "refused", body=body)
 
     async def _answer(
@@ -182,10 +198,24 @@ class EventSourceResponse(Response):
                     await run_background(self.background, named(scope))
 
 
-def _merged(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
-    given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+def _merged(headers: Mapping[str, str] | None, dialect: Dialect | None) -> list[tuple[bytes, bytes]]:
+    given = _raw(headers or {})
     names = {name for name, _ in given}
-    return [*(header for header in HEADERS if header[0] not in names), *given]
+    defaults = HEADERS if dialect is None else (*HEADERS, *_raw(dialect.headers))
+    return [*(header for header in defaults if header[0] not in names), *given]
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _spoken(dialect: Dialect | None, on_error: Any, *, encoded: bool) -> Dialect | None:
+    """Return the dialect of a stream that has these options, or None."""
+    check_dialect(dialect)
+    if dialect is not None and on_error is not None:
+        msg = "on_error and dialect exclude each other: the words for an error are the dialect's failed()"
+        raise ValueError(msg)
+    return PassedOn(dialect) if dialect is not None and encoded else dialect
 
 
 def _comment(size: int) -> bytes:
@@ -196,12 +226,16 @@ def _comment(size: int) -> bytes:
     return b":" + b" " * (size - 2) + b"\n" if size else b""
 
 
-def _feed(content: Any, cleanup_timeout: float) -> Feed:
+def _feed(content: Any, cleanup_timeout: float, dialect: Dialect | None, *, encoded: bool) -> Feed:
     if isinstance(content, Subscription):
-        return SubscriptionFeed(content)
+        if encoded:
+            msg = "encoded=True is for chunks of a stream, and a subscription has events: leave it out"
+            raise TypeError(msg)
+        return SubscriptionFeed(content) if dialect is None else SpokenSubscription(content, cleanup_timeout, dialect)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
-        return IterableFeed(content, cleanup_timeout)
+        framing = ChunkFraming() if encoded else None if dialect is None else DialectFraming(dialect)
+        return IterableFeed(content, cleanup_timeout, framing)
     if inspect.iscoroutine(content):
         content.close()
     msg = f"EventSourceResponse cannot stream {type(content).__name__}: {_advice(content)}"

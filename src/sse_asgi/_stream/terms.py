@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypedDict
 import anyio.lowlevel
 from starlette.background import BackgroundTask
 
+from ..dialects import Dialect
+
 MAX_SHARED = 64
 
 
@@ -23,6 +25,7 @@ class ResponseOptions(TypedDict, total=False):
     on_error: Callable[[Exception], Any] | None
     reconnect_after_end: bool
     padding: int
+    dialect: Dialect | None
 
 
 class Terms(NamedTuple):
@@ -35,6 +38,7 @@ class Terms(NamedTuple):
     max_lifetime: float
     cleanup_timeout: float
     on_error: Callable[[Exception], Any] | None
+    dialect: Dialect | None = None
     drain_timeout: float = 0.0
     always_complete: bool = False  # an answer that has all that it can have, whenever it ends
 
@@ -44,7 +48,7 @@ _terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_term
 
 def shared_terms(terms: Terms) -> Terms:
     """Return the first equal terms of this event loop: thousands of connections use a few different ones."""
-    if terms.on_error is not None:  # a function may hold on to its request
+    if terms.on_error is not None or terms.dialect is not None:  # either may hold on to its request
         return terms
     known = _terms.get(None)
     if known is None or len(known) >= MAX_SHARED:

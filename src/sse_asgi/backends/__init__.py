@@ -1,1 +1,1 @@
-"""What carries and keeps events: the contract, and its implementations."""
+"""Backends carry and keep the events of hubs: the contract, the memory backend, and the Redis backend."""

@@ -1,9 +1,9 @@
-"""The logs of many channels in memory, bounded, and an exact account of what each of them had to let go.
+"""The logs of many channels in memory, bounded, and an exact account of the records that each of them dropped.
 
-A record is kept once, however many channels it was published to, and each of their logs refers to it. A log only drops
-its oldest record, so that it holds every record of its channel from its first one on. A record that one channel drops
-while another one still holds it is lost to the readers of the first channel alone: the first channel lists it as kept
-elsewhere. When the last of its channels drops it, it is lost to all of them.
+A record is kept once, however many channels it was published to, and the log of each channel refers to it. A log drops
+only its oldest record, so that it holds every record of its channel from its first one on. If one channel drops a
+record that another channel still holds, the record is lost to the readers of the first channel alone: the first channel
+lists it as kept elsewhere. When the last of its channels drops the record, it is lost to all of them.
 """
 
 from bisect import bisect_right
@@ -16,22 +16,22 @@ from .._log.event import RenderedEvent, ServerSentEvent
 
 MAX_EMPTIED = 100_000
 MAX_JUDGED = 1000
-RECORD_BYTES = 256  # of a record in one of its channels, besides the frame
+RECORD_BYTES = 256  # memory of a record in one of its channels, besides the frame and the key
 FEWEST_DROPPED = 64
 
-# Sequence, time, frame (or an event that is more than its frame), channels, key. A plain tuple: it is smaller than an
+# Sequence, time, frame (or an event that is more than its frame), channels, key. A plain tuple is smaller than an
 # object, quicker to make, and sorts by its sequence.
 Content: TypeAlias = bytes | ServerSentEvent | RenderedEvent
 Record: TypeAlias = tuple[int, float, Content, tuple[str, ...], str | None]
 
 
 class Bounds(NamedTuple):
-    """What a shelf may hold.
+    """The bounds of a shelf.
 
     Attributes:
         size: Records of one channel.
-        channel_bytes: Bytes of the frames of one channel.
-        total_bytes: Bytes of all channels together, with what a record takes besides its frame.
+        channel_bytes: Bytes of the frames and keys of one channel.
+        total_bytes: Bytes of all channels together, with RECORD_BYTES for each record of each channel.
         channels: Channels with at least one record.
     """
 
@@ -42,7 +42,7 @@ class Bounds(NamedTuple):
 
 
 class _Dropped(NamedTuple):
-    """A record that a channel dropped while another one holds it: its channels, why, and a number that counts them."""
+    """A record that a channel dropped while another one holds it: its channels, the reason, and a serial number."""
 
     channels: tuple[str, ...]
     reason: str
@@ -50,11 +50,11 @@ class _Dropped(NamedTuple):
 
 
 class _Past:
-    """What a channel let go.
+    """The records that a channel dropped.
 
     Attributes:
         sequence: The last record that no channel holds any more.
-        reason: Why that one was dropped.
+        reason: Why that record was dropped.
         elsewhere: Records that only other channels still hold, by sequence, in the order of the log.
     """
 
@@ -73,7 +73,7 @@ class _Past:
             self.elsewhere.pop(sequence, None)
 
     def leave(self, record: Record, reason: str, number: int) -> None:
-        """Note that this channel dropped what another one holds."""
+        """Note that this channel dropped a record that another one holds."""
         if self.elsewhere is None:
             self.elsewhere = {}
         self.elsewhere[record[0]] = _Dropped(record[3], reason, number)
@@ -83,15 +83,15 @@ class _Past:
         return max(self.sequence, next(reversed(self.elsewhere), 0)) if self.elsewhere else self.sequence
 
 
-class Log:
-    """What one channel keeps.
+class ChannelLog:
+    """The records of one channel.
 
     Attributes:
-        names: The channel, in a tuple that is shared by the records of this channel alone.
-        past: What it let go.
-        size: Bytes of the frames.
-        items: The records, in the order of the log, behind places that are empty because theirs were dropped.
-        start: Where the records begin.
+        names: The channel's name in a tuple, which the records of this channel alone share.
+        past: The records that it dropped.
+        size: Bytes of the frames and keys.
+        items: The records, in the order of the log, after the empty places of dropped records.
+        start: The index of the first record.
     """
 
     __slots__ = ("items", "names", "past", "size", "start")
@@ -124,11 +124,11 @@ class Log:
         if start >= FEWEST_DROPPED and start * 2 > len(items):
             del items[:start]
             self.start = 0
-        self.size -= content_size(record[2])
+        self.size -= content_size(record[2], record[4])
         return record
 
     def holds(self, sequence: int) -> bool:
-        """Tell whether a record of this channel is still here."""
+        """Return True if a record of this channel is still here."""
         return self.start < len(self.items) and self.first[0] <= sequence
 
     def between(self, start: int, end: int) -> Sequence[Record]:
@@ -150,17 +150,18 @@ class Shelf:
 
     def __init__(self, bounds: Bounds) -> None:
         """Keep nothing yet."""
-        self.logs: OrderedDict[str, Log] = OrderedDict()
+        self.logs: OrderedDict[str, ChannelLog] = OrderedDict()
         self._size, self._channel_bytes, self._total_bytes, self._channels = bounds
         self._emptied: OrderedDict[str, _Past] = OrderedDict()
-        self._forgotten = _Past()  # of emptied channels that were too many to remember
+        self._forgotten = _Past()  # the past of emptied channels beyond MAX_EMPTIED
         self._number = 0
         self._judged: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
         self._total = 0
 
     def keep(self, sequence: int, now: float, content: Content, channels: tuple[str, ...], key: str | None) -> None:
-        """Keep an event for its channels, and drop what is beyond the bounds; an event beyond them is not kept."""
-        size = content_size(content)
+        """Keep an event for its channels, and drop older ones beyond the bounds. An event beyond them is not kept."""
+        # Most events are a frame without a key: they are measured without a call.
+        size = len(content) if key is None and isinstance(content, bytes) else content_size(content, key)
         cost = size + RECORD_BYTES * len(channels)
         if size > self._channel_bytes or cost > self._total_bytes:
             self._refuse(sequence, channels)
@@ -179,18 +180,27 @@ class Shelf:
                 self._trim(log)
             logs.move_to_end(name)
         self._total += cost
-        while self._total > self._total_bytes:
-            self._drop_oldest()
+        if self._total > self._total_bytes:
+            self._make_room()
         while len(logs) > self._channels:
             self._empty_oldest("evicted")
 
-    def _new_log(self, name: str) -> Log:
+    def reserve(self, size: int) -> None:
+        """Count bytes that are kept elsewhere as part of the bound."""
+        self._total += size
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self._total > self._total_bytes and self.logs:
+            self._drop_oldest()
+
+    def _new_log(self, name: str) -> ChannelLog:
         past = self._emptied.pop(name) if name in self._emptied else self._unknown()
-        log = self.logs[name] = Log(name, past)
+        log = self.logs[name] = ChannelLog(name, past)
         return log
 
     def loss(self, names: tuple[str, ...], after: int) -> tuple[int, str]:
-        """Return the last sequence after this one that none of these channels holds any more, and why; else 0."""
+        """Return the last sequence after this one that none of these channels holds, and the reason; 0 if none."""
         last, reason = after, ""
         pasts = [self._past(name) or self._forgotten for name in names]
         for past in pasts:
@@ -213,22 +223,22 @@ class Shelf:
         return (last, reason) if reason else (0, "")
 
     def judged(self, names: tuple[str, ...], after: int) -> None:
-        """Remember that nothing is lost after a sequence that `loss` did not tell, so that the next page need not look.
+        """Remember that after this sequence no loss is left that `loss` did not return.
 
-        Without it each page of a replay would look at all that other channels still hold.
+        Otherwise each page of a replay would look at all records that other channels still hold.
         """
         if self._number:
             self._judged[names, after] = self._number
             if len(self._judged) > MAX_JUDGED:
                 self._judged.popitem(last=False)
 
-    def logs_after(self, names: Iterable[str], sequence: int) -> list[Log]:
-        """Return the logs of these channels that hold something later."""
+    def logs_after(self, names: Iterable[str], sequence: int) -> list[ChannelLog]:
+        """Return the logs of these channels that hold later records."""
         logs = map(self.logs.get, names) if self.logs else ()
         return [log for log in logs if log is not None and log.newest[0] > sequence]
 
     def expire(self, horizon: float, names: Iterable[str]) -> None:
-        """Drop what is older than this from these channels, and empty every channel without newer records."""
+        """Drop the records of these channels that are older than this, and empty every channel without newer ones."""
         while self.logs and next(iter(self.logs.values())).newest[1] < horizon:
             self._empty_oldest("expired")
         for log in map(self.logs.get, names) if self.logs else ():
@@ -237,11 +247,11 @@ class Shelf:
 
     # Dropping
 
-    def _trim(self, log: Log) -> None:
+    def _trim(self, log: ChannelLog) -> None:
         while len(log.items) - log.start > self._size or log.size > self._channel_bytes:
             self._drop_first(log, "trimmed")
 
-    def _drop_first(self, log: Log, reason: str) -> None:
+    def _drop_first(self, log: ChannelLog, reason: str) -> None:
         record = log.pop_first()
         sequence, _, _, channels, _ = record
         if len(channels) == 1:
@@ -253,7 +263,7 @@ class Shelf:
         else:
             for past in filter(None, map(self._past, channels)):
                 past.lose(sequence, reason)
-        self._total -= content_size(record[2]) + RECORD_BYTES * len(channels)
+        self._total -= content_size(record[2], record[4]) + RECORD_BYTES * len(channels)
 
     def _drop_oldest(self) -> None:
         """Drop the oldest record of the channel that was published to least recently."""
@@ -268,7 +278,7 @@ class Shelf:
             self._drop_first(log, reason)
         self._empty(name, log)
 
-    def _empty(self, name: str, log: Log) -> None:
+    def _empty(self, name: str, log: ChannelLog) -> None:
         del self.logs[name]
         self._remember(name, log.past)
 
@@ -280,7 +290,7 @@ class Shelf:
                 self._remember(name, past)
             past.lose(sequence, "trimmed")
 
-    # What was dropped
+    # The past
 
     def _holds(self, name: str, sequence: int) -> bool:
         log = self.logs.get(name)
@@ -299,6 +309,7 @@ class Shelf:
             self._forgotten.lose(self._emptied.popitem(last=False)[1].last, "evicted")
 
 
-def content_size(content: Content) -> int:
-    """Return the bytes of a frame; there are none before an event is rendered for a reader."""
-    return len(content if isinstance(content, bytes) else content.encode())
+def content_size(content: Content, key: str | None = None) -> int:
+    """Return the bytes of a frame and its key. The frame of an event that is rendered for each reader counts 0."""
+    size = len(content if isinstance(content, bytes) else content.encode())
+    return size if key is None else size + len(key.encode())

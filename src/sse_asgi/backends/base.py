@@ -1,4 +1,9 @@
-"""The contract between a hub and what carries and keeps its events."""
+"""The contract between a hub and its backend, which carries and keeps the events.
+
+Joins, leaves and the library's own orders travel over the same log, so that a process that was cut off gets them when
+it is back, and a backend needs no second way to talk. They are kept apart from the events of the application: a client
+that enters many channels must not push out their histories.
+"""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -9,41 +14,43 @@ from typing import NamedTuple, Protocol
 from .._log.event import Entry, History, RenderedEvent, ServerSentEvent
 from .._log.position import Position
 
-# A page of history ends with the event that takes it beyond this, so that a reader holds little, whatever it missed.
+# A page of history ends before the event that takes it beyond these bytes, so that a reader never holds much.
 PAGE_BYTES = 256 * 1024
 PAGE_ENTRIES = 256
+IDEMPOTENCY_SECONDS = 120  # an idempotency key is remembered for so long
+BYTES_RULE = "a whole number of bytes, at least 1; history_size=0 keeps no history"
 PRESENCE = ("sse.join", "sse.leave")
-NO_PRESENCE = "this backend does not keep who is here: implement `attend` and `present`"
+NO_PRESENCE = "this backend does not support presence: implement `attend` and `present`"
 
 
 class Sink(Protocol):
-    """What a backend tells a hub; every method is called in the hub's event loop, and none waits."""
+    """The hub's side of a backend. Every method is called in the hub's event loop, and none waits."""
 
     def deliver(self, entry: Entry) -> None:
-        """Hand over one event, in the order of the log, each exactly once; it moves the position as well."""
+        """Hand over one event, in the order of the log, each exactly once. An event moves the position too."""
 
     def advance(self, position: Position) -> None:
-        """Say that every event up to this position on the subscribed channels was delivered.
+        """Report that every event up to this position on the subscribed channels was delivered.
 
-        A backend with history says it once before the first `subscribe` returns.
+        A backend with history calls this once before the first `subscribe` returns.
         """
 
     def gap(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
-        """Say that events on these channels (None: on all) were lost on their way; their readers are told.
+        """Report that events on these channels (None: on all channels) were lost on their way; readers get a gap.
 
-        Without a reason the readers only read history again, which knows what each of them misses.
+        Without a reason the readers only read history again, which finds the gap of each of them.
         """
 
     def state(self, *, up: bool) -> None:
-        """Say whether the backend is reachable; a hub starts with True."""
+        """Report whether the backend is reachable. A hub starts with True."""
 
 
 class Member(NamedTuple):
-    """Somebody who is here.
+    """An identity that is present on a channel.
 
     Attributes:
-        channel: Where.
-        identity: Who.
+        channel: The channel.
+        identity: The identity, as `subscribe(identity=...)` was given it.
     """
 
     channel: str
@@ -51,14 +58,14 @@ class Member(NamedTuple):
 
 
 class Backend(ABC):
-    """A log that is shared by every hub that is connected to it.
+    """A log that is shared by all hubs that are connected to it.
 
-    All events of a log are numbered in one increasing sequence. Whoever keeps no history has no positions: `publish`
+    All events of a log are numbered in one increasing sequence. A backend without history has no positions: `publish`
     and `subscribe` return None, and `history` is never called.
 
     Attributes:
-        in_process: Whether events never leave this process, so that publishing a function as data is possible.
-        keeps_history: Whether it is made to keep history; whoever never does says False.
+        in_process: True if events never leave this process. Then a function can be published as data.
+        keeps_history: True if this backend keeps history.
     """
 
     in_process = False
@@ -66,9 +73,9 @@ class Backend(ABC):
 
     @abstractmethod
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
-        """Own the connections and reader tasks while the context is open; it is entered and left in one task.
+        """Own the connections and reader tasks while the context is open. One task enters and leaves it.
 
-        Entering must not fail because a server is away: say so by `sink.state(up=False)`, and reconnect.
+        Entering must not fail because a server is away: call `sink.state(up=False)`, and reconnect.
         """
 
     @abstractmethod
@@ -80,53 +87,53 @@ class Backend(ABC):
         key: str | None,
         idempotency_key: str | None,
     ) -> Position | None:
-        """Store an event under one position and announce it, atomically; each hub has it delivered once.
+        """Store an event under one position and announce it, atomically. Each hub gets it once.
 
         Args:
             channels: At least one, none twice.
-            event: Without an id; a RenderedEvent only where `in_process` is true.
-            key: Travels with the entry.
+            event: An event without an id. A RenderedEvent only where `in_process` is true.
+            key: A key that travels with the entry.
             idempotency_key: A second publish with the same key stores nothing and returns the first position.
 
         Raises:
-            BackendError: It was not stored.
-            PublishUnknownError: It may have been stored.
+            BackendError: The event was not stored.
+            PublishUnknownError: The event may have been stored.
         """
 
     @abstractmethod
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
-        """Begin to deliver these channels to the sink that is connected in this hub; wait while the backend is away.
+        """Begin to deliver these channels to the connected sink; wait while the backend is away.
 
         Returns:
-            A position: history reaches it, and every later event will be delivered.
+            A position: history reaches up to it, and every later event will be delivered.
         """
 
     @abstractmethod
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
-        """Stop delivering these channels; the hub has no reader of them any more."""
+        """Stop delivering these channels: the hub has no reader of them any more."""
 
-    async def reach(self) -> None:  # noqa: B027 - most have nothing to do
-        """Tell the sink of everything that was published so far on its channels; wait as `subscribe` does.
+    async def reach(self) -> None:  # noqa: B027 - optional
+        """Deliver everything that was published so far on the sink's channels; wait as `subscribe` does.
 
-        A backend that has delivered an event when its `publish` returns, everywhere, has nothing to do.
+        A backend whose `publish` returns after the delivery, in every process, has nothing to do.
         """
 
     @abstractmethod
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page of what is kept of these channels, merged in the order of the log; wait as `subscribe` does.
+        """Read one page of the history of these channels, merged in the order of the log; wait as `subscribe` does.
 
         A page holds at most `limit` entries and about PAGE_BYTES over all of its channels together, and at least one
-        entry if there is one. It is read forward from `after`, so that its cost depends on what it holds: a reader of
-        many channels costs about as much as many readers of one. An event for several of the channels is in it once,
-        and is missing only if none of these channels holds it any more.
+        entry if there is one. It is read forward from `after`, so that the cost of a page depends on its size: a reader
+        of many channels costs about as much as many readers of one. An event for several of the channels is in the page
+        once. It is missing only if none of these channels holds it any more.
 
         Args:
             channels: At least one.
-            after: Entries up to this position are left out; None begins with the oldest that is kept. A position
-                that this log never gave out is answered like None, with the reason `epoch` or `fork`. One that is
-                after `upto`, because this process is behind another, is answered once everything up to it was
-                delivered. Where `upto` is of another life than the log now, the page is empty, and `after` is next.
-            upto: Entries after this position are left out.
+            after: Leave out entries up to this position. None begins with the oldest entry that is kept. A position
+                that this log never gave out is answered like None, with the reason `epoch` or `fork`. A position
+                after `upto` comes from a process that is ahead of this one: the answer waits until everything up to it
+                was delivered. If `upto` is of an earlier life of the log, the page is empty and `after` is next.
+            upto: Leave out entries after this position.
             limit: The most entries to return.
         """
 
@@ -138,11 +145,11 @@ class Backend(ABC):
 
         Args:
             channels: At least one.
-            count: How many events, 1 or more; joins and leaves come along and are not counted.
+            count: How many events, 1 or more. Joins and leaves between them are not counted.
             upto: Later events are not counted.
 
         Returns:
-            A position that `history` takes; None where no more events are kept than that.
+            A position for `history`; None if no more than `count` events are kept.
         """
         newest: deque[Position | None] = deque(maxlen=count + 1)
         after = None
@@ -155,31 +162,32 @@ class Backend(ABC):
 
     @property
     def trouble(self) -> str:
-        """Why the backend is away now, for errors; empty if that is not known, or it is there."""
+        """Why the backend is away now, for error messages; empty if the backend is there or the reason is unknown."""
         return ""
 
-    # Who is here; a backend need not know, and then `presence=True` is refused.
+    # Presence is optional: without these two methods a hub refuses `presence=True`.
 
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
-        """List whom a process has here; repeating a call changes nothing.
+        """Update the members that a process has listed. Repeating a call changes nothing.
 
-        With the first process that lists an identity, `sse.join` is published to its channel, and with the last that
-        does not any more, `sse.leave`: see `presence_event`. Processes whose lease ran out are taken for gone, but not
-        after an outage, when nobody could be heard: they have as much time again.
+        The first process that lists an identity on a channel publishes `sse.join` to that channel, and the last one
+        that removes it publishes `sse.leave`: see `presence_event`. A process whose lease ran out is treated as dead,
+        and its members are removed. After an outage all processes get the length of a lease again, because no process
+        could renew its lease during the outage.
 
         Joins and leaves are read by `history` like other events, but are kept apart from them: they neither push out
         a channel's events nor count as a channel that keeps events.
 
         Args:
-            process: Whoever calls.
-            lease: Seconds for which it is not gone.
-            entered: Whom to list for it, besides those who are.
-            left: Whom not to list any more.
+            process: The name of the process.
+            lease: Seconds for which the process counts as alive.
+            entered: Members to add to its list.
+            left: Members to remove from its list.
 
         Returns:
-            How many are listed for it now.
+            How many members are listed for the process now.
 
         Raises:
             BackendError: The backend refused, or was lost on the way.
@@ -187,7 +195,7 @@ class Backend(ABC):
         raise NotImplementedError(NO_PRESENCE)
 
     async def present(self, channel: str) -> Collection[str]:
-        """Return the identities that any process has listed on a channel.
+        """Return the identities that the processes have listed on a channel.
 
         Raises:
             BackendError: The backend refused, or was lost on the way.
@@ -196,11 +204,11 @@ class Backend(ABC):
 
 
 def presence_event(kind: str, identity: str) -> ServerSentEvent:
-    """Return what is published when somebody comes (`join`) or goes (`leave`)."""
+    """Return the event that announces that an identity came (`join`) or went (`leave`)."""
     return ServerSentEvent({"identity": identity}, event=f"sse.{kind}")
 
 
 def is_presence(entry: Entry) -> bool:
-    """Tell whether an entry says that somebody came or went."""
+    """Return True if an entry is a join or a leave."""
     event = entry.event
     return isinstance(event, ServerSentEvent) and event.event in PRESENCE

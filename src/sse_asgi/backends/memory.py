@@ -1,4 +1,12 @@
-"""A log in this process's memory: the default backend, and the reference for the contract."""
+"""A log in the memory of this process: the default backend, and the reference for the contract.
+
+- The log keeps plain records: a frame and its fields, once, however many channels refer to it. An event is made of the
+  frame again when a reader asks for it.
+- Every event has the next sequence, so that sequences are dense. A page of history is read over a span of sequences,
+  and each channel is looked at twice: a reader of many channels costs as much as its channels cost one by one.
+- The events of the application, joins and leaves, and the library's own channels are three shelves: a client that
+  enters many channels cannot push out their histories.
+"""
 
 import heapq
 import logging
@@ -16,22 +24,22 @@ from .._log.position import Position, new_epoch
 from .._loop.running import running_loop
 from .._servers.workers import worker_count
 from ._shelf import Bounds, Record, Shelf, content_size
-from .base import PAGE_BYTES, Backend, Member, Sink, presence_event
+from .base import BYTES_RULE, IDEMPOTENCY_SECONDS, PAGE_BYTES, Backend, Member, Sink, presence_event
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends")
 
-IDEMPOTENCY_SECONDS = 120.0
 EXPIRE_SECONDS = 1.0
-SHARE = 16  # joins and leaves, and the library's own channels, may each take one part in so many of the bytes
+SHARE = 16  # joins and leaves, and the library's own channels, each get one sixteenth of the bytes
+KEY_BYTES = 256  # memory of an idempotency key, besides its text
 
 
 class MemoryBackend(Backend):
-    """Keeps each channel's latest events in memory, also while nobody reads them, for one process.
+    """Keeps each channel's latest events in memory, for one process, also while a channel has no reader.
 
-    When there are too many channels, those that were published to least recently are emptied; when there are too many
-    bytes in all, the oldest events of those are dropped. A reader that missed something that way is told. Joins and
-    leaves have a history of their own beside a channel's events, with a sixteenth of the bytes, so that they push out
-    no events and empty no channels. A process that was forked begins a log of its own where it opens the backend.
+    If there are too many channels, the channels that were published to least recently are emptied. If there are too
+    many bytes, the oldest events of these channels are dropped. A reader that missed such an event gets a gap. Joins
+    and leaves have a history of their own beside a channel's events, with a sixteenth of the bytes, so that they push
+    out no events and empty no channels. A forked process begins a log of its own when it opens the backend.
     """
 
     in_process = True
@@ -48,15 +56,17 @@ class MemoryBackend(Backend):
         """Begin an empty log.
 
         Args:
-            history_size: Events kept for each channel; 0 keeps none, and then nothing can be replayed.
-            history_ttl: Seconds that an event is kept; None keeps it until there are too many.
-            history_bytes: Bytes of events kept for each channel, as they are sent; a larger event is not kept.
-            total_bytes: Bytes kept for all channels together; an event counts 256 bytes more for each of its channels,
-                which is about what keeping it takes.
+            history_size: Events kept for each channel. 0 keeps none, and then no event can be replayed.
+            history_ttl: Seconds that an event is kept. None keeps events until there are too many.
+            history_bytes: Bytes of events kept for each channel: the frames as they are sent, and their keys. A larger
+                event is not kept.
+            total_bytes: Bytes kept for all channels together. An event counts 256 bytes more for each of its channels,
+                which is about the memory that it takes. An idempotency key counts its text and 256 bytes for as long
+                as it is remembered: two minutes, or less if the keys alone are beyond the bound.
             max_channels: Channels that keep events.
 
         Raises:
-            ValueError: A negative number, one of 0 that is not `history_size`, or bytes that are no whole number.
+            ValueError: A number is negative, a number other than `history_size` is 0, or bytes are not a whole number.
         """
         if history_size < 0 or (history_ttl is not None and not history_ttl > 0) or max_channels < 1:
             msg = (
@@ -66,7 +76,7 @@ class MemoryBackend(Backend):
             raise ValueError(msg)
         for name, value in (("history_bytes", history_bytes), ("total_bytes", total_bytes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                msg = f"{name}={value!r}: must be a whole number of bytes, at least 1; history_size=0 keeps no history"
+                msg = f"{name}={value!r}: must be {BYTES_RULE}"
                 raise ValueError(msg)
         self.keeps_history = history_size > 0
         self._ttl = history_ttl
@@ -79,15 +89,16 @@ class MemoryBackend(Backend):
         self._sinks: list[Sink] = []
         self._loop: object | None = None
         self._position = Position(new_epoch(), 0)
-        # Three kinds of events are kept apart, so that none of them pushes out another.
+        # Three kinds of events are kept apart, so that none of them pushes out the others.
         share = self._bounds.total_bytes // SHARE
         small = self._bounds._replace(total_bytes=share)
         self._events = Shelf(self._bounds._replace(total_bytes=self._bounds.total_bytes - 2 * share))
         self._presence_events = Shelf(small)
-        self._own = Shelf(small)  # channels of the library, such as the one for orders to disconnect
+        self._own = Shelf(small)  # the library's channels, such as the one for disconnect orders
         self._shelves = self._events, self._presence_events, self._own
         self._expire_at = 0.0
         self._published: OrderedDict[str, tuple[float, Position | None]] = OrderedDict()
+        self._key_bytes = 0
         self._attending: dict[str, set[Member]] = {}
         self._leases: dict[str, float] = {}
         self._present: dict[str, Counter[str]] = {}
@@ -96,12 +107,12 @@ class MemoryBackend(Backend):
         """Deliver every event to this sink.
 
         Raises:
-            RuntimeError: It is open in another event loop.
+            RuntimeError: The backend is open in another event loop.
         """
-        if self._process != os.getpid():  # it was forked: what its parent numbered means nothing to its readers
+        if self._process != os.getpid():  # a forked process: its readers do not know the positions of the parent's log
             self._begin()
         if self._sinks and self._loop is not running_loop():
-            msg = "this MemoryBackend is open in another event loop: make one for each"
+            msg = "this MemoryBackend is open in another event loop: make one backend for each event loop"
             raise RuntimeError(msg)
         self._loop = running_loop()
         return self._connected(sink)
@@ -126,7 +137,7 @@ class MemoryBackend(Backend):
         key: str | None,
         idempotency_key: str | None,
     ) -> Position | None:
-        """Number, keep and deliver an event without waiting, so that nothing comes between."""
+        """Number, keep and deliver an event without waiting, so that no other event comes between."""
         shelf = self._own if channels[0].startswith(RESERVED) else self._events
         return self._store(shelf, channels, event, key, idempotency_key)
 
@@ -140,7 +151,7 @@ class MemoryBackend(Backend):
     ) -> Position | None:
         now = time.monotonic()
         if self._published:
-            self._forget_keys(now)
+            self._forget_old_keys(now)
             if idempotency_key is not None and idempotency_key in self._published:
                 return self._published[idempotency_key][1]
         epoch, last = self._position
@@ -148,30 +159,43 @@ class MemoryBackend(Backend):
         entry = Entry(event, self._position if self.keeps_history else None, channels, key)
         if idempotency_key is not None:
             self._published[idempotency_key] = (now, entry.position)
+            self._count_key(idempotency_key, 1)
         if self.keeps_history:
             if self._ttl is not None and now >= self._expire_at:
                 self._expire_at = now + EXPIRE_SECONDS
                 self._expire(())
-            # The frame is all of an event, but for carriage returns, and for what is rendered for each reader.
+            # The frame is the whole event, unless the data has carriage returns or is rendered for each reader.
             whole = isinstance(event, ServerSentEvent) and "\r" not in (event.data or "")
             shelf.keep(last + 1, now, entry.frame if whole else event, channels, key)
         for sink in self._sinks:
             sink.deliver(entry)
         return entry.position
 
-    def _forget_keys(self, now: float) -> None:
+    def _count_key(self, key: str, sign: int) -> None:
+        """Count the bytes of an idempotency key, which take room of the events; forget the oldest keys if need be."""
+        size = KEY_BYTES + len(key.encode())
+        self._key_bytes += sign * size
+        self._events.reserve(sign * size)
+        while self._key_bytes > self._bounds.total_bytes and len(self._published) > 1:
+            self._forget_key()
+
+    def _forget_key(self) -> None:
+        key, _ = self._published.popitem(last=False)
+        self._count_key(key, -1)
+
+    def _forget_old_keys(self, now: float) -> None:
         while self._published and next(iter(self._published.values()))[0] < now - IDEMPOTENCY_SECONDS:
-            self._published.popitem(last=False)
+            self._forget_key()
 
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:  # noqa: ARG002 - all are delivered
-        """Return the last position given out."""
+        """Return the last position."""
         return self._position if self.keeps_history else None
 
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
-        """Do nothing: hubs look for their own readers."""
+        """Do nothing: every event is delivered, and the hub chooses its readers."""
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Merge what is kept of the channels, and go no further than the page does."""
+        """Merge the records of the channels, and read no further than the end of the page."""
         self._expire(channels)
         epoch = self._position.epoch
         reason = self._foreign(after)
@@ -195,7 +219,7 @@ class MemoryBackend(Backend):
         return History(entries, following, reason or (why or None if after else None), lost)
 
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
-        """Look at the newest events of the channels, and no further back than is asked for."""
+        """Read the newest events of the channels backward, and no more than `count` of them."""
         self._expire(channels)
         logs = [
             log.back_from(upto.sequence) for shelf in (self._events, self._own) for log in shelf.logs_after(channels, 0)
@@ -206,10 +230,10 @@ class MemoryBackend(Backend):
         return None if before is None else Position(self._position.epoch, before[0])
 
     def _records(self, channels: tuple[str, ...], start: int, end: int, limit: int) -> list[Record]:
-        """Return records of the channels after one sequence and up to another, in order: more than `limit` or all.
+        """Return records of the channels after one sequence and up to another, in order: more than `limit`, or all.
 
-        Every event has the next sequence, so that a span of sequences holds no more events than it is long. It is wider
-        each time, because most of the events may be on other channels.
+        Sequences are dense, so that a span of sequences holds at most as many events as it is long. Each span is twice
+        as long as the one before, because most of the events may be on other channels.
         """
         logs = [log for shelf in self._shelves for log in shelf.logs_after(channels, start)]
         records: list[Record] = []
@@ -217,12 +241,12 @@ class MemoryBackend(Backend):
         while logs and len(records) <= limit and start < end:
             start, before, span = min(start + span, end), start, span * 2
             found = [record for log in logs for record in log.between(before, start)]
-            found.sort()  # by their sequences; runs that are in order are merged
+            found.sort()  # by sequence; sorting merges runs that are in order
             records += (next(same) for _, same in groupby(found, itemgetter(0))) if len(logs) > 1 else found
         return records
 
     def _foreign(self, position: Position | None) -> str | None:
-        """Return why a position is not one of this log."""
+        """Return why a position is not of this log, or None."""
         if position is None:
             return None
         if position.epoch != self._position.epoch:
@@ -238,30 +262,30 @@ class MemoryBackend(Backend):
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
-        """List whom a hub has here; a hub that was closed is gone when its lease has run out."""
+        """Update the members that a hub has listed. A closed hub is gone when its lease has run out."""
         now = time.monotonic()
         mine = self._attending.setdefault(process, set())
         self._leases[process] = now + lease
-        await self._miss(now)
-        await self._welcome(set(entered) - mine)
-        await self._dismiss(mine.intersection(left))
+        self._expire_leases(now)
+        self._add_members(set(entered) - mine)
+        self._remove_members(mine.intersection(left))
         mine.update(entered)
         mine.difference_update(left)
         return len(mine)
 
-    async def _miss(self, now: float) -> None:
+    def _expire_leases(self, now: float) -> None:
         for process in [one for one, end in self._leases.items() if end < now]:
             del self._leases[process]
-            await self._dismiss(self._attending.pop(process))
+            self._remove_members(self._attending.pop(process))
 
-    async def _welcome(self, members: Collection[Member]) -> None:
+    def _add_members(self, members: Collection[Member]) -> None:
         for member in members:
             here = self._present.setdefault(member.channel, Counter())
             here[member.identity] += 1
             if here[member.identity] == 1:
                 self._publish_presence("join", member)
 
-    async def _dismiss(self, members: Collection[Member]) -> None:
+    def _remove_members(self, members: Collection[Member]) -> None:
         for member in members:
             here = self._present[member.channel]
             here[member.identity] -= 1
@@ -275,8 +299,8 @@ class MemoryBackend(Backend):
         self._store(self._presence_events, (member.channel,), presence_event(kind, member.identity))
 
     async def present(self, channel: str) -> Collection[str]:
-        """Return who is listed, without those whose hub was closed, or has not beaten for too long."""
-        await self._miss(time.monotonic())
+        """Expire the leases of dead hubs, then return the channel's identities."""
+        self._expire_leases(time.monotonic())
         return self._present.get(channel, ())
 
 

@@ -1,4 +1,4 @@
-"""Where a server is, found anew for each session, so that a failover is followed."""
+"""The address of the server, found anew for each session, so that the hub follows a failover."""
 
 import asyncio
 import itertools
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from ._endpoint import Address
+from ._endpoint import Endpoint
 from ._inquiries import Inquiries
-from ._link import Link, LinkLostError
+from ._link import NOT_NEEDED, Link, LinkLostError
 from ._places import Names
 from ._reasons import SENTINEL_ADVICE, UnusableError, explain
 from ._resp import ReplyError
-from ._url import Where, read_options, read_url
+from ._url import Node, Where, read_options, read_url
 
 DIAL_SECONDS = 2.0
 SENTINEL_SECONDS = 1.0
@@ -23,52 +23,54 @@ STRAGGLER_SECONDS = 0.25
 
 
 class Addresses:
-    """Where the log's server may be: the first nodes to ask, each in its turn.
+    """The nodes that may have the log. They are asked in turn.
 
     Attributes:
-        shown: What to call it in a log, without credentials.
-        inquiries: What asks DNS and a credential provider.
-        answered: Whether a server answered as Redis does, so that the kind of URL is right.
-        waits_for: What takes long and is not the server's fault, for errors; empty while there is no such thing.
+        shown: The name of the server in logs, without credentials.
+        inquiries: Runs DNS look-ups and calls of a credential provider.
+        answered: True if a server has answered as Redis does, so that the scheme of the URL is right.
+        waits_for: A step that takes long and does not depend on the server, for errors; empty if there is none.
     """
 
     def __init__(self, where: Where) -> None:
-        """Connect by these options of redis-py, and by those of a node.
+        """Read the options.
 
         Raises:
-            TypeError: An option is unknown.
+            TypeError: An option is unknown to redis-py.
         """
+        self._kind = where.kind
         self._make: Callable[..., AbstractConnection] = partial(where.make, **where.options)
-        self._first: Sequence[Mapping[str, Any]] = where.nodes
-        self._nodes: Iterator[Mapping[str, Any]] = itertools.cycle(where.nodes)
+        self._first: Sequence[Node] = where.nodes
+        self._nodes: Iterator[Node] = itertools.cycle(where.nodes)
         self.inquiries = Inquiries()
         self.answered = False
         self.waits_for = ""
         self._names = Names(self.inquiries)
-        self.shown = ", ".join(self._address(**node).shown for node in where.nodes)
+        self.shown = ", ".join(self._endpoint(node).shown for node in where.nodes)
 
-    def _address(self, **node: Any) -> Address:
-        return Address(self._make(**node), self._names)
+    def _endpoint(self, node: Node) -> Endpoint:
+        return Endpoint(self._make(**node), self._names, self._kind)
 
-    async def find(self) -> Address:
-        """Return where to connect to now.
+    async def find(self) -> Endpoint:
+        """Return the server to connect to now.
 
         Raises:
-            UnusableError: Nothing knows it.
+            UnusableError: The server is not known.
         """
-        return self._address(**next(self._nodes))
+        return self._endpoint(next(self._nodes))
 
     def learn(self, nodes: Collection[tuple[str, int]]) -> None:
-        """Ask these as well from now on, until others are named."""
-        self._nodes = itertools.cycle([*self._first, *({"host": host, "port": port} for host, port in nodes)])
+        """Ask these nodes as well from now on, until other nodes are learned."""
+        learned: list[Node] = [{"host": host, "port": port} for host, port in nodes]
+        self._nodes = itertools.cycle([*self._first, *learned])
 
-    def at(self, host: str, port: int) -> Address:
+    def at(self, host: str, port: int) -> Endpoint:
         """Return another node of the same cluster, or the master that Sentinel named."""
-        return self._address(host=host, port=port)
+        return self._endpoint({"host": host, "port": port})
 
 
 class _Sentinels(Addresses):
-    """The master that Sentinel names. All sentinels are asked at once, so that those that are away hold nothing up."""
+    """The master that Sentinel names. All sentinels are asked at once, so that one that is away causes no delay."""
 
     def __init__(self, where: Where) -> None:
         super().__init__(where)
@@ -81,11 +83,11 @@ class _Sentinels(Addresses):
         for make in self._sentinels:
             make()
 
-    async def find(self) -> Address:
-        asking = [asyncio.create_task(self._ask(Address(make(), self._names))) for make in self._sentinels]
+    async def find(self) -> Endpoint:
+        asking = [asyncio.create_task(self._ask(Endpoint(make(), self._names, self._kind))) for make in self._sentinels]
         try:
             await _until_named(asking)
-            # A sentinel that was cut off may name an old master: others have a moment to know of a later election.
+            # A sentinel that was cut off may name an old master, so the others have a moment to name a newer one.
             await asyncio.wait(asking, timeout=STRAGGLER_SECONDS)
             answers = [task.result() for task in asking if task.done()]
         finally:
@@ -99,32 +101,32 @@ class _Sentinels(Addresses):
         msg = f"No master found for {self._service!r}: {'; '.join(map(str, errors))}"
         raise UnusableError(msg, advice=any(one.advice for one in errors))
 
-    async def _ask(self, address: Address) -> "_Master | UnusableError":
+    async def _ask(self, endpoint: Endpoint) -> "_Master | UnusableError":
         link = Link(self._seconds)
         try:
             async with asyncio.timeout(self._seconds):
-                await address.connect(link)
-                await address.ask_login(self.inquiries)
-                _, reply = await asyncio.gather(*(link.call(*one) for one in (address.hello(), self._question)))
+                await endpoint.connect(link)
+                await endpoint.ask_login(self.inquiries)
+                _, reply = await asyncio.gather(*(link.call(*one) for one in (endpoint.hello(), self._question)))
             return _read_master(reply)
         except TimeoutError:
-            late = f"{address.shown}: no answer within {self._seconds:g} s"
-            return UnusableError(f"{late}: {address.doing}" if address.doing else address.hinted(late))
+            late = f"{endpoint.shown}: no answer within {self._seconds:g} s"
+            return UnusableError(f"{late}: {endpoint.doing}" if endpoint.doing else endpoint.hinted(late))
         except ReplyError as error:
             known = explain(str(error), SENTINEL_ADVICE)
-            return UnusableError(f"{address.shown}: {known}", advice=known.advice)
+            return UnusableError(f"{endpoint.shown}: {known}", advice=known.advice)
         except UnusableError as error:
-            return UnusableError(f"{address.shown}: {error}", advice=error.advice)
+            return UnusableError(f"{endpoint.shown}: {error}", advice=error.advice)
         except (OSError, LinkLostError) as error:
-            return UnusableError(f"{address.shown}: {address.hinted(str(error))}")
+            return UnusableError(f"{endpoint.shown}: {endpoint.hinted(str(error))}")
         except (KeyError, TypeError, ValueError) as error:
-            return UnusableError(f"{address.shown}: it does not answer as Sentinel does: {error!r}")
+            return UnusableError(f"{endpoint.shown}: it does not answer as Sentinel does: {error!r}")
         finally:
-            link.close("it is not needed any more")
+            link.close(NOT_NEEDED)
 
 
 class _Master(NamedTuple):
-    """What one sentinel knows; the number of the election is first, so that the latest is the greatest."""
+    """The answer of one sentinel. The number of the election is first, so that the latest master is the greatest."""
 
     election: int
     host: str
@@ -141,7 +143,7 @@ def _read_master(reply: Any) -> _Master:
 
 
 async def _until_named(asking: Collection["asyncio.Task[_Master | UnusableError]"]) -> None:
-    """Wait for the first that names a master, or for all."""
+    """Wait for the first answer that names a master, or for all answers."""
     waiting = set(asking)
     while waiting:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +155,7 @@ def read_address(where: str | Mapping[str, Any]) -> Addresses:
     """Read a URL, or redis-py's connection options.
 
     Raises:
-        ValueError: It is not such a URL, or an option is unknown.
+        ValueError: The text is not such a URL, or an option is unknown.
     """
     read = read_url(where) if isinstance(where, str) else read_options(where)
     try:

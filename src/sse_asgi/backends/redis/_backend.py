@@ -1,4 +1,4 @@
-"""A log in Redis: the public face."""
+"""RedisBackend: the public class, its options, and calls that are repeated in the next session."""
 
 import asyncio
 import contextlib
@@ -13,37 +13,36 @@ from ..._log.names import RESERVED
 from ..._log.position import Position
 from ..._loop.running import on_asyncio
 from ...exceptions import BackendError
-from ..base import Backend, Member, Sink
+from ..base import BYTES_RULE, Backend, Member, Sink
 from ._address import read_address
-from ._history import Recovery
+from ._history import HistoryReader
+from ._keeper import SessionKeeper
 from ._keys import Keys
 from ._link import LinkLostError
 from ._message import payload
 from ._presence import Attendance
-from ._publisher import Publisher
 from ._resp import ReplyError
-from ._scripts import Log, Scripts
+from ._scripts import Scripts, Storage
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
-from ._worker import Worker
+from ._submitter import Submitter
 
 T = TypeVar("T")
 Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
-MAX_SIZE = (1 << 63) - 1  # what Redis counts to
+MAX_SIZE = (1 << 63) - 1  # the largest integer of Redis
 MAX_TTL = 10_000_000_000
-OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # of the channels that are the library's own
-SIZES = "a whole number of events, at least 0"
-WEIGHTS = "a whole number of bytes, at least 1; history_size=0 keeps no history"
-TTLS = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
+OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # for the library's own channels
+SIZE_RULE = "a whole number of events, at least 0"
+TTL_RULE = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
 
 
 class RedisBackend(Backend):
-    """Keeps each channel's latest events in Redis, for every process that opens a hub of the same name on it.
+    """Keeps each channel's latest events in Redis, for every process that opens a hub of the same name there.
 
     It runs on asyncio. While Redis is away, readers wait, and publishing raises BackendError after `timeout`.
 
     Attributes:
-        ignored: How many messages and entries on this hub's keys were not this library's.
+        ignored: The number of messages and entries on this hub's keys that were not of this library.
     """
 
     def __init__(
@@ -58,100 +57,101 @@ class RedisBackend(Backend):
         total_bytes: int = 256 << 20,
         timeout: float = 5.0,
     ) -> None:
-        """Prepare; nothing is connected before the hub is opened.
+        """Read the options. The backend connects when its hub is opened.
 
         Args:
             url: `redis://`, `rediss://` or `unix://` as in redis-py, with its options as the query;
                 `redis+sentinel://host,host/service/db`; `redis+cluster://host,host`; the last two also with `rediss`.
                 `valkey` and `valkeys` stand for `redis` and `rediss`.
                 Or a mapping of redis-py's connection options.
-            name: Which hub of this Redis it is.
-            prefix: What the names of all its keys begin with.
-            history_size: Events kept for each channel, or a function of its name; 0 keeps none anywhere, and then
-                nothing can be replayed. What a function returns is checked when it is used: a BackendError.
-            history_ttl: Seconds that an event is kept, or a function of the channel's name; None keeps it until there
-                are too many.
-            history_bytes: Bytes of events kept for each channel, or a function of its name, which is checked as that of
-                `history_size`; an event that is larger alone is not kept.
-            total_bytes: Bytes of events kept for all channels together; an event counts once for each of its channels.
-                Where there are more, the channels that were published to longest ago lose their histories. Joins and
-                leaves are not counted.
+            name: The name of the hub in this Redis.
+            prefix: The beginning of the names of all its keys.
+            history_size: Events kept for each channel, or a function of the channel's name. 0 keeps none on any
+                channel, and then no event can be replayed. The result of a function is checked when it is used; a wrong
+                one is a BackendError.
+            history_ttl: Seconds that an event is kept, or a function of the channel's name. None keeps events until
+                there are too many.
+            history_bytes: Bytes of events kept for each channel, or a function of the channel's name. A larger event is
+                not kept.
+            total_bytes: Bytes of events kept for all channels together. An event counts once for each of its channels.
+                Beyond the bound, the channels that were published to longest ago lose their histories. Joins and leaves
+                are not counted.
             timeout: Seconds that publishing waits for Redis, and that Redis may take for an answer.
 
         Raises:
-            ValueError: A bad URL, name or number.
+            ValueError: The URL, a name or a number is wrong.
         """
         if timeout <= 0 or not math.isfinite(timeout):
             msg = f"timeout={timeout}: must be a number of seconds above 0"
             raise ValueError(msg)
-        size = _by_channel("history_size", history_size, _is_size, SIZES, own=OWN_SIZE)
-        weight = _by_channel("history_bytes", history_bytes, _is_weight, WEIGHTS, own=OWN_BYTES)
-        if not _is_weight(total_bytes):
-            msg = f"total_bytes={total_bytes!r}: must be {WEIGHTS}"
+        size = _by_channel("history_size", history_size, _is_size, SIZE_RULE, own=OWN_SIZE)
+        weight = _by_channel("history_bytes", history_bytes, _is_bytes, BYTES_RULE, own=OWN_BYTES)
+        if not _is_bytes(total_bytes):
+            msg = f"total_bytes={total_bytes!r}: must be {BYTES_RULE}"
             raise ValueError(msg)
-        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTLS, own=OWN_TTL)
+        ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTL_RULE, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
         self.keeps_history = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
-        self._recovery = Recovery(self._keys, self._scripts, ttl)
-        log = Log(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
-        self._publisher = Publisher(log, timeout)
-        self._attendance = Attendance(log)
-        self._worker: Worker | None = None
+        self._history_reader = HistoryReader(self._keys, self._scripts, ttl)
+        storage = Storage(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
+        self._submitter = Submitter(storage, timeout)
+        self._attendance = Attendance(storage)
+        self._keeper: SessionKeeper | None = None
 
     @property
     def ignored(self) -> int:
-        """How many messages and entries on this hub's keys were not this library's, since it was opened."""
-        return 0 if self._worker is None else self._worker.feed.ignored
+        """The number of messages and entries on this hub's keys that were not of this library, since it was opened."""
+        return 0 if self._keeper is None else self._keeper.inbox.ignored
 
     @property
     def trouble(self) -> str:
-        """What the last attempt to reach Redis failed of; empty while Redis is there."""
-        return "" if self._worker is None else self._worker.trouble
+        """The reason why the last attempt to connect failed; empty while Redis is there."""
+        return "" if self._keeper is None else self._keeper.trouble
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
-        """Connect with the first hub of this process; wait until the first attempt has ended, well or not.
+        """Connect with the first hub of this process; wait until the first attempt has succeeded or failed.
 
         Raises:
-            RuntimeError: No asyncio loop runs here, or it is open in another one.
+            RuntimeError: No asyncio loop runs here, or the backend is open in another one.
         """
         if not on_asyncio():
             msg = "RedisBackend runs on asyncio, because redis-py does: run the server on asyncio"
             raise RuntimeError(msg)
-        if self._worker is not None and self._worker.loop is not asyncio.get_running_loop():
-            msg = "this RedisBackend is open in another event loop: make one for each"
+        if self._keeper is not None and self._keeper.loop is not asyncio.get_running_loop():
+            msg = "this RedisBackend is open in another event loop: make one backend for each event loop"
             raise RuntimeError(msg)
         return self._connected(sink)
 
     @asynccontextmanager
     async def _connected(self, sink: Sink) -> AsyncIterator[None]:
-        if self._worker is None:
-            self._worker = Worker(
+        if self._keeper is None:
+            self._keeper = SessionKeeper(
                 self._addresses,
                 self._keys,
                 self._scripts,
-                self._recovery,
+                self._history_reader,
                 keeps=self.keeps_history,
                 timeout=self._timeout,
             )
-        worker = self._worker
-        worker.add(sink)
+        keeper = self._keeper
+        keeper.add(sink)
         try:
-            await worker.tried.wait()
+            await keeper.tried.wait()
             yield
         finally:
-            worker.feed.sinks.remove(sink)
-            if not worker.feed.sinks:
-                self._worker = None
-                await worker.close()
+            keeper.inbox.sinks.remove(sink)
+            if not keeper.inbox.sinks:
+                self._keeper = None
+                await keeper.close()
 
-    def _opened(self) -> Worker:
-        if self._worker is None:
+    def _opened(self) -> SessionKeeper:
+        if self._keeper is None:
             msg = "the Redis backend is not connected: open its hub first"
             raise BackendError(msg)
-        return self._worker
+        return self._keeper
 
     async def publish(
         self,
@@ -163,117 +163,118 @@ class RedisBackend(Backend):
     ) -> Position | None:
         """Store and announce an event in one round trip."""
         if not isinstance(event, ServerSentEvent):
-            msg = "data that is made for each reader cannot leave this process"
+            msg = "data that is made for each reader cannot leave this process: publish plain data"
             raise TypeError(msg)
-        return await self._publisher.publish(self._opened(), channels, payload(event, channels, key), idempotency_key)
+        return await self._submitter.publish(self._opened(), channels, payload(event, channels, key), idempotency_key)
 
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:
-        """Join these channels; wait for as long as Redis is away."""
-        worker = self._opened()
-        joining = {topic: worker.feed.use(topic, name) for topic, name in self._topics(channels)}
+        """Subscribe to these channels; wait while Redis is away."""
+        keeper = self._opened()
+        subscribing = {topic: keeper.inbox.add_user(topic, name) for topic, name in self._topics(channels)}
         try:
-            await worker.join(joining)
+            await keeper.subscribe(subscribing)
         except BaseException:
-            worker.part(list(joining))
+            keeper.unsubscribe(list(subscribing))
             raise
-        return worker.feed.position
+        return keeper.inbox.position
 
     async def reach(self) -> None:
-        """Read on until what comes is later than now; wait for as long as Redis is away."""
-        worker = self._opened()
+        """Deliver everything that was published so far; wait while Redis is away."""
+        keeper = self._opened()
         reached = False
         while not reached:
             with contextlib.suppress(LinkLostError):
-                await worker.reach()
+                await keeper.reach()
                 reached = True
 
     async def unsubscribe(self, channels: tuple[str, ...]) -> None:
-        """Part from these channels, without waiting."""
-        if self._worker is not None:
-            self._worker.part([topic for topic, _ in self._topics(channels)])
+        """Unsubscribe from these channels, without waiting."""
+        if self._keeper is not None:
+            self._keeper.unsubscribe([topic for topic, _ in self._topics(channels)])
 
     def _topics(self, channels: tuple[str, ...]) -> list[tuple[bytes, str]]:
         return [(self._keys.topic(name), name) for name in channels]
 
     async def history(self, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int) -> History:
-        """Read one page; wait for as long as Redis is away.
+        """Read one page; wait while Redis is away.
 
-        One that ends where this process has seen everything does not change, and is read once for all who want it now.
+        A page up to a position that this process has reached does not change. It is read once for all readers that want
+        it now.
 
         Raises:
             BackendError: Redis refused.
         """
-        worker = self._opened()
-        read = partial(self._read_page, worker, channels, after, upto, limit)
-        seen = worker.feed.position
+        keeper = self._opened()
+        read = partial(self._read_page, keeper, channels, after, upto, limit)
+        seen = keeper.inbox.position
         if seen is None or seen.epoch != upto.epoch or seen < upto:
             return await read()
-        return await worker.pages.share((channels, after, upto, limit), read)
+        return await keeper.pages.share((channels, after, upto, limit), read)
 
     async def _read_page(
-        self, worker: Worker, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
+        self, keeper: SessionKeeper, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
     ) -> History:
         async def read(session: Session) -> History:
-            async with worker.reading:
+            async with keeper.reading:
                 session.check()
-                page = await self._recovery.page(session.server, channels, after, upto, limit)
-            if page.epoch != upto.epoch:  # the readers are told, and read again
-                await worker.follow(session, page.epoch)
+                page = await self._history_reader.page(session.server, channels, after, upto, limit)
+            if page.epoch != upto.epoch:  # readers get a gap, and read again
+                await keeper.follow(session, page.epoch)
                 return History((), after)
             if page.whole is None and after is not None and after > upto:
-                await worker.reach()
-            return page.history(worker.decode)
+                await keeper.reach()
+            return page.history(keeper.decode)
 
-        return await self._repeat(worker, read, "to read history")
+        return await self._repeat(keeper, read, "to read history")
 
     async def rewind(self, channels: tuple[str, ...], count: int, upto: Position) -> Position | None:
-        """Let Redis look for the position, so that no event is sent here; wait for as long as Redis is away.
+        """Let Redis find the position, so that no event is sent here; wait while Redis is away.
 
         Raises:
             BackendError: Redis refused.
         """
-        worker = self._opened()
+        keeper = self._opened()
 
         async def read(session: Session) -> Position | None:
-            async with worker.reading:
+            async with keeper.reading:
                 session.check()
-                epoch, sequence = await self._recovery.rewind(session.server, channels, count, upto)
-            if epoch != upto.epoch:  # the readers are told, and read again
-                await worker.follow(session, epoch)
+                epoch, sequence = await self._history_reader.rewind(session.server, channels, count, upto)
+            if epoch != upto.epoch:  # readers get a gap, and read again
+                await keeper.follow(session, epoch)
                 return None
             return Position(upto.epoch, sequence) if sequence else None
 
-        return await self._repeat(worker, read, "to read history")
+        return await self._repeat(keeper, read, "to read history")
 
     async def attend(
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
-        """List whom a process has here, in one round trip; wait for as long as Redis is away."""
+        """Update the members of a process, in one round trip; wait while Redis is away."""
         return await self._repeat(
             self._opened(),
             lambda session: self._attendance.attend(
                 session, self._epoch, process, lease=lease, entered=entered, left=left
             ),
-            "to list who is here",
+            "to update presence",
         )
 
     async def present(self, channel: str) -> Collection[str]:
-        """Return who is listed on a channel; wait for as long as Redis is away."""
+        """Return the identities on a channel; wait while Redis is away."""
         return await self._repeat(
             self._opened(),
             lambda session: self._attendance.present(session, self._epoch, channel),
-            "to tell who is here",
+            "to read presence",
         )
 
     @property
     def _epoch(self) -> str:
-        position = self._opened().feed.position
+        position = self._opened().inbox.position
         return "" if position is None else position.epoch
 
-    async def _repeat(self, worker: Worker, ask: Callable[[Session], Awaitable[T]], what: str) -> T:
-        """Ask one session after another for what may be repeated, until there is an answer."""
+    async def _repeat(self, keeper: SessionKeeper, ask: Callable[[Session], Awaitable[T]], action: str) -> T:
+        """Make a call that may be repeated, in one session after another, until it has an answer."""
         while True:
-            session = await worker.commands()
+            session = await keeper.commands()
             try:
                 return await ask(session)
             except LinkLostError:
@@ -282,7 +283,7 @@ class RedisBackend(Backend):
                 if is_moving(error):
                     await asyncio.sleep(MOVING_SECONDS)
                 elif not is_elsewhere(error):
-                    msg = f"Redis refused {what}: {error}"
+                    msg = f"Redis refused {action}: {error}"
                     raise BackendError(msg) from error
                 else:
                     session.fail(str(error))
@@ -292,7 +293,7 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_SIZE
 
 
-def _is_weight(value: Any) -> bool:
+def _is_bytes(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIZE
 
 
@@ -300,28 +301,28 @@ def _is_ttl(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and 0 < value <= MAX_TTL)
 
 
-def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], advice: str, *, own: Any) -> Callable[[str], Any]:
-    """Return a function of a channel's name, whose results are checked; what is given is not asked for our own."""
+def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], rule: str, *, own: Any) -> Callable[[str], Any]:
+    """Return a function of a channel's name that checks its results. The library's own channels get `own`."""
 
     def of(channel: str) -> Any:
         if channel.startswith(RESERVED):
             return own
         value = given(channel)
         if not fits(value):
-            msg = f"{option} of the channel {channel!r} is {value!r}: must be {advice}"
+            msg = f"{option} of the channel {channel!r} is {value!r}: must be {rule}"
             raise BackendError(msg)
         return value
 
     if callable(given):
         return of
     if not fits(given):
-        msg = f"{option}={given!r}: must be {advice}"
+        msg = f"{option}={given!r}: must be {rule}"
         raise ValueError(msg)
     return lambda _: given
 
 
 def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:
-    """Give the time to live as the scripts take it: 0 is for ever."""
+    """Return the time to live in the form of the scripts: in milliseconds, and 0 is for ever."""
 
     def of(channel: str) -> int:
         seconds = ttl(channel)

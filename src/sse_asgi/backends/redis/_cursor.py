@@ -1,4 +1,4 @@
-"""How far the streams of some channels were read and looked at, so that the next page goes on from there."""
+"""How far the streams of some channels were read, so that the next page goes on from there."""
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -6,8 +6,8 @@ from typing import NamedTuple, Self
 
 from ..._log.position import Position
 
-STREAMS = 1000  # that one call merges
-AHEAD = 1 << 20  # bytes that are read before their turn, so that a few large events of many channels are read once
+STREAMS = 1000  # streams that one call merges
+AHEAD = 1 << 20  # bytes that may be read before their turn, so that large events of many channels are read once
 
 
 class Stream(NamedTuple):
@@ -15,7 +15,7 @@ class Stream(NamedTuple):
 
     key: bytes
     channel: str
-    joins: bool
+    presence: bool
 
 
 class Row(NamedTuple):
@@ -23,10 +23,10 @@ class Row(NamedTuple):
 
     Attributes:
         sequence: Its sequence.
-        channel: Whose stream it was read from.
-        previous: The channel's sequence before; None if the entry is not of this library.
+        channel: The channel of the stream.
+        previous: The sequence of the channel's event before; None if the entry is not of this library.
         data: The payload.
-        before: For an event of several channels, the names and the sequences before, as JSON.
+        before: For an event of several channels, the channels and their sequences before, as JSON.
     """
 
     sequence: int
@@ -37,12 +37,12 @@ class Row(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The streams to be read in one call.
+    """The streams to read in one call.
 
     Attributes:
-        numbers: Their numbers in the cursor, in the order in which they are read.
-        starts: For each of them, the sequence from which on it is read.
-        rest: The sequence from which on the next of the other streams is read; None if there are no others.
+        numbers: Their indexes in the cursor, in the order in which they are read.
+        starts: For each of them, the sequence after which it is read.
+        rest: The sequence after which the next of the other streams is read; None if there are no others.
     """
 
     numbers: list[int]
@@ -51,22 +51,22 @@ class Batch(NamedTuple):
 
 
 class Cursor:
-    """How far the streams of some channels were looked at.
+    """How far the streams of some channels were read.
 
     Attributes:
-        streams: Those that are read.
-        since: For each of them, a sequence up to which there is nothing more to read; backward, from which on.
-        lacking: The channels whose joins and leaves are not among the streams.
-        found: None of these channels has joins or leaves to be read up to this sequence.
-        rows: What was read and not returned yet, in the order of the log.
+        streams: The streams.
+        since: For each stream, the sequence up to which (backward: from which on) nothing is left to read.
+        lacking: The channels whose presence streams are not among the streams.
+        found: The lacking channels have no joins or leaves to read up to this sequence.
+        rows: Rows that were read and not returned yet, in the order of the log.
         safe: All rows up to this sequence were read.
-        size: The usual size of an entry; 0 before there was one.
+        size: The average size of the entries that were read last; 0 before.
     """
 
     __slots__ = ("found", "lacking", "rows", "safe", "since", "size", "streams")
 
     def __init__(self, streams: Sequence[Stream], since: Sequence[int], lacking: Sequence[str], found: int) -> None:
-        """Note how far each stream was looked at."""
+        """Note how far each stream was read."""
         self.streams = list(streams)
         self.since = list(since)
         self.lacking = list(lacking)
@@ -77,7 +77,7 @@ class Cursor:
 
     @classmethod
     def begin(cls, streams: Sequence[Stream], since: int) -> Self:
-        """Look at nothing yet; the streams are those of events."""
+        """Return a cursor that has read nothing after `since`, with the event streams of the channels."""
         return cls(streams, [since] * len(streams), [stream.channel for stream in streams], since)
 
     def after(self, sequence: int) -> "Cursor":
@@ -89,13 +89,13 @@ class Cursor:
         return cursor
 
     def put(self, rows: list[Row]) -> None:
-        """Add what was read."""
+        """Add rows that were read."""
         if rows:
             self.rows = sorted(self.rows + rows, key=itemgetter(0))
             self.size = sum(len(row.data) for row in rows) // len(rows)
 
     def take(self, upto: int, limit: int, room: int) -> tuple[list[Row], bool]:
-        """Return a page of the rows, one for each event, and whether these are all up to a sequence."""
+        """Return a page of the rows, one for each event, and True if the page has all rows up to `upto`."""
         taken: list[Row] = []
         size = 0
         for row in self.rows:
@@ -110,19 +110,19 @@ class Cursor:
         return taken, True
 
     def wants(self, upto: int, limit: int, room: int) -> tuple[int, int, int]:
-        """Return how many rows and bytes a page lacks, and how many bytes may be read before their turn."""
+        """Return how many rows and bytes the page lacks, and how many bytes may be read before their turn."""
         ready = [len(row.data) for row in self.rows if row.sequence <= min(self.safe, upto)]
         held = sum(len(row.data) for row in self.rows)
         return max(0, limit - len(ready)), max(0, room - sum(ready)), max(0, AHEAD + room - held)
 
     def add(self, streams: Mapping[int, Stream]) -> None:
-        """Read these streams as well, each instead of lacking the channel of this number."""
+        """Add these presence streams, by the indexes of their channels in `lacking`."""
         self.streams += streams.values()
         self.since += [self.found] * len(streams)
         self.lacking = [name for number, name in enumerate(self.lacking) if number not in streams]
 
     def batch(self, direction: int) -> Batch:
-        """Choose the streams that the merge arrives at first."""
+        """Choose the streams that the merge reaches first."""
         since = self.since
         order = sorted(range(len(since)), key=lambda number: direction * since[number])
         first = order[:STREAMS]
@@ -130,10 +130,10 @@ class Cursor:
         return Batch(first, [since[number] for number in first], rest)
 
 
-class Place(Position):
-    """The position after a page, with how far the streams were looked at.
+class PagePosition(Position):
+    """The position after a page, and how far the streams were read.
 
-    It equals the bare position; whoever has only that looks at the streams again.
+    It equals the bare position, from which the streams are read again.
     """
 
     channels: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Opening a connection, and finding out whether that server can carry a hub."""
+"""Opening a connection to a server, and checking that the server can carry a hub."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from ._address import DIAL_SECONDS, Addresses
-from ._endpoint import PROVIDER, Address
+from ._endpoint import PROVIDER, Endpoint
 from ._link import Link, LinkLostError
 from ._reasons import UnusableError, explain
 from ._resp import ReplyError
@@ -17,18 +17,18 @@ NO_CREDENTIALS = f"{PROVIDER} has not answered yet"
 
 
 class Server(NamedTuple):
-    """What a server said of itself.
+    """A connected server, and its own description.
 
     Attributes:
-        address: Where it is.
+        endpoint: How to connect to it.
         link: The connection to it.
-        run: Names the life of its process.
-        cluster: Whether it is a node of a cluster.
+        run: The id of its process.
+        cluster: True if it is a node of a cluster.
         clock: Its clock at our monotonic time 0, in seconds.
-        evicts: The maxmemory-policy, where it may evict keys that never expire.
+        evicts: The maxmemory-policy, if the server may evict keys that never expire.
     """
 
-    address: Address
+    endpoint: Endpoint
     link: Link
     run: bytes
     cluster: bool
@@ -37,47 +37,47 @@ class Server(NamedTuple):
 
 
 class _MovedError(Exception):
-    """The slot is on another node."""
+    """The hub's slot is on another node."""
 
 
 Opener = Callable[[], Link]
 FAILURES = (UnusableError, OSError, LinkLostError, ReplyError, _MovedError, KeyError, TypeError, ValueError)
 
 
-async def dial(addresses: Addresses, probe: bytes, new_link: Opener, same: Server | None = None) -> Server:
+async def dial(addresses: Addresses, key: bytes, new_link: Opener, same: Server | None = None) -> Server:
     """Connect to the master that owns a key.
 
     Args:
-        addresses: Where it may be.
-        probe: The key.
-        new_link: Makes what reads the connection.
-        same: Where it was a moment ago.
+        addresses: The nodes that may have it.
+        key: The key.
+        new_link: Makes the link of the connection.
+        same: The server of the session's first connection, to which the second one must go.
 
     Raises:
-        UnusableError: There is none that answers and suits.
+        UnusableError: No server answers and can carry a hub.
     """
-    address = same.address if same is not None else None
+    endpoint = same.endpoint if same is not None else None
     clock = _Clock()
     try:
         async with clock.limit():
-            address = address or await addresses.find()
+            endpoint = endpoint or await addresses.find()
         try:
-            return await _greet(addresses, address, probe, new_link(), clock)
+            return await _greet(addresses, endpoint, key, new_link(), clock)
         except _MovedError as moved:
             host, _, port = str(moved).rpartition(":")
-            host = host or address.shown.rpartition(":")[0]
-            address = addresses.at(host, int(port)).with_login_of(address)
-            return await _greet(addresses, address, probe, new_link(), clock)
+            host = host or endpoint.shown.rpartition(":")[0]
+            endpoint = addresses.at(host, int(port)).with_login_of(endpoint)
+            return await _greet(addresses, endpoint, key, new_link(), clock)
     except FAILURES as error:
-        if address is not None and same is None:
-            address.avoid()
-        if address is not None and addresses.answered:
-            address.hint = ""
-        raise _why(error, address) from error
+        if endpoint is not None and same is None:
+            endpoint.avoid()
+        if endpoint is not None and addresses.answered:
+            endpoint.hint = ""
+        raise _why(error, endpoint) from error
 
 
 class _Clock:
-    """The time that a server has, without that of a credential provider."""
+    """The time limit of one server, without the time of a credential provider."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -92,9 +92,9 @@ class _Clock:
         self._end += self._loop.time() - began
 
 
-def _why(error: Exception, address: Address | None) -> UnusableError:
-    """Say it so that somebody who reads the log knows what to do."""
-    doing, hinted = (address.doing, address.hinted) if address is not None else ("", str)
+def _why(error: Exception, endpoint: Endpoint | None) -> UnusableError:
+    """Return the error with the advice for an operator who reads the log."""
+    doing, hinted = (endpoint.doing, endpoint.hinted) if endpoint is not None else ("", str)
     match error:
         case UnusableError():
             return error
@@ -112,7 +112,7 @@ def _why(error: Exception, address: Address | None) -> UnusableError:
 
 
 async def learn_nodes(server: Server, addresses: Addresses) -> None:
-    """Have all nodes of a cluster asked when this one is away; those of the URL only if the user may not know them.
+    """Learn the nodes of a cluster, unless the user may not ask for them.
 
     Raises:
         LinkLostError: The connection ended.
@@ -124,14 +124,14 @@ async def learn_nodes(server: Server, addresses: Addresses) -> None:
             addresses.learn([(host.decode(), port) for host, port in nodes])
 
 
-async def _greet(addresses: Addresses, address: Address, probe: bytes, link: Link, timer: _Clock) -> Server:
+async def _greet(addresses: Addresses, endpoint: Endpoint, key: bytes, link: Link, timer: _Clock) -> Server:
     try:
         async with timer.limit():
-            await address.connect(link)
+            await endpoint.connect(link)
         addresses.waits_for = NO_CREDENTIALS
-        await timer.without(address.ask_login(addresses.inquiries))
+        await timer.without(endpoint.ask_login(addresses.inquiries))
         async with timer.limit():
-            return await _introduce(address, probe, link)
+            return await _introduce(endpoint, key, link)
     except ReplyError as error:
         link.close("it cannot be used")
         if str(error).startswith("MOVED"):
@@ -144,20 +144,20 @@ async def _greet(addresses: Addresses, address: Address, probe: bytes, link: Lin
         addresses.waits_for = ""
 
 
-async def _introduce(address: Address, probe: bytes, link: Link) -> Server:
+async def _introduce(endpoint: Endpoint, key: bytes, link: Link) -> Server:
     clock = -time.monotonic()
     hello, role, info, memory, now, *_ = await asyncio.gather(
-        link.call(*address.hello()),
+        link.call(*endpoint.hello()),
         link.call("ROLE"),
         link.call("INFO", "server"),
         link.call("INFO", "memory"),
         link.call("TIME"),
-        *([link.call("SELECT", address.db)] if address.db else []),  # after HELLO, which says who we are
-        link.call("EXISTS", probe),
+        *([link.call("SELECT", endpoint.db)] if endpoint.db else []),  # after HELLO, which logs in
+        link.call("EXISTS", key),
     )
     clock += int(now[0]) + int(now[1]) / 1_000_000
     _check_role(role)
-    return _read_server(address, link, hello, _fields(info) | _fields(memory), clock)
+    return _read_server(endpoint, link, hello, _fields(info) | _fields(memory), clock)
 
 
 def _check_role(role: list[bytes]) -> None:
@@ -166,14 +166,16 @@ def _check_role(role: list[bytes]) -> None:
         raise UnusableError(msg, advice=True)
 
 
-def _read_server(address: Address, link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float) -> Server:
+def _read_server(
+    endpoint: Endpoint, link: Link, hello: dict[bytes, bytes], info: dict[str, str], clock: float
+) -> Server:
     version = info["redis_version"]
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         msg = f"it is Redis {version}, and 6.2 is the oldest that works"
         raise UnusableError(msg, advice=True)
     policy = info.get("maxmemory_policy", "")
     run, cluster = info.get("run_id", "").encode(), hello[b"mode"] == b"cluster"
-    return Server(address, link, run, cluster, clock, policy if policy.startswith("allkeys-") else None)
+    return Server(endpoint, link, run, cluster, clock, policy if policy.startswith("allkeys-") else None)
 
 
 def _fields(info: bytes | str) -> dict[str, str]:

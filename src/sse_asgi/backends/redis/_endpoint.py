@@ -1,8 +1,8 @@
 """One server: how to open a connection to it, and how to log in.
 
-redis-py knows the options, the credentials and TLS. Its public attributes say all that is needed to open a connection;
-it does not open it itself, because its connections can only be read by asking for one reply at a time, and its PubSub
-subscribes again without saying that messages were lost meanwhile.
+redis-py reads the options, the credentials and TLS, and its public attributes have all that is needed to open a
+connection. It does not open the connection itself: its connections are read one reply at a time, and its PubSub
+subscribes again without a word of the lost messages.
 """
 
 import asyncio
@@ -12,27 +12,35 @@ from typing import Any, Self
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
 from ._inquiries import Inquiries
-from ._places import Names, Place, reach
-from ._reasons import UnusableError
+from ._places import Names, Place, connect_first
+from ._reasons import CredentialsError, UnusableError
 
 CREDENTIAL_SECONDS = 30.0
-PLAIN_HINT = "if this server does not use TLS, begin the URL with redis:// and not with rediss://"
-TLS_HINT = "if this server uses TLS, begin the URL with rediss:// and not with redis://"
+PLAIN_HINT = "if this server does not use TLS, begin the URL with redis{plus}:// and not with rediss{plus}://"
+TLS_HINT = "if this server uses TLS, begin the URL with rediss{plus}:// and not with redis{plus}://"
 PROVIDER = "the credential provider"
 
 
-class Address:
+class Endpoint:
     """How to connect to one server.
 
     Attributes:
-        shown: What to call it in a log, without credentials.
+        shown: The name of the server in logs, without credentials.
         db: The number of the database.
-        doing: What takes time now, for the error when it takes too long; empty while the server is waited for.
-        hint: What else may be wrong when a server does not answer as it should.
+        doing: The step that takes time now, for the error after a timeout; empty while the server must answer.
+        hint: Advice for the error when a server does not answer as Redis does.
     """
 
-    def __init__(self, connection: AbstractConnection, names: Names) -> None:
-        """Take over what redis-py made of the URL and options."""
+    def __init__(self, connection: AbstractConnection, names: Names, kind: str = "") -> None:
+        """Take over the options that redis-py has read.
+
+        Args:
+            connection: redis-py's connection, which is never opened.
+            names: Looks up the name of the host.
+            kind: The part of the URL's scheme after the plus sign, or empty.
+        """
+        plus = f"+{kind}" if kind else ""
+        self._plain_hint, self._tls_hint = PLAIN_HINT.format(plus=plus), TLS_HINT.format(plus=plus)
         self._connection = connection
         self._names = names
         self._place: Place | None = None
@@ -46,10 +54,10 @@ class Address:
         self.hint = ""
 
     async def connect(self, link: asyncio.Protocol) -> None:
-        """Open the socket; a second time, to the same address of the name.
+        """Open the socket. A second call connects to the same address of the name.
 
         Raises:
-            UnusableError: There is no connection to be had.
+            UnusableError: No connection was possible.
         """
         loop = asyncio.get_running_loop()
         if self._path is not None:
@@ -64,8 +72,8 @@ class Address:
         else:
             places = [self._place]
         self.doing = "it cannot be reached"
-        socket, self._place = await reach(places)
-        self.doing, self.hint = "", PLAIN_HINT if context else TLS_HINT
+        socket, self._place = await connect_first(places)
+        self.doing, self.hint = "", self._plain_hint if context else self._tls_hint
         try:
             name = self._host if context else None
             await loop.create_connection(lambda: link, sock=socket, ssl=context, server_hostname=name)
@@ -73,7 +81,7 @@ class Address:
             msg = f"its certificate is refused, {error.verify_message}: name its authority with ssl_ca_certs in the URL"
             raise UnusableError(msg, advice=True) from error
         except ssl.SSLError as error:
-            msg = f"TLS failed, {error}: {PLAIN_HINT}"
+            msg = f"TLS failed, {error}: {self._plain_hint}"
             raise UnusableError(msg, advice=True) from error
         except OSError as error:
             raise UnusableError(self.hinted(str(error) or type(error).__name__)) from error
@@ -90,11 +98,11 @@ class Address:
             raise UnusableError(msg, advice=True) from error
 
     def hinted(self, reason: str) -> str:
-        """Add what else may be wrong."""
+        """Return the reason with the hint, if there is one."""
         return f"{reason}; {self.hint}" if self.hint else reason
 
     def avoid(self) -> None:
-        """Try the other addresses of its name first from now on."""
+        """Try the other addresses of the host's name first from now on."""
         if self._place is not None:
             self._names.avoid(self._place)
 
@@ -102,7 +110,7 @@ class Address:
         """Ask the credential provider, unless it has been asked.
 
         Raises:
-            UnusableError: It failed, or takes too long.
+            CredentialsError: The provider failed, or takes too long.
         """
         if self._login is not None:
             return
@@ -112,13 +120,13 @@ class Address:
         else:
             self._login = await _ask(one.credential_provider, inquiries)
 
-    def with_login_of(self, other: "Address") -> Self:
-        """Log in as to another node of the same cluster."""
-        self._login = other._login  # noqa: SLF001 - its own class's
+    def with_login_of(self, other: "Endpoint") -> Self:
+        """Use the login of another node of the same cluster."""
+        self._login = other._login  # noqa: SLF001 - the same class
         return self
 
     def hello(self) -> tuple[Any, ...]:
-        """Return the command that speaks RESP3 and proves who we are."""
+        """Return the command that chooses RESP3 and logs in."""
         client = self._connection.client_name
         return (
             "HELLO",
@@ -132,7 +140,7 @@ async def _ask(provider: Any, inquiries: Inquiries) -> tuple[Any, ...]:
     asynchronous = getattr(provider, "get_credentials_async", None)
     try:
         async with asyncio.timeout(CREDENTIAL_SECONDS) as bound:
-            # The one that redis-py's classes have calls `get_credentials`, which may block, in the event loop.
+            # The method of redis-py's own classes calls `get_credentials`, which may block the event loop.
             if asynchronous is None or asynchronous.__module__.startswith("redis."):
                 found = await inquiries.ask(PROVIDER, provider.get_credentials)
             else:
@@ -140,8 +148,8 @@ async def _ask(provider: Any, inquiries: Inquiries) -> tuple[Any, ...]:
     except Exception as error:
         late = f"{PROVIDER} has not answered within {CREDENTIAL_SECONDS:g} s"
         msg = late if bound.expired() else f"{PROVIDER} failed: {type(error).__name__}: {error}"
-        raise UnusableError(msg) from error
-    if not isinstance(found, tuple | list) or not 1 <= len(found) <= 2:  # noqa: PLR2004 - a password, and a user before it
+        raise CredentialsError(msg) from error
+    if not isinstance(found, tuple | list) or not 1 <= len(found) <= 2:  # noqa: PLR2004 - a user and a password
         msg = f"{PROVIDER} must return (user, password) or (password,) (got {type(found).__name__})"
-        raise UnusableError(msg, advice=True)
+        raise CredentialsError(msg, advice=True)
     return ("default", *found)[-2:]

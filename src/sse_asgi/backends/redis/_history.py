@@ -1,13 +1,13 @@
-"""Reading what a hub keeps: one page of several channels, merged, and what is missing before it.
+"""History: one page of several channels, merged, and the events that are missing before it.
 
-A page is merged by the server (`page.lua`), and reading goes on where it ended: the position after a page says how far
-each stream was looked at, so that a stream is not looked at again before the merge arrives there.
+The server merges a page (`page.lua`), and the next page goes on where it ended: the position after a page says how far
+each stream was read, so that a stream is not read again before the merge reaches that sequence.
 
-Each entry carries its channel's previous sequence, so that the first one that is read proves whether something is
-missing; for a channel with no entry left, the index knows its last sequence. An event of several channels carries the
-previous sequence of each of them: one that a channel has lost is not missing where another channel still has it.
+Each entry carries its channel's previous sequence, so that the first entry of a stream proves whether an event is
+missing before it. For a channel without entries the index has the last sequence. An event of several channels carries
+the previous sequence of each of them: an event that one channel has lost is not missing where another one still has it.
 
-Nothing that is read in several calls is atomic, nor need it be: later events come live, and are after `upto`.
+Reading in several calls is not atomic, and need not be: later events arrive live, and are after `upto`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..._log.event import Entry, History
 from ..._log.position import Position
 from ..base import PAGE_BYTES
-from ._cursor import Batch, Cursor, Place, Row, Stream
+from ._cursor import Batch, Cursor, PagePosition, Row, Stream
 from ._dial import Server
 from ._keys import Keys
 from ._message import entry
@@ -28,28 +28,28 @@ from ._scripts import Scripts
 
 META = ("e", "s", "h", "o", "x", "y", "j")
 CATCH_UP = 10_000
-WORK = 1 << 20  # bytes that a script looks at in one call, so that others are not held up
-FEW = 8  # entries of a stream that are looked at first
+WORK = 1 << 20  # bytes that a script reads in one call, so that other clients need not wait long
+FEW = 8  # entries of a stream that are read first
 OURS = [b"p", b"d"]  # the first fields of an entry
 FORWARD, BACKWARD = 1, -1
 EVERYTHING = 1 << 50
 
 
 class Loss(NamedTuple):
-    """The last sequence that is missing, and why."""
+    """The last sequence that is missing, and the reason."""
 
     sequence: int = 0
     reason: str = ""
 
 
 class Claim(NamedTuple):
-    """What a channel had and its stream has not any more.
+    """Events that a channel had, and that its stream does not have any more.
 
     Attributes:
-        sequence: The last of it.
-        since: Nothing up to here is missing.
-        stream: Which stream.
-        reason: Why it is not there.
+        sequence: The sequence of the last of them.
+        since: No event up to this sequence is missing.
+        stream: The stream.
+        reason: The reason why they are not there.
     """
 
     sequence: int
@@ -59,17 +59,17 @@ class Claim(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What was read.
+    """One page of history.
 
     Attributes:
-        epoch: The life of the log; None if there is none.
-        rows: In the order of the log, one for each event.
+        epoch: The epoch of the log; None if there is no log.
+        rows: The rows in the order of the log, one for each event.
         end: The sequence after which the next page begins; None on the last page.
-        claims: What the streams have lost before the rows.
-        whole: Why the position asked for is not of this log, or None.
-        channels: The channels that were asked for.
-        cursor: How far the streams were looked at.
-        loss: What none of the channels has any more.
+        claims: The events that the streams have lost before the rows.
+        whole: The reason why the position of the request is not of this log, or None.
+        channels: The channels of the request.
+        cursor: How far the streams were read.
+        loss: The last event that none of the channels has any more.
     """
 
     epoch: str | None
@@ -82,16 +82,16 @@ class Page(NamedTuple):
     loss: Loss = Loss()
 
     @property
-    def next(self) -> Place | None:
-        """Where the next page begins."""
+    def next(self) -> PagePosition | None:
+        """The position where the next page begins."""
         if self.end is None:
             return None
-        place = Place(self.epoch or "", self.end)
+        place = PagePosition(self.epoch or "", self.end)
         place.channels, place.cursor = self.channels, self.cursor
         return place
 
     def history(self, decode: Callable[[Row, Position], Entry | None]) -> History:
-        """Return it as the contract has it."""
+        """Return the page in the form of the contract."""
         places = [(row, Position(self.epoch or "", row.sequence)) for row in self.rows]
         entries = [one for row, position in places if (one := decode(row, position)) is not None]
         return History(
@@ -99,16 +99,16 @@ class Page(NamedTuple):
         )
 
 
-class Recovery:
+class HistoryReader:
     """Reads history over a command connection."""
 
     def __init__(self, keys: Keys, scripts: Scripts, ttl: Callable[[str], float | None]) -> None:
-        """Read this hub.
+        """Read the history of this hub.
 
         Args:
             keys: The names of the hub.
             scripts: The scripts.
-            ttl: How long a channel keeps events, in seconds.
+            ttl: The seconds that a channel keeps events; None is for ever.
         """
         self._keys = keys
         self._scripts = scripts
@@ -117,7 +117,7 @@ class Recovery:
     async def page(
         self, server: Server, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
     ) -> Page:
-        """Read up to so many events after one position and up to another, and find out what is missing.
+        """Read up to `limit` events after one position and up to another, and find the last event that is missing.
 
         Raises:
             ReplyError: The server refused.
@@ -129,7 +129,7 @@ class Recovery:
     async def read(
         self, server: Server, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
     ) -> Page:
-        """Read up to so many events after one position and up to another.
+        """Read up to `limit` events after one position and up to another.
 
         Raises:
             ReplyError: The server refused.
@@ -142,10 +142,10 @@ class Recovery:
         while True:
             meta, found, rows, learned, safe = await self._merge(server, cursor, horizons, upto.sequence, limit)
             whole, known = meta.compare(after)
-            if known < start:  # the position says nothing about this log
+            if known < start:  # the position is not of this log
                 return (await self.read(server, channels, None, upto, limit))._replace(whole=whole)
             if found:
-                cursor.add({number: self._stream(cursor.lacking[number], joins=True) for number in found})
+                cursor.add({number: self._stream(cursor.lacking[number], presence=True) for number in found})
                 continue
             cursor.found = max(cursor.found, meta.last)
             claims += [] if after is None else _claims(cursor, learned)
@@ -160,12 +160,12 @@ class Recovery:
                 return Page(meta.epoch, rows, end, claims, whole, channels, cursor)
 
     def _begin(self, channels: tuple[str, ...], after: Position | None, start: int) -> Cursor:
-        if isinstance(after, Place) and after.cursor is not None and after.channels == channels:
+        if isinstance(after, PagePosition) and after.cursor is not None and after.channels == channels:
             return after.cursor.after(start)
         return Cursor.begin([self._stream(name) for name in channels], start)
 
-    def _stream(self, channel: str, *, joins: bool = False) -> Stream:
-        return Stream((self._keys.comings if joins else self._keys.stream)(channel), channel, joins)
+    def _stream(self, channel: str, *, presence: bool = False) -> Stream:
+        return Stream((self._keys.presence_stream if presence else self._keys.stream)(channel), channel, presence)
 
     async def _merge(
         self, server: Server, cursor: Cursor, horizons: dict[str, int], upto: int, limit: int
@@ -174,7 +174,7 @@ class Recovery:
         most, room, spare = cursor.wants(upto, limit, PAGE_BYTES)
         count = len(batch.numbers)
         few = max(1, min(FEW, 2 * most // count, room // count // (cursor.size or 1)))
-        # The next of the other streams begins after its start: up to there, all is known when these streams are read.
+        # The next of the other streams begins after its start: up to there, these streams are all that must be read.
         stop = upto if batch.rest is None else min(upto, batch.rest + 1)
         bounds: list[Argument] = [FORWARD, stop, most, room, spare, WORK, few, cursor.found, len(cursor.lacking)]
         merged = await self._run(server, cursor, batch, [*bounds, *cursor.lacking], horizons)
@@ -187,7 +187,7 @@ class Recovery:
     ) -> "_Merged":
         streams = [cursor.streams[number] for number in batch.numbers]
         keys = [self._keys.meta, self._keys.index, *(stream.key for stream in streams)]
-        arguments: list[Argument] = [self._keys.joins, *bounds]
+        arguments: list[Argument] = [self._keys.presence_index, *bounds]
         if horizons:
             pairs = zip(streams, batch.starts, strict=True)
             arguments += [max(start, horizons.get(stream.channel, 0)) for stream, start in pairs]
@@ -206,13 +206,13 @@ class Recovery:
         now, ttl = round((time.monotonic() + server.clock) * 1_000_000), self._ttl
         return {name: now - round(one * 1_000_000) for name in channels if (one := ttl(name)) is not None}
 
-    # What is missing
+    # Losses
 
     async def _judge(self, server: Server, page: Page, upto: int) -> Loss:
         """Find the last event that none of the channels has any more."""
         horizons = self._horizons(server, page.channels)
         end = upto if page.end is None else page.end
-        rows = {row.sequence: row for row in page.cursor.rows}  # also those of later pages
+        rows = {row.sequence: row for row in page.cursor.rows}  # rows of later pages as well
         claims, loss = list(page.claims), Loss()
         while claims and (claim := max(claims)).sequence > loss.sequence:
             claims.remove(claim)
@@ -227,28 +227,28 @@ class Recovery:
     async def _follow(
         self, server: Server, channels: tuple[str, ...], claim: Claim, rows: dict[int, Row], end: int
     ) -> tuple[int, bool]:
-        """Go back from an event that a stream has lost to what its channel had before, where another one still has it.
+        """Go back from an event that a stream has lost while another channel has it, to the channel's event before.
 
         Returns:
-            A sequence, and whether that event is lost to all of the channels.
+            A sequence, and True if the event with this sequence is lost to all of the channels.
         """
         row = rows.get(claim.sequence)
         if row is not None:
             before = _before(row, claim.stream.channel)
             return (claim.sequence, True) if before is None else (before, False)
-        if claim.sequence <= end or claim.stream.joins:
+        if claim.sequence <= end or claim.stream.presence:
             return claim.sequence, True
         streams = [self._keys.stream(name) for name in channels]
         arguments: list[Argument] = [claim.stream.channel, claim.sequence, max(claim.since, end), WORK]
         sequence, is_lost = await self._scripts.trace.run(server.link, streams, arguments)
         return int(sequence), bool(is_lost) and int(sequence) not in rows
 
-    # What a position is for
+    # Positions
 
     async def rewind(
         self, server: Server, channels: tuple[str, ...], count: int, upto: Position
     ) -> tuple[str | None, int]:
-        """Return the life of the log, and the sequence of the event before the newest ones; 0 if there is none.
+        """Return the epoch of the log, and the sequence of the event before the newest `count` ones; 0 if none.
 
         Raises:
             ReplyError: The server refused.
@@ -271,8 +271,8 @@ class Recovery:
                 return merged.meta.epoch, newest[count] if len(newest) > count else 0
 
     async def changed(self, server: Server, channels: Collection[str], after: Position) -> tuple[str, ...]:
-        """Name those of these channels that something may have been published to since."""
-        call, index, joins = server.link.call, self._keys.index, self._keys.joins
+        """Return those of these channels to which an event may have been published since a position."""
+        call, index, joins = server.link.call, self._keys.index, self._keys.presence_index
         events, comings, count, meta = await asyncio.gather(
             call("ZRANGE", index, f"({after.sequence}", "+inf", "BYSCORE"),
             call("ZRANGE", joins, f"({after.sequence}", "+inf", "BYSCORE"),
@@ -282,13 +282,13 @@ class Recovery:
         known = _Meta.read(meta)
         evicted = not count or (known.j > after.sequence and not comings)
         if evicted or max(known.x, known.y) > after.sequence:
-            return tuple(channels)  # an index was evicted, or let go of some
+            return tuple(channels)  # an index was evicted, or has dropped some channels
         names = {name.decode(errors="replace") for name in (*events, *comings)}
         return tuple(name for name in channels if name in names)
 
 
 class _Learned(NamedTuple):
-    """What a script has learned of a stream."""
+    """Facts about a stream that a script has found."""
 
     number: int
     since: int
@@ -297,7 +297,7 @@ class _Learned(NamedTuple):
 
 
 class _Merged(NamedTuple):
-    """What a script has read; `safe` is the sequence up to which that is all, or backward from which on."""
+    """The reply of a script. All rows up to (backward: from) the sequence `safe` were read."""
 
     meta: "_Meta"
     found: list[int]
@@ -327,12 +327,12 @@ class _Meta(NamedTuple):
             raise ReplyError(msg) from error
 
     def compare(self, position: Position | None) -> tuple[str | None, int]:
-        """Tell why a position is not of this log, and after which sequence there is something new for it."""
+        """Return why a position is not of this log, or None, and the sequence after which its reader has new events."""
         if position is None:
             return None, 0
         if position.epoch == self.epoch:
             if any(first < position.sequence < following for first, following in self.holes):
-                return "fork", position.sequence  # this server lost it, and all that is newer is after it
+                return "fork", position.sequence  # this server lost the event, and every later event is after it
             return ("fork", 0) if position.sequence > self.last else (None, position.sequence)
         return "epoch", position.sequence if position.epoch == self.before else 0
 
@@ -343,7 +343,7 @@ def _read_holes(text: str) -> list[tuple[int, int]]:
 
 
 def _row(channel: str, key: bytes, fields: list[bytes] | None = None) -> Row:
-    """Read an entry; one that is not of this library may have anything for fields, and backward there are none."""
+    """Read an entry. An entry of another program may have any fields, and backward an entry has none."""
     sequence = int(key.partition(b"-")[0])
     if not fields or fields[:3:2] != OURS or not fields[1].isdigit():
         return Row(sequence, channel, None, b"")
@@ -353,7 +353,7 @@ def _row(channel: str, key: bytes, fields: list[bytes] | None = None) -> Row:
 
 
 def _claims(cursor: Cursor, learned: list[_Learned]) -> list[Claim]:
-    """Find what the channels had after what is known to be complete."""
+    """Return the events that the channels had after the sequences up to which they are complete."""
     return [
         Claim(int(one.before), since, cursor.streams[one.number], (one.reason or b"").decode())
         for one in learned
@@ -362,7 +362,7 @@ def _claims(cursor: Cursor, learned: list[_Learned]) -> list[Claim]:
 
 
 def _before(row: Row, channel: str) -> int | None:
-    """Return what a channel had before an event; None if the event does not say."""
+    """Return the sequence of a channel's event before this one; None if the row does not name it."""
     try:
         places = json.loads(row.before)
         return int(places[places.index(channel) + 1])
@@ -371,10 +371,10 @@ def _before(row: Row, channel: str) -> int | None:
 
 
 def decode(row: Row, position: Position) -> Entry:
-    """Make the log's entry of a row.
+    """Make an entry of a row.
 
     Raises:
-        ValueError: It is not one of ours.
+        ValueError: The row is not of this library.
     """
     if row.previous is None:
         raise ValueError

@@ -1,7 +1,7 @@
-"""Calls that may block for long, such as a look-up in a DNS that does not answer.
+"""Calls that may block for long, such as a DNS look-up without an answer.
 
 Each runs in a daemon thread of its own. The event loop's executor would be the usual place, but the loop and the
-process wait for its threads when they end, and a blocked call takes a thread away from the application.
+process wait for its threads when they end, and a blocked call would take a thread from the application.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ Outcome = tuple[float, Any, BaseException | None]
 
 
 class Inquiries:
-    """At most one call at a time for each key; a later caller waits for the call that is running."""
+    """Runs at most one call at a time for each key. A later caller waits for the call that is running."""
 
     def __init__(self) -> None:
         """Run nothing yet."""
         self._running: dict[Hashable, asyncio.Future[Outcome]] = {}
 
     async def ask(self, key: Hashable, call: Callable[[], Any]) -> Any:
-        """Return what the call returns.
+        """Return the result of the call.
 
-        If this is cancelled, the call goes on, and its result is for the next caller that comes soon.
+        If the caller is cancelled, the call goes on, and the next caller within FRESH_SECONDS gets its result.
 
         Raises:
-            Exception: What the call raised.
+            Exception: The exception of the call.
         """
         future = self._current(key) or self._start(key, call)
         _, value, error = await asyncio.shield(future)

@@ -1,7 +1,7 @@
-"""One connection to Redis: commands go out in one write for each turn of the loop, and replies come in their order.
+"""One connection to Redis: the commands of one turn of the event loop share a write, and replies come in their order.
 
-Whoever asked may be cancelled: the reply finds its place in the queue all the same, and is dropped. After a timeout or
-a broken protocol nobody knows which reply is whose, so that the connection is never used again.
+A caller may be cancelled: its reply still takes its place in the queue, and is dropped. After a timeout or a protocol
+error the link cannot tell which reply belongs to which command, so that the connection is never used again.
 """
 
 import asyncio
@@ -14,28 +14,29 @@ from typing import Any, cast
 from ._resp import NOT_ENOUGH, PIECE, PUSH, Argument, ProtocolError, new_reader, pack
 
 OnReply = Callable[[Any], None]
+NOT_NEEDED = "it is not needed any more"
 
 
 class LinkLostError(Exception):
-    """The connection ended before the reply came; `sent` says whether the server may have the command."""
+    """The connection ended before the reply came; `sent` is False if the server cannot have the command."""
 
     def __init__(self, reason: str, *, sent: bool = True) -> None:
-        """Say why."""
+        """Keep the reason."""
         super().__init__(reason)
         self.sent = sent
 
 
-def _ignore(what: object) -> None:
+def _ignore(_: object) -> None:
     """Do nothing."""
 
 
 class Link(asyncio.Protocol):
-    """A connection that is shared by everybody in this process.
+    """A connection that all tasks of this process share.
 
     Attributes:
-        lost: Why it ended, or None.
-        heard: When something arrived last, on the clock of the event loop.
-        closed: Done when the socket is closed.
+        lost: The reason why the connection ended, or None.
+        heard: The time of the last bytes that arrived, on the clock of the event loop.
+        closed: A future that is done when the socket is closed.
         on_lost: Called once, with the reason, when the connection ends.
     """
 
@@ -43,8 +44,8 @@ class Link(asyncio.Protocol):
         """Prepare for a transport.
 
         Args:
-            timeout: Seconds that a reply may take, and each part of a long one.
-            on_push: Called with each message that is no reply, in its place between the replies.
+            timeout: Seconds that a reply may take, and each part of a long reply.
+            on_push: Called with each message that is not a reply, in its place between the replies.
         """
         self.lost: str | None = None
         self._loop = asyncio.get_running_loop()
@@ -55,22 +56,22 @@ class Link(asyncio.Protocol):
         self._reader = new_reader()
         self._waiting: deque[tuple[float, OnReply]] = deque()
         self._unsent: list[bytes] = []
-        self._fresh = 0  # how many of those that wait have a command that is not sent
+        self._fresh = 0  # how many waiting commands are not sent yet
         self._alarm: asyncio.TimerHandle | None = None
         self.heard = 0.0
         self._retired = False
         self._transport: asyncio.Transport | None = None
 
-    # Asking
+    # Commands
 
     def call(self, *arguments: Argument) -> asyncio.Future[Any]:
-        """Send a command; the future has its reply, or raises ReplyError or LinkLostError."""
+        """Send a command. The future returns its reply, or raises ReplyError or LinkLostError."""
         future = self._loop.create_future()
         self.request(partial(_settle, future), *arguments)
         return future
 
     def request(self, on_reply: OnReply, *arguments: Argument) -> None:
-        """Send a command, and call back at its reply's place in what arrives; the reply may be an exception."""
+        """Send a command, and call back when its reply is read, in order. The reply may be an exception."""
         if self.lost is not None:
             on_reply(LinkLostError(self.lost, sent=False))
             return
@@ -78,11 +79,11 @@ class Link(asyncio.Protocol):
         self._fresh += 1
         self.post(*arguments)
         if self._alarm is None:
-            # Not in this context, that of one request: under load it arms itself again and again.
+            # An empty context: under load this timer re-arms itself, and would keep the variables of one request alive.
             self._alarm = self._loop.call_later(self._timeout, self._watch, context=Context())
 
     def post(self, *arguments: Argument) -> None:
-        """Send a command that is answered by pushes."""
+        """Send a command whose answers are pushes."""
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(pack(arguments))
@@ -94,7 +95,7 @@ class Link(asyncio.Protocol):
         self._fresh = 0
 
     def _watch(self) -> None:
-        """Look at the oldest question: its reply is the next one, or is arriving."""
+        """Close the link if the reply to the oldest command is late, and nothing of it has arrived."""
         self._alarm = None
         if self._waiting:
             delay = max(self._waiting[0][0], self.heard + self._timeout) - self._loop.time()
@@ -106,13 +107,13 @@ class Link(asyncio.Protocol):
     # The end
 
     def retire(self) -> None:
-        """End once everything that was asked is answered."""
+        """Close the link when every command has its reply."""
         self._retired = True
         if not self._waiting:
-            self.close("it is not needed any more")
+            self.close(NOT_NEEDED)
 
     def close(self, reason: str) -> None:
-        """End at once; whoever still waits gets a LinkLostError."""
+        """Close the link at once. Commands without a reply fail with LinkLostError."""
         if self.lost is not None:
             return
         self.lost = reason
@@ -129,14 +130,14 @@ class Link(asyncio.Protocol):
             self._transport.abort()
         self.on_lost(reason)
 
-    # What asyncio calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand out everything that is complete."""
+        """Hand out every complete reply and push."""
         self.heard = self._loop.time()
         reader = self._reader
         try:
@@ -148,15 +149,15 @@ class Link(asyncio.Protocol):
                     elif self._waiting:
                         self._waiting.popleft()[1](reply)
                     else:
-                        self.close(f"an answer to no question: {reply!r:.100}")
+                        self.close(f"a reply without a command: {reply!r:.100}")
                         return
         except ProtocolError as error:
             self.close(f"it does not speak RESP: {error}")
         if self._retired and not self._waiting:
-            self.close("it is not needed any more")
+            self.close(NOT_NEEDED)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Fail the commands that have no reply."""
         self.close(f"the connection was lost: {exc}" if exc else "the server closed the connection")
         self.closed.set_result(None)
 

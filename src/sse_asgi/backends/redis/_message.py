@@ -1,10 +1,10 @@
-r"""Events as they are kept in a stream and announced on a topic.
+r"""The wire form of events, in a stream and on a topic.
 
-A payload is a line of JSON, empty for most events, then the event's frame as `encode` writes it, so that a reader's
-bytes need not be written again. A message is `<epoch> <sequence> <previous> <payload>`, where previous is the sequence
-that its channel had before; without history it is `- 0 0 <payload>`.
+A payload is a line of JSON, empty for most events, then the event's frame as `encode` writes it, so that the bytes for
+a reader need not be written again. A message is `<epoch> <sequence> <previous> <payload>`, where `previous` is the
+sequence of its channel's event before. Without history a message is `- 0 0 <payload>`.
 
-Anybody who may write to this Redis may write anything here, so everything is checked.
+Every client that may write to this Redis can write anything here, so that every message is checked.
 """
 
 import json
@@ -18,13 +18,13 @@ PLAIN_EPOCH = b"-"
 PLAIN = PLAIN_EPOCH + b" 0 0 "
 RETURN, NEWLINE = b"\r\n"
 
-# The header, then the fields in the order in which `encode` writes them; an id is never part of it. int() reads no
-# more digits than these.
+# The header, then the fields in the order in which `encode` writes them, without an id. int() reads no more than 4300
+# digits.
 _PAYLOAD = re.compile(rb".*\n(?:: .*\n)*+(?:retry: [0-9]{1,4300}\n)?+(?:event: .+\n)?+(?:data: .*\n)++\n")
 
 
 def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) -> bytes:
-    """Write an event for whoever reads one of its channels."""
+    """Return the payload of an event."""
     header: dict[str, Any] = {}
     if len(channels) > 1:
         header["c"] = channels
@@ -35,18 +35,18 @@ def payload(event: ServerSentEvent, channels: tuple[str, ...], key: str | None) 
 
 
 def entry(channels: tuple[str, ...], position: Position | None, first: bytes, data: bytes) -> Entry:
-    """Make a log's entry of a payload.
+    """Make an entry of a payload.
 
     Args:
-        channels: The one that it was read from, unless the header names several.
-        position: Its place; None without history.
-        first: The line of its id, without its end; empty without history.
+        channels: The channel that the payload was read from. A header may name several.
+        position: The position of the event; None without history.
+        first: The `id:` line, without its line end; empty without history.
         data: The payload.
 
     Raises:
-        ValueError: It is not one of ours.
+        ValueError: The payload is not of this library.
     """
-    # Most are one line of data: for them this takes as long however long it is.
+    # Most payloads are one line of data: this check does not depend on their length.
     one_line = data[:7] == b"\ndata: " and data[-2:] == b"\n\n" and NEWLINE not in data[7:-2]
     if RETURN in data or not (one_line or _PAYLOAD.fullmatch(data)):
         raise ValueError

@@ -1,23 +1,23 @@
-"""What is logged of an outage: once that it began, once what must be done, once that it is over."""
+"""The log lines of an outage: one at its beginning, one for each advice, one at its end."""
 
 import logging
 import time
 
 from ._reasons import UnusableError
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends.redis")
 
 
 class Outage:
     """The time from one session to the next.
 
     Attributes:
-        began: When; None while there is none.
-        reason: What the last attempt failed of; empty while there is none.
+        began: When the outage began, on the monotonic clock; None while there is no outage.
+        reason: The reason why the last attempt failed; empty while there is no outage.
     """
 
     def __init__(self, shown: str) -> None:
-        """Call the server this."""
+        """Name the server like this in logs."""
         self.began: float | None = None
         self.reason = ""
         self._shown = shown
@@ -25,7 +25,7 @@ class Outage:
         self._warned = False
 
     def begin(self, error: UnusableError) -> bool:
-        """Note a failure; tell whether it is the first since Redis was there."""
+        """Note a failure. Return True if it is the first one since Redis was there."""
         self.reason = text = str(error)
         if error.advice and self.is_new(text):
             logger.error("Redis at %s cannot be used: %s", self._shown, text)
@@ -37,17 +37,17 @@ class Outage:
         return True
 
     def is_new(self, text: str) -> bool:
-        """Tell whether this was not noted before in this outage, and note it."""
+        """Note a text. Return True if it is new in this outage."""
         new = text not in self._seen
         self._seen.add(text)
         return new
 
     def end(self, evicts: str | None) -> bool:
-        """Note that it is there; tell whether it was not before."""
+        """Note that Redis is there. Return True if there was an outage."""
         if evicts is not None and not self._warned:
             self._warned = True
             logger.warning(
-                "Redis at %s has maxmemory-policy %s and may evict a hub's own keys, which readers are not told: "
+                "Redis at %s has maxmemory-policy %s and may evict a hub's own keys, and readers get no gap for that: "
                 "set noeviction, or volatile-ttl or another volatile one",
                 self._shown,
                 evicts,

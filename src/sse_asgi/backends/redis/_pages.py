@@ -1,6 +1,6 @@
-"""One reading of a page for all who want it at the same time.
+"""One reading of a page for all readers that want it at the same time.
 
-When thousands come back at once, most of them have missed the same.
+When thousands of readers come back at once, most of them have missed the same events.
 """
 
 import asyncio
@@ -13,24 +13,24 @@ KEPT_SECONDS = 0.05
 
 
 class Pages:
-    """The pages that are being read, and for a moment those that several wanted.
+    """The pages that are being read, and for KEPT_SECONDS the pages that several readers wanted.
 
-    They must not change, but that what is trimmed meanwhile may still be in them.
+    The result of a reading must not change with time, except that events may be trimmed meanwhile.
     """
 
     def __init__(self) -> None:
-        """Read none yet."""
+        """Begin without readings."""
         self._readings: dict[Hashable, _Reading] = {}
 
     async def share(self, wanted: Hashable, read: Callable[[], Coroutine[Any, Any, History]]) -> History:
-        """Return a page that others want as well, or have it read; it is given up when nobody wants it any more.
+        """Return the page of a reading that is under way, or start one. A reading without a reader is cancelled.
 
         Args:
-            wanted: What tells it from other pages.
-            read: Reads it.
+            wanted: The arguments that name the page.
+            read: Reads the page.
 
         Raises:
-            Exception: What `read` raises.
+            Exception: The exception of `read`.
         """
         reading = self._readings.get(wanted)
         if reading is None:
@@ -52,18 +52,18 @@ class Pages:
         kept = False
         try:
             page = await read()
-            # Whoever gets nowhere with it asks again, and must not be given the same without end.
+            # A reader that gets nowhere with a page asks again, and must not get the same page for ever.
             kept = reading.asked > 1 and (bool(page.entries) or page.next is None)
             return page
         finally:
             if kept:
                 asyncio.get_running_loop().call_later(KEPT_SECONDS, self._readings.pop, wanted)
-            elif self._readings.get(wanted) is reading:  # else it was given up
+            elif self._readings.get(wanted) is reading:  # else it was cancelled
                 del self._readings[wanted]
 
 
 class _Reading:
-    """A page that is read, and how many have asked for it and wait for it."""
+    """One reading of a page; how many readers have asked for it, and how many wait for it."""
 
     page: asyncio.Task[History]
     asked = waiting = 0

@@ -1,4 +1,4 @@
-"""Names to sockets: every address of a name is tried, as browsers do it, so that a dead one is no outage.
+"""Names to sockets: every address of a name is tried, as browsers do it, so that a dead address is not an outage.
 
 https://www.rfc-editor.org/rfc/rfc8305
 """
@@ -18,30 +18,30 @@ HEAD_START = 0.25
 
 
 class Place(NamedTuple):
-    """One address of a name, as the socket module has it."""
+    """One address of a name, in the form of the socket module."""
 
     family: int
     address: Any
 
     def __str__(self) -> str:
-        """Write it as in an error."""
+        """Write the address for an error message."""
         host, port = self.address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Names:
-    """Looks names up, and remembers which of their addresses could not be used."""
+    """Looks up names, and remembers which of their addresses could not be used."""
 
     def __init__(self, inquiries: Inquiries) -> None:
-        """Ask by these."""
+        """Look up by these inquiries."""
         self._inquiries = inquiries
         self._avoided: set[Place] = set()
 
     async def find(self, host: str, port: int) -> list[Place]:
-        """Return the addresses of a name in the order in which they are best tried.
+        """Return the addresses of a name in the order in which they should be tried.
 
         Raises:
-            UnusableError: The name has none.
+            UnusableError: The name was not found.
         """
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
@@ -58,12 +58,12 @@ class Names:
         return sorted(places, key=self._avoided.__contains__)
 
     def avoid(self, place: Place) -> None:
-        """Try the others of its name first from now on."""
+        """Try the other addresses of the name first from now on."""
         self._avoided.add(place)
 
 
 def _by_turns(places: list[Place]) -> list[Place]:
-    """Let the families take turns, so that a network without one of them costs one head start."""
+    """Alternate the address families, so that a network without one of them costs one head start."""
     first = [place for place in places if place.family == places[0].family]
     others = [place for place in places if place.family != places[0].family]
     turns = chain.from_iterable(zip_longest(first, others))
@@ -71,7 +71,7 @@ def _by_turns(places: list[Place]) -> list[Place]:
 
 
 class _Failure(NamedTuple):
-    """Why a place was not reached."""
+    """The reason why a place was not reached."""
 
     place: Place
     reason: str
@@ -83,11 +83,11 @@ class _Failure(NamedTuple):
 Reached = tuple[socket.socket, Place]
 
 
-async def reach(places: Sequence[Place]) -> Reached:
-    """Connect to the place that answers first; each has a head start before the next, unless it fails earlier.
+async def connect_first(places: Sequence[Place]) -> Reached:
+    """Connect to all places and return the first connection; each place has a head start before the next.
 
     Raises:
-        UnusableError: All of them failed.
+        UnusableError: Every place failed.
     """
     waiting, failures = list(places), list[_Failure]()
     trying: set[asyncio.Task[Reached | _Failure]] = set()
@@ -117,7 +117,7 @@ async def _connect(place: Place) -> Reached | _Failure:
     except OSError as error:  # a system without IPv6
         return _Failure(place, str(error))
     try:
-        connection.setblocking(False)  # noqa: FBT003 - the socket module has it so
+        connection.setblocking(False)  # noqa: FBT003 - the socket module takes it so
         await asyncio.get_running_loop().sock_connect(connection, place.address)
     except OSError as error:
         connection.close()

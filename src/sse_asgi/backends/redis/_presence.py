@@ -1,4 +1,4 @@
-"""Who is here, listed in Redis: a lease and a set of members for each process, a hash of counts for each channel."""
+"""Presence in Redis: a lease and a set of members for each process, a hash of counts for each channel."""
 
 import json
 from collections.abc import Collection
@@ -6,18 +6,18 @@ from collections.abc import Collection
 from ..._log.position import new_epoch
 from ..base import Member
 from ._resp import Argument
-from ._scripts import Log
+from ._scripts import Storage
 from ._session import Session
 
-NOBODY = ""
+NO_PROCESS = ""
 
 
 class Attendance:
-    """Lists who is here for one hub; whatever it does may be repeated."""
+    """The presence lists of one hub. Every call may be repeated."""
 
-    def __init__(self, log: Log) -> None:
-        """Publish who comes and goes to this log."""
-        self._log = log
+    def __init__(self, storage: Storage) -> None:
+        """Publish joins and leaves to this log."""
+        self._storage = storage
 
     async def attend(
         self,
@@ -29,14 +29,19 @@ class Attendance:
         entered: Collection[Member] = (),
         left: Collection[Member] = (),
     ) -> int:
-        """List whom a process has here; return how many it has now."""
-        keys = [self._log.keys.meta, self._log.keys.joins, self._log.keys.leases, self._log.keys.members(process)]
+        """Update the members of a process; return how many it has now."""
+        keys = [
+            self._storage.keys.meta,
+            self._storage.keys.presence_index,
+            self._storage.keys.leases,
+            self._storage.keys.members(process),
+        ]
         arguments: list[Argument] = [
             new_epoch(),
             epoch,
             session.verbs[0],
-            int(self._log.keeps),
-            self._log.keys.base,
+            int(self._storage.keeps),
+            self._storage.keys.base,
             process,
         ]
         arguments += [
@@ -46,16 +51,15 @@ class Attendance:
             *map(self._write, entered),
             *map(self._write, left),
         ]
-        return int(await self._log.scripts.attend.run(session.server.link, keys, arguments))
+        return int(await self._storage.scripts.attend.run(session.server.link, keys, arguments))
 
     async def present(self, session: Session, epoch: str, channel: str) -> list[str]:
-        """Return who is listed on a channel, when those are let go that nobody was left to miss."""
-        await self.attend(session, epoch, NOBODY, lease=0)
-        listed = await session.server.link.call("HKEYS", self._log.keys.present(channel))
+        """Expire members of dead processes, then return the channel's identities."""
+        await self.attend(session, epoch, NO_PROCESS, lease=0)
+        listed = await session.server.link.call("HKEYS", self._storage.keys.present(channel))
         return [json.loads(identity) for identity in listed]
 
     def _write(self, member: Member) -> bytes:
         identity = json.dumps(member.identity, ensure_ascii=False)
-        return (
-            f"{self._log.size(member.channel)} {self._log.ttl(member.channel)}\n{identity}\n{member.channel}".encode()
-        )
+        size, ttl = self._storage.size(member.channel), self._storage.ttl(member.channel)
+        return f"{size} {ttl}\n{identity}\n{member.channel}".encode()

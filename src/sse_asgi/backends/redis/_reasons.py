@@ -1,8 +1,8 @@
-"""Why a server cannot be used, and what to do about it."""
+"""The reasons why a server cannot be used, and the advice for each of them."""
 
 from collections.abc import Mapping
 
-# How an error reply begins, and what to do about it.
+# The beginning of an error reply, and what to do about it.
 ADVICE = {
     "WRONGPASS": "it refuses the user or password: set them in the URL, as in redis://user:password@host",
     "NOAUTH": "it wants a password: set it in the URL, as in redis://:password@host or redis://user:password@host",
@@ -21,16 +21,20 @@ ECHO = ", with args beginning with"  # Redis before 6 repeats the arguments of H
 
 
 class UnusableError(Exception):
-    """A connection could not be had; the message says why, and `advice` whether somebody must do something."""
+    """No usable connection; the message has the reason. `advice` is True if an operator must change something."""
 
     def __init__(self, reason: str, *, advice: bool = False) -> None:
-        """Say why."""
+        """Keep the reason."""
         super().__init__(reason)
         self.advice = advice
 
 
+class CredentialsError(UnusableError):
+    """The credential provider gave no credentials."""
+
+
 def explain(text: str, advices: Mapping[str, str] = ADVICE) -> UnusableError:
-    """Add to an error reply what to do about it."""
-    text = text.partition(ECHO)[0]
+    """Return the error for an error reply, with the advice for it."""
+    text = text.partition(ECHO)[0].rstrip(".")
     advice = next((advice for start, advice in advices.items() if text.startswith(start)), None)
     return UnusableError(f"{advice} ({text})" if advice else text, advice=advice is not None)

@@ -2,7 +2,7 @@
 
 https://redis.io/docs/latest/develop/reference/protocol-spec/
 
-hiredis parses where it is installed; the parser below does the same in Python, at twice the time for a message.
+hiredis parses where it is installed. The parser below does the same in Python, and takes twice the time for a message.
 """
 
 import sys
@@ -17,11 +17,11 @@ except ImportError:
 
 
 class ReplyError(Exception):
-    """An error that the server answered with."""
+    """An error reply of the server."""
 
 
 class ProtocolError(Exception):
-    """What came is no RESP."""
+    """The bytes that arrived are not RESP."""
 
 
 NOT_ENOUGH: Any = object()
@@ -38,25 +38,25 @@ def pack_slowly(arguments: tuple[Argument, ...]) -> bytes:
 
 
 class Reader(Protocol):
-    """Where bytes go in and replies come out."""
+    """A parser: bytes go in, replies come out."""
 
     def feed(self, data: bytes, /) -> Any:
-        """Take what has arrived."""
+        """Take bytes that have arrived."""
 
     def gets(self) -> Any:
-        """Return the next reply, or NOT_ENOUGH; an error reply is returned, not raised."""
+        """Return the next reply, or NOT_ENOUGH. An error reply is returned, not raised."""
 
 
 class Push(list[Any]):
-    """A message that is no reply."""
+    """A message that is not a reply."""
 
 
-class _Incomplete(Exception):  # noqa: N818 - not an error
+class _Incomplete(Exception):  # noqa: N818 - it is not an error
     pass
 
 
 class Parser:
-    """A reader without hiredis: whatever is incomplete is read again from its beginning when more has come."""
+    """A reader without hiredis. An incomplete reply is read again from its beginning when more bytes have arrived."""
 
     def __init__(self) -> None:
         """Hold nothing yet."""
@@ -64,7 +64,7 @@ class Parser:
         self._at = 0
 
     def feed(self, data: bytes, /) -> None:
-        """Append, and let go of what was read."""
+        """Append the bytes, and drop those that were read."""
         self._data = self._data[self._at :] + data
         self._at = 0
 
@@ -83,7 +83,7 @@ class Parser:
         line = self._line()
         read = _READERS.get(line[:1])
         if read is None:
-            msg = f"no reply begins with {line[:20]!r}"
+            msg = f"a reply must begin with its type (got {line[:20]!r})"
             raise ProtocolError(msg)
         return read(self, line[1:])
 
@@ -95,7 +95,7 @@ class Parser:
         return line
 
     def blob(self, length: bytes) -> bytes | None:
-        """Read a string whose length is known; a negative one is null."""
+        """Read a string of this length; a negative length is null."""
         start, end = self._at, self._at + int(length)
         if int(length) < 0:
             return None
@@ -105,11 +105,11 @@ class Parser:
         return self._data[start:end]
 
     def items(self, length: bytes) -> list[Any] | None:
-        """Read so many values; a negative number is null."""
+        """Read this number of values; a negative number is null."""
         return None if int(length) < 0 else [self._value() for _ in range(int(length))]
 
     def pairs(self, length: bytes) -> dict[Any, Any]:
-        """Read so many keys with their values."""
+        """Read this number of keys with their values."""
         return {self._value(): self._value() for _ in range(int(length))}
 
 
@@ -121,7 +121,7 @@ _READERS: dict[bytes, Callable[[Parser, bytes], Any]] = {
     b"#": lambda _, line: line == b"t",
     b"_": lambda *_: None,
     b"$": Parser.blob,
-    b"=": lambda parser, line: (parser.blob(line) or b"")[4:],  # verbatim: after its kind, as in "txt:"
+    b"=": lambda parser, line: (parser.blob(line) or b"")[4:],  # a verbatim string begins with its kind, as in "txt:"
     b"*": Parser.items,
     b"~": Parser.items,
     b">": lambda parser, line: Push(parser.items(line) or ()),
@@ -135,6 +135,6 @@ if hiredis is None:
     pack: Callable[[tuple[Argument, ...]], bytes] = pack_slowly
 else:
     PUSH = hiredis.PushNotification
-    PIECE = 16_384  # it moves all that it holds after each kilobyte that it has read
+    PIECE = 16_384  # hiredis moves its whole buffer after each kilobyte that it has read
     new_reader = partial(hiredis.Reader, protocolError=ProtocolError, replyError=ReplyError, notEnoughData=NOT_ENOUGH)
     pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)

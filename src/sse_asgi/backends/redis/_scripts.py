@@ -1,7 +1,7 @@
-"""The Lua scripts, each run by its hash; a server that does not know it yet is sent the text.
+"""The Lua scripts. Each is run by its hash; a server that does not know the hash gets the text.
 
-Not MULTI: what is added and announced carries the sequence that the script has just found. Not FUNCTION LOAD: that
-needs more rights, and two versions of this library would replace each other's functions.
+MULTI is not enough: the entry and the message carry the sequence that the script has just found. FUNCTION LOAD needs
+more rights, and two versions of this library would replace each other's functions.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ class Script:
     """One script, and its hash."""
 
     def __init__(self, *names: str) -> None:
-        """Read the files that it is made of."""
+        """Read the files of its text."""
         self._text = b"".join(files(__package__).joinpath(name).read_bytes() for name in names)
         self._hash = sha1(self._text, usedforsecurity=False).hexdigest()
 
     async def run(self, link: Link, keys: list[bytes], arguments: list[Argument]) -> Any:
-        """Run it, and return its reply.
+        """Run the script, and return its reply.
 
         Raises:
             ReplyError: The server refused, or the script failed.
-            LinkLostError: It may have run.
+            LinkLostError: The script may have run.
         """
         try:
             return await link.call("EVALSHA", self._hash, len(keys), *keys, *arguments)
@@ -37,17 +37,17 @@ class Script:
             return await link.call("EVAL", self._text, len(keys), *keys, *arguments)
 
 
-class Log(NamedTuple):
-    """What the scripts are told of the log that they write to.
+class Storage(NamedTuple):
+    """The arguments of the scripts that write to a log: its names, and how much it keeps.
 
     Attributes:
         keys: The names of the hub.
         scripts: The scripts.
-        size: How many events a channel keeps.
-        ttl: For how many milliseconds; 0 is for ever.
-        bytes: How many bytes of events a channel keeps.
-        total: How many bytes of events all channels of the application keep together.
-        keeps: Whether any channel keeps events.
+        size: The number of events that a channel keeps.
+        ttl: The milliseconds that a channel keeps events; 0 is for ever.
+        bytes: The bytes of events that a channel keeps.
+        total: The bytes of events that all channels of the application keep together.
+        keeps: True if any channel keeps events.
     """
 
     keys: Keys
@@ -60,7 +60,7 @@ class Log(NamedTuple):
 
 
 class Scripts:
-    """All of them."""
+    """All scripts."""
 
     def __init__(self) -> None:
         """Read the files."""

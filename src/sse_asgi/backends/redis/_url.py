@@ -1,8 +1,8 @@
-"""Reading where Redis is: a URL, or redis-py's connection options."""
+"""Redis URLs and redis-py's connection options, read into one form."""
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio.connection import (
@@ -30,7 +30,11 @@ UNREADABLE = (
     "the hosts of this Redis URL cannot be read: write host:port, with an IPv6 address in brackets, and write "
     "/ ? # @ in a user name or password as %2F %3F %23 %40"
 )
-# These are about redis-py's pools and its own ways of reading, which a hub does not use: a URL that has them works.
+NO_VALUE = (  # without the name, which may be the rest of a password
+    "every option in a Redis URL must have a value: write name=value, or leave the option out, and write a ? in a "
+    "password as %3F"
+)
+# These concern redis-py's pools, which a hub does not use. A URL that has them works.
 IGNORED = {"max_connections"}
 ELSEWHERE = {"timeout", "history_size", "history_ttl", "history_bytes", "total_bytes"}
 OBJECTS = {
@@ -48,21 +52,28 @@ OBJECTS = {
 REQUIREMENTS = ("none", "optional", "required")
 
 
+class Node(TypedDict, total=False):
+    """The options that name one node; empty where the other options name it."""
+
+    host: str
+    port: int
+
+
 class Where(NamedTuple):
-    """What a URL says.
+    """The parts of a URL.
 
     Attributes:
-        make: The class of redis-py whose instances know the options.
+        make: The connection class of redis-py, which reads the options.
         options: The options.
         nodes: The first nodes to ask, as further options.
         kind: "sentinel", "cluster", or empty for a single server.
-        service: What Sentinel calls the master.
+        service: The name that Sentinel has for the master.
         sentinel: The options of the connections to Sentinel.
     """
 
     make: Callable[..., AbstractConnection]
     options: dict[str, Any]
-    nodes: list[dict[str, Any]]
+    nodes: list[Node]
     kind: str = ""
     service: str = ""
     sentinel: Mapping[str, Any] = {}
@@ -72,7 +83,7 @@ def read_options(given: Mapping[str, Any]) -> Where:
     """Read redis-py's connection options.
 
     Raises:
-        ValueError: One of them cannot be used.
+        ValueError: An option cannot be used.
     """
     options = {name: value for name, value in given.items() if name not in IGNORED}
     requirement = options.get("ssl_cert_reqs")
@@ -85,7 +96,7 @@ def read_url(url: str) -> Where:
     """Read `redis://user:password@host:port/db?options`, `unix:///path` or, with +sentinel or +cluster, several hosts.
 
     Raises:
-        ValueError: It is not such a URL; the message does not repeat what may be a secret.
+        ValueError: The text is not such a URL. The message does not repeat text that may be a secret.
     """
     scheme, found, rest = url.partition("://")
     scheme, plus, kind = scheme.lower().partition("+")
@@ -97,7 +108,7 @@ def read_url(url: str) -> Where:
     user, _, hosts = authority.rpartition("@")
     name, _, password = user.partition(":")
     options: dict[str, Any] = {"username": unquote(name), "password": unquote(password)}
-    given = _read_query(query, secure=make is SSLConnection, sentinel=kind == "sentinel")
+    given = _read_query(query, secure=make is SSLConnection, kind=kind)
     options = {option: value for option, value in options.items() if value} | given
     if "#" in url or (scheme != "unix" and "@" in path):
         raise ValueError(UNREADABLE)
@@ -122,35 +133,37 @@ def _with_nodes(
         raise ValueError(msg)
     if db:
         options.setdefault("db", int(db))
-    # Options that begin with sentinel_ are for the connections to Sentinel; those of TLS are shared.
+    # Options that begin with sentinel_ are for the connections to Sentinel. The TLS options are for both.
     own = {name: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     sentinel = shared | {name.removeprefix("sentinel_"): value for name, value in own.items()}
     return Where(make, _with_checks(options), nodes, kind, unquote(service), _with_checks(sentinel))
 
 
-def _node(text: str, port: int) -> dict[str, Any]:
+def _node(text: str, port: int) -> Node:
     try:
         parts = urlsplit(f"//{text}")
         host, found = parts.hostname, parts.port
-    except ValueError:  # whose text repeats what it was given
+    except ValueError:  # its message repeats the text, which may be a secret
         raise ValueError(UNREADABLE) from None
     return {"host": unquote(host or "localhost"), "port": found or port}
 
 
-def _read_query(query: str, *, secure: bool, sentinel: bool) -> dict[str, Any]:
+def _read_query(query: str, *, secure: bool, kind: str) -> dict[str, Any]:
     if any("=" not in item and "@" in item for item in query.split("&")):  # a password with a ? in it
         raise ValueError(UNREADABLE)
     options: dict[str, Any] = {}
-    for name, text in parse_qsl(query):
-        plain = name.removeprefix("sentinel_") if sentinel else name
-        _check_option(name, plain, secure=secure)
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        plain = name.removeprefix("sentinel_") if kind == "sentinel" else name
+        _check_option(name, plain, secure=secure, kind=kind)
+        if not text:
+            raise ValueError(NO_VALUE)
         if plain not in IGNORED:
             options.setdefault(name, _read_value(name, plain, text))
     return options
 
 
-def _check_option(name: str, plain: str, *, secure: bool) -> None:
+def _check_option(name: str, plain: str, *, secure: bool, kind: str) -> None:
     if name in ELSEWHERE:
         msg = f"{name!r} is an argument of RedisBackend: in a query it is read from SSE_BACKEND_URL only"
         raise ValueError(msg)
@@ -158,7 +171,8 @@ def _check_option(name: str, plain: str, *, secure: bool) -> None:
         msg = f"{name!r} cannot be written in a URL: give RedisBackend a mapping of redis-py's connection options"
         raise ValueError(msg)
     if plain == "ssl" or (plain.startswith("ssl_") and not secure):
-        msg = f"{name!r}: TLS is chosen by the scheme, so begin the URL with rediss://, and write no 'ssl' in it"
+        scheme = f"rediss+{kind}" if kind else "rediss"
+        msg = f"{name!r}: TLS is chosen by the scheme, so begin the URL with {scheme}://, and write no 'ssl' in it"
         raise ValueError(msg)
 
 
@@ -169,16 +183,16 @@ def _read_value(name: str, plain: str, text: str) -> Any:
     try:
         return read(text)
     except (TypeError, ValueError):
-        msg = f"{name!r} in a Redis URL must be a number, or what redis-py's documentation says of it"
+        msg = f"{name!r} in a Redis URL must be a number, or a value that redis-py's documentation names"
         raise ValueError(msg) from None
 
 
-# Redis-py knows these as numbers only in its later versions.
+# Only later versions of redis-py read these as numbers.
 _NUMBERS: Mapping[str, Callable[[str], Any]] = {"protocol": int, "socket_read_size": int, "ssl_min_version": int}
 
 
 def _with_checks(options: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the check that is not possible where nothing is checked, as later versions of redis-py do."""
+    """Turn off the check of the host name if certificates are not checked, as later versions of redis-py do."""
     unchecked = options.get("ssl_cert_reqs") in ("none", ssl.CERT_NONE)
     return options | ({"ssl_check_hostname": False} if unchecked else {})
 

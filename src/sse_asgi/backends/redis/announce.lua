@@ -1,8 +1,8 @@
--- Announce one event without keeping it, once for each key to remember.
+-- Announce one event without keeping it. An idempotency key announces it only once.
 --
--- KEYS: the key to remember, then the topics
+-- KEYS: the key that remembers the idempotency key, then the topics
 -- ARGV: PUBLISH or SPUBLISH, seconds to remember (0: not), the message
--- Returns what Redis refused, if it did.
+-- Returns the error of Redis, if there was one.
 local seconds = tonumber(ARGV[2])
 if seconds > 0 and not redis.call('SET', KEYS[1], '', 'NX', 'EX', seconds) then return end
 local problem

@@ -1,19 +1,19 @@
--- List whom a process has here, and publish who came and who went; processes whose lease ran out are gone.
+-- Update the members that a process has listed, and publish joins and leaves. Processes whose lease ran out are dead.
 --
 -- KEYS: meta, the index of joins and leaves, the leases of all processes, the members of this one
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, 1 if the hub keeps history,
---       what the hub's names begin with, the process ("": nobody), seconds of its lease, 1 to dismiss whoever's lease
---       ran out now (else: long ago), how many members enter, those members, then those that leave
+--       the beginning of the hub's names, the process ("": none), seconds of its lease, 1 to remove processes whose
+--       lease has run out (else: ran out long ago), how many members enter, those members, then those that leave
 -- Returns how many members the process has now.
 --
 -- A member is "<events that its channel keeps> <for how many milliseconds>\n<identity as JSON>\n<channel>". The hash of
--- a channel counts for each identity the processes that have it. All names are of one slot, whichever they are.
+-- a channel counts, for each identity, the processes that have it. All names are of one slot.
 local meta, index, leases, mine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local verb, keeps, base, process, lease = ARGV[3], ARGV[4] == '1', ARGV[5], ARGV[6], ARGV[7]
 local LONG = 60
 local AT_ONCE = 500
 
-local function tell(kind, identity, channel, size, ttl)
+local function announce(kind, identity, channel, size, ttl)
     local payload = '\nevent: sse.' .. kind .. '\ndata: {"identity":' .. identity .. '}\n\n'
     local message = '- 0 0 ' .. payload
     if keeps then
@@ -26,7 +26,8 @@ end
 
 local function come(member)
     local size, ttl, identity, channel = string.match(member, '^(%d+) (%d+)\n(.-)\n(.*)$')
-    if redis.call('HINCRBY', base .. 'p:' .. channel, identity, 1) == 1 then tell('join', identity, channel, size, ttl) end
+    local count = redis.call('HINCRBY', base .. 'p:' .. channel, identity, 1)
+    if count == 1 then announce('join', identity, channel, size, ttl) end
 end
 
 local function go(member)
@@ -34,7 +35,7 @@ local function go(member)
     local here = base .. 'p:' .. channel
     if redis.call('HINCRBY', here, identity, -1) <= 0 then
         redis.call('HDEL', here, identity)
-        tell('leave', identity, channel, size, ttl)
+        announce('leave', identity, channel, size, ttl)
     end
 end
 

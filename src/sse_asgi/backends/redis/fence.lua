@@ -1,13 +1,14 @@
--- Let a process that knows of a position find out whether this server still has everything up to it.
+-- Check that this server still has everything up to a position that a process knows.
 --
 -- KEYS: meta
--- ARGV: an epoch to begin with, the server's run id, the position that is known: its epoch, its sequence
+-- ARGV: an epoch to begin with, the server's run id, the known position: its epoch, its sequence
 -- Returns the epoch.
 --
--- Nobody publishes before fencing, so that `s` is exactly what the server had when it was first asked, and sequences
--- between it and the next one were given out by nobody but a server whose writes are lost. That is a hole, and `h` has
--- them all, for whoever comes back only after the server was lost again. Whoever is in one proves the loss: the log
--- then begins another life, and every reader is told. `o` is the life before; the sequence goes on.
+-- No process publishes before it has fenced, so that `s` is exactly the last sequence that the server had when the
+-- first process came. A sequence between `s` and the next one was given out only by a server whose writes are lost.
+-- Such a span is a hole, and `h` has all holes, for processes that come back after several losses. A position in a hole
+-- proves the loss: the log then begins another life, and every reader gets a gap. `o` is the epoch before; the sequence
+-- goes on.
 local meta = KEYS[1]
 local run, mine, known = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local MAX_HOLES = 32
@@ -29,7 +30,7 @@ if stored[3] ~= run then
     local before = exact(last)
     last = math.max(clock, last + 1, known + 1)
     table.insert(holes, before .. '-' .. exact(last))
-    if #holes > MAX_HOLES then -- the two oldest become one: better to tell too many than too few
+    if #holes > MAX_HOLES then -- the two oldest become one: a gap too many is better than a silent loss
         local oldest = table.remove(holes, 1)
         holes[1] = string.match(oldest, '%d+') .. string.match(holes[1], '-%d+')
     end

@@ -1,24 +1,25 @@
--- What the scripts that publish share: numbering an event, keeping it in the history of a channel, and announcing it.
+-- Shared by the scripts that publish: number an event, keep it in the history of a channel, and announce it.
 --
--- The sequence is the server's clock in microseconds, so that a server that lost its last writes does not give them
--- out again. Numbers of this size are only exact as strings: tostring() would round them.
+-- The sequence is the server's clock in microseconds, so that a server that lost its last writes does not give out
+-- their sequences again. Numbers of this size are exact only as strings: tostring() would round them.
 --
--- Events have one index; joins and leaves have another one, and streams of their own, so that neither pushes the other
--- out. Both are numbered in one sequence.
+-- Events have one index. Joins and leaves have another index, and streams of their own, so that neither kind pushes the
+-- other out. Both kinds are numbered in one sequence.
 local MAX_CHANNELS = 100000
--- What meta calls the last sequence that fell out of an index, and what it calls the last one that was put there.
+-- The fields of meta for the last sequence that fell out of an index, and for the last one that was put there.
 local EVENTS, JOINS = {forgotten = 'x', newest = 'n'}, {forgotten = 'y', newest = 'j'}
 local CHUNK = 16
--- How many channels give way to one event of one channel, and the part of a full stream that changes between two looks.
+-- How many channels lose their streams for one event of one channel; the part (1/SLACK) of a full stream that may
+-- change before its bytes are counted again.
 local GIVE_WAY, SLACK = 16, 16
 
 local function exact(number) return string.format('%.0f', number) end
 
 local function tally(name) return 'b:' .. name end
 
--- What a channel counts for in the sum `a` of all channels of the application, and how many events are added before its
--- stream is looked at again; a sorted set orders these channels by their last events. Workers of an earlier version change
--- neither: what they keep is counted at the channel's next event.
+-- A channel's share of `a`, the sum of all channels of the application, and how many events are added before its bytes
+-- are counted again. A sorted set orders these channels by their last events. Processes of an earlier version change
+-- neither: their events are counted at the channel's next event.
 local function share(name) return 'c:' .. name end
 local function counted(meta) return string.sub(meta, 1, -2) .. 'a' end
 
@@ -31,7 +32,7 @@ local function uncount(meta, name)
     return all
 end
 
--- The index is bounded. A channel that is not in it was last published to at `forgotten` or before.
+-- Bound the index. A channel that is not in it was last published to at `forgotten` or before.
 local function bound(meta, index, kind)
     for _ = 1, redis.call('ZCARD', index) - MAX_CHANNELS do
         local gone = redis.call('ZPOPMIN', index)
@@ -69,17 +70,18 @@ local function newest(stream)
     return entries[1] and string.match(entries[1][1], '^%d+')
 end
 
--- Go on after an error, once something is stored: the publisher hears of the first one in the end.
+-- Go on after an error once an event is stored. The publisher gets the first error at the end.
 local function attempt(event, ...)
     local reply = redis.pcall(...)
     if type(reply) == 'table' and reply.err then event.problem = event.problem or reply.err end
     return reply
 end
 
--- Find a channel's sequence before this event: as the index has it, and as far as it can be known without.
+-- Find the sequence of a channel's event before this one: from the index, or from the best other source.
 local function place(event, index, name, stream)
     local indexed = string.match(redis.call('ZSCORE', index, name) or '', '^%d+$') -- "inf" is not ours
-    return {name = name, stream = stream, indexed = indexed, before = indexed or newest(stream) or event.forgotten or '0'}
+    local before = indexed or newest(stream) or event.forgotten or '0'
+    return {name = name, stream = stream, indexed = indexed, before = before}
 end
 
 local function field(entry, name)
@@ -91,10 +93,10 @@ end
 
 local function weight(entry) return #(field(entry, 'd') or '') end
 
--- Each entry has the bytes of all its channel's events up to it in `t`, and meta has those of the newest, and those
--- before the oldest as far as that was looked at: the difference is the most that the stream can hold.
+-- Each entry has in `t` the bytes of all its channel's events up to it. meta has the bytes up to the newest event, and
+-- those before the oldest event that was counted: the difference is the most that the stream can hold.
 
--- Count what an earlier version has kept, from the newest back, and drop what is too much.
+-- Count the entries of an earlier version, from the newest back, and drop those beyond the bound.
 local function count(event, stream, bytes)
     local total, from = 0, '+'
     while true do
@@ -113,7 +115,7 @@ local function count(event, stream, bytes)
     end
 end
 
--- Drop the oldest events until what is left fits; return the bytes of all before it.
+-- Drop the oldest events until the others fit; return the bytes of all events before those.
 local function fit(event, stream, total, before, bytes)
     local dropped, from = nil, '-'
     while total - before > bytes do
@@ -139,20 +141,20 @@ local function add(stream, size, ...)
     if type(added) == 'table' then -- an error
         local function says(text) return string.find(added.err, text, 1, true) end
         if says('WRONGTYPE') or says('equal or smaller') or says('exhausted') then
-            redis.call('DEL', stream) -- what is there is not ours, or from the future
+            redis.call('DEL', stream) -- the key is not of this library, or its last entry is from the future
         end
         redis.call('XADD', stream, 'MAXLEN', size, ...)
     end
 end
 
--- Return the bytes of all events before the oldest that a full stream has, as far as it says so.
+-- Return the bytes of all events before the oldest entry of a full stream, if the entry has them.
 local function older(stream, total, before)
     local entry = redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
     local upto = entry and tonumber(field(entry, 't') or '')
     return upto and upto <= total and math.max(before, upto - weight(entry)) or before
 end
 
--- Add an event to a stream whose bytes are counted, with more fields if there are any.
+-- Add an event, with further fields, to a stream whose bytes are counted.
 local function weigh(event, meta, payload, at, size, bytes, ...)
     local known = redis.call('HMGET', meta, tally(at.name), share(at.name), 'a')
     local told, from = string.match(known[1] or '', '^(%d+) (%d+)$')
@@ -163,11 +165,11 @@ local function weigh(event, meta, payload, at, size, bytes, ...)
     if #payload > bytes then size = 0 end
     add(at.stream, size, event.sequence .. '-0', 'p', at.before, 'd', payload, 't', text, ...)
     local length, part, looks = redis.pcall('XLEN', at.stream), nil, 0
-    if length == 1 then before = total - #payload end -- what expired counts no longer
+    if length == 1 then before = total - #payload end -- expired events count no longer
     if total - before > bytes then
         before = #payload > bytes and total or fit(event, at.stream, total, before, bytes)
     elseif length == tonumber(size) and length > 1 then
-        -- A full stream drops events that are not looked at: it counts for a little more, and is looked at now and then.
+        -- A full stream drops events whose bytes are not read: it counts for a bit more, and is counted now and then.
         if wait > 0 and total - before <= had then
             part, looks = had, wait - 1
         else
@@ -188,9 +190,9 @@ local function weigh(event, meta, payload, at, size, bytes, ...)
     redis.pcall('ZADD', counted(meta), event.sequence, at.name)
 end
 
--- Bring the bytes of all channels down to the bound. The channels that were published to longest ago give way: they lose
--- their streams, and the index still knows their last events. A stream that has expired counts until its turn comes.
--- While a cluster moves the slot, what has moved already cannot be deleted, and nothing gives way.
+-- Bring the bytes of all channels down to the bound. The channels that were published to longest ago lose their
+-- streams, and the index still has their last sequences. A stream that has expired counts until its turn comes. While a
+-- cluster moves the slot, a stream that has moved cannot be deleted, and no channel loses its stream.
 local function relieve(event, meta, payload, places)
     if not event.all or event.all <= event.bound then return end
     local own, stop = {}, GIVE_WAY * #places + #places
@@ -205,8 +207,8 @@ local function relieve(event, meta, payload, places)
             attempt(event, 'ZREM', counted(meta), name)
         end
     end
-    if #names == stop then return end -- the next events go on
-    -- There are no others left, so that the sum is known, and events of several channels make room for themselves.
+    if #names == stop then return end -- the next event continues
+    -- No other channels are left, so that the sum is known. The channels of this event drop their own oldest events.
     event.all = 0
     for _, at in ipairs(places) do event.all = event.all + (at.part or 0) end
     for _, at in ipairs(places) do
@@ -226,8 +228,8 @@ end
 -- Keep an event at a place in its channel's history.
 --
 -- size, ttl: how many events the channel keeps, and for how many milliseconds
--- bytes: how many bytes of them; nil does not count them
--- previous: what each of the event's channels had before, if it has several
+-- bytes: how many bytes of events it keeps; nil does not count them
+-- previous: the previous sequence of each of the event's channels, if it has several
 local function keep(event, meta, index, payload, at, size, ttl, bytes, previous)
     if size ~= '0' then
         if not bytes then

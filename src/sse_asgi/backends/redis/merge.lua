@@ -1,4 +1,4 @@
--- A heap of the streams that are read, by the places of their next entries: put the top one where it belongs now.
+-- A heap of streams, ordered by the places of their next entries: move the top stream to its new place.
 local function sift(heap)
     local at, head, size = 1, heap[1], #heap
     while true do

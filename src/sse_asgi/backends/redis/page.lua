@@ -1,27 +1,27 @@
--- Read on in several streams, as far as merging them in the order of the log needs it; or backward, for ids only.
+-- Read on in several streams, as far as a merge in the order of the log needs it; or backward, for ids only.
 --
 -- KEYS: meta, index, the streams, in the order of the sequences from which they are to be read
 -- ARGV: 1: the name of the index of joins and leaves
 --       2: 1 to read forward, -1 to read backward
 --       3: the sequence to read to; backward, 0
---       4, 5: the entries and the bytes after which to read no more
---       6: the most bytes to return of what is read before its turn
---       7: the bytes after which to look at no more
+--       4, 5: stop reading after this many entries, or bytes
+--       6: the most bytes to return of entries that are read before their turn
+--       7: stop after this many bytes of work
 --       8: how many entries of a stream to read first
---       9: all joins and leaves up to this sequence are among the streams
---       10: how many channels may have later joins and leaves that are not, then the names of these channels,
+--       9: the streams have all joins and leaves up to this sequence
+--       10: how many channels may have later joins and leaves, then the names of these channels,
 --       then for each stream a sequence: only entries after it are read; backward, only entries before it
 -- Returns five things:
---       what meta says
---       the numbers of the channels whose joins and leaves must be read as well; if there are any, nothing was read
---       what was read: the number of the stream, then entries; backward, the ids of this library's entries
---       what was learned of streams: the number, the sequence from which to read on, what its channel had before the
---       first entry, and why that is not there
---       the sequence up to which all entries of all streams were read, at most that to read to; backward, from which on
+--       the fields of meta
+--       the indexes of channels whose joins and leaves must be read as well; if there are any, no stream was read
+--       the rows: the index of a stream, then its entries; backward, the ids of this library's entries
+--       facts about streams: the index, the sequence from which to read on, the sequence of its channel before the
+--       first entry, and the reason why that event is not there
+--       the sequence up to which all entries of all streams were read; backward, from which on
 --
--- The stream that comes next is the one whose entries were read least far, so that what is read is needed soon. Where too
--- much would be read before its turn, the stream is known by the sequence of its next entry, and rests until a later call
--- arrives there: the cost depends on what is returned, not on how many streams there are.
+-- The next stream is always the one that was read least far, so that its entries are needed soon. If too much would be
+-- read before its turn, only the sequence of the stream's next entry is kept, and the stream rests until a later call
+-- reaches it. The cost depends on the size of the reply, not on the number of streams.
 local meta, index, joins = KEYS[1], KEYS[2], ARGV[1]
 local direction, stop, limit, room = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local spare, work, few = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -55,8 +55,8 @@ local found = attended()
 if problem then return problem end
 if #found > 0 then return {known, found, {}, {}, 0} end
 
--- Each stream's head: its number, and the place of its next entry, or one before it. A stream that begins beyond what is
--- to be read, because older entries are expired, is looked at in the end: something may be missing.
+-- Each stream's head: its index, and the place of its next entry, or a place before it. A stream that begins beyond the
+-- end of the page, because older entries are expired, is read at the end: an event may be missing.
 local heap, before, sorted = {}, -math.huge, true
 for number = 1, #KEYS - 2 do
     local place = math.min(direction * tonumber(ARGV[10 + names + number]) + 1, stop)
@@ -82,13 +82,13 @@ local function look(head)
     spent = spent + LOOK
     if not entries.err then return entries end
     if not string.find(entries.err, 'WRONGTYPE', 1, true) then problem = entries end
-    head.foreign = true -- what is no stream is not ours, and holds nothing
+    head.foreign = true -- a key of another type is not of this library, and has no entries
     return {}
 end
 
 local function sequence(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
--- Return the size of an entry, if it is one of this library.
+-- Return the size of an entry, if it is of this library.
 local function weigh(head, entry)
     local fields = entry[2] or {}
     if fields[1] ~= 'p' or fields[3] ~= 'd' then return nil end
@@ -144,7 +144,7 @@ while #heap > 0 and heap[1].place <= stop and count < limit and size < room and 
     sift(heap)
 end
 
--- Of a stream that has nothing, its channel's last sequence is what there was.
+-- A stream without entries: the index has the last sequence of its channel.
 local function miss(head)
     local score = string.match(redis.call('ZSCORE', head.joins and joins or index, head.name) or '', '^%d+$')
     local forgotten = known[head.joins and 6 or 5] or '0'
@@ -157,8 +157,8 @@ local learned, safe = {}, math.huge
 for _, head in ipairs(looked) do
     if direction > 0 and not head.before and (head.ended or head.place > stop) then miss(head) end
     if direction < 0 or head.before then
-        local since = direction > 0 and math.min(head.place - 1, last) or 1 - head.place
-        table.insert(learned, {head.number - 1, string.format('%.0f', since), head.before or false, head.reason or false})
+        local since = string.format('%.0f', direction > 0 and math.min(head.place - 1, last) or 1 - head.place)
+        table.insert(learned, {head.number - 1, since, head.before or false, head.reason or false})
     end
 end
 for _, head in ipairs(heap) do safe = math.min(safe, head.place - 1) end

@@ -1,11 +1,12 @@
 -- Number one event, keep it in the history of each of its channels, and announce it.
 --
--- KEYS: meta, index, each channel's stream, and the key to remember if there is one; where a cluster moves a slot, each
---       key that does not exist yet has to wait, so that none is named that is not needed
+-- KEYS: meta, index, each channel's stream, and the key that remembers the idempotency key, if there is one. While a
+--       cluster moves the slot, a script waits for every key that does not exist yet, so that no key is named without
+--       need
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds to remember (0: not),
---       the payload, how many bytes all channels keep together (nothing: they are not counted), then for each channel: its name, its topic, how many events it keeps, for how many milliseconds
---       (0: for ever), how many bytes of them
--- Returns the position, "<epoch>-<sequence>", and after a space what Redis refused when something was stored already.
+--       the payload, how many bytes all channels keep together (empty: they are not counted), then for each channel:
+--       its name, its topic, how many events it keeps, for how many milliseconds (0: for ever), how many bytes of them
+-- Returns the position, "<epoch>-<sequence>", and after a space the error of Redis, if the event was stored before it.
 local meta, index = KEYS[1], KEYS[2]
 local verb, seconds, payload = ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local memory = seconds > 0 and KEYS[#KEYS]

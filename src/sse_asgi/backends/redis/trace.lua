@@ -1,10 +1,10 @@
--- Follow what a channel had, from an event that its own stream has lost, back through the streams of other channels.
+-- Follow the events of a channel, from one that its own stream has lost, back through the streams of other channels.
 --
 -- KEYS: the streams
--- ARGV: the channel, the sequence of the event, the sequence to stop at, the bytes after which to look at no more
--- Returns a sequence, and 1 if none of the streams has it, else 0: then it is where to stop, or to go on from.
+-- ARGV: the channel, the sequence of the event, the sequence to stop at, stop after this many bytes of work
+-- Returns a sequence, and 1 if none of the streams has its event; else 0, and the sequence to go on from.
 --
--- An event of several channels says what each of them had before it.
+-- An event of several channels names the previous sequence of each of them.
 local channel, sequence, stop, work = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local LOOK = 256
 local likely, spent = 0, 0

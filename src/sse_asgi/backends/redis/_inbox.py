@@ -1,15 +1,16 @@
-"""What arrives on the pub/sub connection, in order, to the sinks of this process.
+"""The messages of the pub/sub connection, in order, to the sinks of this process.
 
 The position of a log is known in three ways: by an event, by a mark (the epoch and last sequence, read on the pub/sub
-connection itself, so that its answer comes after every event up to it), and by catching up. These hold:
+connection itself, so that its answer comes after every event up to it), and by catching up. Invariants:
 
-- A hub's sequence only grows, and the order of publication is that of arrival: one server, one connection (I1).
-- `position`: everything up to it on every joined channel was handed to the sinks or declared lost; so it is a place to
-  resume for every reader of this process (I4).
-- `Channel.last`: everything up to it on this channel was. What comes again is dropped; an event whose previous one is
-  after `last` shows a hole, and the channel's readers are told (I3).
-- A channel that is not joined yet drops everything: its first mark is where its readers begin.
-- While the process catches up, events are held (I6), up to a bound; beyond it, it catches up once more.
+- The sequence of a hub only grows, and events arrive in the order in which they were published: there is one server and
+  one connection.
+- `position`: every event up to it, on every subscribed channel, was delivered to the sinks or reported as lost. So
+  every reader of this process can resume from it.
+- `Channel.last`: every event up to it, on this channel, was delivered or reported as lost. An event that arrives again
+  is dropped. An event whose previous one is after `last` shows a hole, and the channel's readers get a gap.
+- A channel that is not subscribed yet drops every event: its readers begin at its first mark.
+- While the process catches up, events are held up to a bound. Beyond the bound the process catches up once more.
 """
 
 import logging
@@ -26,14 +27,14 @@ from ..base import Sink
 from ._keys import Keys
 from ._message import PLAIN_EPOCH, entry
 
-logger = logging.getLogger("sse_asgi")
+logger = logging.getLogger("sse_asgi.backends.redis")
 
 HELD = 10_000
-DAY = 86_400_000_000
+DAY = 86_400_000_000  # microseconds
 MESSAGES = (b"message", b"smessage")
-PARTINGS = (b"unsubscribe", b"sunsubscribe")
+UNSUBSCRIBED = (b"unsubscribe", b"sunsubscribe")
 EPOCH = re.compile(rb"[0-9a-f]{8}")
-# What Position(...) does, in half the time.
+# Makes a Position in half the time of Position(...).
 new_position = tuple.__new__
 
 ANOTHER_LIFE = "its log began another life"
@@ -50,38 +51,38 @@ class Channel:
     __slots__ = ("digits", "last", "names", "users")
 
     def __init__(self, name: str) -> None:
-        """Begin without a user, and not joined."""
+        """Begin without users, and not subscribed."""
         self.names = (name,)
         self.users = 0
         self.last = math.inf
-        self.digits = b""  # of the last sequence that arrived
+        self.digits = b""  # the digits of the last sequence
 
     @property
-    def joined(self) -> bool:
-        """Whether its events arrive."""
+    def subscribed(self) -> bool:
+        """True if its events arrive."""
         return self.last < math.inf
 
 
-class Feed:
+class Inbox:
     """The channels of one process, and how far it has read.
 
     Attributes:
-        channels: By their topics.
-        sinks: Who is told; they come and go.
+        channels: The channels by their topics.
+        sinks: The sinks of the open hubs.
         position: See above; None before the first mark, and without history.
-        keeps: Whether there is a history.
+        keeps: True if the hub keeps history.
         clock: The server's clock at our monotonic time 0, in seconds.
-        ignored: How many messages and entries were not ours.
-        fail: Ends the session that is on.
-        look: Has it find out whether the log is still the same.
+        ignored: The number of messages and entries that were not of this library.
+        fail: Ends the current session.
+        probe: Lets the current session check that the log is still the same.
     """
 
     def __init__(self, keys: Keys, *, keeps: bool) -> None:
-        """Read nothing yet.
+        """Begin without channels and sinks.
 
         Args:
             keys: The names of the hub.
-            keeps: Whether there is a history.
+            keeps: True if the hub keeps history.
         """
         self._keys = keys
         self.channels: dict[bytes, Channel] = {}
@@ -95,23 +96,23 @@ class Feed:
         self._epoch_text, self._epoch, self._id = "", b"", b""
         self._held: list[tuple[Channel, bytes]] | None = None
         self._again = False
-        self._parting: Counter[bytes] = Counter()
+        self._unsubscribing: Counter[bytes] = Counter()
         self._said: set[str] = set()
         self.fail: Callable[[str], None] = lambda _: None
-        self.look: Callable[[], None] = lambda: None
+        self.probe: Callable[[], None] = lambda: None
 
-    # Which channels
+    # Channels
 
-    def use(self, topic: bytes, name: str) -> Channel:
-        """Count one more user of a channel."""
+    def add_user(self, topic: bytes, name: str) -> Channel:
+        """Add a user of a channel."""
         channel = self.channels.get(topic)
         if channel is None:
             channel = self.channels[topic] = Channel(name)
         channel.users += 1
         return channel
 
-    def drop(self, topic: bytes) -> bool:
-        """Count one user less; tell whether it was the last."""
+    def remove_user(self, topic: bytes) -> bool:
+        """Remove a user of a channel. Return True if it was the last one."""
         channel = self.channels.get(topic)
         if channel is None:
             return False
@@ -120,21 +121,21 @@ class Feed:
             del self.channels[topic]
         return not channel.users
 
-    def part(self, topics: Collection[bytes]) -> None:
-        """Expect an answer to having unsubscribed from these."""
-        self._parting.update(topics)
+    def expect_unsubscribed(self, topics: Collection[bytes]) -> None:
+        """Expect one confirmation for each of these topics, which were unsubscribed from."""
+        self._unsubscribing.update(topics)
 
-    def leave(self) -> None:
-        """Expect nothing: the connection is a new one."""
+    def reset(self) -> None:
+        """Forget the state of the connection: the next one is new."""
         self._held = None
-        self._parting.clear()
+        self._unsubscribing.clear()
         for channel in self.channels.values():
             channel.last = math.inf
 
-    # What arrives
+    # Messages
 
     def receive(self, push: list[Any]) -> None:
-        """Take one push."""
+        """Receive one push."""
         if push[0] in MESSAGES:
             channel = self.channels.get(push[1])
             if channel is None:
@@ -145,17 +146,17 @@ class Feed:
                 self._held.append((channel, push[2]))
             else:
                 self._again = True
-        elif push[0] in PARTINGS:
-            self._parted(push[1])
+        elif push[0] in UNSUBSCRIBED:
+            self._unsubscribed(push[1])
 
-    def _parted(self, topic: bytes) -> None:
-        if self._parting[topic] > 1:
-            self._parting[topic] -= 1
-        elif self._parting.pop(topic, 0) == 0 and topic in self.channels:  # nobody asked for it
+    def _unsubscribed(self, topic: bytes) -> None:
+        if self._unsubscribing[topic] > 1:
+            self._unsubscribing[topic] -= 1
+        elif self._unsubscribing.pop(topic, 0) == 0 and topic in self.channels:  # this process did not unsubscribe
             self.fail("the cluster moved the hub's slot")
 
     def _take(self, channel: Channel, message: bytes) -> None:
-        """Take one message: this runs for each one that arrives."""
+        """Take one message. This is the hot path: it runs for each message."""
         try:
             epoch, digits, previous, data = message.split(b" ", 3)
             if epoch != self._epoch:
@@ -163,7 +164,7 @@ class Feed:
                 return
             sequence = int(digits)
             if not digits.isdigit() or (sequence > self._bound and self.is_beyond(sequence)):
-                raise ValueError  # noqa: TRY301 - handled as all that is not ours
+                raise ValueError  # noqa: TRY301 - handled like any other foreign message
             if sequence <= channel.last:
                 return
             position = new_position(Position, (self._epoch_text, sequence))
@@ -181,13 +182,13 @@ class Feed:
                 sink.deliver(one)
 
     def is_beyond(self, sequence: int) -> bool:
-        """Tell whether a sequence is more than a day ahead of the server's clock, and of all that it gave out."""
+        """Return True if a sequence is more than a day ahead of the server's clock and of the last sequence."""
         self._bound = max(round((time.monotonic() + self.clock) * 1_000_000), self._sequence) + DAY
         return sequence > self._bound
 
     def _take_foreign(self, channel: Channel, epoch: bytes, digits: bytes, data: bytes) -> None:
-        """Take a message without a place in our log: fine where none has one, else the log may have another life."""
-        if not channel.joined:
+        """Take a message of another epoch: one without history, or one of another life of the log."""
+        if not channel.subscribed:
             return
         other = EPOCH.fullmatch(epoch) and digits.isdigit()
         if not other and epoch != PLAIN_EPOCH:
@@ -195,19 +196,19 @@ class Feed:
         if bool(other) is not self.keeps:
             self.ignore(f"an event on the channel {channel.names[0]!r}", MIXED)
         elif other:
-            self.look()
+            self.probe()
         else:
             self._pass_on(channel, entry(channel.names, None, b"", data))
 
     def _pass_on(self, channel: Channel, one: Entry) -> None:
         mine = (self.channels.get(self._keys.topic(name)) for name in one.channels)
-        # Of the joined topics that bring this event here, the first hands it over; all bring it before the next mark.
-        if next((other for other in mine if other is not None and other.joined), None) is channel:
+        # Several topics may bring this event here, all before the next mark. The first subscribed one delivers it.
+        if next((other for other in mine if other is not None and other.subscribed), None) is channel:
             for sink in self.sinks:
                 sink.deliver(one)
 
     def ignore(self, what: str, why: str = FOREIGN) -> None:
-        """Count something that is not ours; say so once."""
+        """Count a message or an entry that is not of this library, and log the first one."""
         self.ignored += 1
         if why not in self._said:
             self._said.add(why)
@@ -215,13 +216,13 @@ class Feed:
 
     # Marks
 
-    def join(self, channels: Collection[Channel], mark: Position | None, *, hold: bool) -> None:
-        """Expect everything after the mark on these channels.
+    def mark_subscribed(self, channels: Collection[Channel], mark: Position | None, *, hold: bool) -> None:
+        """Deliver every event after the mark on these channels from now on.
 
         Args:
-            channels: All, or new ones.
-            mark: Where they begin.
-            hold: Whether to keep what comes until `release`, because something before the mark must be read first.
+            channels: All channels, or new ones.
+            mark: The position where they begin.
+            hold: True to hold events until `release_held`, because events before the mark must be read first.
         """
         for channel in channels:
             channel.last = 0 if mark is None else mark.sequence
@@ -231,7 +232,7 @@ class Feed:
             self.advance(mark)
 
     def advance(self, mark: Position | None) -> None:
-        """Move to a mark."""
+        """Move the position to a mark."""
         if mark is None or mark.sequence <= self._sequence:
             return
         self.position, self._sequence = mark, mark.sequence
@@ -239,7 +240,7 @@ class Feed:
             sink.advance(mark)
 
     def begin(self, mark: Position) -> None:
-        """Begin at a mark in another life of the log: the readers find out that it is, unless it is the first."""
+        """Begin at a mark in another life of the log. Readers get a gap, unless this is the first life."""
         known = self.position
         self.position, self._sequence = mark, mark.sequence
         self._epoch_text, self._epoch = mark.epoch, mark.epoch.encode()
@@ -249,8 +250,8 @@ class Feed:
         if known is not None:
             self.lose(None, None)
 
-    def release(self) -> bool:
-        """Hand over what was held; False if something had to be let go, and nothing was handed over."""
+    def release_held(self) -> bool:
+        """Deliver the held events. Return False, and deliver nothing, if there were more events than could be held."""
         if self._again:
             return False
         held, self._held = self._held or [], None
@@ -258,15 +259,15 @@ class Feed:
             self._take(channel, message)
         return True
 
-    # What the sinks are told
+    # Sinks
 
     def deliver(self, one: Entry, position: Position) -> None:
-        """Hand over the next event."""
+        """Deliver the next event."""
         self.position, self._sequence = position, position.sequence
         for sink in self.sinks:
             sink.deliver(one)
 
     def lose(self, reason: str | None, channels: tuple[str, ...] | None) -> None:
-        """Tell the readers of these channels, or of all."""
+        """Report a loss on these channels, or on all channels if None."""
         for sink in self.sinks:
             sink.gap(reason, channels)
