@@ -249,3 +249,12 @@ def test_names_of_the_library_are_reserved(name: str) -> None:
         checks.check_type(name)
     assert checks.check_public(("a", "sse")) == ("a", "sse")
     checks.check_type(None)
+
+
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, "5", True, None])
+def test_a_drain_timeout_is_finite(value: Any) -> None:
+    """The message names the option, the value, and the meaning of 0."""
+    with pytest.raises(ValueError, match=r"drain_timeout must be .* \(got .*\): 0 ends streams at once"):
+        checks.check_drain_timeout(value)
+    assert checks.check_drain_timeout(0) == 0.0
+    assert checks.check_drain_timeout(2) == 2.0

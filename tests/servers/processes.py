@@ -139,6 +139,11 @@ class Server:
                     found.append(name)
         return found
 
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers, or that of the server if it has none."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children] or [self.process.pid]
+
     def wait_until_full(self) -> None:
         """Wait until the kernel takes no more from streams whose clients do not read."""
         queued = [-1, -1]
@@ -198,6 +203,9 @@ class Stream:
         self.connection.close()
 
 
+HTTP2_CURL = ("curl", "--silent", "--no-buffer", "--http2-prior-knowledge", "--header", "Accept: text/event-stream")
+
+
 class Http2Stream(Stream):
     """One response over HTTP/2 without TLS, read by curl."""
 
@@ -205,7 +213,7 @@ class Http2Stream(Stream):
         self.content = b""
         self.path = path
         self.curl = subprocess.Popen(
-            ["curl", "--silent", "--no-buffer", "--http2-prior-knowledge", f"http://127.0.0.1:{port}{path}"],
+            [*HTTP2_CURL, f"http://127.0.0.1:{port}{path}"],
             stdout=subprocess.PIPE,
         )
 

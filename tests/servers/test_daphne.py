@@ -48,3 +48,13 @@ def test_a_request_is_looked_at_in_its_queue() -> None:
     assert look() is None
     queue.put_nowait({"type": "http.disconnect"})
     assert look() is True
+
+
+@pytest.mark.parametrize(
+    ("asgi", "answer"),
+    [({"version": "3.0"}, False), ({"version": "3.0", "spec_version": "2.3"}, None), (None, None)],
+)
+def test_an_incomplete_response_is_not_broken_off(asgi: Any, answer: bool | None) -> None:  # noqa: FBT001 - a table
+    """Its client would wait for ever. Other servers have a `spec_version`."""
+    scope = {} if asgi is None else {"asgi": asgi}
+    assert Daphne().breaks_off(scope, asyncio.Queue().get) is answer

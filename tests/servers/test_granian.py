@@ -49,3 +49,15 @@ async def test_the_count_is_that_of_the_application(granian: dict[str, Any]) -> 
     """The application asks for the count of any server, and gets granian's."""
     assert granian["_spawn_workers"](SimpleNamespace(workers=4), worker_count) == 4
     assert granian["_spawn_asgi_worker"](3, worker_count) == 3
+
+
+def test_a_stream_of_http2_is_reset_alone() -> None:
+    """The module of the object whose method is `receive` tells granian from other servers."""
+
+    class Protocol:
+        async def receive(self) -> Any:
+            """Receive nothing."""
+
+    assert Granian().breaks_off({}, Protocol().receive) is None
+    Protocol.__module__ = "granian._granian"
+    assert Granian().breaks_off({}, Protocol().receive) is True

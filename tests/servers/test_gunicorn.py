@@ -1,11 +1,14 @@
 """gunicorn's own ASGI worker: it is found, asked and counted."""
 
 import sys
+from types import SimpleNamespace
 
 import anyio
 import pytest
+from gunicorn.asgi.protocol import BodyReceiver  # type: ignore[import-untyped]
 
 from servers.local import Listener, Worker, in_task, until
+from sse_asgi._servers.gunicorn import Gunicorn
 from sse_asgi._servers.known import running_servers
 from sse_asgi._servers.shutdown import ShutdownNotice
 from sse_asgi._servers.workers import worker_count
@@ -66,3 +69,18 @@ async def test_another_object_with_the_same_function_is_not_a_worker() -> None:
 
     async with in_task(Other().serve):
         assert list(running_servers()) == []
+
+
+async def test_the_transport_of_a_request_is_closed() -> None:
+    """The protocol says when it has seen that. The body of another server has no such protocol."""
+    log: list[str] = []
+    protocol = SimpleNamespace(_closed=False, transport=SimpleNamespace(close=lambda: log.append("close")))
+    receiver = BodyReceiver(None, protocol)
+    closed = Gunicorn().close(receiver.receive)
+    assert closed is not None
+    assert (closed(), log) == (False, ["close"])
+    protocol._closed = True
+    assert closed()
+    protocol.transport = None
+    assert Gunicorn().close(receiver.receive) is None
+    assert Gunicorn().close(anyio.sleep_forever) is None  # type: ignore[arg-type]

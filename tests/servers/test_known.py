@@ -11,7 +11,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from servers.local import Unstarted, idle_app, in_task
-from sse_asgi._servers.known import FUNCTIONS, SERVERS, STEPPABLE, look_at, may_be_stepped, running_servers
+from sse_asgi._servers.known import (
+    FUNCTIONS,
+    SERVERS,
+    STEPPABLE,
+    behind_receive,
+    look_at,
+    may_be_stepped,
+    running_servers,
+)
 from sse_asgi._servers.server import Look
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -129,3 +137,26 @@ async def test_a_request_is_looked_at_through_middleware() -> None:
     assert look() is None
     stream.disconnected = True
     assert look() is True
+
+
+@pytest.mark.anyio
+async def test_the_receive_behind_middleware_is_the_servers() -> None:
+    """However many of them are in between. Any other `receive` is returned as it is."""
+    found: list[Any] = []
+
+    async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+        found.append(behind_receive(receive))
+        await PlainTextResponse("x")(scope, receive, send)
+
+    class Passing(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+            return await call_next(request)
+
+    async def send(_: Any) -> None:
+        """Take every message."""
+
+    stream = Stream(body_taken=False)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    await Passing(Passing(endpoint))(scope, stream.receive, send)
+    assert found == [stream.receive]
+    assert behind_receive(stream.receive) == stream.receive

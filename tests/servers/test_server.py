@@ -71,6 +71,7 @@ def test_an_asked_server_has_ended_with_its_coroutine() -> None:
     server = Asked("key", coroutine)
     assert (server.key, server.ended, server.state, server.addresses()) == ("key", False, None, [])
     assert not server.tells_of_signals
+    assert (server.signals, server.signals_seen) == (0, 0)
     coroutine.close()
     assert server.ended
 
@@ -91,4 +92,6 @@ def test_nothing_is_known_of_a_kind_of_server_without_facts() -> None:
     assert known.find(frame, None) is None  # type: ignore[arg-type]
     assert known.look(receive) is None  # type: ignore[arg-type]
     assert known.abort(receive) is False  # type: ignore[arg-type]
+    assert known.breaks_off({}, receive) is None  # type: ignore[arg-type]
+    assert known.close(receive) is None  # type: ignore[arg-type]
     assert known.delayed(15, None, lambda _: None) is None

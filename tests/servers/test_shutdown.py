@@ -2,7 +2,9 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import anyio
 import pytest
 
 from servers.local import Listener, heard, running, until
-from sse_asgi._servers.server import AskedServer
+from sse_asgi._servers.server import AskedServer, Server
 from sse_asgi._servers.shutdown import MAX_ADDRESSES, ShutdownNotice, current_notice, farewell
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +111,90 @@ async def test_quiet_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     notice.when_quiet(event.set)
     await heard(event)
     notice.unlisten(one)
+
+
+async def test_quiet_waits_for_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the longest one that any stream has listened with."""
+    monkeypatch.setattr("sse_asgi._servers.shutdown.QUIET_SECONDS", 0.01)
+    notice, event = ShutdownNotice(), anyio.Event()
+    streams = [listener(), listener()]
+    for drain, one in zip((0.2, 0.1), streams, strict=True):
+        notice.listen(one, drain=drain)
+    began = time.monotonic()
+    notice.when_quiet(event.set)
+    await heard(event)
+    assert time.monotonic() - began >= 0.2
+    for one in streams:
+        notice.unlisten(one)
+
+
+async def test_quiet_without_a_server_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal kills the process only after the streams of every server have ended."""
+    notice, told, one, server = ShutdownNotice(), [], listener(), Server()
+    monkeypatch.setattr(notice, "_server_of", lambda _: server)
+    notice.listen(one, {"type": "http"})
+    notice.when_quiet(lambda: told.append("this one"), notice)
+    notice.when_quiet(lambda: told.append("all"))
+    assert told == ["this one"]
+    notice.unlisten(one)
+    assert told == ["this one", "all"]
+
+
+# A second signal
+
+
+async def test_a_signal_that_comes_again_gives_the_news_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may get one signal from its terminal and from its parent, so at first it does not count twice."""
+    notice, told = ShutdownNotice(), []
+
+    def one() -> None:
+        told.append(1)
+
+    notice.listen(one, drain=30)
+    notice.hear_signal()
+    notice.hear_signal()
+    assert told == [1]
+    monkeypatch.setattr("sse_asgi._servers.shutdown.SAME_SECONDS", 0.0)
+    notice.hear_signal()
+    assert told == [1, 1]
+    notice.unlisten(one)
+
+
+async def test_only_the_streams_of_a_server_get_its_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those whose server is not known."""
+    monkeypatch.setattr("sse_asgi._servers.shutdown.SAME_SECONDS", 0.0)
+    notice = ShutdownNotice()
+    told: list[str] = []
+    servers: dict[str, Server] = {"a": Server(), "b": Server(), "unknown": notice}
+    monkeypatch.setattr(notice, "_server_of", lambda scope: servers[scope["type"]])
+    callbacks = {name: partial(told.append, name) for name in servers}
+    for name, callback in callbacks.items():
+        notice.listen(callback, {"type": name})
+    notice.hear(servers["a"])
+    assert told == ["a", "unknown"]
+    notice.hear_signal(servers["a"])
+    assert told == ["a", "unknown"] * 2
+    for callback in callbacks.values():
+        notice.unlisten(callback)
+
+
+@ASYNCIO
+async def test_a_server_that_counts_signals_is_asked_for_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uvicorn's own handler is left alone."""
+    async with running("uvicorn") as server:
+        notice = ShutdownNotice()
+        one = Listener(notice, server.scope)
+        (found,) = notice._asked
+        server.stop()
+        found.key._captured_signals.append(signal.SIGTERM)
+        await until(lambda: one.told == 1)
+        assert notice.stops(server.scope)
+        monkeypatch.setattr("sse_asgi._servers.shutdown.SAME_SECONDS", 0.0)
+        found.key._captured_signals.append(signal.SIGTERM)
+        await until(lambda: one.told == 2)
+        found.key._captured_signals.clear()
+        one.leave()
+        assert not notice.stops(server.scope)
 
 
 # Servers of one event loop

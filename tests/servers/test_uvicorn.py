@@ -236,3 +236,37 @@ async def test_a_real_request_is_one_of_these(http: str) -> None:
     server.should_exit = True
     await task
     assert seen == [False, True, True]
+
+
+def test_a_stream_of_http2_is_reset_alone() -> None:
+    """Its request has a function for that. The other protocols close their transport, and see that they did."""
+    log: list[str] = []
+    cycle = Bare()
+    assert Uvicorn().close(receive) is None
+    assert Uvicorn().breaks_off({}, cycle.receive) is None
+    cycle.__dict__.update(transport=SimpleNamespace(close=lambda: log.append("close")), disconnected=False)
+    closed = Uvicorn().close(cycle.receive)
+    assert closed is not None
+    assert (closed(), log) == (False, ["close"])
+    cycle.__dict__.update(disconnected=True, abort_stream=lambda: log.append("reset"))
+    assert (closed(), Uvicorn().breaks_off({}, cycle.receive)) == (True, True)
+    assert Uvicorn().close(cycle.receive) is not None
+    assert log == ["close", "reset"]
+
+
+class Bare:
+    async def receive(self) -> Any:
+        await anyio.sleep_forever()
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_server_counts_its_signals() -> None:
+    """A second one is seen in this way, because uvicorn's own handler is left alone."""
+    async with running("uvicorn") as server:
+        (found,) = running_servers()
+        assert found.signals == 0
+        found.key._captured_signals.append(15)
+        assert found.signals == 1
+        found.key._captured_signals.clear()
+        server.stop()

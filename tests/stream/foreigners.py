@@ -17,7 +17,7 @@ SCOPE: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
 
 
 def application(hub: Hub | None, endpoint: Any, **options: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint)])
+    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
     app.add_middleware(EventSourceMiddleware, hub=hub, **options)
     return app
 

@@ -159,7 +159,8 @@ async def answer_without_the_content(case: str, content: Any, **options: Any) ->
     return response, ran
 
 
-SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "root_path": ""}
+ACCEPT = [(b"accept", b"text/event-stream")]
+SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": ACCEPT, "root_path": ""}
 
 
 class Server:

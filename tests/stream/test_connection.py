@@ -423,3 +423,15 @@ async def test_a_backend_that_is_away_does_not_hold_the_head_for_ever() -> None:
     async with Hub(Distant()) as hub, serve(lambda: hub.subscribe("a"), start_timeout=0.05).stream("/") as stream:
         await stream.received(b":\n")
         assert stream.status_code == 200
+
+
+@pytest.mark.usefixtures("notice")
+async def test_a_drain_delays_the_end_once() -> None:
+    """The stream goes on after the first news of a shutdown. After the second it ends as without a drain."""
+    response = EventSourceResponse(Job().run(), drain_timeout=0.1)
+    async with EventStreamClient(response).stream("/") as stream:
+        await stream.next_event()
+        await shut_down()
+        assert response.reason is None
+        await stream.ended(2)
+    assert response.reason == "shutdown"

@@ -15,7 +15,8 @@ from sse_asgi._hub.orders import disconnect_order
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream.connection import Connection
 from sse_asgi.decoder import EventDecoder
-from stream.helpers import SCOPE, Job, Server, block, directly, numbers, serve
+from sse_asgi.testing import EventStreamClient
+from stream.helpers import SCOPE, Job, Server, block, directly, numbers, serve, shut_down
 
 pytestmark = pytest.mark.anyio
 
@@ -273,3 +274,21 @@ async def test_lifetimes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(numbers, max_lifetime=10).stream("/") as stream:
         await stream.read()
     assert asked == [(0.8, 1.2)]
+
+
+@pytest.mark.usefixtures("notice")
+@pytest.mark.parametrize("count", [1, 1000])
+async def test_a_drain_ends_with_the_stream_or_at_its_timeout(count: int) -> None:
+    """Its alarm is cancelled with the stream."""
+
+    async def content() -> AsyncIterator[str]:
+        for _ in range(count):
+            yield "x"
+            await anyio.sleep(0.05)
+
+    response = EventSourceResponse(content(), drain_timeout=0.3)
+    async with EventStreamClient(response).stream("/") as stream:
+        await stream.next_event()
+        await shut_down()
+        await stream.ended(2)
+    assert response.reason == ("finished" if count == 1 else "shutdown")

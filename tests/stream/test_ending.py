@@ -8,12 +8,15 @@ import anyio
 import anyio.lowlevel
 import pytest
 from starlette.background import BackgroundTask
-from starlette.types import Message, Receive, Scope, Send
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sse_asgi import EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi.dialects import OPENAI
 from sse_asgi.testing import EventStreamClient
-from stream.helpers import FINAL, Job, numbers, serve, three_then_fail
+from stream.helpers import FINAL, Job, numbers, serve, shut_down, three_then_fail
 
 pytestmark = pytest.mark.anyio
 
@@ -116,12 +119,19 @@ async def test_a_finished_iterable_ends_with_the_final_id() -> None:
     assert runs[1].log == []
 
 
+async def test_every_get_ends_with_the_final_id() -> None:
+    """sse.js accepts everything, and asks again after an end without the final id."""
+    async with serve(numbers).stream("/", headers={"accept": "*/*"}) as stream:
+        assert (await stream.read()).endswith(b"data: 2\n\n" + FINAL)
+        assert stream.complete
+
+
 @pytest.mark.parametrize(
     ("method", "headers", "options"),
-    [("POST", {}, {}), ("GET", {"accept": "*/*"}, {}), ("GET", {}, {"reconnect_after_end": True})],
+    [("POST", {}, {}), ("GET", {}, {"reconnect_after_end": True})],
 )
 async def test_others_get_no_final_id(method: str, headers: dict[str, str], options: dict[str, Any]) -> None:
-    """A POST, clients that are not an EventSource and `reconnect_after_end` get none: the iterable runs again."""
+    """A POST and `reconnect_after_end` get none: the iterable runs again."""
     client = serve(numbers, **options)
     async with client.stream("/", method=method, headers=headers) as stream:
         assert b"sse.end" not in await stream.read()
@@ -288,3 +298,95 @@ async def test_an_end_that_cannot_be_sent_is_logged(caplog: pytest.LogCaptureFix
 
     assert await ended_by(fail) == []
     assert [record.getMessage() for record in caplog.records] == ["the end of the stream GET / could not be sent"]
+
+
+# Interrupted is not finished
+
+CLIENTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "EventSource": ({}, True),
+    "GET": ({"headers": {"accept": "*/*"}}, False),
+    "POST": ({"method": "POST"}, False),
+}
+
+
+@pytest.mark.usefixtures("notice")
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("how", ["shutdown", "lifetime", "error", "revoked", "finished"])
+async def test_a_stream_that_is_cut_off_is_complete_for_an_event_source_only(how: str, client: str) -> None:
+    """Every client gets the last words. A stream that has finished is complete for all."""
+    request, complete = CLIENTS[client]
+    async with Hub() as hub:
+        subscription = hub.subscribe("a")
+        content: Any = Job().run() if how in ("shutdown", "lifetime") else subscription
+        content = {"error": three_then_fail(), "finished": numbers()}.get(how, content)
+        app = EventSourceResponse(content, max_lifetime=0.05 if how == "lifetime" else None)
+        with contextlib.suppress(LookupError):
+            async with EventStreamClient(app).stream("/", **request) as stream:
+                if how == "shutdown":
+                    await stream.next_event()
+                    await shut_down()
+                elif how == "revoked":
+                    subscription.end("revoked")
+                await stream.ended()
+                assert stream.complete is (complete or how == "finished")
+                assert (b"retry: " in stream.content) is (how != "finished")
+        if how not in ("error", "finished"):
+            assert app.reason == how
+
+
+@pytest.mark.usefixtures("notice")
+async def test_a_stream_that_is_cut_off_before_its_head_is_unavailable() -> None:
+    """The client can ask again: it gets a 503 and the headers of the stream, and nothing was streamed."""
+    job = Job(before=0)
+    client = serve(job.run, start_timeout=60, headers={"X-Own": "1"}, background=BackgroundTask(job.log.append, "ran"))
+    async with anyio.create_task_group() as tasks:
+
+        async def stop() -> None:
+            await job.started.wait()
+            await shut_down()
+
+        tasks.start_soon(stop)
+        async with client.stream("/", method="POST") as stream:
+            await stream.ended()
+            assert (stream.status_code, stream.content, stream.complete) == (503, b"", True)
+            assert 2 <= int(stream.headers["retry-after"]) <= 6
+            assert stream.headers["x-own"] == "1"
+    assert job.log == ["started", "cleaning", "cleaned", "ran"]
+    async with client.stream("/", method="POST") as late:
+        await late.ended()
+        assert late.status_code == 503
+    assert job.log.count("started") == 1
+
+
+async def test_a_body_that_cannot_be_broken_off_is_complete() -> None:
+    """Over HTTP/2 other streams are on the same connection."""
+    bodies: list[bool] = []
+
+    async def send(message: Message) -> None:
+        bodies.append(message.get("more_body", True))
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"0")]}
+    for version in ("1.1", "2"):
+        response = EventSourceResponse(Job().run(), max_lifetime=0.05)
+        await response({**scope, "http_version": version}, anyio.sleep_forever, send)  # type: ignore[arg-type]
+        bodies.append(version == "2")
+    first, second = bodies[: bodies.index(False)], bodies[bodies.index(False) + 1 :]
+    assert all(first)
+    assert second[-2:] == [False, True]
+
+
+@pytest.mark.parametrize("passing", [0, 2])
+async def test_middleware_completes_nothing_below_ours(passing: int) -> None:
+    """A BaseHTTPMiddleware completes the body of an application that returns. Every event arrives before the break."""
+
+    class Passing(BaseHTTPMiddleware):
+        async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+            return await call_next(request)
+
+    app: ASGIApp = EventSourceResponse(Job(before=3).run(), max_lifetime=0.1)
+    for _ in range(passing):
+        app = EventSourceMiddleware(Passing(app))
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/", method="POST") as stream:
+        await stream.ended()
+        assert not stream.complete
+        assert stream.content.startswith(b"data: 0\n\ndata: 1\n\ndata: 2\n\nretry: ")

@@ -19,7 +19,7 @@ from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream.foreign import admit, cut_off, watch_again
 from sse_asgi.testing import EventStreamClient
 from stream.foreigners import SCOPE, Cycle, Transport, application, half, plain
-from stream.limited import assert_refused, limited, ours, theirs
+from stream.limited import assert_refused, forever, limited, ours, theirs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("notice")]
 
@@ -482,3 +482,36 @@ async def test_without_a_middleware_nothing_is_guarded(monkeypatch: pytest.Monke
     watch_again({})
     cut_off({}, receive, timer)
     assert aborted == [({}, receive, timer)]
+
+
+# Interrupted is not finished
+
+
+@pytest.mark.parametrize("drain", [0, 0.1])
+@pytest.mark.parametrize("endpoint", [plain, half])
+async def test_a_foreign_stream_that_is_cut_off_is_incomplete(endpoint: Any, drain: float) -> None:
+    """A POST cannot reconnect. Nothing is written into the middle of a frame. One that begins later gets a 503."""
+    client = EventStreamClient(application(None, endpoint, drain_timeout=drain))
+    current_notice().watch()
+    async with client.stream("/", method="POST") as stream:
+        await stream.received(b"data: 1")
+        current_notice().hear()
+        await stream.ended(2)
+        assert not stream.complete
+        assert (b"retry: " in stream.content) is (endpoint is plain)
+    async with client.stream("/", method="POST") as late:
+        await late.ended(2)
+        assert (late.status_code, late.complete) == (503, True)
+    current_notice().unwatch()
+
+
+@pytest.mark.parametrize("passing", [0, 2])
+async def test_our_stream_is_broken_off_behind_its_last_bytes(passing: int) -> None:
+    """A BaseHTTPMiddleware passes them on later, and completes the body."""
+    app: ASGIApp = EventSourceResponse(forever(), max_lifetime=0.1)
+    for _ in range(passing):
+        app = EventSourceMiddleware(BaseHTTPMiddleware(app, lambda request, call_next: call_next(request)))
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/", method="POST") as stream:
+        await stream.ended(2)
+        assert not stream.complete
+        assert stream.content.startswith(b"data: x\n\nretry: ")

@@ -118,3 +118,18 @@ def test_what_is_no_limit_is_refused() -> None:
         EventSourceMiddleware(plain, max_connections=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ping_interval must be above 0 seconds"):
         EventSourceMiddleware(plain, ping_interval=0)  # type: ignore[arg-type]
+
+
+async def test_a_client_that_is_not_an_event_source_gets_a_503() -> None:
+    """It would take an empty stream for a complete answer. Other headers, such as those of CORS, stay."""
+    limit = ConnectionLimit(1)
+    assert limit.enter({"type": "http", "headers": []}) is not None
+    client = EventStreamClient(limited(limit))
+    for path, own in (("/ours", "x-ours"), ("/theirs", "x-theirs")):
+        async with client.stream(path, headers={"accept": "*/*"}) as stream:
+            await stream.ended()
+            assert (stream.status_code, stream.content, stream.complete) == (503, b"", True)
+            assert 2 <= int(stream.headers["retry-after"]) <= 6
+            assert stream.headers["content-length"] == "0"
+            assert own in stream.headers
+            assert not {"content-type", "content-encoding"} & set(stream.headers)

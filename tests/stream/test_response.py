@@ -296,6 +296,16 @@ async def test_the_ping_interval_has_a_default() -> None:
     assert silent._terms.ping_interval == math.inf
 
 
+@pytest.mark.usefixtures("notice")
+async def test_a_drain_timeout_is_for_iterables() -> None:
+    """A subscription's reader resumes elsewhere, and 0 is no time."""
+    async with Hub() as hub:
+        for content, seconds, drained in ((numbers(), 5, 5), (numbers(), 0, 0), (hub.subscribe("a"), 5, 0)):
+            response = EventSourceResponse(content, drain_timeout=seconds)
+            async with EventStreamClient(response).stream("/"):
+                assert response._terms.drain_timeout == drained
+
+
 # Dialects and streams that are passed on
 
 

@@ -14,7 +14,7 @@ from sse_asgi import EventSourceApp, EventSourceResponse, Hub, MemoryBackend
 from sse_asgi._log.event import Entry, History
 from sse_asgi._log.position import Position
 from sse_asgi.backends.base import Sink
-from stream.helpers import Server, directly, pause
+from stream.helpers import Server, directly, pause, serve, shut_down
 
 pytestmark = pytest.mark.anyio
 
@@ -283,3 +283,13 @@ async def test_a_send_that_has_returned_is_not_stopped(monkeypatch: pytest.Monke
             await server.serving
         await asyncio.sleep(0.05)
     assert server.data() == ["x"]
+
+
+@pytest.mark.usefixtures("notice")
+async def test_another_answer_may_take_the_place_of_the_head() -> None:
+    """A stream that begins while the server stops is declined, with the headers of its head."""
+    await shut_down()
+    async with serve(list, headers={"X-Own": "1"}).stream("/", method="POST") as stream:
+        await stream.ended()
+        assert (stream.status_code, stream.content, stream.complete) == (503, b"", True)
+        assert stream.headers["x-own"] == "1"

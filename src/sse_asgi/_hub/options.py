@@ -227,6 +227,18 @@ def seconds_or_never(name: str, value: float | None) -> float:
     return math.inf if seconds is None else seconds
 
 
+def check_drain_timeout(value: Any) -> float:
+    """Return a finite number of seconds, which may be 0.
+
+    Raises:
+        ValueError: The value is not such a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        msg = f"drain_timeout must be a finite number of seconds, at least 0 (got {value!r}): 0 ends streams at once"
+        raise ValueError(msg)
+    return float(value)
+
+
 def check_callable(name: str, value: Any, *arguments: str) -> Any:
     """Return a function or None, or raise TypeError for anything else, such as the result of a call.
 

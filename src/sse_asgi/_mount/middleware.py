@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._hub.hub import Hub
-from .._hub.options import seconds_or_never
+from .._hub.options import check_drain_timeout, seconds_or_never
 from .._loop.tasks import Child, spawn
 from .._loop.wakeup import new_wakeup
 from .._servers.server import Server
@@ -45,6 +45,7 @@ class EventSourceMiddleware:
         ping_interval: float | None = 15.0,
         max_lifetime: float | None = None,
         max_connections: int | ConnectionLimit | None = None,
+        drain_timeout: float = 0.0,
     ) -> None:
         """Wrap an application.
 
@@ -57,10 +58,13 @@ class EventSourceMiddleware:
             max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None never ends it.
             max_connections: The most event streams of this process, of every kind, or a ConnectionLimit, which also
                 limits the streams of one user, and counts them. The newest stream is refused.
+            drain_timeout: Seconds for which the streams of iterables, and those of other libraries, may go on to their
+                own end after the server was told to stop. The server's own grace period must be longer. Subscriptions
+                end at once. An EventSourceResponse may have its own.
 
         Raises:
             TypeError: `hub` is not a Hub, or `max_connections` is not a limit.
-            ValueError: A number that is not above 0.
+            ValueError: A number that is not above 0, or a bad `drain_timeout`.
         """
         if hub is not None and not isinstance(hub, Hub):
             msg = f"hub must be a Hub, as create_hub() makes one (got {type(hub).__name__})"
@@ -71,6 +75,7 @@ class EventSourceMiddleware:
             seconds_or_never("ping_interval", ping_interval),
             seconds_or_never("max_lifetime", max_lifetime),
             as_limit(max_connections),
+            check_drain_timeout(drain_timeout),
         )
         self._supervisor: Child | None = None
 

@@ -228,4 +228,5 @@ def _terms() -> Terms:
         max_lifetime=never,
         cleanup_timeout=CLEANUP_SECONDS,
         on_error=None,
+        always_complete=True,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from .._loop.timer import shared_timer
 from .queues import look_through
@@ -19,6 +19,13 @@ class Daphne(KnownServer):
     def look(self, receive: Receive, /) -> Look | None:
         """Look through the queue of a request."""
         return look_through(receive)
+
+    def breaks_off(self, scope: Scope, _: Receive, /) -> bool | None:
+        """Return False: the client of an incomplete response waits for ever, even if the application raises.
+
+        daphne is the known server whose scope has no `spec_version`.
+        """
+        return None if "spec_version" in scope.get("asgi", {"spec_version": None}) else False
 
     def delayed(self, number: int, handler: Any, when_quiet: WhenQuiet, /) -> Callable[[], None] | None:
         """Return a function that calls twisted's handler after the streams and the middleware around them have ended.

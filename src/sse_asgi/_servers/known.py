@@ -59,3 +59,10 @@ def look_at(receive: Receive) -> Look | None:
     if request is not None:
         return partial(look_behind, request, look_at(request.receive))
     return next(filter(None, (server.look(receive) for server in SERVERS)), None)
+
+
+def behind_receive(receive: Receive) -> Receive:
+    """Return the `receive` that the outermost BaseHTTPMiddleware was given; any other `receive` as it is."""
+    while (request := request_behind(receive)) is not None:
+        receive = request.receive
+    return receive

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 Address = tuple[Any, Any]
 Look = Callable[[], bool | None]
@@ -32,9 +32,11 @@ class AskedServer(Server, ABC):
     Attributes:
         key: The server's own object, which identifies it.
         tells_of_signals: Whether asking the server is enough to learn of a signal. Its handlers are not touched then.
+        signals_seen: The value of `signals` when the server was asked last.
     """
 
     tells_of_signals = False
+    signals_seen = 0
 
     def __init__(self, key: Any, coroutine: Any) -> None:
         """Remember the server's own object, and the coroutine that runs the server."""
@@ -46,6 +48,11 @@ class AskedServer(Server, ABC):
     def ended(self) -> bool:
         """Whether the server has stopped."""
         return self._coroutine.cr_frame is None
+
+    @property
+    def signals(self) -> int:
+        """The number of signals to stop that the server has got, if it tells of signals."""
+        return 0
 
     @property
     def state(self) -> Any:
@@ -110,6 +117,19 @@ class KnownServer:
     def abort(self, _receive: Receive, /) -> bool:
         """Abort the connection of a request; return False if its `receive` does not lead to the connection."""
         return False
+
+    def breaks_off(self, _scope: Scope, _receive: Receive, /) -> bool | None:
+        """Return True if an incomplete response is broken off for its client alone; None if another kind serves."""
+        return None
+
+    def close(self, _receive: Receive, /) -> Callable[[], bool] | None:
+        """End a response without completing it, when the client has taken the bytes that were sent.
+
+        Returns:
+            A function that returns True when the server has seen that. From then on the server discards messages, and
+            does not complain about the incomplete response. None if `receive` does not lead to the connection.
+        """
+        return None
 
     def delayed(self, _number: int, _handler: Any, _when_quiet: WhenQuiet, /) -> Callable[[], None] | None:
         """Return a function that calls the server's signal handler later, if the handler must wait for the streams.

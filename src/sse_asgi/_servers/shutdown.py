@@ -4,7 +4,9 @@ A server sends `lifespan.shutdown` after the last response has ended. So a strea
 server from sending it. Each event loop has one ShutdownNotice, which asks the known servers and hears the signals.
 """
 
+import math
 import random
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,12 +22,17 @@ WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 MAX_ADDRESSES = 64
 POLL_SECONDS = 0.1
 QUIET_SECONDS = 10.0
+# A terminal and systemd signal every process of a server, and some parents pass the signal on to their workers.
+SAME_SECONDS = 1.0
 
 Scope = Mapping[str, Any]
 
 
 class ShutdownNotice(Server):
-    """The news that a server of this event loop stops, given once to each of its streams.
+    """The news that a server of this event loop stops, given to each of its streams.
+
+    Streams may go on for a while, each for the `drain` that it listens with. A signal that comes SAME_SECONDS after the
+    news, or later, gives the news again. Then they end at once.
 
     The notice is itself a Server: it stands for every server that cannot be asked or identified. Its streams get the
     news when any server of the loop stops, and its `heard` is True while any of them stops.
@@ -36,11 +43,13 @@ class ShutdownNotice(Server):
         super().__init__()
         self._watchers = 0
         self._listeners: dict[Callable[[], None], Server] = {}
-        self._when_quiet: dict[Callable[[], None], tuple[Server, Alarm]] = {}
+        self._when_quiet: dict[Callable[[], None], tuple[Server | None, Alarm]] = {}
         self._undos: list[Undo] = []
         self._asked: list[AskedServer] = []
         self._at: dict[Address, Server] = {}
         self._next_look = Alarm()
+        self._longest_drain = 0.0
+        self._heard_at = math.inf
 
     @property
     def listeners(self) -> int:
@@ -61,6 +70,7 @@ class ShutdownNotice(Server):
         """End one `watch`; the last call undoes every change."""
         self._watchers -= 1
         if not self._watchers:
+            self._longest_drain = 0.0
             self._next_look.cancel()
             for undo in self._undos:
                 undo()
@@ -69,12 +79,21 @@ class ShutdownNotice(Server):
             for server in self._asked:  # the next watch finds the servers again
                 self.forget(server)
 
-    def listen(self, callback: Callable[[], None], scope: Scope | None = None) -> None:
-        """Call back when the server of this scope stops: at once if it stops already.
+    def stops(self, scope: Scope) -> bool:
+        """Return True if the server of this scope was heard to stop; False if nothing watches for it."""
+        return self._watchers > 0 and self._server_of(scope).heard
 
-        Without a scope, or where the scope's server is not known, call back when any server of the loop stops.
+    def listen(self, callback: Callable[[], None], scope: Scope | None = None, *, drain: float = 0.0) -> None:
+        """Call back when the server of this scope stops, at once if it stops already, and when a signal comes again.
+
+        Args:
+            callback: The callback.
+            scope: The scope of a request. Without it, or where its server is not known, every server of the loop
+                counts.
+            drain: The most seconds for which the stream goes on after the first call.
         """
         server = self.watch(scope)
+        self._longest_drain = max(self._longest_drain, drain)
         self._listeners[callback] = server
         server.streams += 1
         if server.heard:
@@ -84,24 +103,26 @@ class ShutdownNotice(Server):
         """Forget a callback, because its stream has ended and cleaned up."""
         self._listeners.pop(callback).streams -= 1
         for one, (server, alarm) in list(self._when_quiet.items()):
-            if not server.streams:
+            if self._is_quiet(server):
                 alarm.cancel()
                 self._settle(one)
         self.unwatch()
 
     def when_quiet(self, callback: Callable[[], None], server: Server | None = None) -> None:
-        """Call back once when every stream of a server has cleaned up, at the latest after QUIET_SECONDS.
+        """Call back once when every stream of a server, or of all servers, has cleaned up; at once if there is none.
 
-        That is at once if the server has no stream.
+        That is at the latest QUIET_SECONDS after the longest drain.
         """
         if callback in self._when_quiet:
             return
-        server = server or self
-        alarm = self._timer.after(QUIET_SECONDS, partial(self._settle, callback))
+        alarm = self._timer.after(self._longest_drain + QUIET_SECONDS, partial(self._settle, callback))
         self._when_quiet[callback] = server, alarm
-        if not server.streams:
+        if self._is_quiet(server):
             alarm.cancel()
             self._settle(callback)
+
+    def _is_quiet(self, server: Server | None) -> bool:
+        return not (self.listeners if server is None else server.streams)
 
     def _settle(self, callback: Callable[[], None]) -> None:
         del self._when_quiet[callback]
@@ -109,11 +130,22 @@ class ShutdownNotice(Server):
 
     def hear(self, server: Server | None = None) -> None:
         """Give the streams of a server, or all streams, the news that it stops; repeated calls do nothing."""
+        if not self.heard:
+            self._heard_at = time.monotonic()
         news = [one for one in (*(self._asked if server is None else [server]), self) if not one.heard]
         for one in news:
             one.heard = True
         for callback, one in list(self._listeners.items()) if news else ():
             if one in news:
+                callback()
+
+    def hear_signal(self, server: Server | None = None) -> None:
+        """Give the news that a signal came, for a server or for all of them; give it again if it is old."""
+        if not self.heard or time.monotonic() < self._heard_at + SAME_SECONDS:
+            self.hear(server)
+            return
+        for callback, one in list(self._listeners.items()):
+            if one.heard and (server is None or one in (server, self)):
                 callback()
 
     def forget(self, server: Server) -> None:
@@ -155,6 +187,9 @@ class ShutdownNotice(Server):
         for server in self._asked:
             if server.ended or server.stops():
                 self.hear(server)
+            if server.signals > server.signals_seen:
+                server.signals_seen = server.signals
+                self.hear_signal(server)
             if server.ended:
                 self.forget(server)
         if self._asked:

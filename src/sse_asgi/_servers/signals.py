@@ -27,8 +27,8 @@ PassOn = Callable[[FrameType | None], object]
 class Hearer(Protocol):
     """An object that wants to hear of the signals, and knows when its streams have ended."""
 
-    def hear(self) -> None:
-        """Hear that the servers of this event loop stop."""
+    def hear_signal(self) -> None:
+        """Hear that the servers of this event loop stop, or that a signal came again."""
 
     def when_quiet(self, callback: Callable[[], None], /) -> None:
         """Call back when every stream has ended."""
@@ -53,7 +53,7 @@ def _wrap(number: signal.Signals, hearer: Hearer) -> Undo:
 
     def handler(signum: int, frame: FrameType | None) -> None:
         try:
-            call(hearer.hear)
+            call(hearer.hear_signal)
         except RuntimeError:  # the event loop is closed
             undo()
             os.kill(os.getpid(), signum)

@@ -5,13 +5,13 @@ Observed: in the protocols for h11 and httptools, `send` waits for nothing but t
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from types import FrameType
 from typing import Any
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from .server import AskedServer, KnownServer, Look
 
@@ -23,6 +23,11 @@ class UvicornServer(AskedServer):
     """
 
     tells_of_signals = True  # its own handler sets `should_exit`
+
+    @property
+    def signals(self) -> int:
+        """The number of signals; uvicorn keeps them to raise them again at its end."""
+        return len(getattr(self.key, "_captured_signals", ()))
 
     @property
     def state(self) -> Any:
@@ -75,6 +80,25 @@ class Uvicorn(KnownServer):
             return False
         transport.abort()
         return True
+
+    def breaks_off(self, _: Scope, receive: Receive, /) -> bool | None:
+        """Return True for a stream of HTTP/2.
+
+        Observed: uvicorn resets that stream alone; curl exits with 92.
+        """
+        return True if hasattr(getattr(receive, "__self__", None), "abort_stream") else None
+
+    def close(self, receive: Receive, /) -> Callable[[], bool] | None:
+        """Close the transport of the request, or reset its stream of HTTP/2.
+
+        Observed: uvicorn closes the connection of an incomplete response too, but only when the application returns,
+        and with an ERROR in its log: "ASGI callable returned without completing response."
+        """
+        request: Any = getattr(receive, "__self__", None)
+        if not hasattr(request, "disconnected") or not hasattr(request, "transport"):
+            return None
+        getattr(request, "abort_stream", request.transport.close)()
+        return lambda: bool(request.disconnected)
 
 
 def _look_at(request: Any) -> bool | None:

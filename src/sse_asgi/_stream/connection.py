@@ -13,9 +13,11 @@ A connection goes through these states, and never back:
     LOST      The client has disconnected, or does not read. Nothing more is sent. A send that waits for the client has
               RETURN_SECONDS to return by itself, and is broken off then.
     CLOSING   The content is cancelled once. The last words and the final body are sent, unless the connection was
-              LOST before its head. Then the cleanup is awaited, and then the background task runs.
+              LOST before its head, or the body has to stay incomplete (`ending.py`). Then the cleanup is awaited, and
+              then the background task runs.
 
-    OPEN -> ENDING           end(): the feed has ended or failed, the lifetime is over, the server stops
+    OPEN -> ENDING           end(): the feed has ended or failed, the lifetime is over, the server stops and the
+                             `drain_timeout` is over
     OPEN, ENDING -> LOST     _lose(): `receive()` reports a disconnect, or a send takes longer than `send_timeout`
     any -> CLOSING           _leave(): nothing is left to write, or the task was cancelled, or a send raised
 
@@ -82,6 +84,7 @@ class Connection:
         "_deadlines",
         "_feed",
         "_final_id",
+        "_may_drain",
         "_notice",
         "_receive",
         "_rest",
@@ -99,7 +102,7 @@ class Connection:
         """Prepare. Nothing is sent, and the content is not touched."""
         self.state = OPEN
         self.reason: str | None = None
-        self._aborted = False
+        self._aborted = self._may_drain = False
         self._feed, self._terms, self._final_id = feed, terms, final_id
         self._scope, self._receive = scope, receive
         self._wakeup = new_wakeup()
@@ -114,9 +117,7 @@ class Connection:
             Exception: The content's exception.
         """
         writer, feed = self._writer, self._feed
-        self._deadlines = Deadlines(self, writer, self._terms)
-        self._notice.listen(self._on_shutdown, self._scope)
-        watcher = watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
+        watcher = self._begin()
         try:
             await self._join()
             while True:
@@ -141,6 +142,14 @@ class Connection:
             if writer.started:  # else it becomes an error response, like the exception of any endpoint
                 logger.error("the content of the stream %s failed: %s", named(self._scope), one_line(repr(failure)))
             raise failure
+
+    def _begin(self) -> Child:
+        """Watch the clock, the server and the client; return the watcher of the client."""
+        self._deadlines = Deadlines(self, self._writer, self._terms)
+        drain = self._terms.drain_timeout
+        self._notice.listen(self._on_shutdown, self._scope, drain=drain)
+        self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
+        return watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
 
     async def _join(self) -> None:
         """Delay the head, for `start_timeout` at most, until the client misses nothing that is published later."""
@@ -192,7 +201,10 @@ class Connection:
                 self._deadlines.timer.limit(RETURN_SECONDS, self._writer.give_up)
 
     def _on_shutdown(self) -> None:
-        if self.state is not CLOSING:
+        if self._may_drain and self.state is OPEN:
+            self._may_drain = False
+            self._deadlines.drain(self._on_shutdown)
+        elif self.state is not CLOSING:
             self.end("shutdown")
             self._deadlines.stop()
             self._deadlines.timer.limit(SHUTDOWN_SECONDS, self.cut_off)
@@ -212,7 +224,8 @@ class Connection:
         self._deadlines.stop()
         name = named(self._scope)
         parts = self._writer, self._content, self._terms, self._notice
-        ending = Ending(*parts, final_id=self._final_id, route=name)
+        request = self._scope, self._receive
+        ending = Ending(*parts, request, final_id=self._final_id, route=name)
         try:
             with anyio.CancelScope(shield=True):
                 await ending.close(self.reason, self._abort)

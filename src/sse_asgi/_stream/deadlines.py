@@ -1,8 +1,9 @@
 """Deadlines: the pings, the stalled sends and the lifetime of one connection."""
 
 import math
+from collections.abc import Callable
 
-from .._loop.timer import Batch, shared_timer, spread
+from .._loop.timer import Alarm, Batch, shared_timer, spread
 from .terms import Terms
 from .watching import Endable
 from .writer import Writer
@@ -18,7 +19,7 @@ class Deadlines:
         timer: The event loop's.
     """
 
-    __slots__ = ("_batch", "_connection", "_ends", "_looked", "_terms", "_writer", "timer")
+    __slots__ = ("_batch", "_connection", "_drained", "_ends", "_looked", "_terms", "_writer", "timer")
 
     def __init__(self, connection: Endable, writer: Writer, terms: Terms) -> None:
         """Begin with the deadline of the first bytes."""
@@ -26,6 +27,7 @@ class Deadlines:
         self.timer = shared_timer()
         self._ends = min(math.inf, writer.last + spread(terms.max_lifetime))  # one infinity for all connections
         self._looked = math.inf
+        self._drained: Alarm | None = None
         self._batch: Batch
         self._set(writer.last + terms.start_timeout, writer.last)
 
@@ -61,3 +63,9 @@ class Deadlines:
     def stop(self) -> None:
         """Cancel the timer."""
         self._batch.pop(self, None)
+        if self._drained is not None:
+            self._drained.cancel()
+
+    def drain(self, end: Callable[[], None]) -> None:
+        """Let the stream go on for its `drain_timeout`, then call `end`."""
+        self._drained = self.timer.after(self._terms.drain_timeout, end)

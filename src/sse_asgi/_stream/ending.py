@@ -1,17 +1,28 @@
-"""Ending: the last words of a stream, its cleanup, and its background task."""
+"""Ending: the last words of a stream, the end of its body, its cleanup, and its background task.
+
+An EventSource reconnects after every end, so its body is always complete. A client of another kind (fetch, curl, httpx)
+takes a complete body for a finished stream. So the body of a stream that was cut off stays incomplete there: it ends
+with the connection. `Ending._last_words` decides both, the words and whether the body is completed. A stream that is
+cut off before its head gets a 503 in place of it. A dialect has words for an interruption, so its bodies are complete.
+"""
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from starlette.background import BackgroundTask
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from .._log.event import ServerSentEvent, as_frame
+from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
+from .event_source import is_event_source
+from .foreign import can_be_interrupted, end_incomplete
 from .last_event_id import last_event_id
+from .limits import refusal
 from .spoken import last_words
 from .terms import Terms
 from .writer import Writer
@@ -31,7 +42,15 @@ class Ending:
     """Sends the last words of one stream, and cleans up after its content."""
 
     def __init__(
-        self, writer: Writer, content: Content, terms: Terms, notice: ShutdownNotice, *, final_id: bool, route: str
+        self,
+        writer: Writer,
+        content: Content,
+        terms: Terms,
+        notice: ShutdownNotice,
+        request: tuple[Scope, Receive],
+        *,
+        final_id: bool,
+        route: str,
     ) -> None:
         """Prepare to end a stream.
 
@@ -40,6 +59,7 @@ class Ending:
             content: Stopped and awaited.
             terms: See EventSourceResponse.
             notice: Knows how many clients will come back.
+            request: The scope of the request, and its `receive`.
             final_id: True if the client of a finished stream is told not to ask again.
             route: Names the stream in the log.
         """
@@ -47,6 +67,7 @@ class Ending:
         self._content = content
         self._terms = terms
         self._notice = notice
+        self._scope, self._receive = request
         self._final_id = final_id
         self._route = route
         self._timer = shared_timer()
@@ -65,6 +86,7 @@ class Ending:
                 await self._part(reason)
             if limit.cancelled_caught:
                 cut_off()
+                await checkpoint()  # the server sees that before the stream returns
         await self.clean_up()
 
     async def clean_up(self) -> None:
@@ -73,25 +95,44 @@ class Ending:
 
     async def _part(self, reason: str | None) -> None:
         writer = self._writer
+        words, complete = self._last_words(reason)
         try:
-            words = b"" if writer.sending else self._content.last_words(self._last_words(reason))
-            if words or not writer.started:
-                await writer.emit(words)
-            await writer.finish()
+            if not (complete or writer.started):
+                await writer.decline(partial(refusal, self._scope))
+                return
+            body = b"" if writer.sending else self._content.last_words(words)
+            if body or not writer.started:
+                await writer.emit(body)
+            if complete:
+                await writer.finish()
+            else:
+                await end_incomplete(self._scope, self._receive, writer.server_send, writer.finish)
         except OSError:
             pass
         except Exception:
             logger.exception("the end of the stream %s could not be sent", self._route)
 
-    def _last_words(self, reason: str | None) -> bytes:
-        """Return the bytes before the final body: the error, the time to come back, or the word not to come back."""
-        if (dialect := self._terms.dialect) is not None:
-            return last_words(dialect, reason, self._content.error, self._route)
+    def _last_words(self, reason: str | None) -> tuple[bytes, bool]:
+        """Return the bytes before the end of the body, and True if the body is completed.
+
+        The bytes are the error, the time to come back, or the word not to come back.
+        """
+        if (dialect := self._terms.dialect) is not None:  # the words are its own, and its end is one of them
+            return last_words(dialect, reason, self._content.error, self._route), True
         if reason == "finished":
-            return FINAL if self._final_id else b""
+            return (FINAL if self._final_id else b""), True
+        words = b""
         if reason == "error" and self._content.error is not None:
-            return self._error_frame(self._content.error) + farewell(self._notice)
-        return farewell(self._notice) if reason in ("shutdown", "lifetime", "slow", "revoked") else b""
+            words = self._error_frame(self._content.error) + farewell(self._notice)
+        elif reason in ("shutdown", "lifetime", "slow", "revoked"):
+            words = farewell(self._notice)
+        return words, reason == "client" or self._must_complete()
+
+    def _must_complete(self) -> bool:
+        """Return True if the client comes back after every end, or cannot see that a body is incomplete."""
+        if self._terms.always_complete or is_event_source(self._scope):
+            return True
+        return not can_be_interrupted(self._scope, self._receive)
 
     def _error_frame(self, error: Exception) -> bytes:
         if self._terms.on_error is None:

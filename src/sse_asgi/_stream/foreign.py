@@ -4,7 +4,8 @@ Our own streams need no guard. A foreign stream, which another library makes, ge
 at shutdown, so that it does not hold up the server. After that end its application may go on sending: the guard
 discards these messages. The application has RETURN_ALONE seconds to return by itself, because servers answer its
 `receive()` with `http.disconnect` once the response is complete, and frameworks clean up best after that: a cancelled
-Django leaves its tasks behind. Then the guard cancels the application.
+Django leaves its tasks behind. Then the guard cancels the application. The body of a stream that is cut off stays
+incomplete, unless its client is an EventSource (`ending.py` says why).
 
 The guard adds no turn of the event loop to a send, because applications depend on the order of their tasks. Observed: a
 tool of an MCP server that closes its stream at once lost the first event, and with it the client's way back, when the
@@ -29,8 +30,10 @@ from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS, abort
+from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
-from .limits import ConnectionLimit, refused_body
+from .event_source import is_event_source
+from .limits import ConnectionLimit, refusal
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -48,12 +51,23 @@ class GuardTerms(NamedTuple):
     ping_interval: float
     max_lifetime: float
     limit: ConnectionLimit | None
+    drain_timeout: float = 0.0
 
 
 class Guard:
     """Watches one response, and takes it over if it turns out to be a foreign event stream."""
 
-    __slots__ = ("_interrupt", "_leave", "_outer", "_receive", "_scope", "_send", "_stream", "_terms", "_watching")
+    __slots__ = (
+        "_interrupt",
+        "_leave",
+        "_outer",
+        "_receive",
+        "_scope",
+        "_send",
+        "_stream",
+        "_terms",
+        "_watching",
+    )
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to watch; no message has been sent yet."""
@@ -106,6 +120,40 @@ class Guard:
         else:
             self._outer.cut_off(timer)
 
+    async def interrupt(self) -> None:
+        """Break off the response now; later messages, such as those that would complete it, are discarded."""
+        self._send = _discard
+        await (interrupt(self._receive) if self._outer is None else self._outer.interrupt())
+
+    async def end_incomplete(self, send: Send, finish: Callable[[], Awaitable[None]]) -> None:
+        """Break off a stream of our own behind its last bytes.
+
+        Args:
+            send: The stream's. If middleware is between it and the server, the last bytes may be on their way.
+            finish: Sends the final body, which follows these bytes; the outermost guard breaks the response off for it.
+        """
+        if self._outer is not None:
+            await self._outer.end_incomplete(send, finish)
+        elif send == self._send:
+            await self.interrupt()
+        else:
+            self._send = partial(self._interrupt_at_end, self._send)
+            await finish()
+
+    async def _interrupt_at_end(self, send: Send, message: Message) -> None:
+        await send({**message, "more_body": True})
+        if not message.get("more_body", False):
+            await self.interrupt()
+
+    def can_interrupt(self) -> bool:
+        """Return True if the client sees that its response was broken off, and no other response is."""
+        return can_interrupt(self._scope, self._receive) if self._outer is None else self._outer.can_interrupt()
+
+    @property
+    def drain_timeout(self) -> float:
+        """The seconds for which streams of this application may go on after the news that the server stops."""
+        return self._terms.drain_timeout
+
     def _enter(self) -> bool:
         """Count this request, once, whatever the response; return False if a limit refuses it."""
         if self._terms.limit is None or self._leave is not None:
@@ -125,9 +173,19 @@ class Guard:
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
-        cut_off = partial(abort, self._scope, self._receive, shared_timer())
-        self._stream = stream = ForeignStream(self._terms, self._scope, self._send, cut_off, self._interrupt.cancel)
-        await (stream.begin(head) if self._enter() else stream.refuse(head))
+        # An EventSource gets the head and a farewell then, which is an empty answer to other clients.
+        too_late = current_notice().stops(self._scope) and not is_event_source(self._scope)
+        admitted = self._enter() and not too_late
+        self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
+        await (stream.begin(head) if admitted else stream.refuse(head, self._scope))
+
+    def must_complete(self) -> bool:
+        """Return True if the client comes back after every end, or cannot see that a body is incomplete."""
+        return is_event_source(self._scope) or not self.can_interrupt()
+
+    def stop_application(self) -> None:
+        """Cancel the application, because its stream has ended."""
+        self._interrupt.cancel()
 
 
 class Frames:
@@ -154,18 +212,10 @@ class Frames:
 class ForeignStream:
     """An event stream that another library makes."""
 
-    def __init__(
-        self,
-        terms: GuardTerms,
-        scope: Scope,
-        send: Send,
-        cut_off: Callable[[], None],
-        stop_application: Callable[[], None],
-    ) -> None:
+    def __init__(self, terms: GuardTerms, scope: Scope, send: Send, guard: Guard) -> None:
         """Prepare for the head."""
         self._send = send
-        self._cut_off = cut_off
-        self._stop_application = stop_application
+        self._guard = guard
         self._timer = shared_timer()
         self._alarm = Alarm()
         self._lock = anyio.Lock(fast_acquire=True)
@@ -177,7 +227,9 @@ class ForeignStream:
         self._ended = False
         self._returned = new_wakeup()
         self._notice = current_notice()
-        self._notice.listen(self._end_soon, scope)
+        self._drain = 0.0  # a stream that begins while the server stops ends at once
+        self._notice.listen(self._on_shutdown, scope, drain=terms.drain_timeout)
+        self._drain = terms.drain_timeout
 
     async def begin(self, head: Message) -> None:
         """Send the head, with headers that keep proxies from holding events back, unless the application set them."""
@@ -190,15 +242,16 @@ class ForeignStream:
         async with self._lock:
             await self._send(head)
 
-    async def refuse(self, head: Message) -> None:
-        """Send a stream that has only a `retry:` line, and stop the application."""
+    async def refuse(self, head: Message, scope: Scope) -> None:
+        """Answer the request of this scope with a refusal, and stop the application."""
         self._ended = True
         headers = MutableHeaders(raw=head["headers"])
         headers.update({"content-type": "text/event-stream", **HEADERS})
         for name in ("content-length", "content-encoding"):
             del headers[name]
-        await self._send({**head, "status": 200})
-        await self._send_body(refused_body(), more=False)
+        status, raw, body = refusal(scope, headers.raw)
+        await self._send({**head, "status": status, "headers": raw})
+        await self._send_body(body, more=False)
         self._helper = spawn(self._stop)
 
     async def _stop(self) -> None:
@@ -206,7 +259,7 @@ class ForeignStream:
         with self._timer.move_on_after(RETURN_ALONE):
             await self._returned
             return
-        self._stop_application()
+        self._guard.stop_application()
 
     async def pass_on(self, message: Message) -> None:
         """Pass a body on, unless the stream has ended."""
@@ -226,7 +279,7 @@ class ForeignStream:
             await cancel_shielded_checkpoint()
 
     async def complete(self) -> None:
-        """Send the final body if the application returned without it, as sse-starlette does when a server stops."""
+        """End the body if the application returned without that, as sse-starlette does when a server stops."""
         if not self._ended:
             with contextlib.suppress(Exception):  # the client may have disconnected, and servers raise different errors
                 await self._close()
@@ -234,7 +287,7 @@ class ForeignStream:
     def forget(self) -> None:
         """Release everything: the application has returned."""
         self._finish()
-        self._notice.unlisten(self._end_soon)
+        self._notice.unlisten(self._on_shutdown)
         self._returned.set()
 
     def _finish(self) -> None:
@@ -257,6 +310,16 @@ class ForeignStream:
         if when < math.inf:
             self._alarm = self._timer.after(when - now, self._watch_clock)
 
+    def _on_shutdown(self) -> None:
+        drain, self._drain = self._drain, 0.0
+        if drain and not self._ended:
+            now = time.monotonic()
+            self._ends = min(self._ends, now + drain)
+            self._alarm.cancel()
+            self._look_again(now)
+        else:
+            self._end_soon()
+
     def _end_soon(self) -> None:
         self._helper = spawn(self._end)
 
@@ -270,7 +333,7 @@ class ForeignStream:
                         logger.exception("a ping of a foreign event stream could not be sent")
 
     async def _end(self) -> None:
-        """Send the final body, unless a send of the application is stuck, and stop the application."""
+        """End the body, unless a send of the application is stuck, and stop the application."""
         try:
             stop = await self._close()
         except Exception:
@@ -287,10 +350,14 @@ class ForeignStream:
                     return False
                 body = farewell(self._notice) if self._frames.complete else b""
                 self._finish()
-                await self._send_body(body, more=False)
+                complete = self._guard.must_complete()
+                if body or complete:
+                    await self._send_body(body, more=not complete)
+                if not complete:
+                    await self._guard.interrupt()
         if limit.cancelled_caught:
             self._finish()
-            self._cut_off()
+            self._guard.cut_off(self._timer)
             with self._timer.move_on_after(RETURN_SECONDS):
                 await self._lock.acquire()  # the send may return by itself
                 self._lock.release()
@@ -321,6 +388,28 @@ def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
         abort(scope, receive, timer)
     else:
         guard.cut_off(timer)
+
+
+def can_be_interrupted(scope: Scope, receive: Receive) -> bool:
+    """Return True if the client of a stream of our own sees that it was broken off, and no other response is."""
+    guard: Guard | None = scope.get(KEY)
+    return can_interrupt(scope, receive) if guard is None else guard.can_interrupt()
+
+
+async def end_incomplete(scope: Scope, receive: Receive, send: Send, finish: Callable[[], Awaitable[None]]) -> None:
+    """Break off a stream of our own; for `send` and `finish` see Guard."""
+    guard: Guard | None = scope.get(KEY)
+    await (interrupt(receive) if guard is None else guard.end_incomplete(send, finish))
+
+
+def default_drain_timeout(scope: Scope) -> float:
+    """Return the `drain_timeout` of the middleware around this request."""
+    guard: Guard | None = scope.get(KEY)
+    return 0.0 if guard is None else guard.drain_timeout
+
+
+async def _discard(_: Message) -> None:
+    """Send nothing: the response was broken off."""
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

@@ -9,13 +9,20 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from .event_source import is_event_source
+
 RETRY_MS = (2000, 6000)
+BODY_HEADERS = (b"content-type", b"content-length", b"content-encoding")
+
+Headers = list[tuple[bytes, bytes]]
+Refusal = tuple[int, Headers, bytes]
 
 
 class ConnectionLimit:
     """Refuses new streams beyond a limit, and never ends an open one, so that no client can push another one out.
 
-    A refused EventSource gets an empty stream with a random `retry:` of two to six seconds, and asks again.
+    A refused EventSource gets an empty stream with a random `retry:` of two to six seconds, and asks again. Any other
+    client gets a 503 with a random Retry-After.
 
     Attributes:
         open: The number of open streams in this process. A stream counts until its cleanup and background task end.
@@ -99,3 +106,20 @@ def as_limit(value: Any) -> ConnectionLimit | None:
 def refused_body() -> bytes:
     """Return the whole body of a refused stream."""
     return b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311 - a spread, not a secret
+
+
+def refusal(scope: Scope, headers: Headers) -> Refusal:
+    """Return the status, the headers and the body of the answer to a refused stream.
+
+    An EventSource gives up for good on any other answer than a stream. A client of another kind would take an empty
+    stream for a complete answer.
+
+    Args:
+        scope: The request's.
+        headers: The headers of the stream, such as those of CORS.
+    """
+    if is_event_source(scope):
+        return 200, headers, refused_body()
+    seconds = random.randint(RETRY_MS[0] // 1000, RETRY_MS[1] // 1000)  # noqa: S311 - a spread, not a secret
+    kept = [header for header in headers if header[0].lower() not in BODY_HEADERS]
+    return 503, [*kept, (b"retry-after", b"%d" % seconds), (b"content-length", b"0")], b""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._hub.feed import SubscriptionFeed
-from .._hub.options import NOT_GIVEN, NotGiven, seconds_or_never
+from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_never
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
 from .._log.logged import named
@@ -19,10 +19,10 @@ from ..encoder import encode
 from .connection import Connection
 from .ending import END_HEADERS, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
-from .foreign import admit
+from .foreign import admit, default_drain_timeout
 from .framing import ChunkFraming, DialectFraming
 from .last_event_id import last_event_id
-from .limits import refused_body
+from .limits import refusal
 from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
 from .terms import Terms, shared_terms
 
@@ -60,6 +60,7 @@ class EventSourceResponse(Response):
         on_error: Callable[[Exception], Any] | None = None,
         reconnect_after_end: bool = False,
         padding: int = 0,
+        drain_timeout: float | NotGiven = NOT_GIVEN,
         dialect: Dialect | None = None,
         encoded: bool = False,
     ) -> None:
@@ -89,6 +90,9 @@ class EventSourceResponse(Response):
             reconnect_after_end: True lets the browser ask again after the iterable has finished, which runs the
                 iterable again.
             padding: Bytes of a comment at the start, at most 8192, for browsers and proxies that hold back first bytes.
+            drain_timeout: Seconds for which an iterable may go on to its own end after the server was told to stop. A
+                second signal, a second later or more, ends it at once. A subscription ends at once in any case. The
+                default is the middleware's, or 0.
             dialect: A protocol on top of SSE, of `sse_asgi.dialects` or your own: it frames the items, and says errors,
                 interruptions and the end in its own words. None of the library's own events is written then.
             encoded: Whether the content's chunks, bytes or str, already are an event stream, cut anywhere. They are
@@ -96,8 +100,8 @@ class EventSourceResponse(Response):
 
         Raises:
             TypeError: The content cannot be streamed; the message names the fix. Or `dialect` is not a dialect.
-            ValueError: A number of seconds that is not above 0, a bad `retry` or `padding`, or `on_error` together with
-                `dialect`.
+            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, or
+                `on_error` together with `dialect`.
         """
         self.content = content
         self.status_code = status_code
@@ -117,6 +121,7 @@ class EventSourceResponse(Response):
             on_error=on_error,
             dialect=spoken,
         )
+        self._drain_timeout = drain_timeout if drain_timeout is NOT_GIVEN else check_drain_timeout(drain_timeout)
         self._reconnect_after_end = reconnect_after_end
         self._connection: Connection | None = None
 
@@ -130,10 +135,10 @@ class EventSourceResponse(Response):
         elif not self._reconnect_after_end and has_seen_the_end(scope):
             return self._answer(scope, send, 204, END_HEADERS, "finished")
         if not admit(scope):
-            return self._answer(scope, send, 200, self.raw_headers, "refused")
-        self._terms = shared_terms(self._terms)
+            return self._refuse(scope, send)
+        self._terms = shared_terms(self._with_drain(scope))
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        final_id = not self._reconnect_after_end and scope["method"] == "GET"
+        final_id = scope["method"] == "GET" and not self._reconnect_after_end
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
         return self._connection.run(self.background)
 
@@ -152,16 +157,33 @@ class EventSourceResponse(Response):
         """True if the client has disconnected or was cut off, so that no later event reaches it."""
         return self.reason in ("client", "slow")
 
-    def _refusal(self, route: str) -> bytes:
+    def _with_drain(self, scope: Scope) -> Terms:
+        """Return the terms with the time for which the content may go on when the server stops."""
+        drain = default_drain_timeout(scope) if self._drain_timeout is NOT_GIVEN else self._drain_timeout
+        if not drain or isinstance(self.content, Subscription):
+            return self._terms
+        return self._terms._replace(drain_timeout=drain)
+
+    def _refuse(self, scope: Scope, send: Send) -> Coroutine[Any, Any, None]:
         dialect = self._terms.dialect
-        return refused_body() if dialect is None else last_words(dialect, "refused", None, route)
+        if dialect is None:
+            status, headers, body = refusal(scope, self.raw_headers)
+        else:
+            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, named(scope))
+        return self._answer(scope, send, status, headers, "refused", body=body)
 
     async def _answer(
-        self, scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], reason: str
+        self,
+        scope: Scope,
+        send: Send,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        reason: str,
+        *,
+        body: bytes = b"",
     ) -> None:
         """Answer without streaming the content; close it, because the endpoint has made it; run the background task."""
         self._reason = reason
-        body = self._refusal(named(scope)) if reason == "refused" else b""
         patience: float | None = self._terms.cleanup_timeout
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -202,15 +224,6 @@ def _comment(size: int) -> bytes:
         msg = f"padding must be 0 to {MAX_PADDING} bytes (got {size})"
         raise ValueError(msg)
     return b":" + b" " * (size - 2) + b"\n" if size else b""
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    return next((value.decode(errors="replace") for key, value in scope["headers"] if key == name), None)
-
-
-def _is_event_source(scope: Scope) -> bool:
-    """Return True if the client asks again after a stream has ended."""
-    return scope["method"] == "GET" and "text/event-stream" in (_header(scope, b"accept") or "")
 
 
 def _feed(content: Any, cleanup_timeout: float, dialect: Dialect | None, *, encoded: bool) -> Feed:

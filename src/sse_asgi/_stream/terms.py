@@ -39,6 +39,8 @@ class Terms(NamedTuple):
     cleanup_timeout: float
     on_error: Callable[[Exception], Any] | None
     dialect: Dialect | None = None
+    drain_timeout: float = 0.0
+    always_complete: bool = False  # an answer that has all that it can have, whenever it ends
 
 
 _terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")

@@ -11,6 +11,7 @@ Others send only frames that are the same for all readers, and only if the serve
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from starlette.types import Message, Send
 
@@ -20,6 +21,7 @@ from .._loop.tasks import Interrupt, current_task, new_interrupt
 from .._loop.wakeup import Wakeup
 from .feeds import Feed
 from .joining import current_joiner
+from .limits import Refusal
 from .sender import Unsent, may_be_direct, past_guards
 
 CHECKPOINT_BYTES = 16 * 1024
@@ -30,6 +32,7 @@ class Writer:
 
     Attributes:
         rests: True if the connection's task sleeps, so that others may send.
+        server_send: The request's `send`, past the guards that pass messages on unchanged.
         sending: True if a send is under way that waits for the client.
         started: True if the head was sent.
         last: The time at which the last send began, by time.monotonic().
@@ -43,7 +46,6 @@ class Writer:
         "_interrupt",
         "_joiner",
         "_opening",
-        "_send",
         "_task",
         "_unsent",
         "_wakeup",
@@ -51,6 +53,7 @@ class Writer:
         "ping_due",
         "rests",
         "sending",
+        "server_send",
         "started",
         "until",
     )
@@ -67,7 +70,7 @@ class Writer:
         """
         self._feed = feed
         self._opening: tuple[Message, bytes] | None = (head, greeting)
-        self._send = past_guards(send)
+        self.server_send = past_guards(send)
         self._direct = may_be_direct(send)
         self._wakeup = wakeup
         self._task: asyncio.Task[None] | None = current_task()
@@ -96,7 +99,7 @@ class Writer:
                 body = feed.take()
                 if body and self.started:  # the same as emit, without a coroutine for each event
                     self._begin()
-                    await self._send({"type": "http.response.body", "body": body, "more_body": True})
+                    await self.server_send({"type": "http.response.body", "body": body, "more_body": True})
                     self.sending = False
                 elif body or (self.ping_due and pings and self.until is None and not feed.ended):
                     await self.emit(body or (feed.ping() if self.started else b""))
@@ -112,14 +115,27 @@ class Writer:
         if self._opening is not None:
             (head, greeting), self._opening = self._opening, None
             self.started = True
-            await self._send(head)
+            await self.server_send(head)
             body = (greeting + body) or PING
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.server_send({"type": "http.response.body", "body": body, "more_body": True})
         self.sending = False
+
+    async def decline(self, refusal: Callable[[list[tuple[bytes, bytes]]], Refusal]) -> None:
+        """Send a whole answer that takes the place of the head and the body.
+
+        Args:
+            refusal: Makes the answer, given the headers of the head.
+        """
+        assert self._opening is not None
+        head = self._opening[0]
+        status, headers, body = refusal(head["headers"])
+        self._opening, self.started = None, True
+        await self.server_send({**head, "status": status, "headers": headers})
+        await self.server_send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def finish(self) -> None:
         """Send the final body."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self.server_send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def rest(self) -> None:
         """Let others send from now on, if the server allows it."""
@@ -167,7 +183,7 @@ class Writer:
     def pass_on(self, message: Message, now: float) -> bool:
         """Send a message at this time; return False if the connection's task has to finish the send."""
         self.ping_due, self.last = False, now
-        self._unsent = self._joiner.sender.send(self._send, message)
+        self._unsent = self._joiner.sender.send(self.server_send, message)
         if self._unsent is None:
             return True
         self.sending, self.rests = True, False
