@@ -109,7 +109,7 @@ async def test_a_stream_that_begins_then_is_refused(ours: bool) -> None:  # noqa
     async with client.stream("/") as stream:
         await stream.ended(2)
         assert (stream.status_code, stream.complete) == (200, True)
-        assert stream.content.startswith(b"retry: ")
+        assert b"retry: " in stream.content
     async with client.stream("/", method="POST") as stream:
         await stream.ended(2)
         assert (stream.status_code, stream.content, stream.complete) == (503, b"", True)
