@@ -119,7 +119,7 @@ async def test_idempotency_keys_are_forgotten_after_two_minutes(clock: Clock) ->
     assert await put(backend, "a", once="key") == first
     clock.now += 2
     assert await put(backend, "a", once="key") != first
-    assert len(backend._published) == 1
+    assert len(backend._published.known) == 1
 
 
 # Bytes
@@ -199,7 +199,7 @@ async def test_idempotency_keys_take_room_of_the_events(clock: Clock) -> None:
     assert await put(backend, "b", once=f"{0:05000}") < last
     clock.now += 121
     await put(backend, "c")
-    assert (backend._key_bytes, len(backend._published)) == (0, 0)
+    assert (backend._published.size, len(backend._published.known)) == (0, 0)
     for _ in range(20):
         last = await put(backend, "b", data="x" * 4000)
     assert len(await kept(backend, "b")) > 17
@@ -212,9 +212,9 @@ async def test_idempotency_keys_are_bounded_in_bytes(size: int) -> None:
     first = await put(backend, "a", once="0" * 2000)
     for number in range(1, 6):
         last = await put(backend, "a", once=str(number) * 2000)
-    assert sum(map(len, backend._published)) <= 10_000
+    assert sum(map(len, backend._published.known)) <= 10_000
     assert await put(backend, "a", once="5" * 2000) == last
-    assert "0" * 2000 not in backend._published
+    assert "0" * 2000 not in backend._published.known
     large = await put(backend, "a", once="x" * 20_000)
     assert await put(backend, "a", once="x" * 20_000) == large
     assert (first is None) is (size == 0)

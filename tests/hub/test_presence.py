@@ -9,6 +9,7 @@ import pytest
 
 from sse_asgi import Backend, BackendError, Hub, MemoryBackend, Subscription
 from sse_asgi._hub.presence import Presence
+from sse_asgi.backends._members import MemberLists
 from sse_asgi.backends.base import Member
 
 pytestmark = pytest.mark.anyio
@@ -131,9 +132,7 @@ class Faulty(MemoryBackend):
         return await super().attend(process, lease=lease, entered=entered, left=left)
 
     def forget(self) -> None:
-        self._attending.clear()
-        self._leases.clear()
-        self._present.clear()
+        self._members = MemberLists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import heapq
 import logging
 import os
 import time
-from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice
@@ -23,14 +22,15 @@ from .._log.names import RESERVED
 from .._log.position import Position, new_epoch
 from .._loop.running import running_loop
 from .._servers.workers import worker_count
+from ._idempotency import PublishedKeys
+from ._members import MemberLists
 from ._shelf import Bounds, Record, Shelf, content_size
-from .base import BYTES_RULE, IDEMPOTENCY_SECONDS, PAGE_BYTES, Backend, Member, Sink, presence_event
+from .base import BYTES_RULE, PAGE_BYTES, Backend, Member, Sink, presence_event
 
 logger = logging.getLogger("sse_asgi.backends")
 
 EXPIRE_SECONDS = 1.0
 SHARE = 16  # joins and leaves, and the library's own channels, each get one sixteenth of the bytes
-KEY_BYTES = 256  # memory of an idempotency key, besides its text
 
 
 class MemoryBackend(Backend):
@@ -97,11 +97,8 @@ class MemoryBackend(Backend):
         self._own = Shelf(small)  # the library's channels, such as the one for disconnect orders
         self._shelves = self._events, self._presence_events, self._own
         self._expire_at = 0.0
-        self._published: OrderedDict[str, tuple[float, Position | None]] = OrderedDict()
-        self._key_bytes = 0
-        self._attending: dict[str, set[Member]] = {}
-        self._leases: dict[str, float] = {}
-        self._present: dict[str, Counter[str]] = {}
+        self._published = PublishedKeys(self._events, self._bounds.total_bytes)
+        self._members = MemberLists()
 
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
         """Deliver every event to this sink.
@@ -150,16 +147,15 @@ class MemoryBackend(Backend):
         idempotency_key: str | None = None,
     ) -> Position | None:
         now = time.monotonic()
-        if self._published:
-            self._forget_old_keys(now)
-            if idempotency_key is not None and idempotency_key in self._published:
-                return self._published[idempotency_key][1]
+        if self._published.known:
+            self._published.forget_old(now)
+            if idempotency_key is not None and idempotency_key in self._published.known:
+                return self._published.known[idempotency_key][1]
         epoch, last = self._position
-        self._position = Position(epoch, last + 1)
-        entry = Entry(event, self._position if self.keeps_history else None, channels, key)
+        position = self._position = Position(epoch, last + 1)
+        entry = Entry(event, position if self.keeps_history else None, channels, key)
         if idempotency_key is not None:
-            self._published[idempotency_key] = (now, entry.position)
-            self._count_key(idempotency_key, 1)
+            self._published.remember(idempotency_key, now, entry.position)
         if self.keeps_history:
             if self._ttl is not None and now >= self._expire_at:
                 self._expire_at = now + EXPIRE_SECONDS
@@ -170,22 +166,6 @@ class MemoryBackend(Backend):
         for sink in self._sinks:
             sink.deliver(entry)
         return entry.position
-
-    def _count_key(self, key: str, sign: int) -> None:
-        """Count the bytes of an idempotency key, which take room of the events; forget the oldest keys if need be."""
-        size = KEY_BYTES + len(key.encode())
-        self._key_bytes += sign * size
-        self._events.reserve(sign * size)
-        while self._key_bytes > self._bounds.total_bytes and len(self._published) > 1:
-            self._forget_key()
-
-    def _forget_key(self) -> None:
-        key, _ = self._published.popitem(last=False)
-        self._count_key(key, -1)
-
-    def _forget_old_keys(self, now: float) -> None:
-        while self._published and next(iter(self._published.values()))[0] < now - IDEMPOTENCY_SECONDS:
-            self._forget_key()
 
     async def subscribe(self, channels: tuple[str, ...]) -> Position | None:  # noqa: ARG002 - all are delivered
         """Return the last position."""
@@ -263,45 +243,18 @@ class MemoryBackend(Backend):
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
         """Update the members that a hub has listed. A closed hub is gone when its lease has run out."""
-        now = time.monotonic()
-        mine = self._attending.setdefault(process, set())
-        self._leases[process] = now + lease
-        self._expire_leases(now)
-        self._add_members(set(entered) - mine)
-        self._remove_members(mine.intersection(left))
-        mine.update(entered)
-        mine.difference_update(left)
-        return len(mine)
+        changes = self._members.attend(process, time.monotonic(), lease, entered, left)
+        self._publish_presence(changes)
+        return self._members.count(process)
 
-    def _expire_leases(self, now: float) -> None:
-        for process in [one for one, end in self._leases.items() if end < now]:
-            del self._leases[process]
-            self._remove_members(self._attending.pop(process))
-
-    def _add_members(self, members: Collection[Member]) -> None:
-        for member in members:
-            here = self._present.setdefault(member.channel, Counter())
-            here[member.identity] += 1
-            if here[member.identity] == 1:
-                self._publish_presence("join", member)
-
-    def _remove_members(self, members: Collection[Member]) -> None:
-        for member in members:
-            here = self._present[member.channel]
-            here[member.identity] -= 1
-            if not here[member.identity]:
-                del here[member.identity]
-                self._publish_presence("leave", member)
-            if not here:
-                del self._present[member.channel]
-
-    def _publish_presence(self, kind: str, member: Member) -> None:
-        self._store(self._presence_events, (member.channel,), presence_event(kind, member.identity))
+    def _publish_presence(self, changes: list[tuple[str, Member]]) -> None:
+        for kind, member in changes:
+            self._store(self._presence_events, (member.channel,), presence_event(kind, member.identity))
 
     async def present(self, channel: str) -> Collection[str]:
         """Expire the leases of dead hubs, then return the channel's identities."""
-        self._expire_leases(time.monotonic())
-        return self._present.get(channel, ())
+        self._publish_presence(self._members.expire(time.monotonic()))
+        return self._members.identities(channel)
 
 
 def _warn_of_workers() -> None:

@@ -219,6 +219,29 @@ def test_a_message_without_history_where_there_is_one(caplog: pytest.LogCaptureF
     assert [one.message.count("history_size=0") for one in caplog.records] == [1, 1]
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("epoch", [b"", b" "])
+def test_a_message_with_an_empty_epoch_is_ignored(epoch: bytes, *, keeps: bool) -> None:
+    """Also before the first mark, and without history, where this process knows no epoch."""
+    keys, tape = Keys("sse", "x"), Tape()
+    inbox = Inbox(keys, keeps=keeps)
+    inbox.sinks.append(tape)
+    inbox.mark_subscribed([inbox.add_user(keys.topic("a"), "a")], None, hold=False)
+    inbox.receive([b"message", keys.topic("a"), epoch + b" 5 0 \ndata: x\n\n"])
+    assert (tape.told, inbox.position, inbox.ignored) == ([], None, 1)
+
+
+def test_what_was_held_is_forgotten_with_its_session() -> None:
+    """The next session reads it again."""
+    log = Log("a")
+    joined = list(log.inbox.channels.values())
+    log.inbox.mark_subscribed(joined, Position("0badc0de", 10), hold=True)
+    log.arrives("a", 11)
+    log.inbox.reset()
+    assert log.inbox.release_held()
+    assert log.tape.told == ["at 10"]
+
+
 def test_a_mark_moves_the_position_forward() -> None:
     """Never back; another life of the log is a gap for all, but not the first life."""
     log = Log("a")

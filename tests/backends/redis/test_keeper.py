@@ -388,3 +388,11 @@ async def test_the_fence_knows_the_last_position_of_a_publish(new_hub: NewHub) -
         keeper._acknowledged = None
         assert keeper._known() == keeper.inbox.position
         keeper.unsubscribe([b"never"])
+
+
+async def test_a_hub_that_has_started_in_time_stays_up(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound for a slow start changes nothing after the first attempt."""
+    monkeypatch.setattr("sse_asgi.backends.redis._keeper.START_SECONDS", 3600)
+    async with new_hub() as hub:
+        hub.backend._keeper._start_without()  # type: ignore[attr-defined]
+        assert (hub.state, hub.backend.trouble) == ("up", "")

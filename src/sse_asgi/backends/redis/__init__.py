@@ -4,8 +4,8 @@ From the bottom: `_resp` (bytes to replies), `_keys`, `_message` (the wire form 
 `_url`, `_places`, `_endpoint` and `_address` (URLs, DNS, credentials, TLS, Sentinel), `_scripts` and the Lua files,
 `_inbox` (messages in their order), `_dial` (a connection to a server that can carry a hub), `_cursor` (how far streams
 were read), `_history` (pages, and losses), `_pages` (one reading of a page for all readers that want it), `_session`
-(two connections, one life), `_outage` (log lines), `_keeper` (session after session), `_presence`, `_submitter`
-(publishing), `_backend` (the public class).
+(two connections, one life), `_current` (the stages of the current session), `_outage` (log lines), `_keeper` (session
+after session), `_presence`, `_submitter` (publishing), `_backend` (the public class).
 
 - **A session is the unit of failure.** A lost connection, a late answer, another epoch, a demoted master, a moved slot:
   each of them ends the session, and the next session is the only way to recover. It connects twice, fences, subscribes,

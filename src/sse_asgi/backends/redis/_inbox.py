@@ -34,6 +34,7 @@ DAY = 86_400_000_000  # microseconds
 MESSAGES = (b"message", b"smessage")
 UNSUBSCRIBED = (b"unsubscribe", b"sunsubscribe")
 EPOCH = re.compile(rb"[0-9a-f]{8}")
+NO_EPOCH = " "  # before the first mark: no message has it, because the fields of a message end at spaces
 # Makes a Position in half the time of Position(...).
 new_position = tuple.__new__
 
@@ -61,6 +62,47 @@ class Channel:
     def subscribed(self) -> bool:
         """True if its events arrive."""
         return self.last < math.inf
+
+
+class Life:
+    """One life of the log, by its epoch.
+
+    Attributes:
+        epoch: The epoch as text.
+        code: The epoch as messages write it.
+        id_start: The `id:` line of its events, up to the sequence.
+    """
+
+    __slots__ = ("code", "epoch", "id_start")
+
+    def __init__(self, epoch: str) -> None:
+        """Prepare the forms of this epoch."""
+        self.epoch = epoch
+        self.code = epoch.encode()
+        self.id_start = b"id: %b-" % self.code
+
+
+class HeldMessages:
+    """The messages that arrive while the process catches up, up to a bound.
+
+    Attributes:
+        messages: The messages with their channels, in order.
+        overflowed: True if there were more messages than can be held.
+    """
+
+    __slots__ = ("messages", "overflowed")
+
+    def __init__(self) -> None:
+        """Hold no message yet."""
+        self.messages: list[tuple[Channel, bytes]] = []
+        self.overflowed = False
+
+    def add(self, channel: Channel, message: bytes) -> None:
+        """Hold a message, unless there are too many."""
+        if len(self.messages) < HELD:
+            self.messages.append((channel, message))
+        else:
+            self.overflowed = True
 
 
 class Inbox:
@@ -93,9 +135,8 @@ class Inbox:
         self._bound = 0
         self.ignored = 0
         self.keeps = keeps
-        self._epoch_text, self._epoch, self._id = "", b"", b""
-        self._held: list[tuple[Channel, bytes]] | None = None
-        self._again = False
+        self._life = Life(NO_EPOCH)
+        self._held: HeldMessages | None = None
         self._unsubscribing: Counter[bytes] = Counter()
         self._said: set[str] = set()
         self.fail: Callable[[str], None] = lambda _: None
@@ -142,10 +183,8 @@ class Inbox:
                 return
             if self._held is None:
                 self._take(channel, push[2])
-            elif len(self._held) < HELD:
-                self._held.append((channel, push[2]))
             else:
-                self._again = True
+                self._held.add(channel, push[2])
         elif push[0] in UNSUBSCRIBED:
             self._unsubscribed(push[1])
 
@@ -159,7 +198,8 @@ class Inbox:
         """Take one message. This is the hot path: it runs for each message."""
         try:
             epoch, digits, previous, data = message.split(b" ", 3)
-            if epoch != self._epoch:
+            life = self._life
+            if epoch != life.code:
                 self._take_foreign(channel, epoch, digits, data)
                 return
             sequence = int(digits)
@@ -167,8 +207,8 @@ class Inbox:
                 raise ValueError  # noqa: TRY301 - handled like any other foreign message
             if sequence <= channel.last:
                 return
-            position = new_position(Position, (self._epoch_text, sequence))
-            one = entry(channel.names, position, self._id + digits, data)
+            position = new_position(Position, (life.epoch, sequence))
+            one = entry(channel.names, position, life.id_start + digits, data)
             hole = previous != channel.digits and int(previous) > channel.last
         except ValueError:
             self.ignore(f"a message on the channel {channel.names[0]!r}")
@@ -227,7 +267,7 @@ class Inbox:
         for channel in channels:
             channel.last = 0 if mark is None else mark.sequence
         if hold:
-            self._held, self._again = [], False
+            self._held = HeldMessages()
         else:
             self.advance(mark)
 
@@ -243,8 +283,7 @@ class Inbox:
         """Begin at a mark in another life of the log. Readers get a gap, unless this is the first life."""
         known = self.position
         self.position, self._sequence = mark, mark.sequence
-        self._epoch_text, self._epoch = mark.epoch, mark.epoch.encode()
-        self._id = b"id: %b-" % self._epoch
+        self._life = Life(mark.epoch)
         for sink in self.sinks:
             sink.advance(mark)
         if known is not None:
@@ -252,10 +291,13 @@ class Inbox:
 
     def release_held(self) -> bool:
         """Deliver the held events. Return False, and deliver nothing, if there were more events than could be held."""
-        if self._again:
+        held = self._held
+        if held is None:  # the session ended meanwhile
+            return True
+        if held.overflowed:
             return False
-        held, self._held = self._held or [], None
-        for channel, message in held:
+        self._held = None
+        for channel, message in held.messages:
             self._take(channel, message)
         return True
 

@@ -10,13 +10,14 @@ import contextlib
 import logging
 import random
 from contextvars import Context
+from functools import partial
 
 from ..._log.event import Entry
 from ..._log.position import Position
-from ...exceptions import HubClosedError
 from ..base import Sink
 from ._address import Addresses
 from ._backoff import Backoff
+from ._current import CurrentSession
 from ._cursor import Row
 from ._history import CATCH_UP, HistoryReader, Page, decode
 from ._inbox import ANOTHER_LIFE, Channel, Inbox
@@ -44,7 +45,7 @@ class SessionKeeper:
     Attributes:
         loop: The event loop that it runs in.
         inbox: The channels that this process reads.
-        session: The current session, once its fence is passed.
+        current: The current session and its stages.
         tried: Set once the first attempt to connect has succeeded or failed.
         pages: The pages that are being read.
         reading: Held while a page of history is read. If all readers read at once, as after another life of the log
@@ -64,27 +65,26 @@ class SessionKeeper:
         """Start the task; `close` ends it."""
         self.loop = asyncio.get_running_loop()
         self.inbox = Inbox(keys, keeps=keeps)
-        self._fenced = asyncio.Event()
-        self._live = asyncio.Event()
+        self.current = CurrentSession()
         self.tried = asyncio.Event()
         self.pages = Pages()
         self.reading = asyncio.Semaphore(READINGS)
         self._acknowledged: Position | None = None
         self._addresses = addresses
-        self._keys = keys
         self._scripts = scripts
         self._history_reader = history_reader
-        self._timeout = timeout
-        self._run_id = b""  # the server that was fenced last
-        self.session: Session | None = None
+        self._new_session = partial(Session, keys, self.inbox, timeout, self._on_end)
         self._sessions: list[Session] = []
         self._outage = Outage(addresses.shown)
-        self._closed = False
-        self._was_live = False
         self._task = self.loop.create_task(
             self._run(), context=Context()
         )  # not the context of the request that opens the hub
         self._late = self.loop.call_later(START_SECONDS, self._start_without, context=Context())
+
+    @property
+    def session(self) -> Session | None:
+        """The current session, once its fence is passed."""
+        return self.current.session
 
     @property
     def up(self) -> bool:
@@ -98,10 +98,8 @@ class SessionKeeper:
 
     async def close(self) -> None:
         """End the task and the connections."""
-        self._closed = True
         self._late.cancel()
-        self._fenced.set()
-        self._live.set()
+        self.current.close()
         self._task.cancel()
         closing = [closed for session in self._sessions for closed in session.close()]
         await asyncio.wait([self._task, *closing], timeout=CLOSE_SECONDS)
@@ -109,7 +107,7 @@ class SessionKeeper:
     async def _run(self) -> None:
         backoff = Backoff()
         while True:
-            session = Session(self._keys, self.inbox, self._timeout, self._on_end)
+            session = self._new_session()
             self._sessions = [*(one for one in self._sessions if not one.gone), session]
             self.inbox.fail, self.inbox.probe = session.fail, session.probe
             try:
@@ -137,15 +135,13 @@ class SessionKeeper:
 
     async def _begin(self, session: Session) -> None:
         await session.open(self._addresses)
-        self._run_id, self.inbox.clock = session.server.run, session.server.clock
+        self.current.run_id, self.inbox.clock = session.server.run, session.server.clock
         await session.fence(self._scripts, self._known())
         session.check()
-        self.session = session
-        self._fenced.set()
+        self.current.set_fenced(session)
         await self._catch_up(session)
         session.check()
-        self._live.set()
-        self._was_live = True
+        self.current.set_live()
         if self._outage.end(session.server.evicts):
             self._report(up=True)
         self.tried.set()
@@ -171,10 +167,7 @@ class SessionKeeper:
         Raises:
             HubClosedError: The hub was closed.
         """
-        while self.session is None:
-            self._check_open()
-            await self._fenced.wait()
-        return self.session
+        return await self.current.fenced()
 
     async def subscribe(self, channels: dict[bytes, Channel]) -> None:
         """Subscribe to these channels.
@@ -184,8 +177,8 @@ class SessionKeeper:
         """
         while missing := {topic: channel for topic, channel in channels.items() if not channel.subscribed}:
             with contextlib.suppress(LinkLostError):  # then the next session subscribes
-                await (await self._live_session()).subscribe(missing)
-        await self._live_session()
+                await (await self.current.live()).subscribe(missing)
+        await self.current.live()
 
     async def reach(self) -> None:
         """Deliver everything that was published so far.
@@ -194,7 +187,7 @@ class SessionKeeper:
             HubClosedError: The hub was closed.
             LinkLostError: The session ended.
         """
-        await (await self._live_session()).subscribe({})
+        await (await self.current.live()).subscribe({})
 
     async def follow(self, session: Session, epoch: str | None) -> None:
         """Move to the life of the log that a session has found.
@@ -203,20 +196,9 @@ class SessionKeeper:
             HubClosedError: The hub was closed.
         """
         known = self.inbox.position
-        if session is self.session and self._live.is_set() and known is not None and known.epoch != epoch:
+        if session is self.session and self.current.is_live and known is not None and known.epoch != epoch:
             session.fail(ANOTHER_LIFE)
-        await self._live_session()
-
-    async def _live_session(self) -> Session:
-        while self.session is None or not self._live.is_set():
-            self._check_open()
-            await self._live.wait()
-        return self.session
-
-    def _check_open(self) -> None:
-        if self._closed:
-            action = "cannot read"
-            raise HubClosedError(action)
+        await self.current.live()
 
     def unsubscribe(self, topics: list[bytes]) -> None:
         """Remove a user of each of these channels, and unsubscribe from those without users."""
@@ -235,9 +217,7 @@ class SessionKeeper:
     # The life of a session
 
     def _on_end(self) -> None:
-        self.session = None
-        self._fenced.clear()
-        self._live.clear()
+        self.current.clear()
         self.inbox.reset()
 
     def _note(self, failure: UnusableError) -> None:
@@ -268,7 +248,7 @@ class SessionKeeper:
         Raises:
             LinkLostError: The session has ended, and the next one is with another server.
         """
-        if session.server.run != self._run_id:
+        if session.server.run != self.current.run_id:
             reason = "another server had taken over when it answered"
             raise LinkLostError(reason)
         known = self.inbox.position
@@ -292,7 +272,7 @@ class SessionKeeper:
 
     def _begin_without_history(self) -> None:
         """Report a loss after an outage: without history the lost events are not known."""
-        if self._was_live:
+        if self.current.was_live:
             self.inbox.lose("lost", None)
 
     async def _catch_up_to(self, session: Session, mark: Position) -> None:

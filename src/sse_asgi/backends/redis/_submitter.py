@@ -116,7 +116,7 @@ class Submitter:
 
 
 async def _usable(keeper: SessionKeeper, deadline: float) -> Session:
-    session = keeper.session or await _wait(keeper, deadline)
+    session = keeper.current.session or await _wait(keeper, deadline)
     if session.doubtful:
         await session.prove()
     return session
