@@ -271,6 +271,7 @@ async def test_a_request_is_that_of_a_browser() -> None:
     probe = await seen_by()
     assert (probe.scope["type"], probe.scope["method"], probe.scope["path"]) == ("http", "GET", "/")
     assert (header(probe, b"accept"), header(probe, b"host")) == ([b"text/event-stream"], [b"testserver"])
+    assert header(probe, b"cache-control") == [b"no-cache"]
     assert header(probe, b"last-event-id") == []
     assert probe.received[0] == {"type": "http.request", "body": b"", "more_body": False}
 

@@ -24,6 +24,10 @@ GRACE_SECONDS = 5.0
 UNREAD_LIMIT = 64 * 1024
 
 
+# The headers of a browser's EventSource, which bypasses caches.
+HEADERS = {"host": "testserver", "accept": "text/event-stream", "cache-control": "no-cache"}
+
+
 class ScopeOptions(TypedDict, total=False):
     """Keys of the ASGI scope that a request can replace or add: those of the specification and of Starlette."""
 
@@ -256,7 +260,7 @@ class EventStreamClient:
             msg = f"app must be an ASGI application (got {type(app).__name__}): give EventSourceApp(hub), for example"
             raise TypeError(msg)
         self._app = app
-        self._headers = {"host": "testserver", "accept": "text/event-stream", **(headers or {})}
+        self._headers = {**HEADERS, **(headers or {})}
         self._state: dict[str, Any] = {}
         self._stack = AsyncExitStack()
 

@@ -131,7 +131,9 @@ class Stream:
 
     def __init__(self, port: int, target: str, headers: dict[str, str]) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self._connection.request("GET", target, headers={"Accept": "text/event-stream", **headers})
+        self._connection.request(
+            "GET", target, headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", **headers}
+        )
         self._response: HTTPResponse = self._connection.getresponse()
         self._decoder = EventDecoder()
         self._events: list[DecodedEvent] = []

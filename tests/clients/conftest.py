@@ -144,6 +144,7 @@ class Trial:
             **environment,
         )
         until(lambda: server.process.poll() is not None or self._facts(), PATIENCE)
+        assert server.process.poll() is None, "the server did not start"
         return server
 
     def _facts(self) -> Any:

@@ -162,7 +162,9 @@ class Reader:
 
     def __init__(self, port: int, path: str, headers: dict[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self._connection.request("GET", path, headers={"Accept": "text/event-stream", **headers})
+        self._connection.request(
+            "GET", path, headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", **headers}
+        )
         try:
             self._response = self._connection.getresponse()
         except TimeoutError:

@@ -180,7 +180,9 @@ class Stream:
         self.content = b""
         self.path = path
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self.connection.request("GET", path, headers={"Accept": "text/event-stream", **headers})
+        self.connection.request(
+            "GET", path, headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", **headers}
+        )
         self.response = self.connection.getresponse()
 
     def until(self, part: bytes) -> bytes:
@@ -203,7 +205,8 @@ class Stream:
         self.connection.close()
 
 
-HTTP2_CURL = ("curl", "--silent", "--no-buffer", "--http2-prior-knowledge", "--header", "Accept: text/event-stream")
+EVENT_SOURCE = ("--header", "Accept: text/event-stream", "--header", "Cache-Control: no-cache")
+HTTP2_CURL = ("curl", "--silent", "--no-buffer", "--http2-prior-knowledge", *EVENT_SOURCE)
 
 
 class Http2Stream(Stream):

@@ -18,6 +18,7 @@ FINISHED = b"data: 1\n\ndata: 2\n\n" + END
 
 HEADERS = {
     "Accept": "text/event-stream",
+    "Cache-Control": "no-cache",
     "Accept-Encoding": "gzip",
     "Origin": "https://friend.example",
     "X-Forwarded-Proto": "https",
@@ -42,7 +43,7 @@ def ask(
 ) -> tuple[int, bytes]:
     """Return the status and the body; fail if the connection had to be opened again."""
     kept = connection.sock
-    connection.request(method, path, body, {"Accept": "text/event-stream"})
+    connection.request(method, path, body, {"Accept": "text/event-stream", "Cache-Control": "no-cache"})
     assert connection.sock is kept
     with connection.getresponse() as response:
         return response.status, response.read()

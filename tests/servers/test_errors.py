@@ -19,7 +19,7 @@ HTTP2 = ("uvicorn --http zttp --http2", "hypercorn", "hypercorn -k trio", "grani
 def ask(server: Server, path: str, **headers: str) -> tuple[int, str]:
     """Return the status and the body, which must be complete."""
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
-        connection.request("GET", path, headers={"Accept": "text/event-stream", **headers})
+        connection.request("GET", path, headers={"Accept": "text/event-stream", "Cache-Control": "no-cache", **headers})
         with connection.getresponse() as response:
             return response.status, response.read().decode()
 

@@ -159,7 +159,7 @@ async def answer_without_the_content(case: str, content: Any, **options: Any) ->
     return response, ran
 
 
-ACCEPT = [(b"accept", b"text/event-stream")]
+ACCEPT = [(b"accept", b"text/event-stream"), (b"cache-control", b"no-cache")]
 SCOPE = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": ACCEPT, "root_path": ""}
 
 

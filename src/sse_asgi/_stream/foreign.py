@@ -32,7 +32,7 @@ from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
-from .event_source import is_event_source
+from .event_source import is_event_source, may_be_event_source
 from .limits import ConnectionLimit, refusal
 from .upload import own_receive
 
@@ -174,7 +174,7 @@ class Guard:
 
     async def _begin(self, head: Message) -> None:
         # An EventSource gets the head and a farewell then, which is an empty answer to other clients.
-        too_late = current_notice().stops(self._scope) and not is_event_source(self._scope)
+        too_late = current_notice().stops(self._scope) and not may_be_event_source(self._scope)
         admitted = self._enter() and not too_late
         self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
         await (stream.begin(head) if admitted else stream.refuse(head, self._scope))

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from .event_source import is_event_source
+from .event_source import may_be_event_source
 
 RETRY_MS = (2000, 6000)
 BODY_HEADERS = (b"content-type", b"content-length", b"content-encoding")
@@ -118,7 +118,7 @@ def refusal(scope: Scope, headers: Headers) -> Refusal:
         scope: The request's.
         headers: The headers of the stream, such as those of CORS.
     """
-    if is_event_source(scope):
+    if may_be_event_source(scope):
         return 200, headers, refused_body()
     seconds = random.randint(RETRY_MS[0] // 1000, RETRY_MS[1] // 1000)  # noqa: S311 - a spread, not a secret
     kept = [header for header in headers if header[0].lower() not in BODY_HEADERS]
