@@ -152,8 +152,11 @@ class Trial:
             return json.load(response)
         return None
 
+    def _lines(self) -> list[str]:
+        return [line for driver in self._drivers for line in driver.lines]
+
     def _outcome(self) -> Outcome:
-        return Outcome([line for driver in self._drivers for line in driver.lines], self._facts())
+        return Outcome(self._lines(), self._facts())
 
     def run(self) -> Outcome:
         """Let everything happen once.
@@ -172,14 +175,17 @@ class Trial:
                 self._drivers.append(stack.enter_context(Process(*command, *arguments, *names)))
             self._wait(LASTS)
             time.sleep(1.0)  # nothing more may come: a second run, a second copy, a message of nobody
-            facts = self._facts()
+            facts, lines = self._facts(), self._lines()
             server.stop(signal.SIGTERM)
             self._publish("missed")
             server = stack.enter_context(self._serve(AGAIN="1"))
             self._wait({"deploy": "missed"})
             self._publish("live")
             self._wait({"deploy": "live"})
-            return Outcome([line for driver in self._drivers for line in driver.lines], facts)
+            # The next server begins the other columns again, so their later events do not belong to this run.
+            return Outcome(
+                [*lines, *(line for line in self._lines() if '"deploy"' in line and line not in lines)], facts
+            )
 
     def _wait(self, awaited: dict[str, str]) -> None:
         """Wait until each client has seen the last message of each of these columns."""

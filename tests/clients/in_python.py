@@ -113,7 +113,7 @@ def curl(url: str, say: Say) -> None:
         elif not name and data:
             say(kind, data)
             kind, data = "message", ""
-    say("closed", f"exit {process.wait()}")
+    say(f"exit {process.wait()}", "")
 
 
 CLIENTS = {

@@ -45,8 +45,9 @@ def test_a_stream_of_http2_can_be_interrupted_where_it_is_reset() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_interruption_waits_until_the_server_has_seen_it() -> None:
+async def test_an_interruption_waits_until_the_server_has_seen_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """After that, middleware that completes the body does nothing."""
+    monkeypatch.setattr("sse_asgi._servers.interrupt.PASS_SECONDS", 0.0)
     request = Receiver(disconnected=False)
 
     def close() -> None:
