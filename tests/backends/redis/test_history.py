@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -16,7 +17,7 @@ from sse_asgi._log.position import Position
 from sse_asgi.backends.base import Member
 from sse_asgi.backends.redis import _cursor
 from sse_asgi.backends.redis._cursor import Row
-from sse_asgi.backends.redis._history import _before, decode
+from sse_asgi.backends.redis._history import HistoryReader, Page, _before, decode
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +91,47 @@ async def test_an_evicted_stream_is_a_gap(
         shared_redis.cli("DEL", keys("s:a"))
         last = await hub.publish("a", "last")
         assert await resumed(hub, "a", last or "") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("before", "gaps"),
+    [
+        ((), []),
+        (("c",), []),
+        (("ac", "b"), []),
+        (("ac", "c", "ac"), []),
+        (("ab",), ["evicted"]),
+        (("a",), ["evicted"]),
+        (("ac", "a", "ac"), ["evicted"]),
+    ],
+)
+async def test_an_evicted_event_that_arrives_live_is_no_gap(
+    new_hub: NewHub,
+    shared_redis: RedisServer,
+    keys: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: tuple[str, ...],
+    gaps: list[str],
+) -> None:
+    """Nor is one that another channel has: only a reader that lacks one from before it resumed gets a gap."""
+    read = HistoryReader.page
+
+    async def publish_first(*arguments: Any, **options: Any) -> Page:
+        monkeypatch.undo()
+        await other.publish("a", "live")
+        shared_redis.cli("DEL", keys("s:a"))
+        return await read(*arguments, **options)
+
+    async with new_hub() as hub, new_hub() as other, reading(hub, "a", "b", "c") as live:
+        await other.publish("a", "first")
+        for channels in before:
+            await other.publish([*channels], channels)
+        await live.has("first", *before)
+        monkeypatch.setattr(HistoryReader, "page", publish_first)
+        async with reading(hub, "a", "c", last_event_id=live.ids[0]) as reader:
+            await reader.has(*(channels for channels in before if "c" in channels), "live")
+        assert (reader.gaps, live.gaps) == (gaps, [])
 
 
 async def test_a_channel_that_fell_out_of_the_index(
@@ -232,7 +274,7 @@ def event_type(entry: Entry) -> str | None:
     return entry.event.event
 
 
-@pytest.mark.parametrize("before", [b"", b"[", b"7", b'["b",1]', b'["a"]', b'["a",null]', b"[" * 100_000])
+@pytest.mark.parametrize("before", [b"", b"[", b"7", b'["b",1]', b'["a"]', b'["a",null]', b'["a",7]', b"[" * 100_000])
 def test_an_event_that_does_not_name_its_channels_says_nothing(before: bytes) -> None:
     """Other programs may write anything."""
     assert _before(Row(7, "a", 0, b"", before), "a") is None

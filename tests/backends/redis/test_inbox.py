@@ -48,6 +48,35 @@ def test_each_event_is_delivered_once() -> None:
     assert log.tape.told == ["at 10", 11, 12]
 
 
+def test_the_last_event_that_was_heard_on_a_channel() -> None:
+    """It is known where nothing later was heard, also while the message on another topic of the event is to come."""
+    log = Log("a", "b", "c")
+
+    def heard(upto: int) -> list[int]:
+        return [log.inbox.heard(log.keys.topic(name), upto) for name in "abcd"]
+
+    log.inbox.mark_subscribed(log.inbox.channels.values(), Position("0badc0de", 10), hold=False)
+    assert heard(10) == [10, 10, 10, 10]
+    log.arrives("a", 11)
+    assert heard(11) == [11, 10, 10, 11]
+    log.arrives("a", 12, 11, "a", "b")
+    assert heard(12) == [12, 12, 10, 12]
+    log.arrives("b", 12, 0, "a", "b")
+    log.arrives("c", 13)
+    assert heard(13) == [12, 12, 13, 13]
+    assert heard(12) == [12, 12, 10, 12]
+    assert heard(11) == [11, 10, 10, 11]
+    log.arrives("c", 14, 13)
+    assert heard(12) == [12, 12, 10, 12]
+    log.arrives("c", 16, 15)
+    assert heard(14) == [12, 12, 14, 14]
+    assert heard(15) == [12, 12, 15, 15]
+    log.inbox.reset()
+    assert heard(15) == [15, 15, 15, 15]
+    log.inbox.mark_subscribed(log.inbox.channels.values(), Position("0badc0de", 20), hold=False)
+    assert heard(19) == [19, 19, 19, 19]
+
+
 def test_without_history_an_event_of_several_channels_is_delivered_once() -> None:
     """A channel that is only being joined, or has no reader, leaves it to the others."""
     keys, tape = Keys("sse", "x"), Tape()

@@ -205,19 +205,28 @@ class RedisBackend(Backend):
             BackendError: Redis refused.
         """
         keeper = self._opened()
-        read = partial(self._read_page, keeper, channels, after, upto, limit)
         seen = keeper.inbox.position
-        if seen is None or seen.epoch != upto.epoch or seen < upto:
-            return await read()
-        return await keeper.pages.share((channels, after, upto, limit), read)
+        reached = seen is not None and seen.epoch == upto.epoch and seen >= upto
+        end = upto.sequence
+        # Now: an event that arrives from here on may be later than `upto`.
+        heard = {name: keeper.inbox.heard(topic, end) if reached else end for topic, name in self._topics(channels)}
+        read = partial(self._read_page, keeper, channels, after, upto, limit, heard=heard)
+        return await (keeper.pages.share((channels, after, upto, limit), read) if reached else read())
 
     async def _read_page(
-        self, keeper: SessionKeeper, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
+        self,
+        keeper: SessionKeeper,
+        channels: tuple[str, ...],
+        after: Position | None,
+        upto: Position,
+        limit: int,
+        *,
+        heard: Mapping[str, int],
     ) -> History:
         async def read(session: Session) -> History:
             async with keeper.reading:
                 session.check()
-                page = await self._history_reader.page(session.server, channels, after, upto, limit)
+                page = await self._history_reader.page(session.server, channels, after, upto, limit, heard=heard)
             if page.epoch != upto.epoch:  # readers get a gap, and read again
                 await keeper.follow(session, page.epoch)
                 return History((), after)

@@ -7,13 +7,15 @@ Each entry carries its channel's previous sequence, so that the first entry of a
 missing before it. For a channel without entries the index has the last sequence. An event of several channels carries
 the previous sequence of each of them: an event that one channel has lost is not missing where another one still has it.
 
-Reading in several calls is not atomic, and need not be: later events arrive live, and are after `upto`.
+Reading in several calls is not atomic, and need not be: later events arrive live, and are after `upto`. An event that a
+stream has lost may be such a later one. It hides whether an earlier event is missing, too: the process knows that if it
+has heard none on the channel since the reader's position.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from ..._log.event import Entry, History
@@ -115,16 +117,31 @@ class HistoryReader:
         self._ttl = ttl
 
     async def page(
-        self, server: Server, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
+        self,
+        server: Server,
+        channels: tuple[str, ...],
+        after: Position | None,
+        upto: Position,
+        limit: int,
+        *,
+        heard: Mapping[str, int],
     ) -> Page:
         """Read up to `limit` events after one position and up to another, and find the last event that is missing.
+
+        Args:
+            server: Where to read.
+            channels: The channels to read.
+            after: Leave out events up to this position.
+            upto: Leave out events after this position.
+            limit: The most events to return.
+            heard: For each channel, a sequence after which it has no event up to `upto`.
 
         Raises:
             ReplyError: The server refused.
             LinkLostError: The connection ended.
         """
         page = await self.read(server, channels, after, upto, limit)
-        return page._replace(loss=await self._judge(server, page, upto.sequence)) if page.claims else page
+        return page._replace(loss=await self._judge(server, page, upto.sequence, heard)) if page.claims else page
 
     async def read(
         self, server: Server, channels: tuple[str, ...], after: Position | None, upto: Position, limit: int
@@ -208,7 +225,7 @@ class HistoryReader:
 
     # Losses
 
-    async def _judge(self, server: Server, page: Page, upto: int) -> Loss:
+    async def _judge(self, server: Server, page: Page, upto: int, heard: Mapping[str, int]) -> Loss:
         """Find the last event that none of the channels has any more."""
         horizons = self._horizons(server, page.channels)
         end = upto if page.end is None else page.end
@@ -217,6 +234,8 @@ class HistoryReader:
         while claims and (claim := max(claims)).sequence > loss.sequence:
             claims.remove(claim)
             sequence, is_lost = await self._follow(server, page.channels, claim, rows, end)
+            if is_lost and page.end is None and sequence > upto:  # it arrives live
+                sequence, is_lost = _look_before(claim, sequence, rows, heard[claim.stream.channel])
             if is_lost:
                 expired = sequence < horizons.get(claim.stream.channel, 0)
                 loss = max(loss, Loss(sequence, "expired" if expired else claim.reason))
@@ -361,13 +380,32 @@ def _claims(cursor: Cursor, learned: list[_Learned]) -> list[Claim]:
     ]
 
 
+def _look_before(claim: Claim, sequence: int, rows: Mapping[int, Row], heard: int) -> tuple[int, bool]:
+    """Go back from an event after the page, which none of the channels has, to what the channel has in the page.
+
+    Args:
+        claim: The claim of the channel.
+        sequence: The sequence of the event.
+        rows: The rows of the page.
+        heard: A sequence after which the channel has no event in the page.
+
+    Returns:
+        A sequence from which to go on, and False; or the event's and True if the channel may lack an earlier event.
+    """
+    if heard <= claim.since:
+        return claim.since, False
+    before = _before(rows[heard], claim.stream.channel) if heard in rows else None
+    return (sequence, True) if before is None else (before, False)
+
+
 def _before(row: Row, channel: str) -> int | None:
     """Return the sequence of a channel's event before this one; None if the row does not name it."""
     try:
         places = json.loads(row.before)
-        return int(places[places.index(channel) + 1])
+        before = int(places[places.index(channel) + 1])
     except (ValueError, AttributeError, IndexError, TypeError, RecursionError):
         return None
+    return before if before < row.sequence else None
 
 
 def decode(row: Row, position: Position) -> Entry:

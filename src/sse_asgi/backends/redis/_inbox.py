@@ -49,13 +49,14 @@ MIXED = (
 class Channel:
     """A channel that this process reads."""
 
-    __slots__ = ("digits", "last", "names", "users")
+    __slots__ = ("digits", "earlier", "last", "names", "users")
 
     def __init__(self, name: str) -> None:
         """Begin without users, and not subscribed."""
         self.names = (name,)
         self.users = 0
         self.last = math.inf
+        self.earlier: tuple[float, ...] = ()  # `last` before each of its last events, the newest first
         self.digits = b""  # the digits of the last sequence
 
     @property
@@ -137,6 +138,7 @@ class Inbox:
         self.keeps = keeps
         self._life = Life(NO_EPOCH)
         self._held: HeldMessages | None = None
+        self._newest: Entry | None = None  # of those that arrived live
         self._unsubscribing: Counter[bytes] = Counter()
         self._said: set[str] = set()
         self.fail: Callable[[str], None] = lambda _: None
@@ -162,6 +164,21 @@ class Inbox:
             del self.channels[topic]
         return not channel.users
 
+    def heard(self, topic: bytes, upto: int) -> int:
+        """Return a sequence after which a channel has no event up to a sequence that this process has reached.
+
+        Returns:
+            The sequence of the channel's last event up to there, or of a later mark; `upto` if neither is known.
+        """
+        channel, newest = self.channels.get(topic), self._newest
+        if channel is None:
+            return upto
+        known = [channel.last, *channel.earlier]
+        if newest is not None and newest.position is not None and channel.names[0] in newest.channels:
+            sequence = newest.position.sequence
+            known += [sequence] * (sequence > channel.last)  # its message on another topic came first
+        return int(max((one for one in known if one <= upto), default=upto))
+
     def expect_unsubscribed(self, topics: Collection[bytes]) -> None:
         """Expect one confirmation for each of these topics, which were unsubscribed from."""
         self._unsubscribing.update(topics)
@@ -171,7 +188,7 @@ class Inbox:
         self._held = None
         self._unsubscribing.clear()
         for channel in self.channels.values():
-            channel.last = math.inf
+            channel.last, channel.earlier = math.inf, ()
 
     # Messages
 
@@ -215,9 +232,12 @@ class Inbox:
             return
         if hole:
             self.lose("lost", channel.names)
+            channel.last, channel.earlier = math.inf, ()
+        channel.earlier = (channel.last, *channel.earlier[:3])
         channel.last, channel.digits = sequence, digits
         if sequence > self._sequence:
             self.position, self._sequence = position, sequence
+            self._newest = one
             for sink in self.sinks:
                 sink.deliver(one)
 
@@ -265,7 +285,7 @@ class Inbox:
             hold: True to hold events until `release_held`, because events before the mark must be read first.
         """
         for channel in channels:
-            channel.last = 0 if mark is None else mark.sequence
+            channel.last, channel.earlier = 0 if mark is None else mark.sequence, ()
         if hold:
             self._held = HeldMessages()
         else:
