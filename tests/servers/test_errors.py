@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from servers.processes import PATIENCE, Server, wait_until
+from servers.processes import EVENT_SOURCE, PATIENCE, Server, wait_until
 
 ERROR = r"event: sse\.error\ndata: \{\}\n\n"
 RETRY = r"retry: \d+\n"
@@ -28,7 +28,7 @@ def ask_with_http2(server: Server, path: str) -> tuple[int, str]:
     """Do the same over HTTP/2."""
     command = ["curl", "--silent", "--fail-early", "--http2-prior-knowledge", "--write-out", "%{http_code}"]
     url = f"http://127.0.0.1:{server.port}{path}"
-    body = subprocess.run([*command, "--header", "Accept: text/event-stream", url], check=True, stdout=subprocess.PIPE)
+    body = subprocess.run([*command, *EVENT_SOURCE, url], check=True, stdout=subprocess.PIPE)
     return int(body.stdout[-3:]), body.stdout[:-3].decode()
 
 

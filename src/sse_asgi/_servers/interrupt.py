@@ -8,8 +8,8 @@ servers. Observed: curl exits with 18, fetch rejects and httpx raises, on uvicor
   connection was closed, that does nothing. Elsewhere EventSourceMiddleware discards it, if it is the outer one.
 - Observed: fetch in Node 20 takes an incomplete body for complete if the response has `Connection: close`, as it has
   when the head is sent after the stop. So a stream that is cut off before its head gets another answer (`ending.py`).
-- Observed: fetch in Chromium drops the bytes that it has not yet given to the page when the connection breaks. So the
-  last bytes get PASS_SECONDS, also for their way through BaseHTTPMiddleware.
+- Observed: fetch in Chromium drops the bytes that it has not yet given to the page when the connection breaks. So a
+  client that reads gets READ_SECONDS for the last bytes.
 - A connection of HTTP/2 or HTTP/3 carries other streams. Observed: uvicorn and granian reset the stream alone. On
   hypercorn the client of an incomplete stream waits for ever.
 """
@@ -21,7 +21,8 @@ from starlette.types import Receive, Scope
 from .known import SERVERS, behind_receive
 
 LOOK_SECONDS = 0.01
-PASS_SECONDS = 0.2
+PASS_SECONDS = 0.05  # for the last bytes, on their way through BaseHTTPMiddleware
+READ_SECONDS = 0.2  # for the client, before its connection is closed
 
 
 def can_interrupt(scope: Scope, receive: Receive) -> bool:
@@ -34,8 +35,10 @@ def can_interrupt(scope: Scope, receive: Receive) -> bool:
 
 async def interrupt(receive: Receive) -> None:
     """Break off the response to a request, after the bytes that were sent, if the server lets us; then return."""
-    await anyio.sleep(PASS_SECONDS)
-    receive = behind_receive(receive)
+    outermost = behind_receive(receive)
+    if outermost is not receive:
+        await anyio.sleep(PASS_SECONDS)
+    receive = outermost
     closed = next(filter(None, (server.close(receive) for server in SERVERS)), None)
     if closed is None:
         return

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope
 
 from .._log.event import ServerSentEvent, as_frame
 from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
+from .._servers.interrupt import READ_SECONDS
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
@@ -106,6 +108,8 @@ class Ending:
             if complete:
                 await writer.finish()
             else:
+                if reason != "slow":
+                    await anyio.sleep(READ_SECONDS)
                 await end_incomplete(self._scope, self._receive, writer.server_send, writer.finish)
         except OSError:
             pass

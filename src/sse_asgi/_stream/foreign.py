@@ -30,7 +30,7 @@ from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS, abort
-from .._servers.interrupt import can_interrupt, interrupt
+from .._servers.interrupt import READ_SECONDS, can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
 from .event_source import is_event_source, may_be_event_source
 from .limits import ConnectionLimit, refusal
@@ -141,8 +141,10 @@ class Guard:
             await finish()
 
     async def _interrupt_at_end(self, send: Send, message: Message) -> None:
-        await send({**message, "more_body": True})
-        if not message.get("more_body", False):
+        more = message.get("more_body", False)
+        if more or message.get("body"):  # an empty body would wait for a client that does not read
+            await send({**message, "more_body": True})
+        if not more:
             await self.interrupt()
 
     def can_interrupt(self) -> bool:
@@ -354,6 +356,7 @@ class ForeignStream:
                 if body or complete:
                     await self._send_body(body, more=not complete)
                 if not complete:
+                    await anyio.sleep(READ_SECONDS)
                     await self._guard.interrupt()
         if limit.cancelled_caught:
             self._finish()
