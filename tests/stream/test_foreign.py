@@ -464,6 +464,31 @@ async def test_a_client_of_ours_that_does_not_read_is_cut_off_through_the_guards
     assert transport.aborted.is_set()
 
 
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_stream_is_broken_off_behind_the_bytes_that_a_middleware_has_held(holds: bool) -> None:  # noqa: FBT001 - a table
+    """Like a compressor, it sends them with the final body; a middleware that holds none sends an empty one."""
+
+    async def content() -> AsyncIterator[str]:
+        yield "x"
+        await anyio.sleep_forever()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[bytes] = []
+
+        async def late(message: Message) -> None:
+            if holds and message["type"] == "http.response.body":
+                held.append(message["body"])
+                message = {**message, "body": b"" if message["more_body"] else b"".join(held)}
+            await send(message)
+
+        await EventSourceResponse(content(), max_lifetime=0.05)(scope, receive, late)
+
+    async with EventStreamClient(EventSourceMiddleware(app)).stream("/", method="POST") as stream:
+        await stream.ended(5)
+        assert stream.content.startswith(b"data: x\n\n")
+        assert not stream.complete
+
+
 async def test_a_foreign_stream_one_too_many_is_refused() -> None:
     """It keeps its own headers, without the length and the encoding of the body."""
     async with EventStreamClient(limited(1)) as client, client.stream("/ours") as stream:
