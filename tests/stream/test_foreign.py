@@ -464,9 +464,9 @@ async def test_a_client_of_ours_that_does_not_read_is_cut_off_through_the_guards
     assert transport.aborted.is_set()
 
 
-@pytest.mark.parametrize("holds", [True, False])
-async def test_a_stream_is_broken_off_behind_the_bytes_that_a_middleware_has_held(holds: bool) -> None:  # noqa: FBT001 - a table
-    """Like a compressor, it sends them with the final body; a middleware that holds none sends an empty one."""
+@pytest.mark.parametrize("held_bytes", ["none", "in the final body", "before the final body"])
+async def test_a_stream_is_broken_off_behind_the_bytes_that_a_middleware_has_held(held_bytes: str) -> None:
+    """A compressor sends its last bytes with the final body, or in a body before it."""
 
     async def content() -> AsyncIterator[str]:
         yield "x"
@@ -476,10 +476,17 @@ async def test_a_stream_is_broken_off_behind_the_bytes_that_a_middleware_has_hel
         held: list[bytes] = []
 
         async def late(message: Message) -> None:
-            if holds and message["type"] == "http.response.body":
-                held.append(message["body"])
-                message = {**message, "body": b"" if message["more_body"] else b"".join(held)}
-            await send(message)
+            if held_bytes == "none" or message["type"] != "http.response.body":
+                await send(message)
+                return
+            held.append(message["body"])
+            if message["more_body"]:
+                return
+            final = {**message, "body": b"".join(held)}
+            if held_bytes == "before the final body":
+                await send({**final, "more_body": True})
+                final["body"] = b""
+            await send(final)
 
         await EventSourceResponse(content(), max_lifetime=0.05)(scope, receive, late)
 
