@@ -115,7 +115,6 @@ class Inbox:
         position: See above; None before the first mark, and without history.
         keeps: True if the hub keeps history.
         clock: The server's clock at our monotonic time 0, in seconds.
-        ignored: The number of messages and entries that were not of this library.
         fail: Ends the current session.
         probe: Lets the current session check that the log is still the same.
     """
@@ -134,13 +133,12 @@ class Inbox:
         self._sequence = -1
         self.clock = 0.0
         self._bound = 0
-        self.ignored = 0
         self.keeps = keeps
         self._life = Life(NO_EPOCH)
         self._held: HeldMessages | None = None
         self._newest: Entry | None = None  # of those that arrived live
         self._unsubscribing: Counter[bytes] = Counter()
-        self._said: set[str] = set()
+        self._ignored: Counter[str] = Counter()  # by the reason
         self.fail: Callable[[str], None] = lambda _: None
         self.probe: Callable[[], None] = lambda: None
 
@@ -267,11 +265,15 @@ class Inbox:
             for sink in self.sinks:
                 sink.deliver(one)
 
+    @property
+    def ignored(self) -> int:
+        """The number of messages and entries that were not of this library."""
+        return self._ignored.total()
+
     def ignore(self, what: str, why: str = FOREIGN) -> None:
         """Count a message or an entry that is not of this library, and log the first one."""
-        self.ignored += 1
-        if why not in self._said:
-            self._said.add(why)
+        self._ignored[why] += 1
+        if self._ignored[why] == 1:
             logger.warning("Redis: %s is %s", what, why)
 
     # Marks
