@@ -30,7 +30,7 @@ from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS, abort
-from .._servers.interrupt import READ_SECONDS, can_interrupt, interrupt
+from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
 from .event_source import is_event_source, may_be_event_source
 from .limits import ConnectionLimit, refusal
@@ -356,7 +356,6 @@ class ForeignStream:
                 if body or complete:
                     await self._send_body(body, more=not complete)
                 if not complete:
-                    await anyio.sleep(READ_SECONDS)
                     await self._guard.interrupt()
         if limit.cancelled_caught:
             self._finish()
