@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi.dialects import OPENAI
 from sse_asgi.testing import EventStreamClient
+from stream.foreigners import SCOPE, Cycle, Transport
 from stream.helpers import FINAL, Job, numbers, serve, shut_down, three_then_fail
 
 pytestmark = pytest.mark.anyio
@@ -390,3 +391,22 @@ async def test_middleware_completes_nothing_below_ours(passing: int) -> None:
         await stream.ended()
         assert not stream.complete
         assert stream.content.startswith(b"data: 0\n\ndata: 1\n\ndata: 2\n\nretry: ")
+
+
+async def test_a_client_that_does_not_read_gets_no_time_for_the_last_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream ends at once, and its body stays incomplete."""
+    monkeypatch.setattr("sse_asgi._stream.ending.READ_SECONDS", 60.0)
+    monkeypatch.setattr("sse_asgi._stream.ending.FAREWELL_SECONDS", 60.0)
+    transport = Transport(frees=True)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message.get("body"):
+            await transport.aborted.wait()
+
+    response = EventSourceResponse(["stall"], send_timeout=0.02)
+    with anyio.fail_after(10):
+        await response({**SCOPE, "method": "POST"}, Cycle(transport).receive, send)
+    assert response.reason == "slow"
+    assert all(message.get("more_body", True) for message in sent)
