@@ -221,7 +221,9 @@ async def test_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     """A reader that does not leave does not block it."""
     monkeypatch.setattr("sse_asgi._hub.hub.DRAIN_SECONDS", 0.01)
     async with Hub() as hub, hub.subscribe("a"):
-        await hub.drain()
+        with anyio.fail_after(5):
+            await hub.drain()
+        assert hub.stats().connections == 1
 
 
 async def test_two_can_drain_at_once() -> None:

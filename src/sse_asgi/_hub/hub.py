@@ -41,6 +41,7 @@ from .subscription import Subscription
 
 DRAIN_SECONDS = 1.0
 READ_SECONDS = 5.0
+NO_OPTIONS = (None, (), 0, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
 
 T = TypeVar("T")
 
@@ -402,6 +403,9 @@ class Hub(OpenHub):
         The hub need not be open. Readers without options of their own share one object.
         """
         defaults = self._defaults
+        given = (transform, initial, rewind, snapshot, buffer_size, buffer_bytes, overflow, position_frames)
+        if all(map(operator.is_, given, NO_OPTIONS)):  # most readers; each connection comes here
+            return defaults
         options = defaults._replace(
             transform=check_callable("transform", transform),
             initial=initial_events(initial),
@@ -413,7 +417,7 @@ class Hub(OpenHub):
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
             overflow=defaults.overflow if overflow is None else overflow,
         )
-        return defaults if all(map(operator.is_, options, defaults)) else check_options(options)
+        return check_options(options)
 
     def _subscribe(
         self, channels: Collection[str], last_event_id: str | None, options: Options, since: float | None

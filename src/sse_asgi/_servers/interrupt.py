@@ -8,8 +8,6 @@ servers. Observed: curl exits with 18, fetch rejects and httpx raises, on uvicor
   connection was closed, that does nothing. Elsewhere EventSourceMiddleware discards it, if it is the outer one.
 - Observed: fetch in Node 20 takes an incomplete body for complete if the response has `Connection: close`, as it has
   when the head is sent after the stop. So a stream that is cut off before its head gets another answer (`ending.py`).
-- Observed: fetch in Chromium drops the bytes that it has not yet given to the page when the connection breaks. So a
-  client that reads gets READ_SECONDS for the last bytes.
 - A connection of HTTP/2 or HTTP/3 carries other streams. Observed: uvicorn and granian reset the stream alone. On
   hypercorn the client of an incomplete stream waits for ever.
 """
@@ -22,7 +20,6 @@ from .known import SERVERS, behind_receive
 
 LOOK_SECONDS = 0.01
 PASS_SECONDS = 0.05  # for the last bytes, on their way through BaseHTTPMiddleware
-READ_SECONDS = 0.2  # for the client, before its connection is closed
 
 
 def can_interrupt(scope: Scope, receive: Receive) -> bool:

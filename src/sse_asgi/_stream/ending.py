@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope
 from .._log.event import ServerSentEvent, as_frame
 from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
-from .._servers.interrupt import READ_SECONDS
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
@@ -32,6 +31,9 @@ from .writer import Writer
 logger = logging.getLogger("sse_asgi.stream")
 
 FAREWELL_SECONDS = 0.4
+# Observed: when a connection breaks, fetch in Chromium drops the bytes that it has not yet given to the page. So a
+# client that reads gets this time for the last bytes before its connection is closed.
+READ_SECONDS = 0.2
 END_ID = "sse.end"
 # A named event with data: Firefox, WebKit and most npm packages take an id from nothing else.
 FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
