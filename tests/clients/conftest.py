@@ -17,9 +17,9 @@ from urllib.parse import urlencode
 import pytest
 
 from browser.peers import free_port, until
-from clients.pages import PAGES, worded
+from clients.pages import PAGES, event_for
 from real_redis.launcher import RedisServer
-from sse_asgi import Publisher, ServerSentEvent, Settings
+from sse_asgi import Publisher, Settings
 
 HERE = Path(__file__).parent
 PATIENCE = 120.0
@@ -208,8 +208,7 @@ class Trial:
         settings = Settings(backend_url=self._redis, hub_name="clients")
         with Publisher(settings=settings) as publisher:
             for client in CLIENTS:
-                data, kind = worded(client, "deploy", text)
-                publisher.publish(f"deploy {client}", ServerSentEvent(data, event=kind))
+                publisher.publish(f"deploy {client}", event_for(client, "deploy", text))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,11 @@
 `say(column, kind, text)` notes a thing that the user sees.
 """
 
+from datastar_py.consts import FragmentMergeMode
+from datastar_py.sse import ServerSentEventGenerator
+
+from sse_asgi import ServerSentEvent
+
 START = """<!doctype html><title>.</title><meta charset="utf-8">
 <script>
 const CLIENT = new URLSearchParams(location.search).get('client');
@@ -88,14 +93,15 @@ def page_of(client: str) -> str:
     return START + PAGES[client]
 
 
-def worded(client: str, column: str, text: str) -> tuple[str, str | None]:
-    """Return the data and the event type in which a client wants a text."""
+def event_for(client: str, column: str, text: str) -> ServerSentEvent:
+    """Return a text as an event for this client."""
     if client.startswith("htmx"):
-        return f"<i>{text}</i>", None
+        return ServerSentEvent(f"<i>{text}</i>")
     if client == "Turbo":
-        return (
-            f'<turbo-stream action="append" target="{column}"><template><i>{text}</i></template></turbo-stream>'
-        ), None
+        element = f'<turbo-stream action="append" target="{column}"><template><i>{text}</i></template></turbo-stream>'
+        return ServerSentEvent(element)
     if client == "Datastar":
-        return f"selector #{column}\nmergeMode append\nfragments <i>{text}</i>", "datastar-merge-fragments"
-    return text, None
+        append = FragmentMergeMode.APPEND
+        frame = ServerSentEventGenerator.merge_fragments(f"<i>{text}</i>", selector=f"#{column}", merge_mode=append)
+        return ServerSentEvent.parse(frame)
+    return ServerSentEvent(text)

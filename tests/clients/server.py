@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clients.pages import page_of, worded
+from clients.pages import event_for, page_of
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi.config import create_hub
 
@@ -58,8 +58,7 @@ def note(request: Request) -> int:
 
 def event(request: Request, text: str) -> ServerSentEvent:
     """Return a text as the client that asks wants it."""
-    data, kind = worded(request.query_params["client"], request.url.path.strip("/"), text)
-    return ServerSentEvent(data, event=kind)
+    return event_for(request.query_params["client"], request.url.path.strip("/"), text)
 
 
 async def job(request: Request) -> Response:
