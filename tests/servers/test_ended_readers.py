@@ -16,6 +16,7 @@ pytestmark = pytest.mark.anyio
 
 READERS = 20
 SECONDS = 4.0
+HEADERS = "Accept: text/event-stream\r\nCache-Control: no-cache\r\n"  # of an EventSource
 
 
 @pytest.fixture(params=["asyncio"])
@@ -42,7 +43,7 @@ class Browser:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.connections += 1
         try:
-            writer.write(f"GET / HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {self.last_event_id}\r\n\r\n".encode())
+            writer.write(f"GET / HTTP/1.1\r\nHost: x\r\n{HEADERS}Last-Event-ID: {self.last_event_id}\r\n\r\n".encode())
             await reader.readuntil(b"\r\n\r\n")
             await self.read_events(reader)
         finally:
