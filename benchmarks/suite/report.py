@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from .answer import Answer, Setting
-from .environments import BENCHMARKS, CACHE, ROOT, run, versions
+from .environments import BENCHMARKS, CACHE, ROOT, nchan, run, versions
 from .plots import plot
 
 README = BENCHMARKS / "README.md"
@@ -28,6 +28,7 @@ def conditions() -> dict[str, str]:
     package = json.loads((BENCHMARKS / "contenders" / "better_sse" / "package.json").read_text())
     found["better-sse"] = package["dependencies"]["better-sse"]
     found["Node"] = run("node", "--version").strip().removeprefix("v")
+    nchan()  # installs the package
     found["nchan"] = run("dpkg-query", "--showformat=${Version}", "--show", "libnginx-mod-nchan")
     found["Redis"] = re.findall(r"v=(\S+)", run("redis-server", "--version"))[0]
     commit = run("git", "log", "-1", "--format=%h", "--", "src", cwd=ROOT).strip()
