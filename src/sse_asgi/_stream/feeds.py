@@ -10,8 +10,7 @@ once, from the iterable's own task. Items that come without a pause are joined, 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, Protocol
 
 import anyio
@@ -19,11 +18,11 @@ import anyio.lowlevel
 from starlette.requests import ClientDisconnect
 
 from .._hub.delivery import BODY_LIMIT, PING, Carrier
+from .._loop.iterators import async_iterator, close_iterator, close_unused
 from .._loop.running import checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .framing import EventFraming, Framing
 from .joining import JOIN_SECONDS
-from .threads import close_in_thread, iterate_in_thread
 
 logger = logging.getLogger("sse_asgi.stream")
 
@@ -185,7 +184,7 @@ class IterableFeed:
     async def run(self) -> None:
         """Iterate from first to last and close the iterator, all in this one task."""
         self.needs_run = False
-        iterator, carrier, turn, write = self._iterator(), self._carrier, self._turn, self._framing.write
+        iterator, carrier, turn, write = async_iterator(self._iterable), self._carrier, self._turn, self._framing.write
         try:
             async for item in iterator:
                 if self._stopped:  # it yields while it is cleaned up, and no later send would end a wait
@@ -205,7 +204,7 @@ class IterableFeed:
             self.ended = "client"
             return
         finally:
-            await _close_async(iterator)
+            await close_iterator(iterator)
         if rest := self._framing.rest():
             self._hold(rest)
         self.ended = self.reason_of_end()
@@ -213,11 +212,6 @@ class IterableFeed:
     def reason_of_end(self) -> str:
         """Return why an iterable has ended that raised nothing."""
         return "finished"
-
-    def _iterator(self) -> AsyncIterator[Any]:
-        if isinstance(self._iterable, AsyncIterable):
-            return aiter(self._iterable)
-        return _each(self._iterable) if isinstance(self._iterable, list | tuple) else iterate_in_thread(self._iterable)
 
     def _hold(self, frame: bytes) -> None:
         """Have the writer send a frame. The iterable waits for that only if it is time to send."""
@@ -248,7 +242,7 @@ class IterableFeed:
         self.needs_run = False
         try:
             with anyio.move_on_after(self._cleanup_timeout, shield=True) as limit:
-                await _close_unused(self._iterable)
+                await close_unused(self._iterable)
         except Exception:
             logger.exception("a %s that was not streamed could not be closed", type(self._iterable).__name__)
         else:
@@ -260,26 +254,3 @@ class IterableFeed:
 def reader_of_body(feed: Feed) -> IterableFeed | None:
     """Return the feed if it runs code of the application, which may read the request's body; else None."""
     return feed if isinstance(feed, IterableFeed) else None
-
-
-async def _close_unused(iterable: AsyncIterable[Any] | Iterable[Any]) -> None:
-    """Close an iterator. An iterable that makes iterators is left alone, because other streams may use it."""
-    if isinstance(iterable, AsyncIterator):
-        await _close_async(iterable)
-    elif isinstance(iterable, Iterator) and hasattr(iterable, "close"):
-        await close_in_thread(iterable)
-
-
-async def _close_async(iterator: AsyncIterator[Any]) -> None:
-    """Close an iterator, if it can be closed; one yield in the `finally` of a generator is broken off."""
-    if isinstance(iterator, AsyncGenerator):
-        with suppress(GeneratorExit, StopAsyncIteration):
-            await iterator.athrow(GeneratorExit)
-    close = getattr(iterator, "aclose", None)  # generators, object streams, database cursors
-    if close is not None:
-        await close()
-
-
-async def _each(items: list[Any] | tuple[Any, ...]) -> AsyncIterator[Any]:
-    for item in items:
-        yield item

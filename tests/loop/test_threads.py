@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from sse_asgi._stream import threads as _threads
-from sse_asgi._stream.threads import close_in_thread, iterate_in_thread
+from sse_asgi._loop import threads as _threads
+from sse_asgi._loop.threads import close_in_thread, iterate_in_thread
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from .._loop.running import thread_safe_caller
-from .._loop.wakeup import new_wakeup
+from .running import thread_safe_caller
+from .wakeup import new_wakeup
 
 MAX_THREADS = 256
 
