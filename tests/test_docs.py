@@ -87,7 +87,7 @@ def test_every_logger_is_documented() -> None:
     text = (ROOT / "docs" / "deployment.md").read_text()
     documented = set(re.findall(r"^\| `(sse_asgi[.\w]*)` \|", text, re.MULTILINE))
     sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    used = set(re.findall(r'^logger = logging\.getLogger\("([^"]+)"\)', sources, re.MULTILINE))
+    used = set(re.findall(r'^logger(?:: logging\.Logger)? = logging\.getLogger\("([^"]+)"\)', sources, re.MULTILINE))
     assert used
     assert used <= documented
 

@@ -32,8 +32,8 @@ class Draft(BaseModel):
     text: Text
 
 
-hub = create_hub()
-app = FastAPI(title="Chat")
+hub: Hub = create_hub()
+app: FastAPI = FastAPI(title="Chat")
 app.add_middleware(EventSourceMiddleware, hub=hub)
 
 

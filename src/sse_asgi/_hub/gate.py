@@ -87,12 +87,12 @@ class Gate:
             options: The reader's.
             tally: Counts the gaps and drops of all readers.
         """
-        self.state = CLOSED
+        self.state: State = CLOSED
         self.ended: str | None = None
         self.position: Position | None = None
         self.written: Position | None = None
         self.ready: list[Entry] | tuple[()] = ()  # no list of its own for an idle reader
-        self.buffer = Buffer(options.buffer_size, options.buffer_bytes)
+        self.buffer: Buffer = Buffer(options.buffer_size, options.buffer_bytes)
         self.lost: str | None = None
         self._told: int | None = 0  # up to which sequence losses were announced; None takes the first page's as known
         self._overflow_rule = options.overflow
