@@ -15,6 +15,12 @@ NOT_OPEN = (
     "`with TestClient(app):`."
 )
 
+CLOSED = (
+    "the hub was closed, because the application's lifespan has ended, or the `async with hub:` that opened it. End what "
+    "uses the hub before that: in your own lifespan after its `yield`, or inside the block. A test uses a test client "
+    "inside its block: `with TestClient(app):`."
+)
+
 
 class SSEError(Exception):
     """Base class of the library's own errors."""

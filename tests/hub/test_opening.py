@@ -411,3 +411,17 @@ async def test_the_context_of_the_first_request_is_freed_on_redis(shared_redis: 
     """Neither the connections nor their timers refer to it."""
     settings = Settings(backend_url=shared_redis.url, hub_name=secrets.token_hex(8), presence_grace=0.1)
     await check_that_nothing_is_held(create_hub(settings))
+
+
+@pytest.mark.anyio
+async def test_a_hub_that_was_closed_says_why() -> None:
+    """The lifespan has ended; the error does not say how to open a hub. A hub that is opened again is open."""
+    hub = Hub()
+    for _ in range(2):
+        async with hub:
+            await hub.publish("a", "x")
+        with pytest.raises(
+            HubClosedError, match=r"^cannot publish: the hub was closed, .* lifespan has ended"
+        ) as caught:
+            await hub.publish("a", "x")
+        assert "add_middleware" not in str(caught.value)

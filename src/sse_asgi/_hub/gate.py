@@ -185,10 +185,10 @@ class Gate:
             self.position = page.next
         return reason
 
-    def give_snapshot(self, entry: Entry, upto: Position) -> str | None:
+    def give_snapshot(self, entries: Iterable[Entry], upto: Position) -> str | None:
         """Have the reader get a snapshot in place of all events up to here, behind a gap; return the gap's reason."""
         reason = self._announce(None)
-        self.give((entry,))
+        self.give(entries)
         self.arrive(upto)
         return reason
 

@@ -8,7 +8,7 @@ import anyio
 
 from .._loop.running import checkpoint
 from ..backends.base import Backend
-from ..exceptions import HubClosedError
+from ..exceptions import CLOSED, NOT_OPEN, HubClosedError
 from .home import Home
 from .orders import Orders
 from .outbox import Outbox, Outgoing
@@ -49,6 +49,7 @@ class OpenHub:
         self.backend = backend
         self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
+        self._was_open = False
         self._orders: Orders
         self._outbox: Outbox
         self._connection = AsyncExitStack()
@@ -92,6 +93,7 @@ class OpenHub:
             self._orders = Orders(registry)
             self._outbox = Outbox(home, registry.tally, self._publish_now)
             self._registry, self._owner = registry, _current_task()
+            self._was_open = True
         finally:
             if self._registry is None:
                 self._home = None
@@ -131,7 +133,7 @@ class OpenHub:
 
     def _opened(self, what: str) -> Registry:
         if self._registry is None:
-            raise HubClosedError(what)
+            raise HubClosedError(what, CLOSED if self._was_open else NOT_OPEN)
         return self._registry
 
     async def _publish_now(self, outgoing: Outgoing) -> str | None:

@@ -256,7 +256,7 @@ class Subscription:
         if any(is_last(event.encode(), options) for event in options.initial):
             return
         if options.snapshot is not None:
-            gate.give((await take_snapshot(options, self, upto),))
+            gate.give(await take_snapshot(options, self, upto))
         elif upto is not None and options.rewind:
             await self._rewind(upto)
             return
