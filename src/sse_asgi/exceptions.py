@@ -16,8 +16,8 @@ NOT_OPEN = (
 )
 
 CLOSED = (
-    "the hub was closed, because the application's lifespan has ended, or the `async with hub:` that opened it. End what "
-    "uses the hub before that: in your own lifespan after its `yield`, or inside the block. A test uses a test client "
+    "the hub was closed, because the application's lifespan has ended, or the `async with hub:` that opened it. Stop "
+    "what uses the hub before that: in your own lifespan after its `yield`, or inside the block. A test client is used "
     "inside its block: `with TestClient(app):`."
 )
 

@@ -24,9 +24,9 @@ The invariants, which hold at every await of the tasks around the gate:
 - In CLOSED, the buffer holds the events seen since the last round began. `begin_round` leaves MISSED in the same
   breath in which the round takes the position that it reads up to, so an event that is let go after that is later.
 - No id is given ahead of an event that the reader has not been given. The position of a fresh stream comes after its
-  initial events, and travels on the snapshot where there is one. The id of a gap is just before the event that follows
-  it, and a gap before a snapshot has none, because a reader that is cut off there still needs the snapshot. A reader
-  that was ended is offered no more events, so it is shown no position any more.
+  initial events, and travels on the last event of the snapshot where there is one. The id of a gap is just before the
+  event that follows it, and a gap before a snapshot has none, because a reader that is cut off there still needs the
+  snapshot. A reader that was ended is offered no more events, so it is shown no position any more.
 - Events that the reader can no longer get are announced by one `sse.gap` in their place.
 """
 
