@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
+from .._log.run import RunRecord, followers_channel
 from .._loop.running import checkpoint, running_loop
-from ..backends.base import NO_PRESENCE, Backend
+from ..backends.base import NO_PRESENCE, NO_RUNS, Backend
 from ..backends.memory import MemoryBackend
 from ..exceptions import BackendError
 from .newest import newest_events
@@ -36,6 +37,8 @@ from .orders import disconnect_order
 from .outbox import Outgoing
 from .patterns import Pattern, Patterns
 from .registry import CONTROL, Registry
+from .run import Run
+from .run_options import RunTerms, SourceOrFunction, check_run, check_run_key, check_whole
 from .stats import Stats
 from .subscription import Subscription
 
@@ -60,6 +63,7 @@ class Hub(OpenHub):
         patterns: Collection[str] = (),
         presence_ttl: float = 15.0,
         presence_grace: float = 5.0,
+        max_runs: int = 1000,
     ) -> None:
         """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
 
@@ -74,10 +78,11 @@ class Hub(OpenHub):
             patterns: Names like `orders.*`. An event of a channel that matches also reaches the readers of
                 `Pattern("orders.*")`, which is a channel with a history of its own. `*` is any run of characters. Give
                 the same patterns to every process that publishes.
-            presence_ttl: Seconds after which the readers of a silent process are no longer present, give or take a
-                third.
+            presence_ttl: Seconds after which the readers of a silent process are no longer present, and its runs are
+                lost, give or take a third.
             presence_grace: Seconds for which a reader that has left is still present. A page that is reloaded, or a
                 server that restarts, then causes no `sse.leave`.
+            max_runs: The most runs that this process produces at the same time.
 
         Raises:
             ValueError: A bound is below 1, an overflow rule is unknown, a pattern has no `*`, or a number of seconds is
@@ -98,7 +103,8 @@ class Hub(OpenHub):
         if not presence_grace >= 0:
             msg = f"presence_grace must be 0 seconds or more (got {presence_grace})"
             raise ValueError(msg)
-        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace)
+        check_whole("max_runs", max_runs)
+        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace, max_runs)
 
     # Opening and closing
 
@@ -527,6 +533,124 @@ class Hub(OpenHub):
         (name,) = self._patterns.readable((check_channel(channel),))
         with self._patience("presence cannot be read"):
             return await registry.presence.present(name)
+
+    # Runs
+
+    async def start_run(
+        self,
+        key: str,
+        source: SourceOrFunction,
+        *,
+        ttl: float = 3600.0,
+        max_events: int = 10_000,
+        max_bytes: int = 16 << 20,
+        orphan_timeout: float | None = None,
+        fingerprint: str | None = None,
+    ) -> Run:
+        """Run a source once, in a task of this hub, and keep its events for everybody who follows it.
+
+        Whoever starts a key that is there gets that run: also from another process, and after its end. Return
+        `EventSourceResponse(run)` to a client. Its disconnect does not stop the run; `cancel_run` does.
+
+        Args:
+            key: Names the run in all processes, such as `"chat:42"`; a name like a channel's. It is no credential.
+            source: An async or sync generator function without arguments, or an iterable of what `publish` takes as
+                data. None items are skipped. A sync one runs in a thread of its own.
+            ttl: Seconds that the run is kept after its end. Then its key is free.
+            max_events: The most events of the run. Beyond it the run fails.
+            max_bytes: The most bytes of its events, as frames. Beyond it the run fails.
+            orphan_timeout: Seconds after which a run that nobody follows is cancelled; None lets it go on.
+            fingerprint: Tells what the run is for, such as a hash of the question. A run that has this key and another
+                fingerprint is a RunConflictError.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            RunConflictError: The key has a run with another fingerprint.
+            RunLimitError: This process has `max_runs` runs.
+            ValueError: The key or a number is bad, or the backend keeps no history.
+            TypeError: The source cannot be iterated.
+            NotImplementedError: The backend does not support runs, or has no presence for `orphan_timeout`.
+            BackendError: The backend did not answer within five seconds.
+        """
+        registry = self._with_runs("cannot start a run")
+        terms = RunTerms(ttl, max_events, max_bytes, orphan_timeout, self._presence_seconds[0])
+        check_run(key, source, terms, fingerprint)
+        if orphan_timeout is not None and type(self.backend).attend is Backend.attend:
+            raise NotImplementedError(NO_PRESENCE)
+
+        async def start() -> Run:
+            with self._patience("the run cannot be started"):
+                record, started = await self._runs.start(key, source, terms, fingerprint)
+            return self._run(registry, record, started=started)
+
+        return await (start() if registry.home.is_here() else registry.home.run(start))
+
+    async def get_run(self, key: str) -> Run | None:
+        """Return a run of any process, or None: it was never started, or `ttl` is over.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            ValueError: The key is bad.
+            NotImplementedError: The backend does not support runs.
+            BackendError: The backend did not answer within five seconds.
+        """
+        registry = self._with_runs("cannot get a run")
+        if not registry.home.is_here():
+            return await registry.home.run(partial(self.get_run, key))
+        check_run_key(key)
+        with self._patience("the run cannot be read"):
+            record = await self._runs.get(key)
+        return None if record is None else self._run(registry, record)
+
+    async def cancel_run(self, key: str) -> bool:
+        """End a run as cancelled, and stop its source, in whatever process it is.
+
+        Its readers get its last event at once. What it has yielded so far stays readable for its `ttl`.
+
+        Returns:
+            True if it was running.
+
+        Raises:
+            HubClosedError: The hub is not open.
+            ValueError: The key is bad.
+            NotImplementedError: The backend does not support runs.
+            BackendError: The backend did not answer within five seconds, so the run may be cancelled or not.
+        """
+        registry = self._with_runs("cannot cancel a run")
+        if not registry.home.is_here():
+            return await registry.home.run(partial(self.cancel_run, key))
+        check_run_key(key)
+        with self._patience("the run may be cancelled or not"):
+            return await self._runs.cancel(key)
+
+    async def wait_for_runs(self, seconds: float) -> None:
+        """Wait until the runs that this process produces have ended, for `seconds` at most.
+
+        EventSourceMiddleware does this for its `drain_timeout` before it closes the hub, which ends them as lost.
+
+        Raises:
+            HubClosedError: The hub is not open.
+        """
+        registry = self._opened("cannot wait for runs")
+        if registry.home.is_here():
+            await self._runs.wait(seconds)
+        else:
+            await registry.home.run(partial(self._runs.wait, seconds))
+
+    def _with_runs(self, what: str) -> Registry:
+        """Return the registry of an open hub whose backend supports runs."""
+        registry = self._opened(what)
+        if type(self.backend).start_run is Backend.start_run:
+            raise NotImplementedError(NO_RUNS)
+        if not self.backend.keeps_history:
+            msg = "a run is kept in the history, and this backend keeps none: give it a history_size above 0"
+            raise ValueError(msg)
+        return registry
+
+    def _run(self, registry: Registry, record: RunRecord, *, started: bool = False) -> Run:
+        listed = () if type(self.backend).attend is Backend.attend else (followers_channel(record.key),)
+        options = self._defaults._replace(position_frames=False, presence=listed)
+        return Run(registry, self._runs, record, options, started=started)
 
     @contextmanager
     def _patience(self, what: str) -> Iterator[None]:
