@@ -471,3 +471,24 @@ def test_a_reader_gets_everything_once_in_any_order_of_inputs(steps: list[str]) 
             got += [int(line[6:]) for line in gate.take_joined().splitlines() if line.startswith(b"data: ")]
     assert got == list(range(2, log + 1))
     assert gate.state is OPEN
+
+
+# Finished
+
+
+@pytest.mark.parametrize("make", [opened, closed_holding, missed, full, ended])
+def test_a_gate_that_was_finished_gives_nothing_more(make: Callable[[], Gate]) -> None:
+    """Neither what it holds nor a live event, and no position."""
+    gate = make()
+    gate.finish()
+    gate.hold(live(6))
+    assert (gate.ended, gate.waiting, wants(gate), taken(gate)) == ("finished", (0, 0), "end", [])
+    assert not gate.show(at(9))
+
+
+def test_nothing_is_joined_for_a_reader_whose_events_are_looked_at() -> None:
+    """The event that ends its stream is found one by one."""
+    gate = new_gate(until="done")
+    gate.arrive(at(1))
+    gate.hold(live(2))
+    assert gate.take_joined() == b""

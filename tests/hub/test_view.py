@@ -7,7 +7,7 @@ import pytest
 from hub.readers import data, reason, take_all
 from sse_asgi import Hub, ServerSentEvent
 from sse_asgi._hub.options import Options
-from sse_asgi._hub.view import seen_event, seen_frame, take_snapshot
+from sse_asgi._hub.view import is_last, seen_event, seen_frame, take_snapshot
 from sse_asgi._log.event import Entry, RenderedEvent
 from sse_asgi._log.position import Position
 
@@ -125,3 +125,25 @@ async def test_a_snapshot_may_ask_for_its_subscription(*, personal: bool) -> Non
     assert isinstance(entry.event, ServerSentEvent)
     assert (entry.event.data, entry.event.event) == ('["the subscription"]' if personal else "[]", "snapshot")
     assert entry.position == AT
+
+
+@pytest.mark.parametrize(
+    ("event", "until", "expected"),
+    [
+        (ServerSentEvent("x", event="done"), "done", True),
+        (ServerSentEvent("x", event="done", id="7", retry=1, comment="c"), "done", True),
+        (ServerSentEvent("x", event="undone"), "done", False),
+        (ServerSentEvent("x", event="done2"), "done", False),
+        (ServerSentEvent("event: done\nevent: done", comment="event: done"), "done", False),
+        (ServerSentEvent("x"), "message", True),
+        (ServerSentEvent("x", event="message"), "message", True),
+        (ServerSentEvent("x", event="done"), "message", False),
+        (ServerSentEvent("x", event="fertig \u2713"), "fertig \u2713", True),
+        (ServerSentEvent("x"), None, False),
+    ],
+)
+def test_the_last_event_of_a_stream_is_known_by_its_type(
+    event: ServerSentEvent, until: str | None, *, expected: bool
+) -> None:
+    """Whatever other fields it has; text in data and comments is no type."""
+    assert is_last(event.encode(), Options(until=until)) is expected

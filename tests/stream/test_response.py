@@ -183,9 +183,9 @@ async def test_what_cannot_be_closed_is_left_alone(case: str) -> None:
     for content in (["x"], shared):
         assert (await answer_without_the_content(case, content))[1] == ["background"]
     assert not shared.closed
-    if case != "204":
-        async with Hub() as hub:
-            assert (await answer_without_the_content(case, hub.subscribe("a")))[1] == ["background"]
+    async with Hub() as hub:
+        subscription = hub.subscribe("a", until="done")
+        assert (await answer_without_the_content(case, subscription))[1] == ["background"]
 
 
 async def test_a_client_that_has_gone_leaves_nothing_open() -> None:
@@ -347,3 +347,10 @@ async def test_a_dialect_has_the_words_for_an_error() -> None:
     """So that `on_error` is refused beside it."""
     with pytest.raises(ValueError, match="on_error and dialect exclude each other"):
         EventSourceResponse([], dialect=AI_SDK, on_error=lambda _: None)
+
+
+async def test_a_subscription_that_ends_with_an_event_is_not_read_again() -> None:
+    """Another option that says the contrary is refused."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match="until and reconnect_after_end exclude each other"):
+            EventSourceResponse(hub.subscribe("a", until="done"), reconnect_after_end=True)

@@ -309,3 +309,19 @@ async def test_a_mounted_app_speaks_a_dialect() -> None:
     with pytest.raises(TypeError, match="has no option encoded="):
         async with mounted(encoded=True):
             pass
+
+
+async def test_an_event_may_end_a_subscription_in_a_dialect() -> None:
+    """The dialect's own end follows it, and no word of the library's."""
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a", until="done"))
+        async with client.stream("/") as stream:
+            await published(hub, "a", PART)
+            last = await hub.publish("a", PART, event="done")
+            await published(hub, "a", PART)
+            content = await stream.read()
+        assert content.count(FRAME[6:]) == 2
+        assert content.endswith(DONE)
+        assert b"sse." not in content
+        async with client.stream("/", last_event_id=last) as again:
+            assert (await again.read()).removeprefix(b":\n") == DONE

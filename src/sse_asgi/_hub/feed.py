@@ -5,7 +5,7 @@ from .._loop.wakeup import Signal
 from .delivery import BODY_LIMIT, PING, Carrier, Delivery
 from .gate import OPEN
 from .subscription import ENTERED, NEW, Subscription
-from .view import seen_frame
+from .view import is_last, seen_frame
 
 
 class SubscriptionFeed:
@@ -34,7 +34,7 @@ class SubscriptionFeed:
         """
         self._subscription.attach(news)
         self._news = news
-        self._carrier = carrier if self._subscription.options.transform is None else None
+        self._carrier = carrier if self._subscription.options.same_for_all else None
 
     # What the hub calls, in the publisher's own turn
 
@@ -108,6 +108,8 @@ class SubscriptionFeed:
             if frame:
                 gate.written = entry.position or gate.written
                 frames.append(frame)
+                if is_last(frame, options):
+                    gate.finish()
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def ping(self) -> bytes:

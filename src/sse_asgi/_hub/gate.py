@@ -13,7 +13,8 @@ path for resuming, for a slow reader and for a loss. The publisher never waits.
     any -> MISSED           lose(): the backend reports a loss; overflow(): the buffer is full, and history has the rest
     MISSED -> CLOSED        begin_round()
 
-A gate that was ended stays in its state. It takes no live event any more, and gives the events that it has.
+A gate that was ended stays in its state. It takes no live event any more, and gives the events that it has; one that
+was finished gives nothing more.
 
 The invariants, which hold at every await of the tasks around the gate:
 
@@ -49,6 +50,7 @@ class State(Enum):
 
 
 CLOSED, MISSED, OPEN = State
+FINISHED = "finished"
 
 
 class Gate:
@@ -94,7 +96,7 @@ class Gate:
         self.lost: str | None = None
         self._told: int | None = 0  # up to which sequence losses were announced; None takes the first page's as known
         self._overflow_rule = options.overflow
-        self._same_for_all = options.transform is None
+        self._same_for_all = options.same_for_all
         self._tally = tally
 
     # Inputs while the reader is served
@@ -127,6 +129,11 @@ class Gate:
     def end(self, reason: str) -> None:
         """Take no live event any more."""
         self.ended = self.ended or reason
+
+    def finish(self) -> None:
+        """Give nothing more: the reader has the event that its stream goes up to."""
+        self.ended, self.ready = FINISHED, ()
+        self.buffer.clear()
 
     # Inputs at the beginning
 

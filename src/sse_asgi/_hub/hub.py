@@ -44,7 +44,7 @@ from .subscription import Subscription
 
 DRAIN_SECONDS = 1.0
 READ_SECONDS = 5.0
-NO_OPTIONS = (None, (), 0, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
+NO_OPTIONS = (None, (), 0, None, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
 
 T = TypeVar("T")
 
@@ -330,6 +330,7 @@ class Hub(OpenHub):
         initial: Iterable[Any] = (),
         rewind: float = 0,
         snapshot: Snapshot | None = None,
+        until: str | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
         overflow: Overflow | None = None,
@@ -356,6 +357,9 @@ class Hub(OpenHub):
                 it gets the Subscription, which has `channels` and `options.properties`. Write your state first, then
                 publish: the snapshot may already contain a delta that follows it, so make deltas idempotent or
                 versioned.
+            until: The type of the event that ends the stream, as `finished`: the first event of this type that the
+                reader gets, live, from history, or as its snapshot. A browser does not reconnect after it. `"message"`
+                is an event without a type. None goes on for ever.
             buffer_size: The most live events that wait; None is the hub's.
             buffer_bytes: The most bytes of events that wait; None is the hub's.
             overflow: The rule for a full buffer; None is the hub's.
@@ -372,7 +376,8 @@ class Hub(OpenHub):
             HubClosedError: The hub is not open.
             ValueError: There is no channel; a name is bad, reserved, or a pattern of the hub that is not given as a
                 Pattern; an option is bad; or both `rewind` and `snapshot` are given.
-            TypeError: A channel is not a str, `rewind` is not a number, or `initial` is not a collection of events.
+            TypeError: A channel or `until` is not a str, `rewind` is not a number, or `initial` is not a collection of
+                events.
             NotImplementedError: `presence` is given, and the backend does not support it.
             RuntimeError: Another event loop than the hub's runs here. A thread without an event loop may call this, as
                 a `def` endpoint does.
@@ -385,6 +390,7 @@ class Hub(OpenHub):
             initial=initial,
             rewind=rewind,
             snapshot=snapshot,
+            until=until,
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
             overflow=overflow,
@@ -399,6 +405,7 @@ class Hub(OpenHub):
         initial: Iterable[Any] = (),
         rewind: float = 0,
         snapshot: Snapshot | None = None,
+        until: str | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
         overflow: Overflow | None = None,
@@ -409,7 +416,7 @@ class Hub(OpenHub):
         The hub need not be open. Readers without options of their own share one object.
         """
         defaults = self._defaults
-        given = (transform, initial, rewind, snapshot, buffer_size, buffer_bytes, overflow, position_frames)
+        given = (transform, initial, rewind, snapshot, until, buffer_size, buffer_bytes, overflow, position_frames)
         if all(map(operator.is_, given, NO_OPTIONS)):  # most readers; each connection comes here
             return defaults
         options = defaults._replace(
@@ -418,6 +425,7 @@ class Hub(OpenHub):
             rewind=rewind,
             snapshot=snapshot,
             personal=is_personal(snapshot),
+            until=until,
             position_frames=position_frames,
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, Self
 
 from .._log.event import Entry, ServerSentEvent
+from .._log.names import END
 from .._log.position import Position, furthest
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from ..exceptions import SlowReaderError
@@ -16,7 +17,7 @@ from .delivery import Delivery, Receiver
 from .gate import OPEN, Gate
 from .options import Options
 from .source import Source
-from .view import seen_event, take_snapshot
+from .view import is_last, seen_event, seen_frame, take_snapshot
 
 PAGE = 512
 
@@ -94,7 +95,7 @@ class Subscription:
 
     @property
     def ended(self) -> str | None:
-        """Why it was ended (`shutdown`, `revoked`, or `slow` with `overflow="close"`), or None."""
+        """Why it was ended (`shutdown`, `revoked`, `finished`, or `slow` with `overflow="close"`), or None."""
         return self.gate.ended
 
     @property
@@ -132,7 +133,7 @@ class Subscription:
 
         Raises:
             SlowReaderError: The buffer was full and the rule is `overflow="close"`.
-            StopAsyncIteration: The hub was drained or closed.
+            StopAsyncIteration: The hub was drained or closed, or the last event was of the type `until`.
             RuntimeError: It was not entered, or another event loop than the hub's runs here.
         """
         self.source.home.check("cannot read the subscription")
@@ -144,6 +145,8 @@ class Subscription:
             while (entry := gate.take()) is not None:
                 event = seen_event(entry, self.channels, self.options)
                 if event is not None:
+                    if is_last(event.encode(), self.options):
+                        gate.finish()
                     return entry.for_reader(event, self.channels)
             if gate.ended == "slow":
                 raise SlowReaderError(gate.buffer.bounds)
@@ -220,6 +223,10 @@ class Subscription:
             await self._read_page(upto)
 
     async def _begin(self, upto: Position | None) -> None:
+        if self.options.until is not None and await self._has_finished(upto):
+            self.recovery = Recovery("resumed")
+            self.gate.finish()
+            return
         if upto is None or not self.last_event_id:
             await self._begin_fresh(upto)
             return
@@ -229,10 +236,25 @@ class Subscription:
         if reason is not None:
             self.recovery = self.recovery._replace(outcome="gap", reason=reason)
 
+    async def _has_finished(self, upto: Position | None) -> bool:
+        """Return True if the event that the stream goes up to was the reader's last one.
+
+        A connection may break between this event and the end of the stream.
+        """
+        if self.last_event_id == END:
+            return True
+        last = Position.parse(self.last_event_id or "")
+        if last is None or upto is None or last.epoch != upto.epoch or not 0 < last.sequence <= upto.sequence:
+            return False
+        page = await self.source.history(self.channels, last._replace(sequence=last.sequence - 1), last, 1)
+        return any(is_last(seen_frame(entry, self.channels, self.options), self.options) for entry in page.entries)
+
     async def _begin_fresh(self, upto: Position | None) -> None:
         gate, options = self.gate, self.options
         gate.begin_fresh(options.initial)
         self._notify()
+        if any(is_last(event.encode(), options) for event in options.initial):
+            return
         if options.snapshot is not None:
             gate.give((await take_snapshot(options, self, upto),))
         elif upto is not None and options.rewind:

@@ -40,6 +40,15 @@ async def take_snapshot(options: Options, subscription: Any, position: Position 
     return Entry(without_id(state), position)
 
 
+def is_last(frame: bytes, options: Options) -> bool:
+    """Return True if a frame, as the reader sees it, is an event of the type that the reader's stream goes up to."""
+    if options.until is None:
+        return False
+    # A line of data or of a comment begins with another name, so this one is the type.
+    _, typed, rest = (b"\n" + frame).partition(b"\nevent: ")
+    return (rest.partition(b"\n")[0] if typed else b"message") == options.until.encode()
+
+
 def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> ServerSentEvent | None:
     """Return this reader's event: None where it is filtered, a gap where the application's function failed.
 

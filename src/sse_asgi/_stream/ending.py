@@ -15,6 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope
 
 from .._log.event import ServerSentEvent, as_frame
+from .._log.names import END
 from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
@@ -34,9 +35,8 @@ FAREWELL_SECONDS = 0.4
 # Observed: when a connection breaks, fetch in Chromium drops the bytes that it has not yet given to the page. So a
 # client that reads gets this time for the last bytes before its connection is closed.
 READ_SECONDS = 0.2
-END_ID = "sse.end"
 # A named event with data: Firefox, WebKit and most npm packages take an id from nothing else.
-FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
+FINAL = encode('{"state":"finished"}', event=END, id=END)
 # Without this header, a cache may keep the 204 for a client that has seen the end, and give it to other clients.
 END_HEADERS = [(b"cache-control", b"no-store")]
 ERROR = ServerSentEvent({}, event="sse.error").encode()
@@ -159,6 +159,14 @@ async def run_background(background: BackgroundTask, route: str) -> None:
         logger.exception("the background task of the stream %s failed", route)
 
 
+def end_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the answer to a client that has seen the end, given those of the stream.
+
+    Pages of other origins may read the answer if they may read the stream; else their browsers would ask again.
+    """
+    return [*END_HEADERS, *(header for header in headers if header[0] not in (b"content-type", b"cache-control"))]
+
+
 def has_seen_the_end(scope: Scope) -> bool:
     """Return True if an EventSource asks again for a finished stream; the answer 204 makes it stop."""
-    return scope["method"] == "GET" and last_event_id(scope) == END_ID
+    return scope["method"] == "GET" and last_event_id(scope) == END

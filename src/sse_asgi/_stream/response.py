@@ -17,7 +17,7 @@ from .._log.logged import named
 from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
-from .ending import END_HEADERS, has_seen_the_end, run_background
+from .ending import end_headers, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
 from .foreign import admit, default_drain_timeout
 from .framing import ChunkFraming, DialectFraming
@@ -36,6 +36,7 @@ HEADERS = (
 )
 PING_SECONDS = 15.0
 MAX_PADDING = 8192
+ENDS_FOR_GOOD = "until and reconnect_after_end exclude each other: what ends with an event is over; choose one of them"
 
 
 class EventSourceResponse(Response):
@@ -88,7 +89,7 @@ class EventSourceResponse(Response):
             on_error: A plain function of the exception of a stream that had started. It returns the event to send in
                 place of `sse.error`, or None to send none.
             reconnect_after_end: True lets the browser ask again after the iterable has finished, which runs the
-                iterable again.
+                iterable again. Not for a subscription with `until`.
             padding: Bytes of a comment at the start, at most 8192, for browsers and proxies that hold back first bytes.
             drain_timeout: Seconds for which an iterable may go on to its own end after the server was told to stop. A
                 second signal, a second later or more, ends it at once. A subscription ends at once in any case. The
@@ -100,12 +101,14 @@ class EventSourceResponse(Response):
 
         Raises:
             TypeError: The content cannot be streamed; the message names the fix. Or `dialect` is not a dialect.
-            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, or
-                `on_error` together with `dialect`.
+            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, `on_error`
+                together with `dialect`, or `reconnect_after_end` together with a subscription's `until`.
         """
         self.content = content
         self.status_code = status_code
         self.background = background
+        if reconnect_after_end and isinstance(content, Subscription) and content.options.until is not None:
+            raise ValueError(ENDS_FOR_GOOD)
         spoken = _spoken(dialect, on_error, encoded=encoded)
         self.raw_headers = _merged(headers, spoken)
         self._feed = _feed(content, cleanup_timeout, spoken, encoded=encoded)
@@ -129,11 +132,10 @@ class EventSourceResponse(Response):
         """Serve one request. The returned coroutine is the connection's own, without another one around it."""
         if scope["method"] == "HEAD":
             return self._answer(scope, send, self.status_code, self.raw_headers, "finished")
-        if isinstance(self.content, Subscription):
-            if self.content.last_event_id is None:
-                self.content.last_event_id = last_event_id(scope)
-        elif not self._reconnect_after_end and has_seen_the_end(scope):
-            return self._answer(scope, send, 204, END_HEADERS, "finished")
+        if self._is_over(scope):
+            return self._answer(scope, send, 204, end_headers(self.raw_headers), "finished")
+        if isinstance(self.content, Subscription) and self.content.last_event_id is None:
+            self.content.last_event_id = last_event_id(scope)
         if not admit(scope):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
@@ -156,6 +158,12 @@ class EventSourceResponse(Response):
     def disconnected(self) -> bool:
         """True if the client has disconnected or was cut off, so that no later event reaches it."""
         return self.reason in ("client", "slow")
+
+    def _is_over(self, scope: Scope) -> bool:
+        """Return True if the client has seen the end of this stream."""
+        if isinstance(self.content, Subscription) and self.content.options.until is None:
+            return False
+        return not self._reconnect_after_end and has_seen_the_end(scope)
 
     def _with_drain(self, scope: Scope) -> Terms:
         """Return the terms with the time for which the content may go on when the server stops."""
