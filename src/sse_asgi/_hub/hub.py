@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
+from .._log.names import END
 from .._log.run import RunRecord, followers_channel
 from .._loop.running import checkpoint, running_loop
 from ..backends.base import NO_PRESENCE, NO_RUNS, Backend
@@ -483,7 +484,7 @@ class Hub(OpenHub):
         Raises:
             HubClosedError: The hub is not open.
         """
-        return self._ask("nothing was counted", Registry.stats)
+        return self._ask("nothing was counted", lambda registry: registry.stats()._replace(runs=self._runs.running))
 
     def _ask(self, what: str, question: Callable[[Registry], T]) -> T:
         """Ask a question about the registry in the hub's event loop, where the registry changes."""
@@ -657,7 +658,7 @@ class Hub(OpenHub):
 
     def _run(self, registry: Registry, record: RunRecord, *, started: bool = False) -> Run:
         listed = () if type(self.backend).attend is Backend.attend else (followers_channel(record.key),)
-        options = self._defaults._replace(position_frames=False, presence=listed)
+        options = self._defaults._replace(position_frames=False, presence=listed, until=END)
         return Run(registry, self._runs, record, options, started=started)
 
     @contextmanager

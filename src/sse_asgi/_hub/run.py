@@ -4,6 +4,7 @@ import secrets
 
 from .._log.position import Position
 from .._log.run import RUNNING, RunRecord, RunState, run_channel
+from .._loop.wakeup import Signal
 from .options import Options
 from .runs import Runs
 from .source import Source
@@ -18,7 +19,7 @@ class Run:
         started: Whether this call of `start_run` started it; False if it was there already.
     """
 
-    __slots__ = ("_options", "_record", "_runs", "_source", "key", "started")
+    __slots__ = ("_options", "_producer", "_record", "_runs", "_source", "key", "started")
 
     def __init__(
         self,
@@ -36,11 +37,12 @@ class Run:
         self._record = record
         self._options = options
         self._runs = runs
+        self._producer = runs.producer(record.owner)
 
     @property
     def state(self) -> RunState:
         """`running`, `finished`, `failed`, `cancelled` or `lost`, when it was looked up; now, if it runs here."""
-        return self.record.state
+        return self._latest().state
 
     @property
     def reason(self) -> str:
@@ -48,24 +50,21 @@ class Run:
 
         `max_events` or `max_bytes` (failed), `orphan` (cancelled), `lease`, `shutdown` or `log` (lost).
         """
-        return self.record.reason
+        return self._latest().reason
 
-    @property
-    def record(self) -> RunRecord:
-        """What the log knows of it."""
-        return self._runs.latest(self._record)
+    def _latest(self) -> RunRecord:
+        return self._record if self._producer is None else self._producer.record
 
-    def follow(self, last_event_id: str | None = None) -> Subscription:
+    def follow(self, last_event_id: str | None = None) -> "RunSubscription":
         """Prepare to read its events: first those that are kept, then live ones, and last `sse.end`.
 
-        EventSourceResponse(run) does this with the request's own Last-Event-ID.
+        EventSourceResponse(run) does this by itself.
 
         Args:
-            last_event_id: The id to go on after. None and `""` begin with the first event.
+            last_event_id: The id to go on after. None is the request's own in an EventSourceResponse, and elsewhere the
+                beginning. `""` is always the beginning.
         """
-        identity = secrets.token_hex(8) if self._options.presence else None
-        options = self._options._replace(identity=identity)
-        return Subscription(self._source, (run_channel(self.key),), self.resume_after(last_event_id), options)
+        return RunSubscription(self, self._source, last_event_id, self._options)
 
     async def followers(self) -> int:
         """Return how many readers follow it, in all processes; one that has left counts for `presence_grace` more.
@@ -85,8 +84,8 @@ class Run:
         return last_event_id
 
     def is_over(self, last_event_id: str | None) -> bool:
-        """Return True if a reader with this Last-Event-ID has seen the end."""
-        record = self.record
+        """Return True if a reader with this Last-Event-ID has seen the end, as far as it was known at the look-up."""
+        record = self._record
         position = Position.parse(last_event_id or "")
         return (
             record.state != RUNNING
@@ -94,3 +93,25 @@ class Run:
             and position.epoch == record.last.epoch
             and position >= record.last
         )
+
+
+class RunSubscription(Subscription):
+    """A reader of one run: it begins with the first event, unless it resumes, and ends after the last one.
+
+    Attributes:
+        run: The run.
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Run, source: Source, last_event_id: str | None, options: Options) -> None:
+        """Prepare to read; nothing happens before it is entered."""
+        if options.presence:
+            options = options._replace(identity=secrets.token_hex(8))  # each reader counts
+        super().__init__(source, (run_channel(run.key),), last_event_id, options)
+        self.run = run
+
+    def attach(self, news: Signal) -> None:
+        """Claim the subscription for one task; see Subscription."""
+        self.last_event_id = self.run.resume_after(self.last_event_id)
+        super().attach(news)

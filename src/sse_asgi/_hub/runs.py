@@ -68,10 +68,9 @@ class Runs:
         """How many runs this process produces, those included whose sources clean up."""
         return len(self._producers)
 
-    def latest(self, record: RunRecord) -> RunRecord:
-        """Return the record as it is now, if the run is of this process; else as it was."""
-        producer = self._producers.get(record.owner)
-        return record if producer is None else producer.record
+    def producer(self, owner: str) -> Producer | None:
+        """Return the producer of a run, if it is in this process."""
+        return self._producers.get(owner)
 
     async def get(self, key: str) -> RunRecord | None:
         """Return the record of a run, or None."""

@@ -24,14 +24,14 @@ append after a loss of the log is refused.
 
 from typing import Literal, NamedTuple
 
-from .names import RESERVED
+from .event import ServerSentEvent
+from .names import END, RESERVED
 from .position import Position
 
 RunState = Literal["running", "finished", "failed", "cancelled", "lost"]
 RUNNING: RunState = "running"
 PREFIX = f"{RESERVED}run:"
 FOLLOWERS = f"{RESERVED}followers:"
-END = f"{RESERVED}end"  # the type of the last event of a run
 
 
 class RunRecord(NamedTuple):
@@ -69,6 +69,6 @@ def followers_channel(key: str) -> str:
     return FOLLOWERS + key
 
 
-def end_data(state: RunState, reason: str) -> dict[str, str]:
-    """Return the data of the last event of a run."""
-    return {"state": state, "reason": reason} if reason else {"state": state}
+def end_event(state: RunState, reason: str) -> ServerSentEvent:
+    """Return the last event of a run."""
+    return ServerSentEvent({"state": state, "reason": reason} if reason else {"state": state}, event=END)

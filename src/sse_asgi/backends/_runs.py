@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from .._log.event import ServerSentEvent
 from .._log.position import Position
-from .._log.run import RUNNING, RunRecord, RunState, run_channel
+from .._log.run import RUNNING, RunRecord, RunState, end_event, run_channel
 from ..exceptions import BackendError
 from ._shelf import RECORD_BYTES, Bounds, Shelf
-from .base import end_event
 
 NO_ROOM = (
     "the events of runs fill their {bound} bytes, which are half of total_bytes, and no ended run is left to forget: "

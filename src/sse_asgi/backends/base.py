@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from .._log.event import Entry, History, RenderedEvent, ServerSentEvent
 from .._log.position import Position
-from .._log.run import END, RunRecord, RunState, end_data
+from .._log.run import RunRecord, RunState
 
 # A page of history ends before the event that takes it beyond these bytes, so that a reader never holds much.
 PAGE_BYTES = 256 * 1024
@@ -250,7 +250,7 @@ class Backend(ABC):
     async def end_run(
         self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
     ) -> bool:
-        """End a run that is running, and announce its last event: see `end_event`.
+        """End a run that is running, and announce its last event, `end_event(state, reason)`.
 
         Args:
             key: The key.
@@ -292,11 +292,6 @@ class Backend(ABC):
             BackendError: The backend refused, or was lost on the way.
         """
         raise NotImplementedError(NO_RUNS)
-
-
-def end_event(state: RunState, reason: str) -> ServerSentEvent:
-    """Return the last event of a run, `sse.end`."""
-    return ServerSentEvent(end_data(state, reason), event=END)
 
 
 def presence_event(kind: str, identity: str) -> ServerSentEvent:
