@@ -28,20 +28,18 @@ class Appender:
         record: The record of the run after the last append; None if the log has lost it.
     """
 
-    __slots__ = ("_backend", "_error", "_lease", "_news", "_owned", "_pending", "_size", "_task", "record")
+    __slots__ = ("_backend", "_error", "_news", "_owned", "_pending", "_size", "_task", "record")
 
-    def __init__(self, backend: Backend, record: RunRecord, lease: float) -> None:
+    def __init__(self, backend: Backend, record: RunRecord) -> None:
         """Append behind a new run's beginning.
 
         Args:
             backend: Keeps the run.
             record: The record of the run. Its owner is the one that appends.
-            lease: Seconds for which an append renews the lease.
         """
         self.record: RunRecord | None = record
         self._owned = record
         self._backend = backend
-        self._lease = lease
         self._pending: list[ServerSentEvent] = []
         self._size = 0
         self._task: Child | None = None
@@ -79,6 +77,11 @@ class Appender:
         if self._error is not None:
             raise self._error
 
+    def stop(self) -> None:
+        """Append nothing more, because the run has ended."""
+        if self._task is not None:
+            self._task.cancel()
+
     def _start(self) -> None:
         if self._task is None and self._error is None:
             self._task = spawn(self._append_in_task, self._news.set)
@@ -96,7 +99,7 @@ class Appender:
     async def _append(self) -> None:
         """Append what waits in one call."""
         owned, events = self._owned, self._pending[:WAITING]
-        record = await self._backend.append_run(owned.key, owned.owner, owned.appended, events, lease=self._lease)
+        record = await self._backend.append_run(owned.key, owned.owner, owned.appended, events)
         self.record = record
         wanted = owned.appended + len(events)
         if record is None or record[1:3] != (owned.owner, RUNNING) or record.appended != wanted:

@@ -48,7 +48,7 @@ class Producer:
         self.record = record
         self._backend = backend
         self._terms = terms
-        self._appender = Appender(backend, record, terms.lease)
+        self._appender = Appender(backend, record)
         self._bytes = 0
         self._stopped = False
         self._task: Child | None = None
@@ -72,6 +72,7 @@ class Producer:
             self._stopped = True
             self._patience = shared_timer().after(CLEANUP_SECONDS, self._insist)
             self._task.cancel()
+            self._appender.stop()
 
     def _know(self, state: RunState, reason: str) -> None:
         if self.record.state == RUNNING:

@@ -3,14 +3,14 @@
 The state of a run is a record beside its events. Its events are on a channel of their own. The last of them is
 `sse.end`, which names the state, so that everybody who reads the channel to its end learns how the run ended.
 
-    running     The owner appends events, and renews its lease.
+    running     The owner appends events, and its process renews the lease.
     finished    The source has ended.
     failed      The source has raised, or is beyond `max_events` or `max_bytes`.
     cancelled   `cancel_run` was called, or nobody followed for `orphan_timeout`.
     lost        The lease has run out, or the owner was shut down, or the log has lost events of the run.
 
     (none)  -> running      start_run: whoever comes first is the owner. Who comes later gets the record.
-    running -> running      append_run, by the owner only; it also renews the lease
+    running -> running      append_run, by the owner only; renew_runs, by its process
     running -> an end       end_run: by the owner, or by `cancel_run` of any process
     running -> lost         renew_runs of any process, when the lease has run out
     an end  -> (none)       `ttl` seconds later: the record and the events are forgotten

@@ -69,7 +69,7 @@ class RunTable:
         return record
 
     def append(
-        self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent], *, now: float, lease: float
+        self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent], *, now: float
     ) -> RunRecord | None:
         """Store the events of the owner; return the record.
 
@@ -85,7 +85,6 @@ class RunTable:
             last = self._keep(key, event)
         assert last is not None
         kept.record = kept.record._replace(last=last, appended=after + len(events))
-        kept.until = now + lease
         return kept.record
 
     def end(

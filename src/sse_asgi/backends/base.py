@@ -226,17 +226,14 @@ class Backend(ABC):
         """
         raise NotImplementedError(NO_RUNS)
 
-    async def append_run(
-        self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent], *, lease: float
-    ) -> RunRecord | None:
-        """Store and announce events of a run, and renew its lease, if `owner` is the owner of the running run.
+    async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
+        """Store and announce events of a run, if it is running and `owner` is its owner.
 
         Args:
             key: The key.
             owner: The owner.
             after: How many events the owner has appended before. If there are other events, nothing is stored.
             events: At least one event, without ids.
-            lease: See start_run.
 
         Returns:
             The record afterwards. The events are stored if its owner is `owner`, it runs, and `appended` is `after`

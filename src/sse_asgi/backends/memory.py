@@ -265,11 +265,9 @@ class MemoryBackend(Backend):
         now = time.monotonic()
         return self._runs.start(key, owner, fingerprint, self._position, now=now, lease=lease, ttl=ttl)
 
-    async def append_run(
-        self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent], *, lease: float
-    ) -> RunRecord | None:
+    async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
         """Store and deliver events of a run without waiting."""
-        return self._runs.append(key, owner, after, events, now=time.monotonic(), lease=lease)
+        return self._runs.append(key, owner, after, events, now=time.monotonic())
 
     async def end_run(
         self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
