@@ -212,7 +212,7 @@ async def test_the_runs_of_a_silent_process_are_lost(caplog: pytest.LogCaptureFi
         other = await there.get_run("a")
         assert other is not None
         assert await other.wait() == "lost"
-        await here._runs._learn(here._runs._producers[run._record.owner])
+        await here._runs._renew()
         assert (run.state, run.reason) == ("lost", "lease")
         assert "has ended elsewhere (lost)" in caplog.text
 
@@ -233,6 +233,24 @@ async def test_a_run_that_ended_elsewhere_is_noticed_with_its_lease() -> None:
         del backend._runs._running["b"]
         await until(lambda: hub.stats().runs == 0)
         assert [(run.state, run.reason) for run in runs] == [("cancelled", ""), ("lost", "log")]
+
+
+class Slow(MemoryBackend):
+    """Takes its time to say that a run has ended."""
+
+    async def end_run(self, *args: Any, **options: Any) -> bool:
+        ended = await super().end_run(*args, **options)
+        await anyio.sleep(0.05)
+        return ended
+
+
+async def test_a_run_that_ends_by_itself_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async with Hub(Slow()) as hub:
+        run = await hub.start_run("a", ["x"])
+        await anyio.sleep(0.01)
+        await hub._runs._renew()
+        assert await run.wait() == "finished"
+        assert not caplog.text
 
 
 class Failing(MemoryBackend):
@@ -321,6 +339,17 @@ async def test_the_end_of_all_runs_is_awaited() -> None:
             await anyio.sleep(0.01)
             go_on.set()
         assert hub.stats().runs == 0
+
+
+async def test_closing_twice_changes_nothing() -> None:
+    """Nor closing a hub whose runs have ended, and whose sources are still there."""
+    async with Hub(Slow()) as hub:
+        run = await hub.start_run("a", ["x"])
+        await anyio.sleep(0.01)
+        await hub.backend.end_run("a", "cancelled")
+        await hub._runs.close()
+        await hub._runs.close()
+        assert run.state in ("finished", "lost")
 
 
 async def test_an_ended_run_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
