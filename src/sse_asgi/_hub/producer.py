@@ -144,9 +144,10 @@ class Producer:
 
     async def _end(self, state: RunState, reason: str) -> None:
         """Append what waits, and end the run."""
-        key, owner = self.record.key, self.record.owner
+        key, owner, appended = self.record.key, self.record.owner, None
         try:
             await self._appender.flush()
+            appended = self._appender.appended
         except OwnershipLostError:
             await self._give_up()
             return
@@ -154,18 +155,31 @@ class Producer:
             logger.error("events of the run %s were not stored: %s", one_line(key), error)  # noqa: TRY400
             state, reason = "failed", ""
         try:
-            await self._backend.end_run(key, state, reason=reason, owner=owner, ttl=self._terms.ttl)
+            ended = await self._backend.end_run(
+                key, state, reason=reason, owner=owner, appended=appended, ttl=self._terms.ttl
+            )
         except SSEError as error:
             logger.error("the end of the run %s was not stored: %s", one_line(key), error)  # noqa: TRY400
+        else:
+            if not ended:
+                await self._give_up()
         self._know(state, reason)
 
     async def _give_up(self) -> None:
         """Stop, because the run is not ours any more; if the log has lost events of it, end it as lost."""
         self._stopped = True
-        record, key = self._appender.record, one_line(self.record.key)
+        try:
+            await self._learn_end()
+        except SSEError as error:
+            logger.error("the end of the run %s was not stored: %s", one_line(self.record.key), error)  # noqa: TRY400
+            self._know("lost", "log")
+
+    async def _learn_end(self) -> None:
+        record, key = await self._backend.get_run(self.record.key), one_line(self.record.key)
         if record is not None and (record.owner != self.record.owner or record.state != RUNNING):
             logger.warning("the run %s has ended elsewhere (%s): its source was stopped", key, record.state)
-            self._know(record.state, record.reason)
+            ours = record.owner == self.record.owner
+            self._know(*((record.state, record.reason) if ours else ("lost", "log")))
             return
         logger.error("the log has lost events of the run %s: it has ended as lost", key)
         owner, ttl = self.record.owner, self._terms.ttl
