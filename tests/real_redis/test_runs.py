@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
-from real_redis.followers import LOST_LOG, Source, following, read_all, until
+from real_redis.followers import LOST_LOG, PATIENCE, Follower, Source, following, read_all, until
 from real_redis.launcher import RedisServer
 from sse_asgi import Hub, MemoryBackend
 from sse_asgi.backends.redis import RedisBackend
@@ -37,7 +38,91 @@ def new_hub(request: pytest.FixtureRequest, redis_hub: NewHub) -> NewHub:
     return lambda *, lease=15.0, **options: Hub(backend, presence_ttl=lease, **options)
 
 
+# Followers that come late, or read slowly
+
+
+async def test_a_follower_of_a_run_that_was_forgotten(new_hub: NewHub) -> None:
+    """One that holds the run for longer than its `ttl` is told that it is lost, and does not wait for ever."""
+    source = Source()
+    async with new_hub(lease=LEASE) as hub, new_hub(lease=LEASE) as other:
+        await hub.start_run("a", source, ttl=0.2)
+        run = await other.get_run("a")
+        source.give("1", None)
+        await until_forgotten(other, "a")
+        with anyio.fail_after(PATIENCE):
+            follower = await Follower().follow(run)
+    assert follower.texts == []
+    assert follower.end == LOST_LOG
+
+
+async def test_a_slow_follower_of_a_run_that_was_forgotten(new_hub: NewHub) -> None:
+    """Its key has another run now: the follower gets none of its events."""
+    async with new_hub(lease=LEASE) as hub, new_hub(lease=LEASE) as other:
+        run = await hub.start_run("a", [f"{number}" for number in range(1500)], ttl=0.2)
+        assert await run.wait() == "finished"
+        late = await other.get_run("a")
+        assert late is not None
+        async with late.follow() as slow:
+            texts = [(await anext(slow)).data]
+            await until_forgotten(other, "a")
+            again = await hub.start_run("a", [f"again {number}" for number in range(1500)])
+            assert await again.wait() == "finished"
+            with anyio.fail_after(PATIENCE):
+                texts += [event.data async for event in slow if event.event != "sse.gap"]
+    assert texts == [*map(str, range(512)), '{"state":"lost","reason":"log"}']
+
+
+async def test_a_follower_that_is_beyond_the_end(new_hub: NewHub) -> None:
+    """An id of a later event, of another run, comes with a run that was looked up before its end."""
+    source = Source()
+    async with new_hub() as hub, new_hub() as other:
+        await hub.start_run("a", source)
+        run = await other.get_run("a")
+        source.give("1", None)
+        await read_all(hub, "a")
+        later = await hub.publish("b", "2")
+        with anyio.fail_after(PATIENCE):
+            follower = await Follower().follow(run, later)
+    assert follower.end == {"state": "finished"}
+
+
+async def until_forgotten(hub: Hub, key: str) -> None:
+    with anyio.fail_after(PATIENCE):
+        while await hub.get_run(key) is not None:
+            await anyio.sleep(0.02)
+
+
 # Redis
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_flush_while_nothing_happens(server: RedisServer, redis_hub: NewHub, alive: bool) -> None:  # noqa: FBT001
+    """Followers are told, although the source yields nothing, or its process is gone."""
+    source = Source()
+    async with redis_hub(server, lease=LEASE) as hub, redis_hub(server, lease=LEASE) as other:
+        run = await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            source.give("1")
+            await until(lambda: live.texts == ["1"])
+            if not alive:
+                kill(hub)
+            server.cli("FLUSHALL")
+        assert live.gaps == ["epoch"]
+        assert live.end == LOST_LOG
+        if alive:
+            await until(lambda: source.cleaned)
+            assert (run.state, run.reason) == ("lost", "log")
+            late = await read_all(other, "a")
+            assert late.end == LOST_LOG
+
+
+def kill(hub: Hub) -> None:
+    """Have a hub do nothing more for its runs, as if its process were gone."""
+    assert hub._runs._upkeep is not None
+    hub._runs._upkeep.cancel()
+    for producer in hub._runs._producers.values():
+        producer._task.cancel()  # type: ignore[union-attr]
+        producer._stopped = True
 
 
 async def test_a_flush_before_the_end(server: RedisServer, redis_hub: NewHub) -> None:

@@ -39,15 +39,16 @@ class Producer:
 
     Attributes:
         record: The last known record of the run.
+        terms: The options of the run.
     """
 
-    __slots__ = ("_appender", "_backend", "_bytes", "_done", "_patience", "_stopped", "_task", "_terms", "record")
+    __slots__ = ("_appender", "_backend", "_bytes", "_done", "_patience", "_stopped", "_task", "record", "terms")
 
     def __init__(self, backend: Backend, record: RunRecord, terms: RunTerms) -> None:
         """Prepare to produce a run that was started in the log."""
         self.record = record
         self._backend = backend
-        self._terms = terms
+        self.terms = terms
         self._appender = Appender(backend, record)
         self._bytes = 0
         self._stopped = False
@@ -134,10 +135,10 @@ class Producer:
             raise TypeError(msg)
         check_type(event.event)
         self._bytes += len(event.encode())
-        if self._appender.appended >= self._terms.max_events:
+        if self._appender.appended >= self.terms.max_events:
             bound = "max_events"
             raise _BoundError(bound)
-        if self._bytes > self._terms.max_bytes:
+        if self._bytes > self.terms.max_bytes:
             bound = "max_bytes"
             raise _BoundError(bound)
         await self._appender.put(event)
@@ -156,7 +157,7 @@ class Producer:
             state, reason = "failed", ""
         try:
             ended = await self._backend.end_run(
-                key, state, reason=reason, owner=owner, appended=appended, ttl=self._terms.ttl
+                key, state, reason=reason, owner=owner, appended=appended, ttl=self.terms.ttl
             )
         except SSEError as error:
             logger.error("the end of the run %s was not stored: %s", one_line(key), error)  # noqa: TRY400
@@ -182,6 +183,6 @@ class Producer:
             self._know(*((record.state, record.reason) if ours else ("lost", "log")))
             return
         logger.error("the log has lost events of the run %s: it has ended as lost", key)
-        owner, ttl = self.record.owner, self._terms.ttl
+        owner, ttl = self.record.owner, self.terms.ttl
         await self._backend.end_run(self.record.key, "lost", reason="log", owner=owner, ttl=ttl)
         self._know("lost", "log")

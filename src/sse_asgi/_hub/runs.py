@@ -75,6 +75,10 @@ class Runs:
     async def get(self, key: str) -> RunRecord | None:
         """Return the record of a run, or None."""
         self._keep_up()
+        return await self.look_up(key)
+
+    async def look_up(self, key: str) -> RunRecord | None:
+        """Return the record of a run, or None; also while the hub is closed."""
         return await self._backend.get_run(key)
 
     async def start(
@@ -180,7 +184,7 @@ class Runs:
 
     async def _end(self, producer: Producer, state: RunState, reason: str) -> None:
         record = producer.record
-        if await self._backend.end_run(record.key, state, reason=reason, owner=record.owner):
+        if await self._backend.end_run(record.key, state, reason=reason, owner=record.owner, ttl=producer.terms.ttl):
             logger.info("the run %s was ended: %s (%s)", one_line(record.key), state, reason)
             producer.stop(state, reason)
 
@@ -202,6 +206,8 @@ class Runs:
                 gone = await self._backend.renew_runs(
                     [(key, producer.record.owner) for key, producer in mine.items()], lease=self._lease
                 )
+                for key in gone:
+                    await self._learn(mine[key])
             except Exception as error:
                 if not failed:
                     unknown = not isinstance(error, SSEError)
@@ -209,8 +215,6 @@ class Runs:
                 failed = True
                 continue
             failed = False
-            for key in gone:
-                await self._learn(mine[key])
 
     async def _learn(self, producer: Producer) -> None:
         """Stop the source of a run that is not ours any more."""
@@ -219,6 +223,8 @@ class Runs:
         if not (ours and record is not None and record.state == RUNNING):
             state, reason = (record.state, record.reason) if ours and record is not None else ("lost", "log")
             logger.warning("the run %s has ended elsewhere (%s)", one_line(producer.record.key), state)
+            if record is None:  # its followers are told now, not at the next append
+                await self._end(producer, state, reason)
             producer.stop(state, reason)
 
     # The end
