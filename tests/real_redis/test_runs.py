@@ -1,5 +1,6 @@
 """Runs in the memory of one process and on a real Redis, when the source, the process or Redis fails."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -180,3 +181,17 @@ async def test_a_source_that_ends_after_its_run_was_cancelled(new_hub: NewHub) -
         assert await other.backend.end_run("a", "cancelled")
         source.give(None)
         assert await run.wait() == run.state == "cancelled"
+
+
+async def test_closing_while_redis_is_away(server: RedisServer, redis_hub: NewHub) -> None:
+    """The sources are stopped all the same, and their `finally` has run when the hub is closed."""
+    sources = [Source() for _ in range(3)]
+    async with redis_hub(server) as hub:
+        for number, source in enumerate(sources):
+            await hub.start_run(f"{number}", source)
+        await until(lambda: all(source.begun for source in sources))
+        server.kill()
+        await until(lambda: hub.state == "down")
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert all(source.cleaned for source in sources)

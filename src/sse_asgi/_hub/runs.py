@@ -34,6 +34,7 @@ logger = logging.getLogger("sse_asgi.hub")
 
 BEATS = 3
 START_SECONDS = 5.0
+END_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 CANCEL = "cancel"  # the type of an order
 
@@ -252,13 +253,20 @@ class Runs:
         self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            for producer in list(self._producers.values()):
-                if producer.record.state == RUNNING:
-                    logger.warning("the run %s is lost: its hub was closed", one_line(producer.record.key))
-                    try:
-                        await self._end(producer, "lost", "shutdown")
-                    except SSEError as error:
-                        logger.warning("the run %s ends with its lease: %s", one_line(producer.record.key), error)
-                producer.stop("lost", "shutdown")
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                for producer in self._producers.values():
+                    tasks.start_soon(self._abandon, producer)
             await self.wait(CLOSE_SECONDS)
+
+    async def _abandon(self, producer: Producer) -> None:
+        """End a run as lost, and stop its source, also if the backend is away."""
+        key = one_line(producer.record.key)
+        if producer.record.state == RUNNING:
+            logger.warning("the run %s is lost: its hub was closed", key)
+            try:
+                with anyio.fail_after(END_SECONDS):
+                    await self._end(producer, "lost", "shutdown")
+            except (SSEError, TimeoutError) as error:
+                logger.warning("the run %s ends with its lease: %s", key, error or "the backend is away")
+        producer.stop("lost", "shutdown")
