@@ -270,11 +270,18 @@ class MemoryBackend(Backend):
         return self._runs.append(key, owner, after, events, now=time.monotonic())
 
     async def end_run(
-        self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
     ) -> bool:
         """End a run without waiting."""
         now = time.monotonic()
-        return self._runs.end(key, state, reason, owner, begin=self._position, now=now, ttl=ttl)
+        return self._runs.end(key, state, reason, owner, appended=appended, begin=self._position, now=now, ttl=ttl)
 
     async def get_run(self, key: str) -> RunRecord | None:
         """Return the record of a run."""

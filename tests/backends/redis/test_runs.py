@@ -57,7 +57,7 @@ async def test_an_end_that_is_repeated_is_the_first_one(new_hub: NewHub) -> None
         session = await keeper.commands()
         via = type("Via", (), {"keeper": keeper, "session": session})()
         ends = [
-            await backend._runs.end(via, "a", "cancelled", "", owner=None, ttl=9, call=call)
+            await backend._runs.end(via, "a", "cancelled", "", owner=None, appended=None, ttl=9, call=call)
             for call in ("one", "one", "two")
         ]
         assert ends == [True, True, False]

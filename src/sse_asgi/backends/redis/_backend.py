@@ -299,13 +299,22 @@ class RedisBackend(Backend):
         )
 
     async def end_run(
-        self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
     ) -> bool:
         """End a run; wait while Redis is away."""
         keeper, call = self._opened(), new_call()
         return await self._repeat(
             keeper,
-            lambda session: self._runs.end(Via(keeper, session), key, state, reason, owner=owner, ttl=ttl, call=call),
+            lambda session: self._runs.end(
+                Via(keeper, session), key, state, reason, owner=owner, appended=appended, ttl=ttl, call=call
+            ),
             "to end a run",
         )
 
