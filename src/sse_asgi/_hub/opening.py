@@ -1,14 +1,15 @@
 """The life of a hub: opening it once, counting nested entries, and closing it with its first opener."""
 
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Self
 
 import anyio
 
 from .._loop.running import checkpoint
 from ..backends.base import Backend
-from ..exceptions import HubClosedError
+from ..exceptions import BackendError, HubClosedError
 from .home import Home
 from .orders import Orders
 from .outbox import Outbox, Outgoing
@@ -18,6 +19,7 @@ from .runs import Runs
 
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
+READ_SECONDS = 5.0
 
 
 class _Borrowed:
@@ -145,6 +147,19 @@ class OpenHub:
         )
         registry.tally.published += 1
         return None if position is None else str(position)
+
+    @contextmanager
+    def _patience(self, what: str) -> Iterator[None]:
+        """Raise BackendError if the block takes longer than READ_SECONDS."""
+        try:
+            with anyio.fail_after(READ_SECONDS):
+                yield
+        except TimeoutError as error:
+            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
+            raise BackendError(msg) from error
+
+    def _trouble(self) -> str:
+        return f" ({self.backend.trouble})" if self.backend.trouble else ""
 
 
 async def _close_connection(connection: AsyncExitStack) -> None:

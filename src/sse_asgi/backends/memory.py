@@ -99,7 +99,6 @@ class MemoryBackend(Backend):
         self._own = Shelf(small)  # the library's channels, such as the one for disconnect orders
         self._runs = RunTable(self._store, self._events, self._bounds.total_bytes // 2)
         self._shelves = self._events, self._presence_events, self._own, self._runs.shelf
-        self._expiring = self._shelves[:3]
         self._expire_at = 0.0
         self._published = PublishedKeys(self._events, self._bounds.total_bytes)
         self._members = MemberLists()
@@ -240,7 +239,7 @@ class MemoryBackend(Backend):
     def _expire(self, channels: tuple[str, ...]) -> None:
         if self._ttl is not None:
             horizon = time.monotonic() - self._ttl
-            for shelf in self._expiring:
+            for shelf in self._shelves[:3]:  # a run is forgotten as a whole
                 shelf.expire(horizon, channels)
 
     async def attend(
