@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from backends.recorder import connected, put, texts
+from backends.recorder import connected, texts
 from sse_asgi import BackendError, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
 from sse_asgi.backends import _shelf, memory

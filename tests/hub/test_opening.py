@@ -415,6 +415,7 @@ async def test_the_context_of_the_first_request_is_freed_on_redis(shared_redis: 
     await check_that_nothing_is_held(create_hub(settings))
 
 
+@pytest.mark.anyio
 async def test_a_backend_that_does_not_answer_is_told_with_its_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "READ_SECONDS", 0.01)
     backend = MemoryBackend()
