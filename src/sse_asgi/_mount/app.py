@@ -17,6 +17,7 @@ from .._stream.response import EventSourceResponse
 from .._stream.terms import ResponseOptions
 from .access import Access, Authorize, verdict
 from .channels import Channels, ServedChannels
+from .client import ClientScript
 from .cors import CrossOrigin
 from .problem import plain_response, problem_response, with_headers
 from .publishing import Publishing, check_max_body_bytes
@@ -33,9 +34,11 @@ class EventSourceApp:
     """Streams channels of a hub over HTTP: `app.mount("/events", EventSourceApp(hub, ...))`.
 
     `GET /events/?channel=a&channel=b` streams two channels. Without any option only the default channel is served.
+    `GET /events/client.js` is the module that a page reads with.
 
     Attributes:
-        routes: The app's routes by name, for `url_path_for("events:stream")` where it is mounted as `events`.
+        routes: The app's routes by name, for `url_path_for("events:stream")` and `url_path_for("events:client")` where
+            it is mounted as `events`.
     """
 
     def __init__(
@@ -148,8 +151,12 @@ class EventSourceApp:
     def _table(self) -> tuple[dict[str, dict[str, Handler]], list[Route]]:
         """Return the handlers, by the path below this app and by the method, and the routes."""
         read = self._reading.respond
-        handlers: dict[str, dict[str, Handler]] = {"": {"GET": read, "HEAD": read}}
-        routes = [Route("/", self, name="stream")]
+        script = ClientScript().respond
+        handlers: dict[str, dict[str, Handler]] = {
+            "": {"GET": read, "HEAD": read},
+            "client.js": {"GET": script, "HEAD": script},
+        }
+        routes = [Route("/", self, name="stream"), Route("/client.js", self, name="client")]
         if self._publishing is not None:
             handlers[""]["POST"] = self._publishing.respond
         if self._stats is not None:
