@@ -1,10 +1,10 @@
-// Reads Server-Sent Events in a page. Options: sse-asgi.d.ts. Reasons: README.md. MIT licence.
+// Options: sse-asgi.d.ts. Reasons: README.md. MIT licence.
 
-const HEAD = 5_000, BYTE = 20_000, SILENCE = 90_000, POLLING = 30_000, LONGEST = 30_000;  // milliseconds
-const LATER = [408, 425, 429, 503];
+const HEAD = 5_000, BYTE = 20_000, SILENCE = 90_000, LONGEST = 30_000;  // milliseconds
+const LATER = /408|425|429|503/;
 const OPTIONS = {
   headers: "object or function", method: "string", body: "string or object", credentials: "string",
-  share: "boolean or string", on: "object of functions", state: "function",
+  share: "boolean or string", on: "object", state: "function",
 };
 
 function need(fact, text) {
@@ -15,9 +15,8 @@ export function connect(url, options = {}) {
   const {headers, method = "GET", body, credentials, share, on = {}, state: report} = options;
   const safe = /^get$/i.test(method);
   for (const name in options) {
-    const kind = OPTIONS[name], value = options[name];
-    need(kind, `unknown option ${name}: use ` + Object.keys(OPTIONS).join(", "));
-    need(value === undefined || kind.includes(typeof value), `${name} must be: ${kind}`);
+    const kind = OPTIONS[name] ?? "left out: the options are " + Object.keys(OPTIONS).join(", ");
+    need((kind + "undefined").includes(typeof options[name]), `${name} must be ${kind}`);
   }
   need(safe ? !body : !share, 'body needs method: "POST", share needs "GET"');
   need(!headers || share !== true, "with headers, share must name the user: share: userId");
@@ -25,7 +24,7 @@ export function connect(url, options = {}) {
   const address = new URL(url, document.baseURI), group = share && navigator.locks && address + " " + share;
   const seen = new Set(), page = new AbortController(), target = new EventTarget();
   let last = "", retry = 1_000, silence = SILENCE, status = 0, turn = 0, until = 0, rounds = 0, failures = 0;
-  let state, renewed, works, member, channel, leading, held, misses, attempt;
+  let state, renewed, works, member, say, leading, held, misses, attempt;
   for (const type in on) {
     need(on[type].call, `on.${type} must be a function`);
     target.addEventListener(type, on[type]);
@@ -65,8 +64,8 @@ export function connect(url, options = {}) {
         const [, field, text = ""] = /^([^:]*)(?:: ?(.*))?/s.exec(line);
         if (field === "data") data += text + "\n";
         if (field === "event") type = text;
-        if (field === "id" && !text.includes("\0")) id = text;
-        if (field === "retry" && /^\d+$/.test(text)) retry = +text;
+        if (field === "id" && !/\0/.test(text)) id = text;
+        if (field === "retry" && /^\d+$/.test(text)) retry = Math.min(text, 1e9);
         if (line) continue;
         if (data) take({type: type || "message", data: data.slice(0, -1), id});
         last = id ?? last;
@@ -85,14 +84,14 @@ export function connect(url, options = {}) {
     }, 1_000);
     try {
       const to = new URL(address), given = new Headers(await (headers?.call ? headers({status}) : headers));
-      if (polls) to.searchParams.set("poll", 1), to.searchParams.set("wait", state === "polling" ? 20 : 0);
+      if (polls) to.search += "&poll=1&wait=" + (state === "polling" ? 20 : 0);
       given.set("Accept", "text/event-stream");
       if (last) given.set("Last-Event-ID", unescape(encodeURIComponent(last)));
       status = 0;
       const answer = await fetch(to, {method, headers: given, body, credentials, cache: "no-store", signal});
       ({status} = answer);
       if (status === 401 && headers?.call && !renewed) renewed = true, attempt.abort();
-      else if (status === 204 || status > 399 && status < 500 && !LATER.includes(status)) finish();
+      else if (/^4|204/.test(status) && !LATER.test(status)) finish();
       need(/^text\/event-stream/.test(answer.headers.get("Content-Type")), `${to} answered ${status}, no stream`);
       renewed = false;
       if (!polls) patience = BYTE;
@@ -111,17 +110,22 @@ export function connect(url, options = {}) {
     }
   }
 
-  function poll() {
-    until = Date.now() + POLLING * 2 ** rounds++;
-  }
+  const poll = () => { until = Date.now() + LONGEST * 2 ** rounds++; };
 
   async function run() {
     attempt?.abort();
+    let wait, error;
     for (const mine = ++turn; mine === turn;) {
       const {signal} = attempt = new AbortController();
+      if (error) enter("away", wait / 1_000, error);
+      else if (!held && state !== "polling") enter("connecting");
+      if (wait) await new Promise(resolve => {
+        setTimeout(resolve, wait);
+        signal.addEventListener("abort", resolve);
+      });
       const polls = held || Date.now() < until || failures && failures % 2 === 0;
-      let error, wait = retry * (1 + Math.random() / 2);
-      if (!held && !/polling|away/.test(state)) enter("connecting");
+      wait = retry * (1 + Math.random() / 2);
+      error = 0;
       try {
         await request(polls, signal);
         if (!safe) return finish();
@@ -134,18 +138,12 @@ export function connect(url, options = {}) {
       } catch (reason) {
         error = reason;
       }
-      if (mine !== turn || signal.aborted) continue;
-      if (error) {
-        if (!safe && !last && !LATER.includes(status)) return finish(error);
-        if (polls) until = 0;
-        else if (works) poll();
-        wait = Math.random() * Math.min(LONGEST, (retry || 1_000) * 2 ** ++failures);
-        enter("away", wait / 1_000, error);
-      } else if (!polls) enter("connecting");
-      await new Promise(resolve => {
-        setTimeout(resolve, Math.min(wait, 2 ** 31 - 1));
-        signal.addEventListener("abort", resolve);
-      });
+      if (signal.aborted) wait = error = 0;
+      if (!error) continue;
+      if (!safe && !last && !LATER.test(status)) return finish(error);
+      if (polls) until = 0;
+      else if (works) poll();
+      wait = Math.random() * Math.min(LONGEST, (retry || 1_000) * 2 ** ++failures);
     }
   }
 
@@ -163,12 +161,18 @@ export function connect(url, options = {}) {
       if (leading) stop(), start();
       else run();
     });
+    const catchUp = () => {
+      if (signal.aborted || leading || held) return;
+      held = [];
+      run();
+    };
     const timer = setInterval(() => {
       if (leading) return;
       say();
       if (++misses > 2) misses = 0, hold({steal: true});
     }, 400 + 100 * Math.random());
-    channel = new BroadcastChannel(group);
+    const channel = new BroadcastChannel(group);
+    say = news => channel.postMessage(news);
     channel.onmessage = ({data: news}) => {
       if (leading) return news || say({state, status});
       if (!news) return;
@@ -180,21 +184,11 @@ export function connect(url, options = {}) {
     signal.addEventListener("abort", () => { channel.close(); clearInterval(timer); });
     hold({signal});
     say();
-    setTimeout(() => signal.aborted || catchUp(), 50);
-  }
-
-  function say(news) {
-    channel.postMessage(news);
-  }
-
-  function catchUp() {
-    if (leading || held) return;
-    held = [];
-    run();
+    setTimeout(catchUp, 50);
   }
 
   function start() {
-    if (page.signal.aborted || member && !member.signal.aborted) return;
+    if (page.signal.aborted || member?.signal.aborted === false) return;
     member = new AbortController();
     misses = 0;
     group ? join() : run();
@@ -213,14 +207,8 @@ export function connect(url, options = {}) {
     stop();
   }
 
-  function again() {
-    if (safe || last) attempt?.abort();
-  }
-
-  function leave() {
-    if (safe || last) stop();
-  }
-
+  const again = () => { if (safe || last) attempt?.abort(); };
+  const leave = () => { if (safe || last) stop(); };
   const acts = {pagehide: leave, freeze: leave, pageshow: start, resume: start, online: again, offline: again};
   for (const name in acts) addEventListener(name, acts[name], {signal: page.signal, capture: true});
   start();
