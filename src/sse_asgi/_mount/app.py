@@ -17,7 +17,7 @@ from .._stream.response import EventSourceResponse
 from .._stream.terms import ResponseOptions
 from .access import Access, Authorize, verdict
 from .channels import Channels, ServedChannels
-from .client import ClientScript
+from .client import FOR_EVERYONE, ClientScript
 from .cors import CrossOrigin
 from .problem import plain_response, problem_response, with_headers
 from .publishing import Publishing, check_max_body_bytes
@@ -26,6 +26,7 @@ from .reading import Reading
 from .tickets import ChannelSigner
 
 MAX_LIFETIME = 1800.0
+CLIENT = "client.js"
 
 Handler = Callable[[Request, dict[str, str]], Awaitable[ASGIApp]]
 
@@ -154,9 +155,9 @@ class EventSourceApp:
         script = ClientScript().respond
         handlers: dict[str, dict[str, Handler]] = {
             "": {"GET": read, "HEAD": read},
-            "client.js": {"GET": script, "HEAD": script},
+            CLIENT: {"GET": script, "HEAD": script},
         }
-        routes = [Route("/", self, name="stream"), Route("/client.js", self, name="client")]
+        routes = [Route("/", self, name="stream"), Route(f"/{CLIENT}", self, name="client")]
         if self._publishing is not None:
             handlers[""]["POST"] = self._publishing.respond
         if self._stats is not None:
@@ -177,8 +178,9 @@ class EventSourceApp:
         request = Request(scope)  # without receive(), which has one owner: the response
         cors: dict[str, str] = {}
         try:
-            cors = self._cross_origin.headers(request, send)
-            return await self._handle(request, cors)
+            place = self._place(scope)
+            cors = FOR_EVERYONE if place == CLIENT else self._cross_origin.headers(request, send)
+            return await self._handle(request, place, cors)
         except HTTPException as error:
             if request.method == "POST" and self._publishing is not None:
                 return problem_response(error, cors)
@@ -187,8 +189,8 @@ class EventSourceApp:
                 raise refused from error
             return plain_response(refused)
 
-    async def _handle(self, request: Request, cors: dict[str, str]) -> ASGIApp:
-        handlers = self._handlers.get(self._place(request.scope))
+    async def _handle(self, request: Request, place: str, cors: dict[str, str]) -> ASGIApp:
+        handlers = self._handlers.get(place)
         if handlers is None:
             raise HTTPException(404)
         methods = ", ".join(sorted((*handlers, "OPTIONS")))

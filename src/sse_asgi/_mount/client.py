@@ -1,4 +1,8 @@
-"""The page's client, `sse-asgi.js`, as a response: its text is the same for everyone, so no authorisation is asked."""
+"""The page's client, `sse-asgi.js`, as a response.
+
+Its text is public, so every page may import it, without authorisation. Browsers name the page's origin when they import
+a module, also from the page's own server.
+"""
 
 import hashlib
 from pathlib import Path
@@ -8,10 +12,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 PATH = Path(__file__).parents[1] / "client" / "sse-asgi.js"
+FOR_EVERYONE = {"Access-Control-Allow-Origin": "*"}
 
 
 class ClientScript:
-    """Sends the file. A browser asks each time whether its copy is the current one, so an upgrade reaches every page."""
+    """Sends the file. A browser asks each time whether its copy is the current one, so upgrades reach every page."""
 
     def __init__(self) -> None:
         """Read the file."""
@@ -24,9 +29,7 @@ class ClientScript:
         if self._is_current(request.headers.get("if-none-match", "")):
             return Response(status_code=304, headers=headers)
         body = b"" if request.method == "HEAD" else self._body
-        return Response(
-            body, media_type="text/javascript", headers={**headers, "Content-Length": str(len(self._body))}
-        )
+        return Response(body, media_type="text/javascript", headers={**headers, "Content-Length": str(len(self._body))})
 
     def _is_current(self, tags: str) -> bool:
         """Compare the tags as https://www.rfc-editor.org/rfc/rfc9110#field.if-none-match says; a proxy weakens them."""

@@ -10,7 +10,7 @@ export type State = "connecting" | "streaming" | "polling" | "away" | "closed";
 export interface Detail {
   /** The status of the last answer; 0 if there was none. */
   status: number;
-  /** Seconds until the next attempt, if the state is `away`. */
+  /** Seconds until the next attempt, if the state is `away` or `connecting`. */
   wait?: number;
   /** The error of the last attempt, if it failed. */
   error?: unknown;

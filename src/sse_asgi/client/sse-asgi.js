@@ -1,25 +1,25 @@
-// Options: sse-asgi.d.ts. Reasons: README.md. MIT licence.
+// See sse-asgi.d.ts and README.md. MIT licence.
 
-const HEAD = 5_000, BYTE = 20_000, SILENCE = 90_000, LONGEST = 30_000;  // milliseconds
+const PATIENCE = 5_000, SILENCE = 90_000, LONGEST = 30_000;  // milliseconds
 const LATER = /408|425|429|503/;
-const OPTIONS = {
+const KINDS = {
   headers: "object or function", method: "string", body: "string or object", credentials: "string",
   share: "boolean or string", on: "object", state: "function",
 };
 
 function need(fact, text) {
-  if (!fact) throw new TypeError("connect: " + text);
+  if (!fact) throw new TypeError(text);
 }
 
 export function connect(url, options = {}) {
   const {headers, method = "GET", body, credentials, share, on = {}, state: report} = options;
   const safe = /^get$/i.test(method);
   for (const name in options) {
-    const kind = OPTIONS[name] ?? "left out: the options are " + Object.keys(OPTIONS).join(", ");
+    const kind = KINDS[name] ?? "left out: the options are " + Object.keys(KINDS);
     need((kind + "undefined").includes(typeof options[name]), `${name} must be ${kind}`);
   }
   need(safe ? !body : !share, 'body needs method: "POST", share needs "GET"');
-  need(!headers || share !== true, "with headers, share must name the user: share: userId");
+  need(!headers || share !== true, "share must name the user if there are headers");
 
   const address = new URL(url, document.baseURI), group = share && navigator.locks && address + " " + share;
   const seen = new Set(), page = new AbortController(), target = new EventTarget();
@@ -49,7 +49,7 @@ export function connect(url, options = {}) {
     if (type === "sse.end") finish();
   }
 
-  // https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+  // https://html.spec.whatwg.org/#event-stream-interpretation
   async function read(body, signal, arrived) {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "", data = "", type, id;
@@ -65,7 +65,7 @@ export function connect(url, options = {}) {
         if (field === "data") data += text + "\n";
         if (field === "event") type = text;
         if (field === "id" && !/\0/.test(text)) id = text;
-        if (field === "retry" && /^\d+$/.test(text)) retry = Math.min(text, 1e9);
+        if (field === "retry" && /^\d{1,9}$/.test(text)) retry = +text;
         if (line) continue;
         if (data) take({type: type || "message", data: data.slice(0, -1), id});
         last = id ?? last;
@@ -76,7 +76,7 @@ export function connect(url, options = {}) {
   }
 
   async function request(polls, signal) {
-    let heard = Date.now(), patience = safe && !polls ? HEAD : Infinity;
+    let heard, patience = safe && !polls ? PATIENCE : Infinity;
     const watch = setInterval(() => {
       const quiet = Date.now() - heard;
       if (quiet > patience) poll(), again();
@@ -88,20 +88,21 @@ export function connect(url, options = {}) {
       given.set("Accept", "text/event-stream");
       if (last) given.set("Last-Event-ID", unescape(encodeURIComponent(last)));
       status = 0;
+      heard = Date.now();
       const answer = await fetch(to, {method, headers: given, body, credentials, cache: "no-store", signal});
       ({status} = answer);
       if (status === 401 && headers?.call && !renewed) renewed = true, attempt.abort();
       else if (/^4|204/.test(status) && !LATER.test(status)) finish();
       need(/^text\/event-stream/.test(answer.headers.get("Content-Type")), `${to} answered ${status}, no stream`);
       renewed = false;
-      if (!polls) patience = BYTE;
-      else if (!held) enter("polling");
+      if (!last) patience = Infinity;
+      if (polls && !held) enter("polling");
       await read(answer.body, signal, text => {
         const quiet = Date.now() - heard;
         if (quiet > 999 && /^:|^event: sse\.position/m.test(text)) silence = 2 * quiet + 2_000;
         heard += quiet;
-        if (polls) return;
         patience = Infinity;
+        if (polls) return;
         works = rounds = failures = 0;
         enter("streaming");
       });
@@ -114,11 +115,10 @@ export function connect(url, options = {}) {
 
   async function run() {
     attempt?.abort();
-    let wait, error;
+    let wait = 0, error;
     for (const mine = ++turn; mine === turn;) {
       const {signal} = attempt = new AbortController();
-      if (error) enter("away", wait / 1_000, error);
-      else if (!held && state !== "polling") enter("connecting");
+      if (!held && (error || state !== "polling")) enter(error ? "away" : "connecting", wait / 1_000, error);
       if (wait) await new Promise(resolve => {
         setTimeout(resolve, wait);
         signal.addEventListener("abort", resolve);
@@ -147,7 +147,7 @@ export function connect(url, options = {}) {
     }
   }
 
-  // The tabs of a group queue for a lock. Its holder leads: it streams, and the others get its events.
+  // Tabs queue for a lock. Its holder leads: it streams, and passes the events on.
   function join() {
     const {signal} = member;
     const hold = how => navigator.locks.request(group, how, () => signal.aborted || new Promise(done => {
@@ -188,7 +188,7 @@ export function connect(url, options = {}) {
   }
 
   function start() {
-    if (page.signal.aborted || member?.signal.aborted === false) return;
+    if (member || page.signal.aborted) return;
     member = new AbortController();
     misses = 0;
     group ? join() : run();
@@ -198,7 +198,8 @@ export function connect(url, options = {}) {
     turn++;
     leading = held = 0;
     attempt?.abort();
-    member.abort();
+    member?.abort();
+    member = undefined;
   }
 
   function finish(error) {
