@@ -162,6 +162,16 @@ def is_(page: Page, state: str, status: int | None = None) -> None:
     assert status is None or page.evaluate("states.at(-1)[1]") == status
 
 
+def in_time(page: Page, fact: Callable[[], bool]) -> None:
+    """Advance the page's clock until it is true."""
+
+    def later() -> bool:
+        page.clock.fast_forward(1_000)
+        return fact()
+
+    until(later)
+
+
 def until_subscribed(site: Site, count: int = 1) -> None:
     until(lambda: site.hub.stats().connections == count)
 
@@ -469,12 +479,12 @@ def test_it_polls_where_a_proxy_refuses_streams(timed: Page, site: Site) -> None
     timed.wait_for_function("got.length === 1")
     site.replaced = polls_only
     site.end_streams()
-    until(lambda: timed.clock.fast_forward(1000) or states(timed)[-1] == "polling")
+    in_time(timed, lambda: states(timed)[-1] == "polling")
     site.publish("polled")
-    until(lambda: timed.clock.fast_forward(1000) or texts(timed) == ["streamed", "polled"])
+    in_time(timed, lambda: texts(timed) == ["streamed", "polled"])
     site.replaced = None
     timed.clock.fast_forward(31_000)
-    until(lambda: timed.clock.fast_forward(1000) or states(timed)[-1] == "streaming")
+    in_time(timed, lambda: states(timed)[-1] == "streaming")
     site.publish("again")
     timed.wait_for_function("got.length === 3")
     assert texts(timed) == ["streamed", "polled", "again"]
