@@ -132,14 +132,14 @@ def test_unread_messages_are_counted_in_the_title(chat: Demo, enter: Enter, room
     ada.reads("seen")
     expect(ada.page).to_have_title(f"#{room}")
     hide = """hidden => {
-      Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+      Object.defineProperty(document, "hidden", {value: !!hidden, configurable: true});
       document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    ada.page.evaluate(hide, True)
+    ada.page.evaluate(hide, "hidden")
     for text in ("one", "two"):
         assert chat.post(room, text) == 204
     expect(ada.page).to_have_title(f"(2) #{room}")
-    ada.page.evaluate(hide, False)
+    ada.page.evaluate(hide, "")
     expect(ada.page).to_have_title(f"#{room}")
 
 
@@ -509,7 +509,8 @@ CONTRASTS = """() => {
     const colour = getComputedStyle(element).backgroundColor;
     return paint(colour)[3] === 255 || !element.parentElement ? colour : ground(element.parentElement);
   };
-  const words = "h1, h2, button, nav a, .day, .text, .text a, .name, .time, .notice, .who, .initial, #connection, #problem, #sending, textarea";
+  const people = ".name, .time, .notice, .day, .who, .initial, .text, .text a";
+  const words = `h1, h2, button, nav a, ${people}, #connection, #problem, #sending, textarea`;
   return [...document.querySelectorAll(words)].map(element => {
     const [a, b] = [light(paint(ground(element), getComputedStyle(element).color)), light(paint(ground(element)))];
     return [element.id || element.className, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];

@@ -4,7 +4,6 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import BrowserContext, Page, expect
 
-
 # Keeps every state that the page shows, from now on.
 WATCH = """() => {
   const shown = document.getElementById("connection");
