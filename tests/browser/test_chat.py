@@ -119,9 +119,9 @@ def test_days_are_separated(chat: Demo, enter: Enter, room: str) -> None:
     ada.say("now")
     ada.reads("now")
     expect(ada.log.locator(".day")).to_have_text(["Today"])
-    bob = enter("Bob", chat, live=False, to="unused")
-    bob.page.clock.set_fixed_time(time.time() + 86400)
-    bob.enter(chat.url, room)
+    bob = enter("Bob", chat, to="elsewhere")
+    bob.page.clock.set_fixed_time(time.time() + 86_400)
+    bob.page.goto(f"{chat.url}?{urlencode({'room': room})}")
     expect(bob.log.locator(".day")).to_have_text(["Yesterday"])
 
 

@@ -48,12 +48,13 @@ def test_the_readmes_page_works(browser: Browser, wire: Wire) -> None:
     ]
     names: dict[str, Any] = {"__name__": "block"}
     exec(python, names)
+    hub = names["app"].user_middleware[0].kwargs["hub"]
     with Counting(names["app"]) as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(f"{server.url}/openapi.json")
         page.add_script_tag(content="got = []; show = text => got.push(text); reload = () => got.push('gap');")
-        page.add_script_tag(content=script)
-        page.wait_for_function("last")  # it has its position
+        page.add_script_tag(content=script, type="module")
+        until(lambda: hub.stats().connections)
         context.request.post(f"{server.url}/rooms/lobby?text=one")
         page.wait_for_function("got.length === 1")
         page.goto(wire.url)
