@@ -195,7 +195,8 @@ class IterableFeed:
                     continue
                 if carrier and carrier.rests and turn.number != self._last_turn and not self._frames:
                     self._last_turn = turn.mark()
-                    self._sending = not carrier.send_now(frame)
+                    message = {"type": "http.response.body", "body": frame, "more_body": True}
+                    self._sending = not carrier.send(message, time.monotonic())
                 else:
                     self._hold(frame)
                 if self._sending:
