@@ -195,7 +195,8 @@ class IterableFeed:
                     continue
                 if carrier and carrier.rests and turn.number != self._last_turn and not self._frames:
                     self._last_turn = turn.mark()
-                    self._sending = not carrier.send_now(frame)
+                    message = {"type": "http.response.body", "body": frame, "more_body": True}
+                    self._sending = not carrier.send(message, time.monotonic())
                 else:
                     self._hold(frame)
                 if self._sending:
@@ -215,9 +216,10 @@ class IterableFeed:
 
     def _hold(self, frame: bytes) -> None:
         """Have the writer send a frame. The iterable waits for that only if it is time to send."""
+        if not self._frames:  # else the writer knows
+            self._news.set()
         self._frames.append(frame)
         self._size += len(frame)
-        self._news.set()
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now
