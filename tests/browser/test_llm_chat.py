@@ -10,13 +10,14 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 
 import anyio
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from starlette.requests import Request
 
-from browser.peers import Wire, free_port
+from browser.peers import Wire, free_port, until
 from examples.conftest import EXAMPLES
 from real_redis.launcher import RedisServer
 from servers.processes import Server
@@ -29,6 +30,8 @@ QUESTION = "What is <b>1 & {1}</b>?"
 ANSWER = (FOLDER / "words.txt").read_text().format(question=QUESTION)
 BEGUN = re.compile("language model. I am a loop")
 LEASE_SECONDS = 1.0
+START_SECONDS = 60.0  # two processes start at once
+WORKERS = ("--workers", "2", "--timeout-worker-healthcheck", "60")
 
 Open = Callable[..., Page]
 
@@ -37,8 +40,16 @@ def serve(*options: str, port: int | None = None, **environment: str) -> Server:
     port = port or free_port()
     command = ["uvicorn", "app:app", "--app-dir", str(FOLDER), "--port", str(port), "--no-access-log", *options]
     server = Server([sys.executable, "-m", *command], port, {"WORD_SECONDS": "0.008", **environment})
-    server.wait_until_it_answers()
+    until(lambda: answers(server), START_SECONDS)
     return server
+
+
+def answers(server: Server) -> str | None:
+    """Return its answer; None if it does not answer yet."""
+    assert server.process.poll() is None, server.log()
+    with suppress(OSError):
+        return server.get("/read.js")
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +64,7 @@ def single() -> Iterator[Server]:
 def double(shared_redis: RedisServer) -> Iterator[Server]:
     """Serve the chat in two processes, on Redis."""
     hub = {"SSE_BACKEND_URL": shared_redis.url, "SSE_HUB_NAME": secrets.token_hex(8)}
-    server = serve("--workers", "2", SSE_PRESENCE_TTL=str(LEASE_SECONDS), **hub)
+    server = serve(*WORKERS, SSE_PRESENCE_TTL=str(LEASE_SECONDS), **hub)
     yield server
     server.remove()
 
