@@ -1,7 +1,9 @@
 """Run: what an application holds of a run, to follow it or to look at its state."""
 
+import json
 import secrets
 
+from .._log.names import END
 from .._log.position import Position
 from .._log.run import RUNNING, RunRecord, RunState, run_channel
 from .._loop.wakeup import Signal
@@ -65,6 +67,23 @@ class Run:
                 beginning. `""` is always the beginning.
         """
         return RunSubscription(self, self._source, last_event_id, self._options)
+
+    async def wait(self) -> RunState:
+        """Wait until it has ended, in whatever process, and return its state.
+
+        Raises:
+            RuntimeError: Another event loop than the hub's runs here.
+        """
+        if self._producer is not None:
+            await self._runs.wait_for(self._record.owner)
+            return self.state
+        state: RunState = self._record.state
+        if state == RUNNING:
+            async with self.follow(str(self._record.last)) as subscription:
+                async for event in subscription:
+                    if event.event == END:
+                        state = json.loads(event.data or "")["state"]
+        return state
 
     async def followers(self) -> int:
         """Return how many readers follow it, in all processes; one that has left counts for `presence_grace` more.

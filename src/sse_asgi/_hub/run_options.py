@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from .._log.run import followers_channel
 from .options import MAX_NAME_BYTES, check_channel, check_key, check_seconds
@@ -13,6 +13,16 @@ SourceOrFunction: TypeAlias = Source | Callable[[], Source]
 
 MAX_KEY_BYTES = MAX_NAME_BYTES - len(followers_channel(""))
 ADVICE = "pass a generator function without arguments, or what it returns"
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of `Hub.start_run`."""
+
+    ttl: float
+    max_events: int
+    max_bytes: int
+    orphan_timeout: float | None
+    fingerprint: str | None
 
 
 class RunTerms(NamedTuple):

@@ -11,7 +11,7 @@ when its lease is next renewed.
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any
 
@@ -225,12 +225,21 @@ class Runs:
 
     async def wait(self, seconds: float) -> None:
         """Wait until no run is left in this process, for `seconds` at most."""
+        with anyio.move_on_after(seconds):
+            await self._wait(lambda: bool(self._producers))
+
+    async def wait_for(self, owner: str) -> None:
+        """Wait until a run has ended that this process produces, and its source has cleaned up."""
+        await self._wait(lambda: owner in self._producers)
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
         wakeup = new_wakeup()
         self._waiting.append(wakeup)
-        with anyio.move_on_after(seconds):
-            while self._producers:
+        try:
+            while condition():
                 await wakeup
-        self._waiting.remove(wakeup)
+        finally:
+            self._waiting.remove(wakeup)
 
     async def close(self) -> None:
         """End the runs of this process as lost, stop their sources, and wait until they have cleaned up."""

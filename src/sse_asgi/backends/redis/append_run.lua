@@ -12,7 +12,7 @@ local problem
 if found.state == 'running' and found.owner == ARGV[5] and found.appended == tonumber(ARGV[6]) then
     local last
     for payload = 7, #ARGV do
-        last = write(run, ARGV[payload])
+        last = write(run, ARGV[payload], found.appended == 0 and payload == 7)
         problem = problem or last.problem
     end
     redis.call('HSET', run.hash, 'l', last.sequence, 'n', found.appended + #ARGV - 6)

@@ -33,9 +33,12 @@ local function reply(run)
     return found and {redis.call('HGET', run.meta, 'e') or '', unpack(found.fields)}
 end
 
-local function write(run, payload)
+-- Store and announce one event. Before the first one, the index has the sequence where the run began, which is no event
+-- that a reader could have missed.
+local function write(run, payload, is_first)
     local event = number(run.meta, run.index, EVENTS, run.fresh, run.before)
     local at = place(event, run.index, run.name, run.stream)
+    if is_first then at.indexed = nil end
     local message = keep(event, run.meta, run.index, payload, at, MOST, '0')
     attempt(event, run.verb, run.topic, message)
     return event
@@ -59,8 +62,8 @@ local function begin(run, owner, fingerprint, lease, ttl)
 end
 
 local function finish(run, state, reason, payload, who)
-    local event = write(run, payload)
-    local ttl = redis.call('HGET', run.hash, 't')
+    local known = redis.call('HMGET', run.hash, 't', 'n')
+    local event, ttl = write(run, payload, known[2] == '0'), known[1]
     redis.call('HSET', run.hash, 's', state, 'r', reason, 'l', event.sequence, 'z', who)
     redis.call('ZADD', run.schedule, string.format('%.3f', clock() + ttl / 1000), run.key)
     redis.call('PEXPIRE', run.hash, ttl)
