@@ -29,14 +29,13 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 QUESTION = "What is <b>1 & {1}</b>?"
 ANSWER = (FOLDER / "words.txt").read_text().format(question=QUESTION)
 BEGUN = re.compile("language model. I am a loop")
-LEASE_SECONDS = 1.0
 START_SECONDS = 60.0  # two processes start at once
 WORKERS = ("--workers", "2", "--timeout-worker-healthcheck", "60")
 
 Open = Callable[..., Page]
 
 
-def serve(*options: str, port: int | None = None, **environment: str) -> Server:
+def serve(*options: str, port: int = 0, **environment: str) -> Server:
     port = port or free_port()
     command = ["uvicorn", "app:app", "--app-dir", str(FOLDER), "--port", str(port), "--no-access-log", *options]
     server = Server([sys.executable, "-m", *command], port, {"WORD_SECONDS": "0.008", **environment})
@@ -63,8 +62,8 @@ def single() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def double(shared_redis: RedisServer) -> Iterator[Server]:
     """Serve the chat in two processes, on Redis."""
-    hub = {"SSE_BACKEND_URL": shared_redis.url, "SSE_HUB_NAME": secrets.token_hex(8)}
-    server = serve(*WORKERS, SSE_PRESENCE_TTL=str(LEASE_SECONDS), **hub)
+    hub = {"SSE_BACKEND_URL": shared_redis.url, "SSE_HUB_NAME": secrets.token_hex(8), "SSE_PRESENCE_TTL": "1"}
+    server = serve(*WORKERS, **hub)  # type: ignore[arg-type]
     yield server
     server.remove()
 
