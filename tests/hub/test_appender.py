@@ -54,7 +54,7 @@ async def test_events_are_joined_while_an_append_is_under_way() -> None:
     backend = Slow()
     appender = await begun(backend)
     await appender.put(ServerSentEvent("1"))
-    await anyio.sleep(0.01)
+    await anyio.wait_all_tasks_blocked()
     for number in range(10):
         await appender.put(ServerSentEvent(number))
     assert (await appended(backend), appender.appended) == (0, 11)
@@ -110,7 +110,7 @@ async def test_an_error_reaches_the_source() -> None:
     backend.allowed.set()
     appender = await begun(backend)
     await appender.put(ServerSentEvent("1"))
-    await anyio.sleep(0.01)
+    await anyio.wait_all_tasks_blocked()
     for _ in range(2):
         with pytest.raises(BackendError, match="no room"):
             await appender.put(ServerSentEvent("2"))
@@ -123,8 +123,8 @@ async def test_a_stopped_appender_does_not_wait_for_its_backend() -> None:
     backend = Slow()
     appender = await begun(backend)
     await appender.put(ServerSentEvent("1"))
-    await anyio.sleep(0.01)
+    await anyio.wait_all_tasks_blocked()
     appender.stop()
     backend.allowed.set()
-    await anyio.sleep(0.01)
+    await anyio.wait_all_tasks_blocked()
     assert backend.sizes == []

@@ -235,13 +235,17 @@ async def test_a_blocked_sync_source_ends_when_it_returns() -> None:
 async def test_a_source_ends_when_its_run_has_ended_elsewhere(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It learns that at its next append."""
 
+    ended = anyio.Event()
+
     async def end(_: Producer, backend: Backend) -> None:
         await backend.end_run("a", "cancelled")
+        ended.set()
 
     async def slow() -> AsyncIterator[str]:
+        await ended.wait()
         while True:
-            await anyio.sleep(0.02)
             yield "x"
+            await anyio.sleep(0.001)
 
     producer, texts = await produced(slow(), make(), meanwhile=end)
     assert texts == ['sse.end {"state":"cancelled"}']
@@ -253,11 +257,14 @@ async def test_a_source_ends_when_its_run_has_ended_elsewhere(make: Any, caplog:
 async def test_a_run_that_the_log_has_lost_ends_as_lost(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     backend = make()
 
+    lost = anyio.Event()
+
     async def lose(_: Producer, __: Backend) -> None:
         (backend if make is MemoryBackend else backend.inner)._runs._running.clear()
+        lost.set()
 
     async def slow() -> AsyncIterator[str]:
-        await anyio.sleep(0.03)
+        await lost.wait()
         yield "x"
 
     producer, texts = await produced(slow(), backend, meanwhile=lose)

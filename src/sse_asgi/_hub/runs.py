@@ -197,29 +197,29 @@ class Runs:
         failed = False
         while True:
             await anyio.sleep(self._lease / BEATS)
-            mine = {one.record.key: one for one in self._producers.values() if one.record.state == RUNNING}
             try:
-                gone = await self._backend.renew_runs(
-                    [(key, producer.record.owner) for key, producer in mine.items()], lease=self._lease
-                )
+                await self._renew()
+                failed = False
             except Exception as error:
                 if not failed:
                     unknown = not isinstance(error, SSEError)
                     logger.warning("renewing the leases of runs failed, will retry: %s", error, exc_info=unknown)
                 failed = True
-                continue
-            failed = False
-            for key in gone:
-                await self._learn(mine[key])
 
-    async def _learn(self, producer: Producer) -> None:
-        """Stop the source of a run that is not ours any more."""
-        record = await self._backend.get_run(producer.record.key)
-        ours = record is not None and record.owner == producer.record.owner
-        if not (ours and record is not None and record.state == RUNNING):
-            state, reason = (record.state, record.reason) if ours and record is not None else ("lost", "log")
-            logger.warning("the run %s has ended elsewhere (%s)", one_line(producer.record.key), state)
-            producer.stop(state, reason)
+    async def _renew(self) -> None:
+        """Renew the leases of our runs, and stop the sources of those that are not ours any more."""
+        mine = {one.record.key: one for one in self._producers.values() if one.record.state == RUNNING}
+        owners = [(key, producer.record.owner) for key, producer in mine.items()]
+        for key in await self._backend.renew_runs(owners, lease=self._lease):
+            record = await self._backend.get_run(key)
+            if record is None or record.owner != mine[key].record.owner:
+                logger.error("the log has lost the run %s: its source was stopped", one_line(key))
+                mine[key].stop("lost", "log")
+            elif record.state in ("cancelled", "lost"):  # else its own end is on the way
+                logger.warning(
+                    "the run %s has ended elsewhere (%s): its source was stopped", one_line(key), record.state
+                )
+                mine[key].stop(record.state, record.reason)
 
     # The end
 
