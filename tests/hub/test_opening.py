@@ -425,3 +425,16 @@ async def test_a_backend_that_does_not_answer_is_told_with_its_trouble(monkeypat
     monkeypatch.setattr(MemoryBackend, "trouble", "unplugged")
     with pytest.raises(BackendError, match=r"\(unplugged\)"), hub._patience("nothing can be read"):
         await anyio.sleep_forever()
+
+
+async def test_a_hub_that_was_closed_says_why() -> None:
+    """The lifespan has ended; the error does not say how to open a hub. A hub that is opened again is open."""
+    hub = Hub()
+    for _ in range(2):
+        async with hub:
+            await hub.publish("a", "x")
+        with pytest.raises(
+            HubClosedError, match=r"^cannot publish: the hub was closed, .* lifespan has ended"
+        ) as caught:
+            await hub.publish("a", "x")
+        assert "add_middleware" not in str(caught.value)

@@ -348,10 +348,10 @@ class Hub(RunningHub):
                 before live events; `math.inf` is all. Older events are not announced as a gap. A resumed stream
                 continues after its id instead.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap. The
-                state is sent as one event of type `snapshot` before any later event. If the function takes an argument,
-                it gets the Subscription, which has `channels` and `options.properties`. Write your state first, then
-                publish: the snapshot may already contain a delta that follows it, so make deltas idempotent or
-                versioned.
+                state is sent as one event of type `snapshot` before any later event; a ServerSentEvent, or a list of
+                them, is sent as it is. If the function takes an argument, it gets the Subscription, which has
+                `channels` and `options.properties`. Write your state first, then publish: the snapshot may already
+                contain a delta that follows it, so make deltas idempotent or versioned.
             until: The type of the event that ends the stream, as `finished`: the first event of this type that the
                 reader gets, live, from history, or as its snapshot. A browser does not reconnect after it. `"message"`
                 is an event without a type. None goes on for ever.

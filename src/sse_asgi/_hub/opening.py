@@ -9,7 +9,7 @@ import anyio
 
 from .._loop.running import checkpoint
 from ..backends.base import Backend
-from ..exceptions import BackendError, HubClosedError
+from ..exceptions import CLOSED, NOT_OPEN, BackendError, HubClosedError
 from .home import Home
 from .orders import Orders
 from .outbox import Outbox, Outgoing
@@ -53,6 +53,7 @@ class OpenHub:
         self._max_runs = max_runs
         self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
+        self._was_open = False
         self._orders: Orders
         self._runs: Runs
         self._outbox: Outbox
@@ -99,6 +100,7 @@ class OpenHub:
             self._runs = Runs(self.backend, registry, self._orders, limit=self._max_runs, lease=lease)
             self._outbox = Outbox(home, registry.tally, self._publish_now)
             self._registry, self._owner = registry, _current_task()
+            self._was_open = True
         finally:
             if self._registry is None:
                 self._home = None
@@ -135,7 +137,7 @@ class OpenHub:
 
     def _opened(self, what: str) -> Registry:
         if self._registry is None:
-            raise HubClosedError(what)
+            raise HubClosedError(what, CLOSED if self._was_open else NOT_OPEN)
         return self._registry
 
     async def _publish_now(self, outgoing: Outgoing) -> str | None:

@@ -313,11 +313,11 @@ class Entry:
         key: str | None = None,
     ) -> None:
         """Store an event with its place, and write its frame."""
-        self.event = event
-        self.position = position
-        self.channels = channels
-        self.key = key
-        self.frame = self.write(event)
+        self.event: ServerSentEvent | RenderedEvent | None = event
+        self.position: Position | None = position
+        self.channels: tuple[str, ...] = channels
+        self.key: str | None = key
+        self.frame: bytes = self.write(event)
         self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":

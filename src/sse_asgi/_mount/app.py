@@ -152,6 +152,7 @@ class EventSourceApp:
         )
         check_max_body_bytes(max_body_bytes)
         self._publishing = None if publish is None else Publishing(hub, served, publish, max_body_bytes)
+        self.routes: list[Route]
         self._handlers, self.routes = self._table()
 
     def _table(self) -> tuple[dict[str, dict[str, Handler]], list[Route]]:

@@ -29,7 +29,7 @@ from ._runs import RunTable
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import BYTES_RULE, PAGE_BYTES, Backend, Member, Sink, presence_event
 
-logger = logging.getLogger("sse_asgi.backends")
+logger: logging.Logger = logging.getLogger("sse_asgi.backends")
 
 EXPIRE_SECONDS = 1.0
 SHARE = 16  # joins and leaves, and the library's own channels, each get one sixteenth of the bytes
@@ -80,7 +80,7 @@ class MemoryBackend(Backend):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 msg = f"{name}={value!r}: must be {BYTES_RULE}"
                 raise ValueError(msg)
-        self.keeps_history = history_size > 0
+        self.keeps_history: bool = history_size > 0
         self._ttl = history_ttl
         self._bounds = Bounds(history_size, history_bytes, total_bytes, max_channels)
         self._begin()
