@@ -190,11 +190,11 @@ class Connection:
         self.sent = b""
         self.feed: SubscriptionFeed
 
-    def send(self, message: dict[str, Any], now: float) -> bool:
-        """Send one event."""
+    def send(self, delivery: Delivery) -> bool:
+        """Send one event, if it rests."""
         self.told.append("send")
-        self.sent += message["body"]
-        return True
+        self.sent += delivery.entry.frame if self.rests else b""
+        return self.rests
 
     def send_later(self, delivery: Delivery) -> None:
         """Record the call."""
@@ -204,6 +204,10 @@ class Connection:
         """Send the frames that wait, if it rests."""
         self.told.append("waiting")
         self.sent += self.feed.take_plain() if self.rests else b""
+
+    def send_now(self, body: bytes) -> bool:
+        """Fail, because a subscription's frames are taken, not sent."""
+        raise AssertionError(body)
 
 
 async def connected(hub: Hub, **options: Any) -> tuple[Connection, SubscriptionFeed]:
@@ -241,7 +245,7 @@ async def test_an_event_is_held_where_the_connection_does_not_rest() -> None:
         connection, feed = await connected(hub)
         connection.rests = False
         feed.offer(delivery("1", at_once=True))
-        assert (connection.told, connection.sent) == (["later"], b"")
+        assert (connection.told, connection.sent) == (["send", "later"], b"")
         assert feed.take() == b"data: 1\n\n"
         await feed.close()
 

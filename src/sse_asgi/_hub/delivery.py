@@ -21,7 +21,7 @@ class Delivery:
         position: The entry's position.
         at_once: True if the event is sent by itself, because its channels were quiet and all readers get the same
             frame; False if it is joined with the events around it.
-        message: The ASGI message with the entry's frame, which all connections send: no known server changes it.
+        message: The ASGI message that the first connection made of the entry, and that all others send; None before.
     """
 
     __slots__ = ("at_once", "entry", "message", "now", "position")
@@ -32,7 +32,7 @@ class Delivery:
         self.position = entry.position
         self.now = now
         self.at_once = at_once and bool(entry.frame)
-        self.message = {"type": "http.response.body", "body": entry.frame, "more_body": True}
+        self.message: Any = None
 
 
 class Receiver(Protocol):
@@ -49,11 +49,14 @@ class Carrier(Protocol):
     def rests(self) -> bool:
         """Whether the connection has nothing to do, so that others may send what its own task would send."""
 
-    def send(self, message: dict[str, Any], now: float) -> bool:
-        """Send an ASGI message while the connection rests; return False if its own task has to finish that."""
+    def send(self, delivery: Delivery) -> bool:
+        """Send the event that is being delivered; return False, and do nothing, if the connection does not rest."""
 
     def send_later(self, delivery: Delivery) -> None:
         """Send the events that wait in the reader's buffer: with those that follow, or now where none may follow."""
 
     def send_waiting(self) -> None:
         """Send the events that wait in the reader's buffer now, or wake the connection's own task to do it."""
+
+    def send_now(self, body: bytes) -> bool:
+        """Send a body while the connection rests; return False if its own task has to finish that."""

@@ -47,11 +47,10 @@ class SubscriptionFeed:
         if (
             delivery.at_once
             and carrier is not None
-            and carrier.rests
             and gate.state is OPEN
             and not (gate.ready or gate.buffer.entries)
+            and carrier.send(delivery)
         ):
-            carrier.send(delivery.message, delivery.now)
             gate.position = gate.written = delivery.position
             return
         entry = delivery.entry

@@ -195,8 +195,7 @@ class IterableFeed:
                     continue
                 if carrier and carrier.rests and turn.number != self._last_turn and not self._frames:
                     self._last_turn = turn.mark()
-                    message = {"type": "http.response.body", "body": frame, "more_body": True}
-                    self._sending = not carrier.send(message, time.monotonic())
+                    self._sending = not carrier.send_now(frame)
                 else:
                     self._hold(frame)
                 if self._sending:

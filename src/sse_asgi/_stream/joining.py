@@ -31,7 +31,7 @@ class Joined(Protocol):
     def take(self) -> bytes:
         """Take the pending bytes; no bytes if the connection's own task sends them, or if nothing is pending."""
 
-    def send(self, message: Message, now: float) -> bool:
+    def pass_on(self, message: Message, now: float) -> bool:
         """Send a message at this time."""
 
 
@@ -82,7 +82,7 @@ class Joiner:
             if pending is not body:  # most readers have the same single event
                 body = pending
                 message = {"type": "http.response.body", "body": body, "more_body": True}
-            connection.send(message, now)
+            connection.pass_on(message, now)
         self.seconds_each = (time.monotonic() - now) / len(waiting)
 
 

@@ -147,6 +147,16 @@ class Writer:
 
     # Called by others, while the writer rests
 
+    def send(self, delivery: Delivery) -> bool:
+        """Send the event that is being delivered; return False, and do nothing, if the writer does not rest."""
+        if not self.rests:
+            return False
+        if delivery.message is None:  # one message for all readers: none of these servers changes it
+            body = delivery.entry.frame
+            delivery.message = {"type": "http.response.body", "body": body, "more_body": True}
+        self.pass_on(delivery.message, delivery.now)
+        return True
+
     def send_later(self, delivery: Delivery) -> None:
         """Send the pending events of the feed: together with those that follow, or now if the delivery goes at once."""
         if delivery.at_once:
@@ -156,8 +166,12 @@ class Writer:
 
     def send_waiting(self) -> None:
         """Send the pending events of the feed now, or wake the connection's task for it."""
-        if body := self.take():
-            self.send({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
+        if body := self.take():  # the same as send_now, without a call for each ping
+            self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
+
+    def send_now(self, body: bytes) -> bool:
+        """Send a body; return False if the connection's task has to finish the send."""
+        return self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
 
     def take(self) -> bytes:
         """Return the bytes that others send for the connection's task; wake that task if there are none."""
@@ -166,7 +180,7 @@ class Writer:
         self._wakeup.set()
         return b""
 
-    def send(self, message: Message, now: float) -> bool:
+    def pass_on(self, message: Message, now: float) -> bool:
         """Send a message at this time; return False if the connection's task has to finish the send."""
         self.ping_due, self.last = False, now
         self._unsent = self._joiner.sender.send(self.server_send, message)
