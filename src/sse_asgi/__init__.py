@@ -2,6 +2,7 @@
 
 from ._hub.hub import Hub
 from ._hub.patterns import Pattern
+from ._hub.run import Run
 from ._hub.subscription import Subscription
 from ._log.event import ServerSentEvent
 from ._mount.app import EventSourceApp
@@ -13,7 +14,15 @@ from ._stream.response import EventSourceResponse
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .config import Settings, create_hub
-from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+from .exceptions import (
+    BackendError,
+    HubClosedError,
+    PublishUnknownError,
+    RunConflictError,
+    RunLimitError,
+    SlowReaderError,
+    SSEError,
+)
 from .publisher import Publisher
 
 __all__ = [
@@ -31,6 +40,9 @@ __all__ = [
     "Pattern",
     "PublishUnknownError",
     "Publisher",
+    "Run",
+    "RunConflictError",
+    "RunLimitError",
     "SSEError",
     "ServerSentEvent",
     "Settings",

@@ -24,6 +24,7 @@ def test_the_wheel_has_the_chat_and_the_types(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     wanted = {f"{CHAT}/{name}" for name in ("__init__.py", "chat.py", "index.html", "README.md")}
+    wanted |= {f"sse_asgi/client/{name}" for name in ("sse-asgi.js", "sse-asgi.d.ts", "package.json", "README.md")}
     assert names >= wanted | {"sse_asgi/py.typed", "sse_asgi/__main__.py"}
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"sse_asgi"}
     assert not any("__pycache__" in name for name in names)
@@ -39,6 +40,7 @@ def test_the_chat_runs_from_the_wheel(site: Path, tmp_path: Path) -> None:
         with demo.stream(room="lobby", name="Ada") as stream:
             assert '"Ada"' in stream.next("snapshot").data
         assert "<title>Installed</title>" in demo.get("")
+        assert demo.get("client/sse-asgi.js") == (ROOT / "src" / "sse_asgi" / "client" / "sse-asgi.js").read_text()
 
 
 def test_every_public_name_has_a_known_type(site: Path) -> None:

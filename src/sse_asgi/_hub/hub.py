@@ -2,12 +2,10 @@
 
 import operator
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
-
-import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
 from .._loop.running import checkpoint, running_loop
@@ -15,7 +13,6 @@ from ..backends.base import NO_PRESENCE, Backend
 from ..backends.memory import MemoryBackend
 from ..exceptions import BackendError
 from .newest import newest_events
-from .opening import OpenHub
 from .options import (
     Options,
     Overflow,
@@ -36,17 +33,18 @@ from .orders import disconnect_order
 from .outbox import Outgoing
 from .patterns import Pattern, Patterns
 from .registry import CONTROL, Registry
+from .run_options import check_whole
+from .running import RunningHub
 from .stats import Stats
 from .subscription import Subscription
 
 DRAIN_SECONDS = 1.0
-READ_SECONDS = 5.0
 NO_OPTIONS = (None, (), 0, None, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
 
 T = TypeVar("T")
 
 
-class Hub(OpenHub):
+class Hub(RunningHub):
     """Publishes events to channels, and lets any number of readers in this process subscribe to them."""
 
     def __init__(
@@ -60,6 +58,7 @@ class Hub(OpenHub):
         patterns: Collection[str] = (),
         presence_ttl: float = 15.0,
         presence_grace: float = 5.0,
+        max_runs: int = 1000,
     ) -> None:
         """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
 
@@ -74,10 +73,11 @@ class Hub(OpenHub):
             patterns: Names like `orders.*`. An event of a channel that matches also reaches the readers of
                 `Pattern("orders.*")`, which is a channel with a history of its own. `*` is any run of characters. Give
                 the same patterns to every process that publishes.
-            presence_ttl: Seconds after which the readers of a silent process are no longer present, give or take a
-                third.
+            presence_ttl: Seconds after which the readers of a silent process are no longer present, and its runs are
+                lost, give or take a third.
             presence_grace: Seconds for which a reader that has left is still present. A page that is reloaded, or a
                 server that restarts, then causes no `sse.leave`.
+            max_runs: The most runs that this process produces at the same time.
 
         Raises:
             ValueError: A bound is below 1, an overflow rule is unknown, a pattern has no `*`, or a number of seconds is
@@ -98,7 +98,8 @@ class Hub(OpenHub):
         if not presence_grace >= 0:
             msg = f"presence_grace must be 0 seconds or more (got {presence_grace})"
             raise ValueError(msg)
-        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace)
+        check_whole("max_runs", max_runs)
+        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace, max_runs)
 
     # Opening and closing
 
@@ -477,7 +478,7 @@ class Hub(OpenHub):
         Raises:
             HubClosedError: The hub is not open.
         """
-        return self._ask("nothing was counted", Registry.stats)
+        return self._ask("nothing was counted", lambda registry: registry.stats()._replace(runs=self._runs.running))
 
     def _ask(self, what: str, question: Callable[[Registry], T]) -> T:
         """Ask a question about the registry in the hub's event loop, where the registry changes."""
@@ -535,16 +536,3 @@ class Hub(OpenHub):
         (name,) = self._patterns.readable((check_channel(channel),))
         with self._patience("presence cannot be read"):
             return await registry.presence.present(name)
-
-    @contextmanager
-    def _patience(self, what: str) -> Iterator[None]:
-        """Raise BackendError if the block takes longer than READ_SECONDS."""
-        try:
-            with anyio.fail_after(READ_SECONDS):
-                yield
-        except TimeoutError as error:
-            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
-            raise BackendError(msg) from error
-
-    def _trouble(self) -> str:
-        return f" ({self.backend.trouble})" if self.backend.trouble else ""

@@ -1,22 +1,25 @@
 """The life of a hub: opening it once, counting nested entries, and closing it with its first opener."""
 
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Self
 
 import anyio
 
 from .._loop.running import checkpoint
 from ..backends.base import Backend
-from ..exceptions import CLOSED, NOT_OPEN, HubClosedError
+from ..exceptions import CLOSED, NOT_OPEN, BackendError, HubClosedError
 from .home import Home
 from .orders import Orders
 from .outbox import Outbox, Outgoing
 from .presence import Presence
 from .registry import Registry
+from .runs import Runs
 
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
+READ_SECONDS = 5.0
 
 
 class _Borrowed:
@@ -44,13 +47,15 @@ class OpenHub:
         backend: Carries and keeps the events.
     """
 
-    def __init__(self, backend: Backend, presence_ttl: float, presence_grace: float) -> None:
+    def __init__(self, backend: Backend, presence_ttl: float, presence_grace: float, max_runs: int) -> None:
         """Store the arguments; the hub is closed until it is entered."""
         self.backend = backend
+        self._max_runs = max_runs
         self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
         self._was_open = False
         self._orders: Orders
+        self._runs: Runs
         self._outbox: Outbox
         self._connection = AsyncExitStack()
         self._home: Home | None = None
@@ -91,6 +96,8 @@ class OpenHub:
         try:
             await self._connection.enter_async_context(self.backend.connect(registry))
             self._orders = Orders(registry)
+            lease = self._presence_seconds[0]
+            self._runs = Runs(self.backend, registry, self._orders, limit=self._max_runs, lease=lease)
             self._outbox = Outbox(home, registry.tally, self._publish_now)
             self._registry, self._owner = registry, _current_task()
             self._was_open = True
@@ -122,14 +129,11 @@ class OpenHub:
         connection, self._connection = self._connection, AsyncExitStack()
         if registry is None:  # another task closed it while this one waited
             return
-        try:
-            try:
-                await registry.close()
-            finally:
-                await registry.presence.close()
-        finally:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                await connection.aclose()
+        async with AsyncExitStack() as steps:  # the last of them comes first
+            steps.push_async_callback(_close_connection, connection)
+            steps.push_async_callback(registry.presence.close)
+            steps.push_async_callback(registry.close)
+            steps.push_async_callback(self._runs.close)
 
     def _opened(self, what: str) -> Registry:
         if self._registry is None:
@@ -145,6 +149,24 @@ class OpenHub:
         )
         registry.tally.published += 1
         return None if position is None else str(position)
+
+    @contextmanager
+    def _patience(self, what: str) -> Iterator[None]:
+        """Raise BackendError if the block takes longer than READ_SECONDS."""
+        try:
+            with anyio.fail_after(READ_SECONDS):
+                yield
+        except TimeoutError as error:
+            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
+            raise BackendError(msg) from error
+
+    def _trouble(self) -> str:
+        return f" ({self.backend.trouble})" if self.backend.trouble else ""
+
+
+async def _close_connection(connection: AsyncExitStack) -> None:
+    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+        await connection.aclose()
 
 
 def _current_task() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from .._log.event import ServerSentEvent, as_event
-from .._log.names import RESERVED
+from .._log.names import END, RESERVED
 
 MAX_NAME_BYTES = 512
 
@@ -50,8 +50,11 @@ class Options(NamedTuple):
 
     @property
     def same_for_all(self) -> bool:
-        """Whether the reader gets the same frames as all others, so that nothing has to look at each event."""
-        return self.transform is None and self.until is None
+        """Whether the reader gets the same frames as all others, so that nothing has to look at each event.
+
+        The end of a run is found by its feed.
+        """
+        return self.transform is None and self.until in (None, END)
 
     def for_reader(self, properties: Any, identity: str | None, presence: tuple[str, ...]) -> "Options":
         """Return these options for one reader; the same object if the reader has nothing of its own.

@@ -15,6 +15,7 @@ class Stats(NamedTuple):
         gaps: Gaps that were announced to readers, since the hub was opened.
         published: Events that this process published, since the hub was opened.
         unpublished: Events of `publish_soon` that were lost: too many waited, or the backend refused them.
+        runs: Runs that this process produces.
     """
 
     connections: int
@@ -25,6 +26,7 @@ class Stats(NamedTuple):
     gaps: int
     published: int
     unpublished: int
+    runs: int = 0
 
 
 class Tally:

@@ -8,7 +8,7 @@ import math
 from enum import Enum
 from typing import Literal, NamedTuple, Self
 
-from .._log.event import Entry, ServerSentEvent
+from .._log.event import Entry, History, ServerSentEvent
 from .._log.names import END
 from .._log.position import Position, furthest
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
@@ -277,10 +277,13 @@ class Subscription:
         if self.gate.state is OPEN and not self.recovery.replayed and self.options.position_frames:
             self.gate.give((Entry(None, upto),))
 
+    async def _history(self, upto: Position) -> History:
+        return await self.source.history(self.channels, self.gate.position, upto, PAGE)
+
     async def _read_page(self, upto: Position) -> str | None:
         """Read one page, or take a snapshot if events are missing before it; return the reason if a gap is given."""
         gate, options = self.gate, self.options
-        page = await self.source.history(self.channels, gate.position, upto, PAGE)
+        page = await self._history(upto)
         gate.notice_losses(page)
         if gate.lost is not None and options.snapshot is not None:
             snapshot = await take_snapshot(options, self, furthest(gate.position, upto))

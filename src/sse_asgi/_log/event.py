@@ -178,8 +178,6 @@ def as_event(value: Any) -> ServerSentEvent:
 
 def as_frame(value: Any) -> bytes:
     """Return the frame of as_event(value), without making an event for plain text."""
-    if type(value) is str and value.isascii() and "\n" not in value and "\r" not in value:
-        return f"data: {value}\n\n".encode()  # the result of encode(), for the usual value of a token stream
     return encode(value) if isinstance(value, str | bytes) else as_event(value).encode()
 
 

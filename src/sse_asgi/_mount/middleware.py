@@ -58,9 +58,9 @@ class EventSourceMiddleware:
             max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None never ends it.
             max_connections: The most event streams of this process, of every kind, or a ConnectionLimit, which also
                 limits the streams of one user, and counts them. The newest stream is refused.
-            drain_timeout: Seconds for which the streams of iterables, and those of other libraries, may go on to their
-                own end after the server was told to stop. The server's own grace period must be longer. Subscriptions
-                end at once. An EventSourceResponse may have its own.
+            drain_timeout: Seconds for which runs, the streams of iterables, and those of other libraries, may go on to
+                their own end after the server was told to stop. The server's own grace period must be longer.
+                Subscriptions end at once. An EventSourceResponse may have its own.
 
         Raises:
             TypeError: `hub` is not a Hub, or `max_connections` is not a limit.
@@ -109,6 +109,7 @@ class EventSourceMiddleware:
             async def close_first(message: Message) -> None:
                 # The server may stop the event loop as soon as it has this message.
                 if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                    await self._finish_runs(notice)
                     await stack.aclose()
                 await send(message)
 
@@ -122,6 +123,25 @@ class EventSourceMiddleware:
                     raise
                 scope.setdefault("state", {})["hub"] = self.hub
             await self.app(scope, partial(_receive_when_quiet, receive, notice, server), close_first)
+
+    async def _finish_runs(self, notice: ShutdownNotice) -> None:
+        """Give the runs of this process the rest of `drain_timeout`, or until a signal comes again."""
+        seconds = notice.left_of(self._terms.drain_timeout)
+        if self.hub is None or not seconds:
+            return
+        news: list[None] = []
+        with anyio.CancelScope() as scope:
+
+            def hear() -> None:
+                news.append(None)
+                if len(news) > 1:  # the first call is the news of now
+                    scope.cancel()
+
+            notice.listen(hear)
+            try:
+                await self.hub.wait_for_runs(seconds)
+            finally:
+                notice.unlisten(hear)
 
     async def _open_without_lifespan(self, hub: Hub) -> None:
         """Open the hub in a task that lives as long as the event loop, where the server has no lifespan."""

@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from .._hub.feed import SubscriptionFeed
 from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_never
+from .._hub.run import Run, RunSubscription
+from .._hub.run_feed import RunFeed
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
 from .._log.logged import named
@@ -26,7 +28,7 @@ from .limits import refusal
 from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
 from .terms import Terms, shared_terms
 
-Content = Subscription | AsyncIterable[Any] | Iterable[Any]
+Content = Run | Subscription | AsyncIterable[Any] | Iterable[Any]
 
 HEADERS = (
     # No charset: the standard says UTF-8, and some proxies match the type exactly.
@@ -40,7 +42,7 @@ ENDS_FOR_GOOD = "until and reconnect_after_end exclude each other: what ends wit
 
 
 class EventSourceResponse(Response):
-    """Streams a subscription or an iterable, until the content, the client, the server or a limit ends it."""
+    """Streams a subscription, a run or an iterable, until the content, the client, the server or a limit ends it."""
 
     media_type = "text/event-stream"
     _reason: str | None = None  # of an answer without a connection; a class attribute saves memory of idle streams
@@ -68,11 +70,12 @@ class EventSourceResponse(Response):
         """Check the options. The content is not touched before the response is called.
 
         Args:
-            content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of values that one takes
-                as data. None items are skipped. An async generator runs in one task and one context from first to last,
-                and is closed in that task; a sync one runs in a thread of its own. Iterators with `aclose()` or
-                `close()` are treated the same, and are closed even if nothing of them is streamed. An async one may
-                read the body of the request.
+            content: `hub.subscribe(...)`, a Run, or an async or sync iterable of ServerSentEvent or of values that one
+                takes as data. A run is streamed from the request's Last-Event-ID, or else from its first event. None
+                items are skipped. An async generator runs in one task and one context from first to last, and is closed
+                in that task; a sync one runs in a thread of its own. Iterators with `aclose()` or `close()` are treated
+                the same, and are closed even if nothing of them is streamed. An async one may read the body of the
+                request.
             status_code: The status of a stream that starts.
             headers: Added to the default headers, which keep caches and proxies from holding events back; a header of
                 the same name replaces the default.
@@ -91,8 +94,8 @@ class EventSourceResponse(Response):
             reconnect_after_end: True lets the browser ask again after the iterable has finished, which runs the
                 iterable again. Not for a subscription with `until`.
             padding: Bytes of a comment at the start, at most 8192, for browsers and proxies that hold back first bytes.
-            drain_timeout: Seconds for which an iterable may go on to its own end after the server was told to stop. A
-                second signal, a second later or more, ends it at once. A subscription ends at once in any case. The
+            drain_timeout: Seconds for which an iterable or a run may go on to its own end after the server was told to
+                stop. A second signal, a second later or more, ends it at once. A subscription ends at once. The
                 default is the middleware's, or 0.
             dialect: A protocol on top of SSE, of `sse_asgi.dialects` or your own: it frames the items, and says errors,
                 interruptions and the end in its own words. None of the library's own events is written then.
@@ -104,6 +107,8 @@ class EventSourceResponse(Response):
             ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, `on_error`
                 together with `dialect`, or `reconnect_after_end` together with a subscription's `until`.
         """
+        if isinstance(content, Run):
+            content = content.follow()
         self.content = content
         self.status_code = status_code
         self.background = background
@@ -140,7 +145,9 @@ class EventSourceResponse(Response):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        final_id = scope["method"] == "GET" and not self._reconnect_after_end
+        final_id = scope["method"] == "GET" and not (
+            self._reconnect_after_end or isinstance(self.content, RunSubscription)  # which has an end of its own
+        )
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
         return self._connection.run(self.background)
 
@@ -161,6 +168,8 @@ class EventSourceResponse(Response):
 
     def _is_over(self, scope: Scope) -> bool:
         """Return True if the client has seen the end of this stream."""
+        if isinstance(self.content, RunSubscription):
+            return self.content.run.is_over(self.content.last_event_id or last_event_id(scope))
         if isinstance(self.content, Subscription) and self.content.options.until is None:
             return False
         return not self._reconnect_after_end and has_seen_the_end(scope)
@@ -168,7 +177,8 @@ class EventSourceResponse(Response):
     def _with_drain(self, scope: Scope) -> Terms:
         """Return the terms with the time for which the content may go on when the server stops."""
         drain = default_drain_timeout(scope) if self._drain_timeout is NOT_GIVEN else self._drain_timeout
-        if not drain or isinstance(self.content, Subscription):
+        is_endless = isinstance(self.content, Subscription) and not isinstance(self.content, RunSubscription)
+        if not drain or is_endless:
             return self._terms
         return self._terms._replace(drain_timeout=drain)
 
@@ -239,7 +249,9 @@ def _feed(content: Any, cleanup_timeout: float, dialect: Dialect | None, *, enco
         if encoded:
             msg = "encoded=True is for chunks of a stream, and a subscription has events: leave it out"
             raise TypeError(msg)
-        return SubscriptionFeed(content) if dialect is None else SpokenSubscription(content, cleanup_timeout, dialect)
+        if dialect is not None:
+            return SpokenSubscription(content, cleanup_timeout, dialect)
+        return RunFeed(content) if isinstance(content, RunSubscription) else SubscriptionFeed(content)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
         framing = ChunkFraming() if encoded else None if dialect is None else DialectFraming(dialect)
@@ -257,4 +269,4 @@ def _advice(content: Any) -> str:
         return "await it first, or put a `yield` into the async function so that it becomes a generator"
     if isinstance(content, str | bytes | bytearray | memoryview | Mapping | ServerSentEvent):
         return "put single events into a list, as in EventSourceResponse([event])"
-    return "pass hub.subscribe(...), an async or sync generator, or another iterable of events"
+    return "pass hub.subscribe(...), a Run, an async or sync generator, or another iterable of events"

@@ -4,13 +4,14 @@ A protocol of its own has no words for the library's events. So a subscription i
 it: no positions are written, joins and leaves are left out, and a gap interrupts the stream.
 """
 
+import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
-from .._log.names import RESERVED
+from .._log.names import END, RESERVED
 from ..dialects import Dialect
 from ..exceptions import SlowReaderError
 from .feeds import IterableFeed
@@ -18,7 +19,7 @@ from .framing import DialectFraming
 
 logger = logging.getLogger("sse_asgi.stream")
 
-INTERRUPTIONS = frozenset({"shutdown", "lifetime", "revoked", "slow", "gap", "refused"})
+INTERRUPTIONS = frozenset({"shutdown", "lifetime", "revoked", "slow", "gap", "refused", "cancelled", "lost"})
 MEMBERS = ("headers", "item", "failed", "interrupted", "end")
 
 
@@ -54,6 +55,9 @@ class SpokenSubscription(IterableFeed):
                     kind = event.event or ""
                     if kind == "sse.gap":
                         self._reason = "gap"
+                        return
+                    if kind == END:  # of a run
+                        self._reason = json.loads(event.data or "")["state"]
                         return
                     if not kind.startswith(RESERVED):
                         yield event
@@ -108,12 +112,14 @@ def last_words(dialect: Dialect, reason: str | None, error: Exception | None, ro
 
     Args:
         dialect: Finds the words.
-        reason: Why the stream ends.
+        reason: Why the stream ends; for a run, how it has ended.
         error: The exception of its content, if it failed.
         route: Names the stream in the log.
     """
     try:
-        if reason == "error" and error is not None:
+        if reason == "failed":  # a run, maybe of another process
+            error = RuntimeError("the source of the run failed")
+        if error is not None and reason in ("error", "failed"):
             return dialect.failed(error) + dialect.end()
         if reason == "finished":
             return dialect.end()

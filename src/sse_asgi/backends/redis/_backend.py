@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..._log.event import History, RenderedEvent, ServerSentEvent
 from ..._log.names import RESERVED
 from ..._log.position import Position
+from ..._log.run import PREFIX, RunRecord, RunState
 from ..._loop.running import on_asyncio
 from ...exceptions import BackendError
 from ..base import BYTES_RULE, Backend, Member, Sink
@@ -22,6 +23,7 @@ from ._link import LinkLostError
 from ._message import payload
 from ._presence import Attendance
 from ._resp import ReplyError
+from ._runs import RunStore, Via, new_call
 from ._scripts import Scripts, Storage
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._submitter import Submitter
@@ -95,10 +97,11 @@ class RedisBackend(Backend):
         self.keeps_history: bool = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
-        self._history_reader = HistoryReader(self._keys, self._scripts, ttl)
+        self._history_reader = HistoryReader(self._keys, self._scripts, _without_runs(ttl))
         storage = Storage(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
         self._submitter = Submitter(storage, timeout)
         self._attendance = Attendance(storage)
+        self._runs = RunStore(storage)
         self._keeper: SessionKeeper | None = None
 
     @property
@@ -275,6 +278,57 @@ class RedisBackend(Backend):
             "to read presence",
         )
 
+    async def start_run(self, key: str, owner: str, *, lease: float, ttl: float, fingerprint: str = "") -> RunRecord:
+        """Begin a run, unless there is one; wait while Redis is away."""
+        keeper = self._opened()
+        return await self._repeat(
+            keeper,
+            lambda session: self._runs.start(
+                Via(keeper, session), key, owner, lease=lease, ttl=ttl, fingerprint=fingerprint
+            ),
+            "to start a run",
+        )
+
+    async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
+        """Append events in one round trip; wait while Redis is away."""
+        keeper = self._opened()
+        return await self._repeat(
+            keeper,
+            lambda session: self._runs.append(Via(keeper, session), key, owner, after, events),
+            "to append to a run",
+        )
+
+    async def end_run(
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
+    ) -> bool:
+        """End a run; wait while Redis is away."""
+        keeper, call = self._opened(), new_call()
+        return await self._repeat(
+            keeper,
+            lambda session: self._runs.end(
+                Via(keeper, session), key, state, reason, owner=owner, appended=appended, ttl=ttl, call=call
+            ),
+            "to end a run",
+        )
+
+    async def get_run(self, key: str) -> RunRecord | None:
+        """Return the record of a run; wait while Redis is away."""
+        return await self._repeat(self._opened(), lambda session: self._runs.get(session, key), "to read a run")
+
+    async def renew_runs(self, owners: Collection[tuple[str, str]], *, lease: float) -> Collection[str]:
+        """Renew leases, and end and forget other runs, in one round trip; wait while Redis is away."""
+        keeper = self._opened()
+        return await self._repeat(
+            keeper, lambda session: self._runs.renew(Via(keeper, session), owners, lease), "to renew the leases of runs"
+        )
+
     @property
     def _epoch(self) -> str:
         position = self._opened().inbox.position
@@ -328,6 +382,11 @@ def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], rule: str,
         msg = f"{option}={given!r}: must be {rule}"
         raise ValueError(msg)
     return lambda _: given
+
+
+def _without_runs(ttl: Callable[[str], float | None]) -> Callable[[str], float | None]:
+    """Return a function that lets no event of a run expire: a run is forgotten as a whole."""
+    return lambda channel: None if channel.startswith(PREFIX) else ttl(channel)
 
 
 def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:
