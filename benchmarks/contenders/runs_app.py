@@ -50,7 +50,7 @@ class ByHand:
     """A Redis stream for what was written, pub/sub for what is new, a message for the end; no lease, no recovery."""
 
     async def open(self) -> None:
-        self.redis = redis.asyncio.Redis.from_url(URL)
+        self.redis = redis.asyncio.Redis.from_url(URL, max_connections=10_000)  # one for each reader
 
     async def start(self, run: str, source: AsyncIterator[str]) -> None:
         task = asyncio.create_task(self._produce(run, source))
