@@ -43,18 +43,19 @@ def _cpu(process: "subprocess.Popen[str]") -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-async def _get(port: int, path: str) -> asyncio.StreamReader:
+async def _get(port: int, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
-    return reader
+    return reader, writer
 
 
 async def _follow(port: int, run: str, delays: list[float]) -> None:
-    reader = await _get(port, f"/follow?run={run}")
+    reader, writer = await _get(port, f"/follow?run={run}")
     while line := await reader.readline():
         if line.startswith(b"data: 0"):
             delays.append((time.monotonic_ns() - int(line[6:26])) / 1e6)
+    writer.close()
 
 
 async def _all(workers: Workers, runs: int, count: int) -> list[float]:
