@@ -1,5 +1,6 @@
 """Runs in the memory of one process and on a real Redis, when the source, the process or Redis fails."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from real_redis.followers import LOST_LOG, PATIENCE, Follower, Source, following, read_all, until
 from real_redis.launcher import RedisServer
-from sse_asgi import Hub, MemoryBackend
+from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend
 from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +38,57 @@ def new_hub(request: pytest.FixtureRequest, redis_hub: NewHub) -> NewHub:
         return redis_hub
     backend = MemoryBackend()
     return lambda *, lease=15.0, **options: Hub(backend, presence_ttl=lease, **options)
+
+
+# Starting and cancelling
+
+
+async def test_a_cancel_before_the_reply_to_the_start(redis_hub: NewHub) -> None:
+    """The order to stop the source comes before its process knows that it is the owner: the source is stopped."""
+    source = Source()
+    async with redis_hub() as hub, redis_hub() as other:
+        start = hub.backend.start_run
+
+        async def slow_start(key: str, *arguments: Any, **options: Any) -> Any:
+            record = await start(key, *arguments, **options)
+            assert await other.cancel_run(key)
+            await anyio.sleep(0.1)
+            return record
+
+        for _ in range(2):  # the process listens to orders since the first time
+            hub.backend.start_run = slow_start  # type: ignore[method-assign]
+            run = await hub.start_run("a", source, ttl=0.5)
+            with anyio.fail_after(1):
+                assert await run.wait() == "cancelled"
+            await until_forgotten(hub, "a")
+        hub.backend.start_run = start  # type: ignore[method-assign]
+        run = await hub.start_run("a", source)
+        source.give("1", None)
+        assert await run.wait() == "finished"
+
+
+async def test_a_start_while_the_hub_closes(new_hub: NewHub) -> None:
+    """It is refused, and the source does not run in a closed hub."""
+    source, closed = Source(), anyio.Event()
+    async with new_hub() as other:
+        hub = new_hub()
+        start = hub.backend.start_run
+
+        async def slow_start(*arguments: Any, **options: Any) -> Any:
+            hub.backend.start_run = start  # type: ignore[method-assign]
+            record = await start(*arguments, **options)
+            await closed.wait()
+            return record
+
+        hub.backend.start_run = slow_start  # type: ignore[method-assign]
+        async with hub:
+            starting = asyncio.create_task(hub.start_run("a", source))
+            await until(lambda: hub.backend.start_run is start)
+        closed.set()
+        with pytest.raises((HubClosedError, BackendError)):
+            await starting
+        assert other.state == "up"
+    assert not source.begun
 
 
 # Followers that come late, or read slowly

@@ -59,6 +59,7 @@ class Runs:
         self._lease = lease
         self._producers: dict[str, Producer] = {}  # by owner
         self._starting = 0
+        self._cancelled_early: set[str] = set()
         self._upkeep: Child | None = None
         self._closed = False
         self._waiting: list[Wakeup] = []
@@ -101,15 +102,19 @@ class Runs:
             RunLimitError: This process has too many runs.
         """
         self._keep_up()
+        self._orders.start()  # before the run is there, so that no order to cancel it is missed
         owner = secrets.token_hex(8)
         record = await self._begin(key, owner, terms, fingerprint or "")
         if record.owner == owner:
             try:
+                self._keep_up()  # the hub may have been closed meanwhile
                 made = source_of(source)
             except BaseException:
                 await self._backend.end_run(key, "failed", owner=owner, ttl=terms.ttl)
                 raise
-            self._produce(record, made, terms)
+            producer = self._produce(record, made, terms)
+            if key in self._cancelled_early:
+                await self._learn(producer)
         elif not callable(source):
             await close_unused(source)
         if fingerprint is not None and record.fingerprint != fingerprint:
@@ -125,6 +130,7 @@ class Runs:
                 raise RunLimitError(msg)
             return record
         self._starting += 1
+        self._cancelled_early.discard(key)
         try:
             with anyio.fail_after(START_SECONDS, shield=True):  # else a run could begin without a source
                 return await self._backend.start_run(
@@ -133,12 +139,12 @@ class Runs:
         finally:
             self._starting -= 1
 
-    def _produce(self, record: RunRecord, source: Source, terms: RunTerms) -> None:
+    def _produce(self, record: RunRecord, source: Source, terms: RunTerms) -> Producer:
         producer = self._producers[record.owner] = Producer(self._backend, record, terms)
-        self._orders.start()
         producer.begin(source, lambda: self._gone(record.owner))
         if terms.orphan_timeout is not None:
             spawn(lambda: self._watch(producer, terms.orphan_timeout or 0.0), context=Context())
+        return producer
 
     def _gone(self, owner: str) -> None:
         del self._producers[owner]
@@ -162,7 +168,9 @@ class Runs:
         return bool(found)
 
     def _obey(self, order: Mapping[str, Any]) -> None:
-        self._stop(str(order["run"]), "cancelled")
+        key = str(order["run"])
+        if not self._stop(key, "cancelled") and self._starting:  # it may have come before the reply to its start
+            self._cancelled_early.add(key)
 
     # Followers
 
