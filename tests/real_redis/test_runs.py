@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from real_redis.followers import LOST_LOG, PATIENCE, Follower, Source, following, read_all, until
+from real_redis.helpers import calls
 from real_redis.launcher import RedisServer
 from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend
 from sse_asgi.backends.redis import RedisBackend
@@ -247,3 +248,23 @@ async def test_closing_while_redis_is_away(server: RedisServer, redis_hub: NewHu
         began = time.monotonic()
     assert time.monotonic() - began < 3
     assert all(source.cleaned for source in sources)
+
+
+# Processes
+
+
+async def test_a_thousand_runs(server: RedisServer, redis_hub: NewHub) -> None:
+    """Their leases are renewed in one call, and when their process is gone, one call of another ends all of them."""
+    owners = [(f"{number}", "me") for number in range(1000)]
+    async with redis_hub(server) as hub, redis_hub(server) as other:
+        await asyncio.gather(*(hub.backend.start_run(*owner, lease=LEASE, ttl=60) for owner in owners))
+        last = await other.backend.start_run("last", "you", lease=60, ttl=60)
+        scripts = calls(server, "evalsha")
+        assert await hub.backend.renew_runs(owners, lease=LEASE) == []
+        assert calls(server, "evalsha") == scripts + 1
+        await anyio.sleep(LEASE + 0.1)
+        assert await other.backend.renew_runs([("last", "you")], lease=LEASE) == []
+        records = await asyncio.gather(*(other.backend.get_run(key) for key, _ in owners))
+        assert {record and (record.state, record.reason) for record in records} == {("lost", "lease")}
+        assert await other.backend.get_run("last") == last
+        assert await hub.backend.renew_runs(owners, lease=LEASE) == [key for key, _ in owners]

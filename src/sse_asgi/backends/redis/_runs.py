@@ -120,9 +120,12 @@ class RunStore:
             lease <= via.session.age
         )  # after an outage every owner has the length of a lease to renew its own
         arguments: list[Argument] = [*_begin(via.keeper), via.session.verbs[0], str(lease), may_end, lost]
-        arguments += [text for pair in owners for text in pair]
+        mine = [text for pair in owners for text in pair]
         names = [keys.meta, keys.index, keys.schedule]
-        gone = await self._scripts.renew_runs.run(via.session.server.link, names, arguments)
+        renew = self._scripts.renew_runs.run
+        more, gone = await renew(via.session.server.link, names, [*arguments, *mine])
+        while more:  # a process that had many runs is gone
+            more, _ = await renew(via.session.server.link, names, arguments)
         return [key.decode() for key in gone]
 
     async def _run(self, script: Script, via: Via, key: str, arguments: list[Argument]) -> Any:
