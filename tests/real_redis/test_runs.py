@@ -1,8 +1,10 @@
 """Runs in the memory of one process and on a real Redis, when the source, the process or Redis fails."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -11,7 +13,7 @@ import pytest
 from real_redis.followers import LOST_LOG, PATIENCE, Follower, Source, following, read_all, until
 from real_redis.helpers import calls
 from real_redis.launcher import RedisServer
-from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend
+from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, RunConflictError, RunLimitError
 from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.anyio
 NewServer = Callable[..., RedisServer]
 NewHub = Callable[..., Hub]
 LEASE = 0.6
+QUICK = 0.2
 
 
 @pytest.fixture
@@ -39,6 +42,215 @@ def new_hub(request: pytest.FixtureRequest, redis_hub: NewHub) -> NewHub:
         return redis_hub
     backend = MemoryBackend()
     return lambda *, lease=15.0, **options: Hub(backend, presence_ttl=lease, **options)
+
+
+# The source
+
+
+@pytest.mark.parametrize("texts", [(), ("1", "2"), ("1", "2", "3")])
+async def test_a_source_that_raises(new_hub: NewHub, texts: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    """At once, in the middle or after its last event: everybody gets what it yielded, and then the end `failed`."""
+    source = Source()
+    async with new_hub() as hub, new_hub() as other:
+        run = await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            source.give(*texts, RuntimeError("secret"))
+        late = await read_all(hub, "a")
+        assert await run.wait() == "failed"
+    for follower in (live, late):
+        assert follower.texts == list(texts)
+        assert follower.end == {"state": "failed"}
+    assert source.cleaned
+    assert "secret" in caplog.text
+
+
+async def test_a_source_that_is_cancelled_from_within(new_hub: NewHub) -> None:
+    """Its run fails, and nobody waits for it."""
+
+    async def source() -> AsyncIterator[str]:
+        yield "1"
+        raise asyncio.CancelledError
+
+    async with new_hub() as hub, new_hub() as other:
+        await hub.start_run("a", source)
+        follower = await read_all(other, "a")
+    assert follower.texts == ["1"]
+    assert follower.end == {"state": "failed"}
+
+
+async def test_a_source_that_never_yields(new_hub: NewHub) -> None:
+    """It lives longer than its lease. A cancel by another process stops it within 200 ms, its `finally` included."""
+    source = Source()
+    async with new_hub(lease=LEASE) as hub, new_hub(lease=LEASE) as other:
+        run = await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            await anyio.sleep(2 * LEASE)
+            assert run.state == "running"
+            began = time.monotonic()
+            assert await other.cancel_run("a")
+        await until(lambda: source.cleaned)
+        assert live.ended - began < QUICK
+        assert (source.cleaned or 0) - began < QUICK
+        assert live.end == {"state": "cancelled"}
+        assert not await other.cancel_run("a")
+
+
+async def test_large_events(new_hub: NewHub) -> None:
+    """Events of 1 MB reach live and late followers byte for byte; the source waits for the log."""
+    texts = [f"{number}" * 1_000_000 for number in range(8)]
+    gate = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        await gate.wait()
+        for text in texts:
+            yield text
+
+    async with new_hub() as hub, new_hub() as other:
+        await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            gate.set()
+        late = await read_all(hub, "a")
+    assert live.gaps == late.gaps == []
+    assert live.texts == late.texts == texts
+    assert live.end == late.end == {"state": "finished"}
+
+
+async def test_a_source_that_ignores_its_cancellation(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its followers are told at once, what it yields then is not stored, and it is cancelled once more."""
+    monkeypatch.setattr("sse_asgi._hub.producer.CLEANUP_SECONDS", 0.2)
+    ignored = []
+
+    async def source() -> AsyncIterator[str]:
+        yield "1"
+        for number in range(2):
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                ignored.append(number)
+        yield "2"
+
+    async with new_hub() as hub, new_hub() as other:
+        await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            await until(lambda: live.texts)
+            began = time.monotonic()
+            assert await other.cancel_run("a")
+        assert live.ended - began < QUICK
+        await until(lambda: not hub.stats().runs)
+        late = await read_all(other, "a")
+    assert ignored == [0, 1]
+    assert live.seen == late.seen
+    assert late.texts == ["1"]
+    assert late.end == {"state": "cancelled"}
+
+
+async def test_a_sync_source_that_blocks(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It blocks its own thread only: the run is cancelled at once, and the source ends when it goes on."""
+    monkeypatch.setattr("sse_asgi._hub.producer.CLEANUP_SECONDS", 0.2)
+    release, cleaned = threading.Event(), threading.Event()
+
+    def source() -> Iterator[str]:
+        try:
+            yield "1"
+            release.wait(PATIENCE)
+            yield "2"
+        finally:
+            cleaned.set()
+
+    async with new_hub() as hub, new_hub() as other:
+        await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            await until(lambda: live.texts)
+            began = time.monotonic()
+            assert await other.cancel_run("a")
+        assert live.ended - began < QUICK
+        await until(lambda: not hub.stats().runs)  # a blocked thread does not keep the hub from closing
+        assert not cleaned.is_set()
+        release.set()
+        await until(cleaned.is_set)
+        late = await read_all(other, "a")
+    assert late.texts == ["1"]
+    assert late.end == {"state": "cancelled"}
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(("bound", "value"), [("max_events", 3), ("max_bytes", 3 * len(b"data: 1\n\n"))])
+async def test_a_source_that_yields_too_much(new_hub: NewHub, bound: str, value: int) -> None:
+    """Its run fails and says which bound it was; what came before is there."""
+    async with new_hub() as hub, new_hub() as other:
+        await hub.start_run("a", list("12345"), **{bound: value})  # type: ignore[arg-type]
+        late = await read_all(other, "a")
+        run = await other.get_run("a")
+    assert late.texts == list("123")
+    assert late.end == {"state": "failed", "reason": bound}
+    assert run is not None
+    assert (run.state, run.reason) == ("failed", bound)
+
+
+async def test_too_many_runs(new_hub: NewHub) -> None:
+    """A process refuses one more, takes part in one that is there, and has room again when one has ended."""
+    async with new_hub(max_runs=2) as hub, new_hub() as other:
+        sources = [Source(), Source(), Source()]
+        for key, source in zip("ab", sources, strict=False):
+            await hub.start_run(key, source)
+        with pytest.raises(RunLimitError, match="max_runs"):
+            await hub.start_run("c", sources[2])
+        assert await other.get_run("c") is None
+        assert not (await hub.start_run("a", sources[2])).started
+        sources[0].give(None)
+        await until(lambda: hub.stats().runs == 1)
+        assert (await hub.start_run("c", sources[2])).started
+
+
+async def test_a_run_that_nobody_follows(new_hub: NewHub) -> None:
+    """It goes on while somebody of another process follows it, and is cancelled some time after."""
+    source = Source()
+    async with new_hub(presence_grace=0) as hub, new_hub(presence_grace=0) as other:
+        run = await hub.start_run("a", source, orphan_timeout=0.4)
+        found = await other.get_run("a")
+        assert found is not None
+        async with found.follow():
+            await anyio.sleep(1)
+            assert await run.followers() == 1
+            assert run.state == "running"
+        with anyio.fail_after(3):
+            assert await run.wait() == "cancelled"
+        assert source.cleaned
+        late = await read_all(other, "a")
+    assert late.end == {"state": "cancelled", "reason": "orphan"}
+
+
+async def test_memory_is_given_back(new_hub: NewHub) -> None:
+    """Soon after the `ttl` of a run no byte of it is left."""
+    async with new_hub(lease=LEASE) as hub:
+        backend: Any = hub.backend
+        run = await hub.start_run("a", ["x" * 100_000] * 10, ttl=0.3)
+        assert await run.wait() == "finished"
+        assert len((await read_all(hub, "a")).texts) == 10
+        if isinstance(backend, MemoryBackend):
+            assert backend._runs.shelf.total > 1_000_000
+            await until(lambda: backend._runs.shelf.total == 0)
+            assert not backend._runs._ended
+        else:
+            names, link = backend._runs._storage.keys, (await backend._keeper.commands()).server.link
+            mine = [names.run("a"), names.stream("sse.run:a")]
+            with anyio.fail_after(PATIENCE):
+                while await link.call("EXISTS", *mine) or await link.call("ZCARD", names.schedule):
+                    await anyio.sleep(0.02)
+            assert await link.call("ZSCORE", names.index, "sse.run:a") is None
+        assert await hub.get_run("a") is None
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_a_log_without_history(shared_redis: RedisServer, kind: str) -> None:
+    """It has no runs, and the error says what to do."""
+    backend = MemoryBackend(history_size=0) if kind == "memory" else RedisBackend(shared_redis.url, history_size=0)
+    async with Hub(backend) as hub:
+        for call in (hub.start_run("a", []), hub.get_run("a"), hub.cancel_run("a")):
+            with pytest.raises(ValueError, match="history_size above 0"):
+                await call
 
 
 # Starting and cancelling
@@ -90,6 +302,67 @@ async def test_a_start_while_the_hub_closes(new_hub: NewHub) -> None:
             await starting
         assert other.state == "up"
     assert not source.begun
+
+
+async def test_twenty_start_and_cancel_at_the_same_instant(redis_hub: NewHub) -> None:
+    """One of them starts the run, and one ends it. Its source is stopped, or was never begun."""
+    async with AsyncExitStack() as stack:
+        hubs = [await stack.enter_async_context(redis_hub()) for _ in range(20)]
+        for key in "abcdefgh":
+            source = Source()
+            began = [asyncio.create_task(hub.start_run(key, source)) for hub in hubs]
+            ends = [asyncio.create_task(cancel(hub, key)) for hub in hubs]
+            with anyio.fail_after(PATIENCE):
+                runs = await asyncio.gather(*began)
+                assert sum(await asyncio.gather(*ends)) == 1
+            assert sum(run.started for run in runs) == 1
+            await until(lambda: not any(hub.stats().runs for hub in hubs), 1)
+            assert source.begun <= 1
+            late = await asyncio.gather(*(read_all(hub, key) for hub in hubs[:5]))
+            assert {follower.end == {"state": "cancelled"} for follower in late} == {True}
+
+
+async def cancel(hub: Hub, key: str) -> bool:
+    """Cancel a run as soon as it is there; return True if this call has ended it."""
+    while not (ended := await hub.cancel_run(key)):
+        run = await hub.get_run(key)
+        if run is not None and run.state != "running":
+            break
+    return ended
+
+
+async def test_another_fingerprint(new_hub: NewHub) -> None:
+    """It is a conflict in every process, also after the end; the same one takes part."""
+    async with new_hub() as hub, new_hub() as other:
+        source, unused = Source(), Source()
+        await hub.start_run("a", source, fingerprint="one")
+        for _ in ("running", "ended"):
+            for one in (hub, other):
+                with pytest.raises(RunConflictError, match="409"):
+                    await one.start_run("a", unused, fingerprint="two")
+                assert not (await one.start_run("a", unused, fingerprint="one")).started
+                assert not (await one.start_run("a", unused)).started
+            source.give(None)
+            await read_all(other, "a")
+    assert unused.begun == 0
+
+
+async def test_what_was_cancelled_can_be_read(new_hub: NewHub) -> None:
+    """The text so far is there for the run's `ttl`, and then it is not."""
+    source = Source()
+    async with new_hub(lease=LEASE) as hub, new_hub(lease=LEASE) as other:
+        await hub.start_run("a", source, ttl=1)
+        async with following(other, "a") as live:
+            source.give("1", "2")
+            await until(lambda: len(live.texts) == 2)
+            assert await other.cancel_run("a")
+            source.give("3")
+        late = await read_all(other, "a")
+        assert late.seen == live.seen
+        assert late.end == live.end == {"state": "cancelled"}
+        began = time.monotonic()
+        await until_forgotten(other, "a")
+        assert time.monotonic() - began > 0.5
 
 
 # Followers that come late, or read slowly
