@@ -22,6 +22,7 @@ NewServer = Callable[..., RedisServer]
 NewHub = Callable[..., Hub]
 LEASE = 0.6
 QUICK = 0.2
+COUNTED = [str(number) for number in range(120)]
 
 
 @pytest.fixture
@@ -413,6 +414,22 @@ async def test_a_follower_that_is_beyond_the_end(new_hub: NewHub) -> None:
     assert follower.end == {"state": "finished"}
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "latest", "close"])
+async def test_a_slow_follower_gets_every_event(new_hub: NewHub, overflow: Any) -> None:
+    """Whatever the hub's rule is for other readers: the log has every event of the run."""
+    async with new_hub() as hub, new_hub(buffer_size=2, overflow=overflow) as other:
+        source = Source()
+        await hub.start_run("a", source)
+        run = await other.get_run("a")
+        assert run is not None
+        async with run.follow() as slow:
+            source.give(*COUNTED, None)
+            await read_all(hub, "a")
+            await other.backend.reach()
+            texts = [event.data async for event in slow]
+    assert texts == [*COUNTED, '{"state":"finished"}']
+
+
 async def until_forgotten(hub: Hub, key: str) -> None:
     with anyio.fail_after(PATIENCE):
         while await hub.get_run(key) is not None:
@@ -420,6 +437,167 @@ async def until_forgotten(hub: Hub, key: str) -> None:
 
 
 # Redis
+
+
+async def test_a_crash_with_aof(new_server: NewServer, redis_hub: NewHub) -> None:
+    """The source waits while Redis is away, and its followers notice only a delay."""
+    server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
+    async with redis_hub(server, lease=LEASE) as hub, redis_hub(server, lease=LEASE) as other:
+        await hub.start_run("a", counting)
+        async with following(other, "a") as live:
+            for count in (20, 60):
+                await until(lambda count=count: len(live.texts) > count)  # type: ignore[misc]
+                await asyncio.to_thread(server.restart)
+        late = await read_all(other, "a")
+    assert live.gaps == late.gaps == []
+    assert live.texts == late.texts == COUNTED
+    assert live.end == late.end == {"state": "finished"}
+
+
+async def counting() -> AsyncIterator[str]:
+    for text in COUNTED:
+        yield text
+        await anyio.sleep(0.005)
+
+
+async def test_a_crash_without_persistence(server: RedisServer, redis_hub: NewHub) -> None:
+    """The run is lost, and said to be, as soon as Redis is back."""
+    async with redis_hub(server) as hub, redis_hub(server) as other:
+        run = await hub.start_run("a", counting)
+        async with following(other, "a") as live:
+            await until(lambda: len(live.texts) > 20)
+            await asyncio.to_thread(server.restart)
+        assert live.end == LOST_LOG
+        assert live.gaps == ["epoch"]
+        assert live.texts == COUNTED[: len(live.texts)]
+        assert await run.wait() == "lost"
+
+
+async def test_a_flush_in_the_middle(server: RedisServer, redis_hub: NewHub) -> None:
+    """The next append finds that the run is gone: it stops the source, and the run is lost."""
+    async with redis_hub(server) as hub, redis_hub(server) as other:
+        run = await hub.start_run("a", counting)
+        async with following(other, "a") as live:
+            await until(lambda: len(live.texts) > 20)
+            server.cli("FLUSHALL")
+        assert live.end == LOST_LOG
+        assert live.gaps == ["epoch"]
+        assert live.texts == COUNTED[: len(live.texts)]
+        assert await run.wait() == "lost"
+        assert (await read_all(other, "a")).end == LOST_LOG
+
+
+async def test_redis_stands_still(server: RedisServer, redis_hub: NewHub) -> None:
+    """For longer than a reply may take, and than a lease: nothing is lost, nothing is there twice."""
+    async with redis_hub(server, lease=LEASE, timeout=0.4) as hub, redis_hub(server, lease=LEASE, timeout=0.4) as other:
+        await hub.start_run("a", counting)
+        quiet = Source()
+        await hub.start_run("b", quiet)
+        async with following(other, "a") as live, following(other, "b") as silent:
+            await until(lambda: len(live.texts) > 20)
+            server.stop()
+            await anyio.sleep(3 * LEASE)
+            server.cont()
+            await until(lambda: live.end)
+            await anyio.sleep(2 * LEASE)
+            quiet.give("1", None)
+        late = await read_all(other, "a")
+    assert live.gaps == late.gaps == silent.gaps == []
+    assert live.texts == late.texts == COUNTED
+    assert live.end == late.end == silent.end == {"state": "finished"}
+
+
+async def test_a_replica_takes_over(new_server: NewServer, redis_hub: NewHub) -> None:
+    """One that has everything: the run goes on there, without a gap."""
+    master = new_server().start()
+    replica = new_server("--replicaof", "127.0.0.1", str(master.port)).start()
+    await until(lambda: replica.info("master_link_status") == "up")
+    async with redis_hub(master) as hub, redis_hub(master) as other:
+        source = Source()
+        await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            source.give(*map(str, range(50)))
+            await until(lambda: len(live.texts) == 50)
+            master.cli("WAIT", "1", "5000")
+            await until(lambda: replica.info("master_repl_offset") == master.info("master_repl_offset"))
+            master.kill()
+            replica.cli("REPLICAOF", "NO", "ONE")
+            replica.cli("CONFIG", "SET", "port", str(master.port))
+            source.give(*map(str, range(50, 100)), None)
+        late = await read_all(other, "a")
+    assert live.gaps == late.gaps == []
+    assert live.texts == late.texts == [str(number) for number in range(100)]
+    assert live.end == late.end == {"state": "finished"}
+
+
+async def test_followers_that_come_during_an_outage(
+    new_server: NewServer, redis_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look a run up is an error after a bounded wait. One that was looked up before is followed afterwards."""
+    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.3)
+    monkeypatch.setattr("sse_asgi._hub.runs.START_SECONDS", 0.3)
+    server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
+    source = Source()
+    async with redis_hub(server) as hub, redis_hub(server) as other:
+        await hub.start_run("a", source)
+        found = await other.get_run("a")
+        source.give("1")
+        await until(lambda: source.given)
+        server.kill()
+        await until(lambda: other.state == "down")
+        began = time.monotonic()
+        for call in (other.get_run("a"), other.start_run("a", source), other.cancel_run("a")):
+            with pytest.raises(BackendError, match=r"the backend was away for 0\.3 s"):
+                await call
+        assert time.monotonic() - began < 2.5
+        following = asyncio.create_task(Follower().follow(found))
+        source.give("2", None)
+        await anyio.sleep(0.1)
+        server.start()
+        async with asyncio.timeout(PATIENCE):
+            follower = await following
+    assert follower.texts == ["1", "2"]
+    assert follower.end == {"state": "finished"}
+
+
+async def test_two_processes_end_the_runs_of_a_third(redis_hub: NewHub, shared_redis: RedisServer, keys: Any) -> None:
+    """At the same time, and again: the end is said once."""
+    async with redis_hub() as hub, redis_hub() as one, redis_hub() as two:
+        names = "abcdefghij"
+        await asyncio.gather(*(hub.backend.start_run(name, "me", lease=0.01, ttl=60) for name in names))
+        await anyio.sleep(0.1)
+        await until(lambda: one.backend._keeper.session.age > 0.2 < two.backend._keeper.session.age)  # type: ignore[attr-defined]
+        for _ in range(2):
+            await asyncio.gather(*(process.backend.renew_runs([], lease=0.1) for process in (one, two, one, two)))
+        for name in names:
+            assert shared_redis.cli("XLEN", keys(f"s:sse.run:{name}")) == "1"
+            assert (await read_all(one, name)).end == {"state": "lost", "reason": "lease"}
+
+
+async def test_the_upkeep_survives_an_error(
+    server: RedisServer, redis_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look-up that Redis refuses is repeated at the next beat, and the leases of other runs are renewed."""
+    source, other_source = Source(), Source()
+    async with redis_hub(server, lease=LEASE) as hub, redis_hub(server, lease=LEASE) as other:
+        refused: list[str] = []
+
+        async def get_run(key: str) -> None:
+            refused.append(key)
+            raise BackendError(key)
+
+        await hub.start_run("a", source)
+        await hub.start_run("b", other_source)
+        async with following(other, "b") as live:
+            await until(lambda: source.begun and other_source.begun)
+            with monkeypatch.context() as patch:
+                patch.setattr(hub.backend, "get_run", get_run)
+                assert await other.backend.end_run("a", "cancelled")
+                await until(lambda: len(refused) > 1)
+            await until(lambda: source.cleaned)
+            await anyio.sleep(2 * LEASE)
+            other_source.give("1", None)
+    assert live.end == {"state": "finished"}
 
 
 @pytest.mark.parametrize("alive", [True, False])

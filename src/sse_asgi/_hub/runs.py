@@ -276,5 +276,5 @@ class Runs:
                 with anyio.fail_after(END_SECONDS):
                     await self._end(producer, "lost", "shutdown")
             except (SSEError, TimeoutError) as error:
-                logger.warning("the run %s ends with its lease: %s", key, error or "the backend is away")
+                logger.warning("the run %s ends with its lease: %s", key, str(error) or "the backend is away")
         producer.stop("lost", "shutdown")
