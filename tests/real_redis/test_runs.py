@@ -560,6 +560,48 @@ async def test_followers_that_come_during_an_outage(
     assert follower.end == {"state": "finished"}
 
 
+async def test_a_start_while_redis_stands_still(
+    server: RedisServer, redis_hub: NewHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, and Redis does not begin the run afterwards, which nobody would produce."""
+    for name in ("sse_asgi._hub.hub.READ_SECONDS", "sse_asgi._hub.runs.START_SECONDS"):
+        monkeypatch.setattr(name, 0.3)
+    monkeypatch.setattr("sse_asgi.backends.redis._backend.START_SECONDS", 0.3)
+    source = Source()
+    async with redis_hub(server) as hub:
+        await hub.start_run("b", [])  # Redis knows the script, so that one command is enough
+        server.stop()
+        with pytest.raises(BackendError, match="the run cannot be started"):
+            await hub.start_run("a", source)
+        await anyio.sleep(0.1)
+        server.cont()
+        assert await hub.get_run("a") is None
+        assert source.begun == 0
+        run = await hub.start_run("a", source)
+        assert run.started
+        source.give(None)
+        assert await run.wait() == "finished"
+
+
+async def test_a_start_after_the_clock_was_set(redis_hub: NewHub) -> None:
+    """A clock of Redis that is an hour ahead of what its session believes is read anew, and the run begins."""
+    async with redis_hub() as hub:
+        keeper: Any = hub.backend._keeper  # type: ignore[attr-defined]
+        keeper.inbox.clock -= 3600
+        run = await hub.start_run("a", [])
+        assert run.started
+        assert abs(keeper.inbox.clock + time.monotonic() - time.time()) < 1
+
+
+async def test_a_start_that_is_too_late(redis_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, and no run."""
+    monkeypatch.setattr("sse_asgi.backends.redis._backend.START_SECONDS", -1.0)
+    async with redis_hub() as hub:
+        with pytest.raises(BackendError, match="too late, and the run was not begun"):
+            await hub.start_run("a", [])
+        assert await hub.get_run("a") is None
+
+
 async def test_two_processes_end_the_runs_of_a_third(redis_hub: NewHub, shared_redis: RedisServer, keys: Any) -> None:
     """At the same time, and again: the end is said once."""
     async with redis_hub() as hub, redis_hub() as one, redis_hub() as two:
