@@ -534,7 +534,7 @@ async def test_followers_that_come_during_an_outage(
     new_server: NewServer, redis_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To look a run up is an error after a bounded wait. One that was looked up before is followed afterwards."""
-    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.3)
+    monkeypatch.setattr("sse_asgi._hub.opening.READ_SECONDS", 0.3)
     monkeypatch.setattr("sse_asgi._hub.runs.START_SECONDS", 0.3)
     server = new_server("--appendonly", "yes", "--appendfsync", "always").start()
     source = Source()
@@ -564,7 +564,7 @@ async def test_a_start_while_redis_stands_still(
     server: RedisServer, redis_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused, and Redis does not begin the run afterwards, which nobody would produce."""
-    for name in ("sse_asgi._hub.hub.READ_SECONDS", "sse_asgi._hub.runs.START_SECONDS"):
+    for name in ("sse_asgi._hub.opening.READ_SECONDS", "sse_asgi._hub.runs.START_SECONDS"):
         monkeypatch.setattr(name, 0.3)
     monkeypatch.setattr("sse_asgi.backends.redis._backend.START_SECONDS", 0.3)
     source = Source()

@@ -61,6 +61,33 @@ async def parts(*more: Any, error: Exception | None = None, last: bool = True) -
         await anyio.sleep_forever()
 
 
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("finished", DONE),
+        ("failed", FAILED),
+        ("cancelled", said("This answer was stopped.")),
+        ("lost", said("The server that wrote this answer has failed. Try again.")),
+    ],
+)
+async def test_a_run_ends_in_the_words_of_the_dialect(state: Any, words: bytes) -> None:
+    """Each follower gets them, live or later."""
+    async with Hub() as hub:
+        run = await hub.start_run("a", lambda: parts(last=False))
+        await anyio.sleep(0.05)
+
+        async def end() -> None:
+            await anyio.sleep(0.02)
+            await hub.backend.end_run("a", state)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(end)
+            live = await read(lambda: run)
+        for body in (live, await read(lambda: run)):
+            lines = [line for line in body.split(b"\n") if not line.startswith((b"id: ", b":"))]
+            assert b"\n".join(lines) == FRAME + words
+
+
 # Iterables
 
 

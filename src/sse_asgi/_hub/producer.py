@@ -81,8 +81,8 @@ class Producer:
 
     def _insist(self) -> None:
         logger.warning("the source of the run %r took more than %s s to clean up", self.record.key, CLEANUP_SECONDS)
-        if self._task is not None:
-            self._task.cancel()
+        assert self._task is not None  # the alarm is cancelled when the task has ended
+        self._task.cancel()
 
     def _ended(self) -> None:
         self._patience.cancel()

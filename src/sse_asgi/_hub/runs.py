@@ -58,8 +58,8 @@ class Runs:
         self._limit = limit
         self._lease = lease
         self._producers: dict[str, Producer] = {}  # by owner
-        self._starting = 0
-        self._cancelled_early: set[str] = set()
+        self._starting: dict[str, str] = {}  # the keys, by owner
+        self._cancelled_early: set[str] = set()  # of these owners
         self._upkeep: Child | None = None
         self._closed = False
         self._waiting: list[Wakeup] = []
@@ -104,7 +104,11 @@ class Runs:
         self._keep_up()
         self._orders.start()  # before the run is there, so that no order to cancel it is missed
         owner = secrets.token_hex(8)
-        record = await self._begin(key, owner, terms, fingerprint or "")
+        try:
+            record = await self._begin(key, owner, terms, fingerprint or "")
+            cancelled = owner in self._cancelled_early
+        finally:
+            self._cancelled_early.discard(owner)
         if record.owner == owner:
             try:
                 self._keep_up()  # the hub may have been closed meanwhile
@@ -113,7 +117,7 @@ class Runs:
                 await self._backend.end_run(key, "failed", owner=owner, ttl=terms.ttl)
                 raise
             producer = self._produce(record, made, terms)
-            if key in self._cancelled_early:
+            if cancelled:
                 await self._learn(producer)
         elif not callable(source):
             await close_unused(source)
@@ -123,21 +127,20 @@ class Runs:
         return record, record.owner == owner
 
     async def _begin(self, key: str, owner: str, terms: RunTerms, fingerprint: str) -> RunRecord:
-        if len(self._producers) + self._starting >= self._limit:
+        if len(self._producers) + len(self._starting) >= self._limit:
             record = await self._backend.get_run(key)
             if record is None:
                 msg = f"this process has {self._limit} runs already: let some end, or give Hub a larger max_runs="
                 raise RunLimitError(msg)
             return record
-        self._starting += 1
-        self._cancelled_early.discard(key)
+        self._starting[owner] = key
         try:
             with anyio.fail_after(START_SECONDS, shield=True):  # else a run could begin without a source
                 return await self._backend.start_run(
                     key, owner, lease=self._lease, ttl=terms.ttl, fingerprint=fingerprint
                 )
         finally:
-            self._starting -= 1
+            del self._starting[owner]
 
     def _produce(self, record: RunRecord, source: Source, terms: RunTerms) -> Producer:
         producer = self._producers[record.owner] = Producer(self._backend, record, terms)
@@ -169,8 +172,9 @@ class Runs:
 
     def _obey(self, order: Mapping[str, Any]) -> None:
         key = str(order["run"])
-        if not self._stop(key, "cancelled") and self._starting:  # it may have come before the reply to its start
-            self._cancelled_early.add(key)
+        self._stop(key, "cancelled")
+        # The order may come before the reply to the start.
+        self._cancelled_early.update(owner for owner, started in self._starting.items() if started == key)
 
     # Followers
 
@@ -210,31 +214,34 @@ class Runs:
         failed = False
         while True:
             await anyio.sleep(self._lease / BEATS)
-            mine = {one.record.key: one for one in self._producers.values() if one.record.state == RUNNING}
             try:
-                gone = await self._backend.renew_runs(
-                    [(key, producer.record.owner) for key, producer in mine.items()], lease=self._lease
-                )
-                for key in gone:
-                    await self._learn(mine[key])
+                await self._renew()
+                failed = False
             except Exception as error:
                 if not failed:
                     unknown = not isinstance(error, SSEError)
                     logger.warning("renewing the leases of runs failed, will retry: %s", error, exc_info=unknown)
                 failed = True
-                continue
-            failed = False
+
+    async def _renew(self) -> None:
+        """Renew the leases of our runs, and stop the sources of those that are not ours any more."""
+        mine = {one.record.key: one for one in self._producers.values() if one.record.state == RUNNING}
+        owners = [(key, producer.record.owner) for key, producer in mine.items()]
+        for key in await self._backend.renew_runs(owners, lease=self._lease):
+            await self._learn(mine[key])
 
     async def _learn(self, producer: Producer) -> None:
         """Stop the source of a run that is not ours any more."""
-        record = await self._backend.get_run(producer.record.key)
-        ours = record is not None and record.owner == producer.record.owner
-        if not (ours and record is not None and record.state == RUNNING):
-            state, reason = (record.state, record.reason) if ours and record is not None else ("lost", "log")
-            logger.warning("the run %s has ended elsewhere (%s)", one_line(producer.record.key), state)
+        key = producer.record.key
+        record = await self._backend.get_run(key)
+        if record is None or record.owner != producer.record.owner:
+            logger.error("the log has lost the run %s: its source was stopped", one_line(key))
             if record is None:  # its followers are told now, not at the next append
-                await self._end(producer, state, reason)
-            producer.stop(state, reason)
+                await self._end(producer, "lost", "log")
+            producer.stop("lost", "log")
+        elif record.state in ("cancelled", "lost"):  # else its own end is on the way
+            logger.warning("the run %s has ended elsewhere (%s): its source was stopped", one_line(key), record.state)
+            producer.stop(record.state, record.reason)
 
     # The end
 

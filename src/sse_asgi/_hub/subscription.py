@@ -81,15 +81,15 @@ class Subscription:
 
     def __init__(self, source: Source, channels: tuple[str, ...], last_event_id: str | None, options: Options) -> None:
         """Prepare to read; nothing happens before it is entered."""
-        self.channels = channels
-        self.last_event_id = last_event_id
-        self.options = options
-        self.joined = False
-        self.recovery = FRESH
-        self.since = math.inf
-        self.stage = NEW
-        self.source = source
-        self.gate = Gate(options, source.tally)
+        self.channels: tuple[str, ...] = channels
+        self.last_event_id: str | None = last_event_id
+        self.options: Options = options
+        self.joined: bool = False
+        self.recovery: Recovery = FRESH
+        self.since: float = math.inf
+        self.stage: Stage = NEW
+        self.source: Source = source
+        self.gate: Gate = Gate(options, source.tally)
         self._news: Signal | None = None
         self._wakeup: Wakeup  # set where it is entered by hand
 
@@ -256,7 +256,7 @@ class Subscription:
         if any(is_last(event.encode(), options) for event in options.initial):
             return
         if options.snapshot is not None:
-            gate.give((await take_snapshot(options, self, upto),))
+            gate.give(await take_snapshot(options, self, upto))
         elif upto is not None and options.rewind:
             await self._rewind(upto)
             return

@@ -71,7 +71,7 @@ class Backend(ABC):
     """
 
     in_process = False
-    keeps_history = True
+    keeps_history: bool = True
 
     @abstractmethod
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:

@@ -96,7 +96,7 @@ class RedisBackend(Backend):
         ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTL_RULE, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
-        self.keeps_history = history_size != 0
+        self.keeps_history: bool = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
         self._history_reader = HistoryReader(self._keys, self._scripts, _without_runs(ttl))

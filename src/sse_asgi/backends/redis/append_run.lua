@@ -15,6 +15,7 @@ if found.state == 'running' and found.owner == ARGV[5] and found.appended == ton
         last = write(run, ARGV[payload], found.appended == 0 and payload == 7)
         problem = problem or last.problem
     end
+    if found.appended == 0 then redis.call('PEXPIRE', run.stream, redis.call('PTTL', run.hash)) end
     redis.call('HSET', run.hash, 'l', last.sequence, 'n', found.appended + #ARGV - 6)
 end
 local replied = reply(run)
