@@ -347,9 +347,9 @@ def test_gaps_and_drops_are_counted() -> None:
     gate.arrive(at(1))
     for sequence in (2, 3, 4):
         gate.hold(live(sequence))
-    assert (tally.drops, tally.gaps) == (0, 0)  # announced when the reader takes them
+    assert (tally.drops, tally.gaps, tally.overflows) == (0, {}, 2)  # announced when the reader takes them
     assert taken(gate) == [gap_of("overflow"), "4"]
-    assert (tally.drops, tally.gaps) == (2, 1)
+    assert (tally.drops, tally.gaps) == (2, {"overflow": 1})
 
 
 def test_an_entry_that_is_put_back_comes_next() -> None:

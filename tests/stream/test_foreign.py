@@ -510,8 +510,8 @@ async def test_without_a_middleware_nothing_is_guarded(monkeypatch: pytest.Monke
     aborted: list[Any] = []
     monkeypatch.setattr("sse_asgi._stream.foreign.abort", lambda *arguments: aborted.append(arguments))
     timer, receive = shared_timer(), Cycle(Transport(frees=True)).receive
-    assert admit({})
-    watch_again({})
+    assert admit({}, "iterable")
+    watch_again({}, "client")
     cut_off({}, receive, timer)
     assert aborted == [({}, receive, timer)]
 

@@ -12,6 +12,7 @@ class SubscriptionFeed:
     """Enters a subscription, and gives its frames to one connection: a Feed, and the receiver of live events."""
 
     immediate = True
+    kind = "subscription"
 
     __slots__ = ("_carrier", "_gate", "_news", "_subscription")
 
@@ -43,6 +44,7 @@ class SubscriptionFeed:
         # This runs for each event and reader. It asks the gate for its fields, because calls would cost more than that.
         gate, carrier = self._gate, self._carrier
         if gate.ended is not None:
+            delivery.held += 1
             return
         if (
             delivery.at_once
@@ -53,6 +55,7 @@ class SubscriptionFeed:
         ):
             gate.position = gate.written = delivery.position
             return
+        delivery.held += 1
         entry = delivery.entry
         has_room = gate.buffer.append(entry)
         if carrier is None or not entry.frame:
@@ -102,6 +105,8 @@ class SubscriptionFeed:
         while (entry := gate.take()) is not None:
             frame = seen_frame(entry, channels, options)
             size += len(frame)
+            if frame:
+                gate.count(entry, len(frame))
             if frames and size > BODY_LIMIT:
                 gate.put_back(entry.seen_as(frame))
                 break

@@ -186,7 +186,7 @@ class Hub(OpenHub):
         # The body of _publish_now, without the cost of an Outgoing and of a second coroutine for each event.
         await checkpoint()  # before the event is stored: a publisher that is cancelled here has published nothing
         registry = self._registry or self._opened("cannot publish")
-        position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
+        position = await registry.store(names, message, key=key, idempotency_key=idempotency_key)
         registry.tally.published += 1
         return None if position is None else str(position)
 

@@ -89,6 +89,7 @@ class OpenHub:
         registry = Registry(self.backend, Presence(self.backend, *self._presence_seconds), home)
         try:
             await self._connection.enter_async_context(self.backend.connect(registry))
+            registry.tally.reconnects = 0  # the first connection is not one of them
             self._orders = Orders(registry)
             self._outbox = Outbox(home, registry.tally, self._publish_now)
             self._registry, self._owner = registry, _current_task()
@@ -138,7 +139,7 @@ class OpenHub:
         """Publish a checked event in the hub's event loop, and return its id."""
         await checkpoint()
         registry = self._opened("cannot publish")
-        position = await self.backend.publish(
+        position = await registry.store(
             outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=outgoing.idempotency_key
         )
         registry.tally.published += 1

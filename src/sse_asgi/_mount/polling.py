@@ -49,6 +49,7 @@ class PollFeed:
 
     immediate = False
     joined = True
+    kind = "poll"
 
     def __init__(
         self, subscription: Subscription, answer: Answer, *, wait: float, as_stream: bool, headers: Mapping[str, str]
@@ -209,7 +210,7 @@ class PollResponse:
             head = Response(headers=self._feed.headers)
             del head.headers["content-length"]  # nothing was read, so the length is unknown
             await head(scope, receive, send)
-        elif admit(scope):
+        elif admit(scope, "poll"):
             feed = self._feed
             await Connection(feed, _terms(), scope, receive, send, head=feed.head, final_id=False).run(None)
         else:

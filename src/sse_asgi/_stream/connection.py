@@ -245,4 +245,4 @@ class Connection:
 
     def _forget(self) -> None:
         self._notice.unlisten(self._on_shutdown)
-        watch_again(self._scope)  # an exception handler may answer now
+        watch_again(self._scope, self.reason)  # an exception handler may answer now

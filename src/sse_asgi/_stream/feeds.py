@@ -31,6 +31,10 @@ class Feed(Protocol):
     """Frames for one connection. Its one writer calls every method but `run` and `close`."""
 
     @property
+    def kind(self) -> str:
+        """The kind of stream, for telemetry."""
+
+    @property
     def immediate(self) -> bool:
         """True if the head is sent before there is anything else to send."""
 
@@ -116,6 +120,7 @@ class IterableFeed:
     """The feed of an iterable, which is pulled only while no send is pending."""
 
     immediate = False
+    kind = "iterable"
 
     def __init__(
         self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float, framing: Framing | None = None

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._loop.tasks import current_task, new_interrupt, spawn
@@ -34,6 +35,7 @@ from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
 from .event_source import is_event_source, may_be_event_source
 from .limits import ConnectionLimit, refusal
+from .observed import ObservedStream, StreamObserver
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -52,14 +54,20 @@ class GuardTerms(NamedTuple):
     max_lifetime: float
     limit: ConnectionLimit | None
     drain_timeout: float = 0.0
+    observer: StreamObserver | None = None
 
 
 class Guard:
-    """Watches one response, and takes it over if it turns out to be a foreign event stream."""
+    """Watches one response, and takes it over if it turns out to be a foreign event stream.
+
+    Attributes:
+        reason: The reason why the request's stream has ended, as far as it is known.
+    """
 
     __slots__ = (
         "_interrupt",
         "_leave",
+        "_observed",
         "_outer",
         "_receive",
         "_scope",
@@ -67,6 +75,7 @@ class Guard:
         "_stream",
         "_terms",
         "_watching",
+        "reason",
     )
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +87,8 @@ class Guard:
         self._watching = scope.get("method") != "HEAD"
         self._stream: ForeignStream | None = None
         self._leave: Callable[[], None] | None = None
+        self._observed: ObservedStream | None = None
+        self.reason: str | None = None
 
     @property
     def passes_on(self) -> Send | None:
@@ -94,12 +105,17 @@ class Guard:
                 await app(self._scope, own_receive(self._scope, self._receive), self.send)
                 if self._stream is not None:
                     await self._stream.complete()
+        except BaseException as error:
+            self.reason = self.reason or _reason_of(error)
+            raise
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
                 self._stream.forget()
             if self._leave is not None:
                 self._leave()
+            if self._observed is not None:
+                self._observed.ended(self.reason or "finished")
 
     def admit(self) -> bool:
         """Let a stream of our own through; return False if a limit refuses it."""
@@ -107,11 +123,30 @@ class Guard:
         self._watching = False
         return admitted
 
-    def watch_again(self) -> None:
-        """Expect another response: a stream of our own failed before its head, and an exception handler may answer."""
+    def observe(self, scope: Scope, kind: str, reason: str | None = None) -> None:
+        """Tell the telemetry of this middleware, or else of one around it, that a stream opens.
+
+        Args:
+            scope: The one that the stream's response was called with, which knows the route.
+            kind: See StreamObserver.
+            reason: Why the stream ends at once, if it does.
+        """
+        self.reason = reason
+        if self._terms.observer is not None:
+            self._observed = self._terms.observer.opened(scope, kind)
+        elif self._outer is not None:
+            self._outer.observe(scope, kind, reason)
+
+    def watch_again(self, reason: str | None) -> None:
+        """Expect another response: a stream of our own has ended, and an exception handler may answer.
+
+        Args:
+            reason: The reason why the stream has ended.
+        """
         self._watching = True
+        self.reason = reason
         if self._outer is not None:
-            self._outer.watch_again()
+            self._outer.watch_again(reason)
 
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, if the server allows it."""
@@ -172,14 +207,25 @@ class Guard:
                 message = {**message, "headers": (headers := [*headers])}
             if _header(headers, b"content-type").lower().startswith(b"text/event-stream"):
                 return self._begin({**message, "headers": [*headers]})
+        if self._observed is not None and message["type"] == "http.response.start":
+            self._observed.started()
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
         # An EventSource gets the head and a farewell then, which is an empty answer to other clients.
         too_late = current_notice().stops(self._scope) and not may_be_event_source(self._scope)
         admitted = self._enter() and not too_late
+        self.observe(self._scope, "foreign", None if admitted else "refused")
         self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
         await (stream.begin(head) if admitted else stream.refuse(head, self._scope))
+        self.started()
+
+    def started(self) -> None:
+        """Tell the telemetry that the head of a foreign stream was sent."""
+        if self._observed is not None:
+            self._observed.started()
+        elif self._outer is not None:
+            self._outer.started()
 
     def must_complete(self) -> bool:
         """Return True if the client comes back after every end, or cannot see that a body is incomplete."""
@@ -282,9 +328,16 @@ class ForeignStream:
 
     async def complete(self) -> None:
         """End the body if the application returned without that, as sse-starlette does when a server stops."""
+        self._guard.reason = self._guard.reason or self._reason_of_return()
         if not self._ended:
             with contextlib.suppress(Exception):  # the client may have disconnected, and servers raise different errors
                 await self._close()
+
+    def _reason_of_return(self) -> str:
+        """Return the reason why the stream of an application has ended that has returned by itself."""
+        if self._ended:
+            return "finished"
+        return "shutdown" if self._notice.heard else "client"
 
     def forget(self) -> None:
         """Release everything: the application has returned."""
@@ -323,6 +376,8 @@ class ForeignStream:
             self._end_soon()
 
     def _end_soon(self) -> None:
+        if not self._ended:
+            self._guard.reason = "shutdown" if self._notice.heard else "lifetime"
         self._helper = spawn(self._end)
 
     async def _ping(self) -> None:
@@ -370,17 +425,21 @@ class ForeignStream:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def admit(scope: Scope) -> bool:
-    """Begin a stream of our own; return False if a limit refuses it."""
+def admit(scope: Scope, kind: str) -> bool:
+    """Begin a stream of our own of this kind; return False if a limit refuses it."""
     guard: Guard | None = scope.get(KEY)
-    return guard is None or guard.admit()
+    if guard is None:
+        return True
+    admitted = guard.admit()
+    guard.observe(scope, kind, None if admitted else "refused")
+    return admitted
 
 
-def watch_again(scope: Scope) -> None:
-    """Expect another response in place of a stream of our own that failed before its head."""
+def watch_again(scope: Scope, reason: str | None) -> None:
+    """Expect another response behind a stream of our own, which may have failed before its head."""
     guard: Guard | None = scope.get(KEY)
     if guard is not None:
-        guard.watch_again()
+        guard.watch_again(reason)
 
 
 def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
@@ -412,6 +471,13 @@ def default_drain_timeout(scope: Scope) -> float:
 
 async def _discard(_: Message) -> None:
     """Send nothing: the response was broken off."""
+
+
+def _reason_of(error: BaseException) -> str:
+    """Return the reason why a stream has ended whose application raised this."""
+    if isinstance(error, OSError | ClientDisconnect):
+        return "client"
+    return "error" if isinstance(error, Exception) else "shutdown"
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

@@ -134,7 +134,7 @@ class EventSourceResponse(Response):
                 self.content.last_event_id = last_event_id(scope)
         elif not self._reconnect_after_end and has_seen_the_end(scope):
             return self._answer(scope, send, 204, END_HEADERS, "finished")
-        if not admit(scope):
+        if not admit(scope, self._feed.kind):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -29,6 +29,7 @@ class SpokenSubscription(IterableFeed):
     """
 
     immediate = True
+    kind = "subscription"
 
     def __init__(self, subscription: Subscription, cleanup_timeout: float, dialect: Dialect) -> None:
         """Touch nothing yet; for the arguments see EventSourceResponse."""
