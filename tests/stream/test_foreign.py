@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sse_asgi import ConnectionLimit, EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.shutdown import current_notice
-from sse_asgi._stream.foreign import admit, cut_off, watch_again
+from sse_asgi._stream.guarded import admit, cut_off, watch_again
 from sse_asgi.testing import EventStreamClient
 from stream.foreigners import SCOPE, Cycle, Transport, application, half, plain
 from stream.limited import assert_refused, forever, limited, ours, theirs

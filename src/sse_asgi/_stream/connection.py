@@ -48,7 +48,7 @@ from .content import Content
 from .deadlines import Deadlines
 from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
-from .foreign import cut_off, watch_again
+from .guarded import cut_off, watch_again
 from .terms import Terms
 from .upload import watch_client
 from .writer import Writer

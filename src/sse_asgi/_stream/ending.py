@@ -21,7 +21,7 @@ from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .event_source import is_event_source
-from .foreign import can_be_interrupted, end_incomplete
+from .guarded import can_be_interrupted, end_incomplete
 from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import last_words

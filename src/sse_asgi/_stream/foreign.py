@@ -24,7 +24,6 @@ from typing import NamedTuple
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._loop.tasks import current_task, new_interrupt, spawn
@@ -34,8 +33,9 @@ from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
 from .event_source import is_event_source, may_be_event_source
+from .framing import Frames
 from .limits import ConnectionLimit, refusal
-from .observed import ObservedStream, StreamObserver
+from .observed import ObservedStream, StreamObserver, reason_of
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -61,7 +61,8 @@ class Guard:
     """Watches one response, and takes it over if it turns out to be a foreign event stream.
 
     Attributes:
-        reason: The reason why the request's stream has ended, as far as it is known.
+        observer: The telemetry of this middleware, or else of one around it.
+        reason: The reason why a foreign stream has ended, as far as it is known.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class Guard:
         "_stream",
         "_terms",
         "_watching",
+        "observer",
         "reason",
     )
 
@@ -87,6 +89,7 @@ class Guard:
         self._watching = scope.get("method") != "HEAD"
         self._stream: ForeignStream | None = None
         self._leave: Callable[[], None] | None = None
+        self.observer = terms.observer
         self._observed: ObservedStream | None = None
         self.reason: str | None = None
 
@@ -98,6 +101,8 @@ class Guard:
     async def run(self, app: ASGIApp) -> None:
         """Serve the request."""
         self._outer: Guard | None = self._scope.get(KEY)
+        if self.observer is None and self._outer is not None:
+            self.observer = self._outer.observer
         self._scope[KEY] = self
         self._interrupt = new_interrupt(current_task())
         try:
@@ -106,16 +111,15 @@ class Guard:
                 if self._stream is not None:
                     await self._stream.complete()
         except BaseException as error:
-            self.reason = self.reason or _reason_of(error)
+            self.reason = self.reason or reason_of(error)
             raise
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
                 self._stream.forget()
+                self.conclude(self.reason)
             if self._leave is not None:
                 self._leave()
-            if self._observed is not None:
-                self._observed.ended(self.reason or "finished")
 
     def admit(self) -> bool:
         """Let a stream of our own through; return False if a limit refuses it."""
@@ -123,30 +127,22 @@ class Guard:
         self._watching = False
         return admitted
 
-    def observe(self, scope: Scope, kind: str, reason: str | None = None) -> None:
-        """Tell the telemetry of this middleware, or else of one around it, that a stream opens.
-
-        Args:
-            scope: The one that the stream's response was called with, which knows the route.
-            kind: See StreamObserver.
-            reason: Why the stream ends at once, if it does.
-        """
-        self.reason = reason
-        if self._terms.observer is not None:
-            self._observed = self._terms.observer.opened(scope, kind)
-        elif self._outer is not None:
-            self._outer.observe(scope, kind, reason)
-
-    def watch_again(self, reason: str | None) -> None:
-        """Expect another response: a stream of our own has ended, and an exception handler may answer.
-
-        Args:
-            reason: The reason why the stream has ended.
-        """
+    def watch_again(self) -> None:
+        """Expect another response: a stream of our own has ended, and an exception handler may answer."""
         self._watching = True
-        self.reason = reason
         if self._outer is not None:
-            self._outer.watch_again(reason)
+            self._outer.watch_again()
+
+    def observe(self, scope: Scope, kind: str) -> None:
+        """Tell the telemetry that a stream opens; the scope is that of its response, and has the route."""
+        if self.observer is not None:
+            self._observed = self.observer.opened(scope, kind)
+
+    def conclude(self, reason: str | None) -> None:
+        """Tell the telemetry that the stream has ended."""
+        observed, self._observed = self._observed, None
+        if observed is not None:
+            observed.ended(reason or "finished")
 
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, if the server allows it."""
@@ -215,17 +211,12 @@ class Guard:
         # An EventSource gets the head and a farewell then, which is an empty answer to other clients.
         too_late = current_notice().stops(self._scope) and not may_be_event_source(self._scope)
         admitted = self._enter() and not too_late
-        self.observe(self._scope, "foreign", None if admitted else "refused")
+        self.observe(self._scope, "foreign")
+        self.reason = None if admitted else "refused"
         self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
         await (stream.begin(head) if admitted else stream.refuse(head, self._scope))
-        self.started()
-
-    def started(self) -> None:
-        """Tell the telemetry that the head of a foreign stream was sent."""
         if self._observed is not None:
             self._observed.started()
-        elif self._outer is not None:
-            self._outer.started()
 
     def must_complete(self) -> bool:
         """Return True if the client comes back after every end, or cannot see that a body is incomplete."""
@@ -234,27 +225,6 @@ class Guard:
     def stop_application(self) -> None:
         """Cancel the application, because its stream has ended."""
         self._interrupt.cancel()
-
-
-class Frames:
-    """Knows whether the content that has been sent ends with a complete frame; nothing may be sent inside one."""
-
-    __slots__ = ("_encoded", "_tail", "complete")
-
-    def __init__(self, *, encoded: bool) -> None:
-        """Begin before the first byte; in an encoded content no frame can be seen."""
-        self._encoded = encoded
-        self._tail = b"\n\n"
-        self.complete = not encoded
-
-    def begin(self, body: bytes) -> None:
-        """Note a body that is about to be sent."""
-        self._tail = (self._tail + body)[-4:]
-        self.complete = False
-
-    def end(self) -> None:
-        """Note that the body has been sent."""
-        self.complete = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
 class ForeignStream:
@@ -425,59 +395,8 @@ class ForeignStream:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def admit(scope: Scope, kind: str) -> bool:
-    """Begin a stream of our own of this kind; return False if a limit refuses it."""
-    guard: Guard | None = scope.get(KEY)
-    if guard is None:
-        return True
-    admitted = guard.admit()
-    guard.observe(scope, kind, None if admitted else "refused")
-    return admitted
-
-
-def watch_again(scope: Scope, reason: str | None) -> None:
-    """Expect another response behind a stream of our own, which may have failed before its head."""
-    guard: Guard | None = scope.get(KEY)
-    if guard is not None:
-        guard.watch_again(reason)
-
-
-def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
-    """Abort the connection of a stream of our own, if the server allows it."""
-    guard: Guard | None = scope.get(KEY)
-    if guard is None:
-        abort(scope, receive, timer)
-    else:
-        guard.cut_off(timer)
-
-
-def can_be_interrupted(scope: Scope, receive: Receive) -> bool:
-    """Return True if the client of a stream of our own sees that it was broken off, and no other response is."""
-    guard: Guard | None = scope.get(KEY)
-    return can_interrupt(scope, receive) if guard is None else guard.can_interrupt()
-
-
-async def end_incomplete(scope: Scope, receive: Receive, send: Send, finish: Callable[[], Awaitable[None]]) -> None:
-    """Break off a stream of our own; for `send` and `finish` see Guard."""
-    guard: Guard | None = scope.get(KEY)
-    await (interrupt(receive) if guard is None else guard.end_incomplete(send, finish))
-
-
-def default_drain_timeout(scope: Scope) -> float:
-    """Return the `drain_timeout` of the middleware around this request."""
-    guard: Guard | None = scope.get(KEY)
-    return 0.0 if guard is None else guard.drain_timeout
-
-
 async def _discard(_: Message) -> None:
     """Send nothing: the response was broken off."""
-
-
-def _reason_of(error: BaseException) -> str:
-    """Return the reason why a stream has ended whose application raised this."""
-    if isinstance(error, OSError | ClientDisconnect):
-        return "client"
-    return "error" if isinstance(error, Exception) else "shutdown"
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

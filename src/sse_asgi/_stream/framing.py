@@ -150,6 +150,27 @@ class ChunkFraming:
         return left
 
 
+class Frames:
+    """Knows whether the content that has been sent ends with a complete frame; nothing may be sent inside one."""
+
+    __slots__ = ("_encoded", "_tail", "complete")
+
+    def __init__(self, *, encoded: bool) -> None:
+        """Begin before the first byte; in an encoded content no frame can be seen."""
+        self._encoded = encoded
+        self._tail = b"\n\n"
+        self.complete = not encoded
+
+    def begin(self, body: bytes) -> None:
+        """Note a body that is about to be sent."""
+        self._tail = (self._tail + body)[-4:]
+        self.complete = False
+
+    def end(self) -> None:
+        """Note that the body has been sent."""
+        self.complete = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
 def end_of_blank_line(data: bytes) -> int:
     """Return where the last blank line ends; 0 if there is none, or if its end is not sure yet."""
     end = data.rfind(b"\n\n") + 2

@@ -19,8 +19,8 @@ from ..encoder import encode
 from .connection import Connection
 from .ending import END_HEADERS, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
-from .foreign import admit, default_drain_timeout
 from .framing import ChunkFraming, DialectFraming
+from .guarded import admit, default_drain_timeout
 from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
