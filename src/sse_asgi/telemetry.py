@@ -101,6 +101,7 @@ class Telemetry:
         own = version("sse-asgi")
         meter = metrics.get_meter("sse_asgi", own, meter_provider)
         self._tracer = trace.get_tracer("sse_asgi", own, tracer_provider)
+        self._providers = meter_provider, tracer_provider
         self._channel_group = channel_group
         self._past = _Past((), Counter(), Counter(), Counter())
         self._open: dict[_ObservedStream, None] = {}
@@ -146,7 +147,12 @@ class Telemetry:
         if any(one.registry is registry for one in self._past.hubs):
             yield
             return
+        meters, tracers = self._providers
         observed = _ObservedHub(hub, registry, self._tracer, self._latency)
+        observed.start(
+            measures=_is_real(meters or metrics.get_meter_provider()),
+            traces=_is_real(tracers or trace.get_tracer_provider()),
+        )
         self._past = self._past._replace(hubs=(*self._past.hubs, observed))
         try:
             yield
@@ -161,7 +167,7 @@ class Telemetry:
             tuple(one for one in past.hubs if one is not hub),
             past.counted + Counter({one.name: one.read(tally) for one in COUNTERS}),
             past.gaps + tally.gaps,
-            past.errors + hub.errors,
+            past.errors + tally.errors,
         )
 
     def opened(self, scope: Scope, kind: str) -> "_ObservedStream":
@@ -187,7 +193,7 @@ class Telemetry:
 
     def _errors(self, _: CallbackOptions) -> Iterable[Observation]:
         past = self._past
-        errors = sum((one.errors.copy() for one in past.hubs), past.errors)
+        errors = sum((one.registry.tally.errors.copy() for one in past.hubs), past.errors)
         return [Observation(count, {"error.type": kind}) for kind, count in errors.items()]
 
     def _up(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -216,15 +222,19 @@ class _ObservedHub:
 
     def __init__(self, hub: Hub, registry: Registry, tracer: Tracer, latency: Histogram) -> None:
         self.registry = registry
-        self.errors: Counter[str] = Counter()
         self._backend = hub.backend
         self._system = type(hub.backend).__name__.removesuffix("Backend").lower()
         self._tracer = tracer
         self._latency = latency
         self._store: Store = registry.store
         self._measured = 0.0
-        registry.store = self._publish
-        registry.when_sent = self._when_sent
+
+    def start(self, *, measures: bool, traces: bool) -> None:
+        """Ask for the deliveries, and for the calls of publish."""
+        if measures:
+            self.registry.when_sent = self._when_sent
+        if traces:
+            self.registry.store = self._publish
 
     def stop(self) -> None:
         self.registry.store = self._store
@@ -240,27 +250,23 @@ class _ObservedHub:
         return lambda ended: self._latency.record(age + ended - began)
 
     async def _publish(self, channels: tuple[str, ...], event: Any, **options: str | None) -> Position | None:
+        if not trace.get_current_span().is_recording():  # outside of a trace, each event would be a trace of its own
+            return await self._store(channels, event, **options)
         span = self._span(channels)
         try:
             position = await self._store(channels, event, **options)
         except Exception as error:
-            self.errors[type(error).__name__] += 1
-            if span is not None:
-                span.set_attribute("error.type", type(error).__name__)
-                span.set_status(Status(StatusCode.ERROR, str(error)))
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR, str(error)))
             raise
         else:
-            if span is not None and position is not None:
+            if position is not None:
                 span.set_attribute("messaging.message.id", str(position))
             return position
         finally:
-            if span is not None:
-                span.end()
+            span.end()
 
-    def _span(self, channels: tuple[str, ...]) -> Span | None:
-        """Return a span for publishing within a trace. Outside of one, each event would be a trace of its own."""
-        if not trace.get_current_span().is_recording():
-            return None
+    def _span(self, channels: tuple[str, ...]) -> Span:
         return self._tracer.start_span(
             "publish",
             kind=SpanKind.PRODUCER,
@@ -271,6 +277,11 @@ class _ObservedHub:
                 "messaging.destination.name": ",".join(channels),
             },
         )
+
+
+def _is_real(provider: MeterProvider | TracerProvider) -> bool:
+    """Return False for the providers of OpenTelemetry's API, which do nothing."""
+    return not type(provider).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
 
 
 class _ObservedStream:

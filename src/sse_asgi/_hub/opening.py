@@ -139,9 +139,13 @@ class OpenHub:
         """Publish a checked event in the hub's event loop, and return its id."""
         await checkpoint()
         registry = self._opened("cannot publish")
-        position = await registry.store(
-            outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=outgoing.idempotency_key
-        )
+        try:
+            position = await registry.store(
+                outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=outgoing.idempotency_key
+            )
+        except Exception as error:
+            registry.tally.errors[type(error).__name__] += 1
+            raise
         registry.tally.published += 1
         return None if position is None else str(position)
 

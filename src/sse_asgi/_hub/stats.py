@@ -45,6 +45,7 @@ class Tally:
 
     Attributes:
         gaps: By their reasons.
+        errors: Calls of publish that failed because the event was not stored, by the type of the exception.
         size: Bytes of the delivered events.
 
     The others are described in Stats.
@@ -53,6 +54,7 @@ class Tally:
     __slots__ = (
         "delivered",
         "drops",
+        "errors",
         "gaps",
         "overflows",
         "published",
@@ -67,3 +69,4 @@ class Tally:
         self.drops = self.published = self.unpublished = 0
         self.delivered = self.size = self.replayed = self.overflows = self.reconnects = 0
         self.gaps: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
