@@ -28,8 +28,8 @@ from ._hub.hub import Hub
 from ._hub.registry import Registry, Store
 from ._hub.stats import Stats, Tally
 from ._log.event import ServerSentEvent, as_event
+from ._log.logged import route_of
 from ._log.position import Position
-from ._stream.observed import route_of
 
 SAMPLE_SECONDS = 0.01  # between two measurements of a hub's deliveries
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]

@@ -37,6 +37,11 @@ class SubscriptionFeed:
         self._news = news
         self._carrier = carrier if self._subscription.options.transform is None else None
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that it reads."""
+        return self._subscription.channels
+
     # What the hub calls, in the publisher's own turn
 
     def offer(self, delivery: Delivery) -> None:

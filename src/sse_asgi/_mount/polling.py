@@ -61,6 +61,7 @@ class PollFeed:
         self.needs_run = True
         self.ended: str | None = None
         self._subscription = subscription
+        self.channels = subscription.channels
         self._inner = SubscriptionFeed(subscription)
         self._answer = answer
         self._wait = wait

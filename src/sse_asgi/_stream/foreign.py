@@ -26,6 +26,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .._log.logged import about
 from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._loop.wakeup import new_wakeup
@@ -357,14 +358,15 @@ class ForeignStream:
                     try:
                         await self._send_body(b":\n", more=True)
                     except Exception:
-                        logger.exception("a ping of a foreign event stream could not be sent")
+                        extra = about("foreign_ping_failed")
+                        logger.exception("a ping of a foreign event stream could not be sent", extra=extra)
 
     async def _end(self) -> None:
         """End the body, unless a send of the application is stuck, and stop the application."""
         try:
             stop = await self._close()
         except Exception:
-            logger.exception("the end of a foreign event stream could not be sent")
+            logger.exception("the end of a foreign event stream could not be sent", extra=about("foreign_end_failed"))
             stop = True
         if stop:
             await self._stop()

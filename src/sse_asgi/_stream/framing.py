@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import anyio.lowlevel
 
 from .._log.event import as_frame
+from .._log.logged import about
 from .._log.others import advice_on
 from ..dialects import Dialect
 
@@ -59,7 +60,7 @@ def _warn_once(iterable: object, advice: str) -> None:
     place = _place_of(iterable)
     if (place, advice) not in places and len(places) < MAX_PLACES:
         places.add((place, advice))
-        logger.warning("%s: %s", place, advice)
+        logger.warning("%s: %s", place, advice, extra=about("item_suspicious"))
 
 
 def _place_of(iterable: object) -> str:

@@ -1,9 +1,8 @@
 """What an application's telemetry is told of each stream: that it opens, that its head was sent, and why it ended."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.requests import ClientDisconnect
-from starlette.routing import Mount
 from starlette.types import Scope
 
 
@@ -31,20 +30,6 @@ class StreamObserver(Protocol):
             scope: The request's.
             kind: `subscription`, `iterable`, `poll` or `foreign`.
         """
-
-
-def route_of(scope: Scope) -> str | None:
-    """Return the path of a request's route, with the names of its parameters; None if the framework names no route.
-
-    So that there are few different ones, the parameters' values are not in it.
-    """
-    route: Any = scope.get("route")
-    root: str = scope.get("root_path", "").rstrip("/")
-    path = "" if isinstance(route, Mount) else getattr(route, "path_format", None)
-    if not isinstance(path, str):
-        return None
-    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
-    return "/".join(names.get(part, part) for part in root.split("/")) + path or "/"
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,7 +13,6 @@ from .._hub.feed import SubscriptionFeed
 from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_never
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
-from .._log.logged import named
 from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
@@ -169,7 +168,7 @@ class EventSourceResponse(Response):
         if dialect is None:
             status, headers, body = refusal(scope, self.raw_headers)
         else:
-            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, named(scope))
+            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, scope)
         return self._answer(scope, send, status, headers, "refused", body=body)
 
     async def _answer(
@@ -195,7 +194,7 @@ class EventSourceResponse(Response):
             await self._feed.close()
             if self.background is not None:  # after a cancellation it has `patience` seconds
                 with anyio.move_on_after(patience, shield=patience is not None):
-                    await run_background(self.background, named(scope))
+                    await run_background(self.background, scope)
 
 
 def _merged(headers: Mapping[str, str] | None, dialect: Dialect | None) -> list[tuple[bytes, bytes]]:

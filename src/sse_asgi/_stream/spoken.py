@@ -8,8 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from starlette.types import Scope
+
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
+from .._log.logged import about, named
 from .._log.names import RESERVED
 from ..dialects import Dialect
 from ..exceptions import SlowReaderError
@@ -35,6 +38,7 @@ class SpokenSubscription(IterableFeed):
         """Touch nothing yet; for the arguments see EventSourceResponse."""
         super().__init__(self._events(), cleanup_timeout, DialectFraming(dialect))
         self._subscription = subscription
+        self.channels = subscription.channels
         self._reason = "finished"
 
     @property
@@ -104,14 +108,14 @@ class PassedOn:
         return b""
 
 
-def last_words(dialect: Dialect, reason: str | None, error: Exception | None, route: str) -> bytes:
+def last_words(dialect: Dialect, reason: str | None, error: Exception | None, scope: Scope) -> bytes:
     """Return what a dialect ends a stream with.
 
     Args:
         dialect: Finds the words.
         reason: Why the stream ends.
         error: The exception of its content, if it failed.
-        route: Names the stream in the log.
+        scope: The request's; it names the stream in the log.
     """
     try:
         if reason == "error" and error is not None:
@@ -120,5 +124,7 @@ def last_words(dialect: Dialect, reason: str | None, error: Exception | None, ro
             return dialect.end()
         return dialect.interrupted(reason) + dialect.end() if reason in INTERRUPTIONS else b""
     except Exception:
-        logger.exception("the dialect of the stream %s failed to end it", route)
+        logger.exception(
+            "the dialect of the stream %s failed to end it", named(scope), extra=about("dialect_failed", scope)
+        )
         return b""
