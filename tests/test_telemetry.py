@@ -13,8 +13,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -45,9 +46,7 @@ class Sdk:
     """An SDK with a Prometheus exporter and a list of spans, and a Telemetry."""
 
     def __init__(self, **options: Any) -> None:
-        self.registry = CollectorRegistry()
-        reader = PrometheusMetricReader(registry=self.registry, scope_info_enabled=False, disable_target_info=True)
-        self.meters = MeterProvider([reader])
+        self.meters = MeterProvider([PrometheusMetricReader(disable_target_info=True)])
         self.tracers = TracerProvider()
         self._exporter = InMemorySpanExporter()
         self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
@@ -55,15 +54,20 @@ class Sdk:
 
     def scrape(self) -> dict[str, float]:
         """Return each sample, such as `sse_hub_gaps_total trimmed`, by its name and the values of its labels."""
-        families = text_string_to_metric_families(generate_latest(self.registry).decode())
+        families = text_string_to_metric_families(generate_latest().decode())
         samples = [sample for family in families for sample in family.samples]
-        return {" ".join((one.name, *(one.labels[name] for name in sorted(one.labels)))): one.value for one in samples}
+        own = [one for one in samples if one.name.startswith("sse_")]
+        return {" ".join((one.name, *(one.labels[name] for name in labels_of(one)))): one.value for one in own}
 
     def spans(self) -> dict[str, ReadableSpan]:
         return {span.name: span for span in self._exporter.get_finished_spans()}
 
     def traced(self) -> Any:
         return self.tracers.get_tracer("test").start_as_current_span("request")
+
+
+def labels_of(sample: Sample) -> list[str]:
+    return sorted(name for name in sample.labels if not name.startswith("otel_"))
 
 
 @pytest.fixture
@@ -214,9 +218,10 @@ async def test_a_closed_hub_cannot_be_observed(sdk: Sdk) -> None:
         pass
 
 
-async def test_readers_are_counted_by_groups_of_channels() -> None:
+async def test_readers_are_counted_by_groups_of_channels(request: pytest.FixtureRequest) -> None:
     """The application names the groups, because there may be many channels."""
     sdk = Sdk(channel_group=lambda name: name.partition(":")[0])
+    request.addfinalizer(sdk.meters.shutdown)
     async with Hub() as hub, hub.subscribe("room:1"), hub.subscribe("room:2"), hub.subscribe("news"):
         with sdk.telemetry.observe(hub):
             found = sdk.scrape()

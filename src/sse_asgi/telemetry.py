@@ -49,6 +49,9 @@ class Metric(NamedTuple, Generic[T]):
     read: Callable[[T], int]
 
 
+# Reported as 0 from the beginning, so that a query sees the first one as an increase.
+GAP_REASONS = dict.fromkeys(("trimmed", "expired", "evicted", "epoch", "fork", "malformed", "overflow"))
+ERRORS = dict.fromkeys(("BackendError", "PublishUnknownError"))
 # A counter never goes back, even if its hub is closed.
 COUNTERS: tuple[Metric[Tally], ...] = (
     Metric("sse.hub.events.published", "{event}", "Events that were published", lambda tally: tally.published),
@@ -132,7 +135,7 @@ class Telemetry:
         gauge("sse.server.active_streams", [self._streams_open], "{stream}", "Event streams that are open")
         if self._channel_group is not None:
             gauge("sse.hub.channel.subscriptions", [self._readers], "{subscription}", "Open subscriptions by channel")
-        meter.create_observable_gauge("sse.backend.up", [self._up], "1", "1 if the backend can be reached, else 0")
+        meter.create_observable_gauge("sse.backend.up", [self._up], "", "1 if the backend can be reached, else 0")
 
     # What the middleware and scripts call
 
@@ -189,12 +192,12 @@ class Telemetry:
     def _gaps(self, _: CallbackOptions) -> Iterable[Observation]:
         past = self._past
         gaps = sum((one.registry.tally.gaps.copy() for one in past.hubs), past.gaps)
-        return [Observation(count, {"sse.gap.reason": reason}) for reason, count in gaps.items()]
+        return [Observation(gaps[reason], {"sse.gap.reason": reason}) for reason in {**GAP_REASONS, **gaps}]
 
     def _errors(self, _: CallbackOptions) -> Iterable[Observation]:
         past = self._past
         errors = sum((one.registry.tally.errors.copy() for one in past.hubs), past.errors)
-        return [Observation(count, {"error.type": kind}) for kind, count in errors.items()]
+        return [Observation(errors[kind], {"error.type": kind}) for kind in {**ERRORS, **errors}]
 
     def _up(self, _: CallbackOptions) -> Iterable[Observation]:
         hubs = self._past.hubs
