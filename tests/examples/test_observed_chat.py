@@ -93,14 +93,14 @@ async def use(chat: Chat, check: Any) -> None:
     """Open streams, publish by requests, then close some of the streams."""
     counted: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=2 * READERS)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chat.server.port}", limits=limits) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chat.server.port}", limits=limits, timeout=30) as client:
         async with AsyncExitStack() as stayers, AsyncExitStack() as leavers:
             stacks = [leavers] * LEAVERS + [stayers] * (READERS - LEAVERS)
             streams = [await one.enter_async_context(client.stream("GET", "/rooms/7/events")) for one in stacks]
             tasks = [asyncio.create_task(read(one, counted)) for one in streams]
             for _ in range(EVENTS):
                 assert (await client.post("/rooms/7", params={"text": "hello"})).status_code == 200
-            await asyncio.wait_for(asyncio.gather(*tasks), 10)
+            await asyncio.wait_for(asyncio.gather(*tasks), 30)
             await leavers.aclose()
             check(counted)
 
