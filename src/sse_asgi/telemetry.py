@@ -324,9 +324,6 @@ class _ObservedStream:
         self._lifetime.record(time.monotonic() - self._began, {**dict(self.labels), "sse.stream.end_reason": reason})
 
 
-_PROPAGATOR = TraceContextTextMapPropagator()
-
-
 def _connect_span(tracer: Tracer, scope: Scope, route: str | None, labels: dict[str, str]) -> Span:
     """Return the span of a stream's beginning, which ends when the head is sent.
 
@@ -338,7 +335,9 @@ def _connect_span(tracer: Tracer, scope: Scope, route: str | None, labels: dict[
         return tracer.start_span("open event stream", attributes=attributes)
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     name = method if route is None else f"{method} {route}"
-    return tracer.start_span(name, _PROPAGATOR.extract(headers), SpanKind.SERVER, attributes=attributes)
+    return tracer.start_span(
+        name, TraceContextTextMapPropagator().extract(headers), SpanKind.SERVER, attributes=attributes
+    )
 
 
 def traced(data: Any) -> ServerSentEvent:
@@ -352,7 +351,7 @@ def traced(data: Any) -> ServerSentEvent:
     """
     event = as_event(data)
     carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
+    TraceContextTextMapPropagator().inject(carrier)
     comment = "\n".join([*filter(None, [event.comment]), *(f"{name}: {value}" for name, value in carrier.items())])
     return ServerSentEvent(event.data, event=event.event, id=event.id, retry=event.retry, comment=comment or None)
 
@@ -361,4 +360,4 @@ def context_of(event: ServerSentEvent) -> Context:
     """Return the trace context that an event carries, to continue its trace or to link to it; else an empty one."""
     lines = (event.comment or "").split("\n")
     carrier = {name: value for name, colon, value in (line.partition(": ") for line in lines) if colon}
-    return _PROPAGATOR.extract(carrier, Context())
+    return TraceContextTextMapPropagator().extract(carrier, Context())
