@@ -6,7 +6,6 @@ Each answer is a run: the hub produces it once, keeps its words, and streams the
 that is reloaded, or opened on a phone, shows the same text. README.md says what to try, and how to ask a real model.
 """
 
-import asyncio
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import anyio
 import httpx
 import uvicorn
 from fastapi import Depends, FastAPI, Request
@@ -95,7 +95,7 @@ async def say_words(question: Question) -> AsyncGenerator[str]:
     """Say a text that was written before, for lack of a model."""
     text = (HERE / "words.txt").read_text().format(question=question.text)
     for word in re.findall(r"\S+\s*", text[len(question.so_far) :]):
-        await asyncio.sleep(WORD_SECONDS)
+        await anyio.sleep(WORD_SECONDS)
         yield word
 
 
@@ -164,4 +164,4 @@ async def page(request: Request) -> FileResponse:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8000")))
+    uvicorn.run(app)

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from sse_asgi import EventSourceMiddleware, EventSourceResponse, create_hub, get_hub
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, ServerSentEvent, create_hub, get_hub
 
 KEY = "report:sales"  # names the report, so everybody who starts it gets the same one
 KEPT_SECONDS = 30.0  # after its end; then it can be made again
@@ -26,10 +26,14 @@ STEPS, STEP_SECONDS = 60, float(os.environ.get("STEP_SECONDS", "1"))
 HERE = Path(__file__).parent
 
 
-def report() -> Iterator[str]:
-    """Make the report, and say after each step how far it is, as HTML. It may block, because it runs in a thread."""
+def report() -> Iterator[ServerSentEvent]:
+    """Make the report, and say after each step how far it is: as data, and as HTML for htmx.
+
+    It may block, because a generator that is not async runs in a thread of its own.
+    """
     for done in range(STEPS + 1):
-        yield f'<progress aria-label="Report" max="{STEPS}" value="{done}"></progress> <p>{done} of {STEPS} shops</p>'
+        yield ServerSentEvent({"done": done, "of": STEPS}, event="progress")
+        yield ServerSentEvent(f'<progress max="{STEPS}" value="{done}"></progress><p>{done} of {STEPS} shops</p>')
         time.sleep(STEP_SECONDS if done < STEPS else 0)
 
 

@@ -21,6 +21,8 @@ PAGES = [
     *(EXAMPLES / f"{name}.py" for name in NAMES),
     EXAMPLES / "read.js",
     *(EXAMPLES / "dashboard" / "page").iterdir(),
+    EXAMPLES / "progress" / "index.html",  # its other page loads htmx, which parses HTML
+    EXAMPLES / "llm_chat" / "index.html",
 ]
 
 
@@ -58,7 +60,7 @@ def test_python_runs_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == [names["app"]]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_page_shows_text_as_text(path: Path) -> None:
     """No page parses text of a server as HTML."""
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", path.read_text())
@@ -84,7 +86,7 @@ def test_the_function_is_that_of_the_guide() -> None:
     assert ours.count("new EventSource(") == 1
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_page_needs_nothing_from_elsewhere(path: Path) -> None:
     """Sources, links and imports of a page do not name another host."""
     text = path.read_text()
