@@ -69,7 +69,7 @@ class Question(BaseModel):
 def allowed(chat: Annotated[str, Part(pattern=r"^[\w-]{8,64}$")]) -> str:
     """Return the chat of a request that may read it and write to it. Every endpoint below depends on this.
 
-    Here everyone may who knows the address. An application looks up whether the user of the request may, each time.
+    Here, everyone who knows the address may. An application checks the user of each request.
     """
     return chat
 

@@ -167,7 +167,7 @@ def process_of(page: Page) -> int:
 
 
 def test_a_text_is_the_same_everywhere(server: Server, model: Model, open_: Open) -> None:
-    """In a tab that is reloaded in the middle, one that stays, on a phone, and for who comes later."""
+    """In a tab that is reloaded in the middle, one that stays, a phone, and a page that is opened later."""
     first = open_(url_of(server))
     ask(first)
     says(first, HALF, "writing")
@@ -257,7 +257,7 @@ def test_without_a_model_it_says_so(open_: Open) -> None:
     server = serve(environment={"WORD_SECONDS": "0"})
     try:
         page = open_(url_of(server))
-        expect(page.locator("#model")).to_have_text("built-in text, no language model")
+        expect(page.locator("#model")).to_have_text("built-in text, not a language model")
         ask(page)
         says(page, (FOLDER / "words.txt").read_text().format(question=QUESTION), "finished")
     finally:

@@ -103,7 +103,7 @@ def test_a_worker_makes_it(context: BrowserContext, shared_redis: RedisServer, m
     example = load_example("progress/progress")
     with Example(example.app) as server:
         page = opened(context, server.url)
-        expect(page.locator("#report")).to_contain_text("Nobody has started it.")
+        expect(page.locator("#report")).to_contain_text("Not started yet.")
         command = [sys.executable, str(EXAMPLES / "progress" / "worker.py")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
             expect(page.locator("#report")).to_contain_text(READY, timeout=30_000)

@@ -56,7 +56,7 @@ async def test_an_answer_belongs_to_its_chat(example: Any) -> None:
 
 
 async def test_going_on_begins_with_the_text_so_far(example: Any) -> None:
-    """So an answer that was interrupted is whole for who comes later, and is read from one run."""
+    """So a page that is opened later reads the whole answer from one run."""
     so_far = (example.HERE / "words.txt").read_text().format(question="Why?")[:100]
     question = asked(part=1)
     question["messages"].append({"role": "assistant", "content": so_far})
