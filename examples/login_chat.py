@@ -9,7 +9,6 @@ import html
 import os
 import secrets
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -17,8 +16,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sse_asgi import BackendError, EventSourceMiddleware, EventSourceResponse, create_hub, get_hub
 
@@ -38,14 +38,17 @@ PAGE = """<!doctype html>
   <button>Send</button>
   <p role="alert"></p>
 </form>
-<script src="read.js"></script>
-<script>
-  read("stream", {
-    message(event) {
-      const {time, user, text} = JSON.parse(event.data);
-      const item = document.createElement("li");
-      item.textContent = `[${time}] ${user}: ${text}`;
-      document.querySelector("ol").append(item);
+<script type="module">
+  import {connect} from "./client/sse-asgi.js";
+
+  connect("stream", {
+    on: {
+      message(event) {
+        const {time, user, text} = JSON.parse(event.data);
+        const item = document.createElement("li");
+        item.textContent = `[${time}] ${user}: ${text}`;
+        document.querySelector("ol").append(item);
+      },
     },
   });
   const form = document.getElementById("post");
@@ -81,11 +84,6 @@ async def index(request: Request) -> HTMLResponse:
     return HTMLResponse(PAGE.replace("{{ user }}", html.escape(user_of(request))))
 
 
-async def read_js(_: Request) -> FileResponse:
-    """Send the function that the page reads streams with."""
-    return FileResponse(Path(__file__).with_name("read.js"))
-
-
 async def login(request: Request) -> RedirectResponse:
     """Store a name in the session. A real application must check a password too."""
     request.session["user"] = await field(request, "user", 40)
@@ -111,7 +109,7 @@ async def stream(request: Request) -> EventSourceResponse:
 app = Starlette(
     routes=[
         Route("/", index),
-        Route("/read.js", read_js),
+        Mount("/client", StaticFiles(packages=[("sse_asgi", "client")])),  # with which the page reads
         Route("/login", login, methods=["POST"]),
         Route("/post", post, methods=["POST"]),
         Route("/stream", stream),

@@ -11,7 +11,6 @@ admin logs in with the password in ADMIN_PASSWORD; if it is not set, no login wo
 import html
 import os
 import secrets
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, create_hub
@@ -32,7 +31,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>A mounted stream</title>
-<body data-stream="{{ stream }}" data-hello="{{ hello }}">
+<body data-client="{{ client }}" data-stream="{{ stream }}" data-hello="{{ hello }}">
 <p><a href="?channel=sse">sse</a> <a href="?channel=logs">logs</a> <a href="?channel=analytics">analytics</a></p>
 <form action="login" method="post">
   <input name="password" type="password" aria-label="Password">
@@ -41,17 +40,20 @@ PAGE = """<!doctype html>
 <button id="hello">Hello</button>
 <p role="status">connecting</p>
 <ul></ul>
-<script src="read.js"></script>
-<script>
-  const {stream, hello} = document.body.dataset;
-  const status = text => { document.querySelector("[role=status]").textContent = text; };
-  read(stream, {
-    open() { status("reading"); },
-    error({target}) { status(target.readyState === EventSource.CLOSED ? "refused" : "reconnecting"); },
-    greeting(event) {
-      const item = document.createElement("li");
-      item.textContent = JSON.parse(event.data).message;
-      document.querySelector("ul").append(item);
+<script type="module">
+  const {client, stream, hello} = document.body.dataset;
+  const {connect} = await import(client);  // the app that is mounted sends it
+
+  connect(stream, {
+    on: {
+      greeting(event) {
+        const item = document.createElement("li");
+        item.textContent = JSON.parse(event.data).message;
+        document.querySelector("ul").append(item);
+      },
+    },
+    state(name, {status}) {
+      document.querySelector("[role=status]").textContent = status === 403 ? "refused" : name;
     },
   });
   document.getElementById("hello").onclick = () => fetch(hello, {method: "POST"});
@@ -79,17 +81,16 @@ def channel_of(request: Request) -> str:
 
 async def index(request: Request) -> HTMLResponse:
     """Send the page, which reads the channel of its own query."""
-    urls = {"stream": request.url_for("sse:stream"), "hello": request.url_for("hello")}
+    channel = channel_of(request)
+    urls = {
+        "client": request.url_for("sse:client"),
+        "stream": request.url_for("sse:stream").include_query_params(channel=channel),
+        "hello": request.url_for("hello").include_query_params(channel=channel),
+    }
     page = PAGE
     for name, url in urls.items():
-        text = str(url.include_query_params(channel=channel_of(request)))
-        page = page.replace("{{ " + name + " }}", html.escape(text))
+        page = page.replace("{{ " + name + " }}", html.escape(str(url)))
     return HTMLResponse(page)
-
-
-async def read_js(_: Request) -> FileResponse:
-    """Send the function that the page reads streams with."""
-    return FileResponse(Path(__file__).with_name("read.js"))
 
 
 async def login(request: Request) -> RedirectResponse:
@@ -112,7 +113,6 @@ async def hello(request: Request) -> Response:
 app = Starlette(
     routes=[
         Route("/", index),
-        Route("/read.js", read_js),
         Route("/login", login, methods=["POST"]),
         Route("/hello", hello, methods=["POST"]),
         Mount("/stream", EventSourceApp(hub, default_channel=DEFAULT, authorize=check_access), name="sse"),

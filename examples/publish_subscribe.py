@@ -8,15 +8,15 @@ PUBLISH_TOKEN is set: then a client must send the token as `Authorization: Beare
 """
 
 import os
-from pathlib import Path
 from secrets import compare_digest
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, create_hub, get_hub
 
@@ -33,13 +33,16 @@ PAGE = """<!doctype html>
   <p role="alert"></p>
 </form>
 <ol></ol>
-<script src="read.js"></script>
-<script>
-  read("events", {
-    message(event) {
-      const item = document.createElement("li");
-      item.textContent = event.data;
-      document.querySelector("ol").append(item);
+<script type="module">
+  import {connect} from "./client/sse-asgi.js";
+
+  connect("events", {
+    on: {
+      message(event) {
+        const item = document.createElement("li");
+        item.textContent = event.data;
+        document.querySelector("ol").append(item);
+      },
     },
   });
   const form = document.querySelector("form");
@@ -56,11 +59,6 @@ PAGE = """<!doctype html>
 async def index(_: Request) -> HTMLResponse:
     """Send the page."""
     return HTMLResponse(PAGE)
-
-
-async def read_js(_: Request) -> FileResponse:
-    """Send the function that the page reads streams with."""
-    return FileResponse(Path(__file__).with_name("read.js"))
 
 
 async def debug(request: Request) -> PlainTextResponse:
@@ -80,7 +78,7 @@ hub = create_hub()
 app = Starlette(
     routes=[
         Route("/", index),
-        Route("/read.js", read_js),
+        Mount("/client", StaticFiles(packages=[("sse_asgi", "client")])),  # with which the page reads
         Route("/debug", debug),
         Route("/events", EventSourceApp(hub, publish=may_publish)),
     ]

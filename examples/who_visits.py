@@ -10,12 +10,12 @@ the data of each reader, and a function cannot leave the process. On Redis, publ
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import HTMLResponse, Response
+from fastapi.staticfiles import StaticFiles
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub
 
@@ -34,18 +34,21 @@ PAGE = """<!doctype html>
   <button>Enter or send</button>
 </form>
 <ul id="chat"></ul>
-<script src="read.js"></script>
-<script>
+<script type="module">
+  import {connect} from "./client/sse-asgi.js";
+
   const show = (list, text) => {
     const item = document.createElement("li");
     item.textContent = text;
     document.getElementById(list).append(item);
   };
   const time = text => new Date(text).toLocaleTimeString();
-  read("visits", {
-    message(event) {
-      const {who, time: when} = JSON.parse(event.data);
-      show("visits", `${time(when)} ${who}`);
+  connect("visits", {
+    on: {
+      message(event) {
+        const {who, time: when} = JSON.parse(event.data);
+        show("visits", `${time(when)} ${who}`);
+      },
     },
   });
   const form = document.querySelector("form");
@@ -56,7 +59,7 @@ PAGE = """<!doctype html>
     const query = new URLSearchParams({name});
     if (!entered) {
       entered = true;
-      read(`chat?${query}`, {message(event) { show("chat", event.data); }});
+      connect(`chat?${query}`, {on: {message(event) { show("chat", event.data); }}});
       form.elements.name.readOnly = true;
     }
     if (text) {
@@ -85,6 +88,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 app.add_middleware(EventSourceMiddleware)
+app.mount("/client", StaticFiles(packages=[("sse_asgi", "client")]))  # with which the page reads
 
 
 def visit(who: str) -> dict[str, Any]:
@@ -99,12 +103,6 @@ async def index(request: Request) -> HTMLResponse:
     return HTMLResponse(PAGE)
 
 
-@app.get("/read.js")
-async def read_js() -> FileResponse:
-    """Send the function that the page reads streams with."""
-    return FileResponse(Path(__file__).with_name("read.js"))
-
-
 @app.get("/visits")
 async def announcements() -> EventSourceResponse:
     """Stream the visits; the first event is the reader's own visit."""
@@ -113,7 +111,7 @@ async def announcements() -> EventSourceResponse:
 
 @app.get("/chat")
 async def listen(name: str, channels: Channels = [DEFAULT]) -> Response:  # noqa: B006 - FastAPI's way to write a default
-    """Stream one or several channels. A dismissed reader gets 204, after which an EventSource does not reconnect."""
+    """Stream one or several channels. A dismissed reader gets 204, after which its page does not reconnect."""
     if name in dismissed:
         return Response(status_code=204)
     return EventSourceResponse(chat.subscribe(*channels, properties={"name": name}, initial=[f"Welcome, {name}!"]))

@@ -42,3 +42,10 @@ def test_a_closed_hub_names_the_ways_to_open_it(way: str) -> None:
     message = str(HubClosedError("cannot publish"))
     assert message.startswith("cannot publish: the hub is not open.")
     assert f"`{way}`" in message
+
+
+def test_a_hub_that_was_closed_names_the_lifespan() -> None:
+    """The message of a call after a shutdown says why the hub is closed, and what to do about the call."""
+    message = str(HubClosedError("cannot publish", exceptions.CLOSED))
+    assert message.startswith("cannot publish: the hub was closed, because the application's lifespan has ended")
+    assert "in your own lifespan after its `yield`" in message

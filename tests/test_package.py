@@ -194,7 +194,7 @@ def test_another_attribute_is_an_attribute_error() -> None:
 
 
 def test_the_lowest_versions_are_tested() -> None:
-    """scripts/lowest installs the lowest versions that pyproject.toml allows."""
+    """scripts/versions installs the lowest versions that pyproject.toml allows."""
     root = TESTS.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]

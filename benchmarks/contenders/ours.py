@@ -13,11 +13,14 @@ hub = create_hub()
 streams = EventSourceApp(hub, channels="*", max_lifetime=None)  # a run takes longer
 
 
+def chunk(token: str) -> bytes:
+    """Return a token as an upstream sends it."""
+    return f"data: {token}\n\n".encode()
+
+
 async def serve(scope: Any, receive: Any, send: Any) -> None:
     if scope.get("path") == "/tokens":
-        content: Any = tokens(scope["query_string"].decode())
-        if ENCODED:
-            content = (f"data: {token}\n\n".encode() async for token in content)
+        content = tokens(scope["query_string"].decode(), chunk if ENCODED else str)
         await EventSourceResponse(content, **options)(scope, receive, send)
     else:
         await streams(scope, receive, send)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, StringConstraints
 
 from sse_asgi import BackendError, EventSourceMiddleware, EventSourceResponse, Hub, create_hub, get_hub
@@ -32,9 +33,10 @@ class Draft(BaseModel):
     text: Text
 
 
-hub = create_hub()
-app = FastAPI(title="Chat")
+hub: Hub = create_hub()
+app: FastAPI = FastAPI(title="Chat")
 app.add_middleware(EventSourceMiddleware, hub=hub)
+app.mount("/client", StaticFiles(packages=[("sse_asgi", "client")]))  # sse-asgi.js, with which the page reads
 
 
 def channel(room: str) -> str:
@@ -55,13 +57,10 @@ async def rooms(hub: TheHub) -> list[str]:
 
 
 @app.get("/events")
-async def events(
-    request: Request, hub: TheHub, room: Label, name: Label, last_event_id: str | None = None
-) -> EventSourceResponse:
+async def events(hub: TheHub, room: Label, name: Label) -> EventSourceResponse:
     """Stream a room: a snapshot first, then each message, join and leave.
 
-    A browser that reconnects by itself sends the last event id in a header. A page that makes a new EventSource sends
-    it in the query.
+    A page that reconnects sends the id of its last event in a header, which the response reads.
     """
 
     async def snapshot() -> dict[str, Any]:
@@ -69,10 +68,7 @@ async def events(
         messages = [json.loads(event.data or "null") for event in kept if event.event == "message"]
         return {"messages": messages[-MESSAGES:], "here": await hub.presence(channel(room))}
 
-    resume_after = None if "last-event-id" in request.headers else last_event_id
-    return EventSourceResponse(
-        hub.subscribe(channel(room), snapshot=snapshot, last_event_id=resume_after, identity=name, presence=True)
-    )
+    return EventSourceResponse(hub.subscribe(channel(room), snapshot=snapshot, identity=name, presence=True))
 
 
 @app.post("/messages", status_code=204)

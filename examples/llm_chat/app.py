@@ -20,9 +20,10 @@ from uuid import UUID
 import anyio
 import httpx
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi import Path as Part
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent, SSEError, create_hub, get_hub
@@ -79,6 +80,7 @@ TheHub = Annotated[Hub, Depends(get_hub)]
 
 app = FastAPI(title="LLM chat")
 app.add_middleware(EventSourceMiddleware, hub=create_hub())
+app.mount("/client", StaticFiles(packages=[("sse_asgi", "client")]))  # sse-asgi.js, with which the page reads
 
 
 async def answer(question: Question) -> AsyncIterator[ServerSentEvent]:
@@ -140,8 +142,9 @@ async def ask(chat: Chat, hub: TheHub, question: Question) -> dict[str, bool]:
 async def follow(chat: Chat, question: UUID, part: int, hub: TheHub) -> EventSourceResponse:
     """Stream an answer from its first word, or behind the page's Last-Event-ID."""
     run = await hub.get_run(f"{chat}/{question}/{part}")
-    # An EventSource would not learn the status 404, so a stream says it.
-    return EventSourceResponse([ServerSentEvent({}, event="gone")] if run is None else run)
+    if run is None:
+        raise HTTPException(404, "this answer was never begun, or is not kept any more")
+    return EventSourceResponse(run)
 
 
 @app.post("/chats/{chat}/answers/{question}/{part}/cancel")
@@ -157,10 +160,9 @@ async def unavailable(_: Request, error: Any) -> JSONResponse:
 
 
 @app.get("/", include_in_schema=False)
-@app.get("/read.js", include_in_schema=False)
-async def page(request: Request) -> FileResponse:
-    """Send the page, or the function of the guide that reads streams."""
-    return FileResponse(HERE.parent / "read.js" if request.url.path.endswith("read.js") else HERE / "index.html")
+async def page() -> FileResponse:
+    """Send the page."""
+    return FileResponse(HERE / "index.html")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python examples/progress/progress.py    # or in examples/progress/: uvicorn progress:app
 
-The page at / needs no library, and the one at /htmx is written with htmx. On Redis, a process that is no web server can
-make the report as well: worker.py.
+The page at / reads with the package's client, and the one at /htmx is written with htmx. On Redis, a process that is
+not a web server can make the report as well: worker.py.
 """
 
 import os
@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, ServerSentEvent, create_hub, get_hub
 
@@ -48,8 +49,7 @@ async def start(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """Stream the progress from the start, or behind the Last-Event-ID.
 
-    If there is no report, the status is 204. Both pages then ask again, after half a second at first, and later less
-    often.
+    If there is no report, the status is 204. Both pages then ask again after a while.
     """
     run = await get_hub(request).get_run(KEY)
     return Response(status_code=204) if run is None else EventSourceResponse(run)
@@ -61,17 +61,18 @@ async def cancel(request: Request) -> Response:
 
 
 async def page(request: Request) -> Response:
-    """Send a page, or the function of the guide that reads streams."""
-    files = {"/": HERE / "index.html", "/htmx": HERE / "htmx.html", "/read.js": HERE.parent / "read.js"}
-    return FileResponse(files[request.url.path])
+    """Send one of the pages."""
+    return FileResponse(HERE / ("htmx.html" if request.url.path.endswith("htmx") else "index.html"))
 
 
 app = Starlette(
     routes=[
-        *(Route(path, page) for path in ("/", "/htmx", "/read.js")),
+        Route("/", page),
+        Route("/htmx", page),
         Route("/report", start, methods=["POST"]),
         Route("/report/events", events),
         Route("/report/cancel", cancel, methods=["POST"]),
+        Mount("/client", StaticFiles(packages=[("sse_asgi", "client")])),  # sse-asgi.js, with which the page reads
     ],
     middleware=[Middleware(EventSourceMiddleware, hub=create_hub())],
 )

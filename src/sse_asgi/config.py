@@ -24,7 +24,7 @@ from ._hub.patterns import Patterns
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 
-logger = logging.getLogger("sse_asgi.config")
+logger: logging.Logger = logging.getLogger("sse_asgi.config")
 
 ENTRY_POINTS = "sse_asgi.backends"
 ENV_FILE = ".env"

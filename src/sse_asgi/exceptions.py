@@ -17,6 +17,12 @@ NOT_OPEN = (
     "`with TestClient(app):`."
 )
 
+CLOSED = (
+    "the hub was closed, because the application's lifespan has ended, or the `async with hub:` that opened it. Stop "
+    "what uses the hub before that: in your own lifespan after its `yield`, or inside the block. A test client is used "
+    "inside its block: `with TestClient(app):`."
+)
+
 
 class SSEError(Exception):
     """Base class of the library's own errors."""

@@ -153,6 +153,19 @@ async def test_an_owner_ends_a_run_that_the_log_has_lost(make_backend: Any) -> N
         assert not await backend.end_run("a", "finished", owner="me", ttl=60)
 
 
+async def test_a_run_whose_events_were_lost_does_not_end_as_a_whole_one(make_backend: Any) -> None:
+    """A count that differs from that of the log ends nothing, and a record that is gone is not made again."""
+    backend = make_backend()
+    async with connected(backend):
+        assert not await backend.end_run("a", "finished", owner="me", appended=0, ttl=60)
+        assert await backend.get_run("a") is None
+        await start(backend)
+        await append(backend, 0, "1", "2")
+        assert not await backend.end_run("a", "finished", owner="me", appended=3)
+        assert not await backend.end_run("a", "finished", owner="you", appended=2)
+        assert await backend.end_run("a", "finished", owner="me", appended=2)
+
+
 async def test_a_run_is_lost_when_its_lease_is_not_renewed(make_backend: Any) -> None:
     """The other process says so once; a renewed lease goes on."""
     backend = make_backend()

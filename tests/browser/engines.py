@@ -73,6 +73,7 @@ class Firefox(Driven):
     """Debian's Firefox ESR, driven by Marionette, a protocol of JSON over TCP that needs no driver."""
 
     COMMANDS = {"url": "WebDriver:Navigate", "execute/async": "WebDriver:ExecuteAsyncScript"}  # noqa: RUF012
+    _first = _current = ""  # handles of tabs
 
     def __enter__(self) -> Self:
         """Start the browser with a new profile."""
@@ -92,6 +93,7 @@ class Firefox(Driven):
         self._read()  # its greeting
         self._number = 0
         self._send("WebDriver:NewSession", {})
+        self._first = self._current = self._send("WebDriver:GetWindowHandle", {})["value"]
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -117,7 +119,39 @@ class Firefox(Driven):
         return result
 
     def _command(self, name: str, values: dict[str, Any]) -> Any:
+        return self.command_in(self._first, name, values)
+
+    def command_in(self, handle: str, name: str, values: dict[str, Any]) -> Any:
+        """Command one of the tabs."""
+        if handle != self._current:
+            self._send("WebDriver:SwitchToWindow", {"handle": handle, "focus": False})
+            self._current = handle
         return self._send(self.COMMANDS[name], values)["value"]
+
+    def tab(self) -> "FirefoxTab":
+        """Open another tab."""
+        return FirefoxTab(self, self._send("WebDriver:NewWindow", {"type": "tab", "focus": False})["handle"])
+
+    def close(self, handle: str) -> None:
+        """Close a tab, but not the first one."""
+        self._send("WebDriver:SwitchToWindow", {"handle": handle, "focus": False})
+        self._send("WebDriver:CloseWindow", {})
+        self._send("WebDriver:SwitchToWindow", {"handle": self._first, "focus": False})
+        self._current = self._first
+
+
+class FirefoxTab(Driven):
+    """Another tab of a Firefox."""
+
+    def __init__(self, firefox: Firefox, handle: str) -> None:
+        self._firefox = firefox
+        self._handle = handle
+
+    def _command(self, name: str, values: dict[str, Any]) -> Any:
+        return self._firefox.command_in(self._handle, name, values)
+
+    def close(self) -> None:
+        self._firefox.close(self._handle)
 
 
 class WebKit(Driven):

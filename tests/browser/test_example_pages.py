@@ -85,7 +85,7 @@ def test_events_of_a_channel_are_shown(open_: Open, monkeypatch: pytest.MonkeyPa
     one, other = page(), page()
     other.get_by_role("link", name="logs").click()
     for tab in (one, other):
-        expect(tab.get_by_role("status")).to_have_text("reading")
+        expect(tab.get_by_role("status")).to_have_text("streaming")
         tab.get_by_role("button", name="Hello").click()
     expect(one.get_by_role("listitem")).to_have_text(["Hello, sse!"])
     expect(other.get_by_role("listitem")).to_have_text(["Hello, logs!"])
@@ -94,4 +94,4 @@ def test_events_of_a_channel_are_shown(open_: Open, monkeypatch: pytest.MonkeyPa
     one.get_by_label("Password").fill("sesame")
     one.get_by_role("button", name="Log in").click()
     one.get_by_role("link", name="analytics").click()
-    expect(one.get_by_role("status")).to_have_text("reading")
+    expect(one.get_by_role("status")).to_have_text("streaming")

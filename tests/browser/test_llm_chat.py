@@ -91,7 +91,7 @@ def answers(server: Server) -> str | None:
     """Return its answer; None if it does not answer yet."""
     assert server.process.poll() is None, server.log()
     with suppress(OSError):
-        return server.get("/read.js")
+        return server.get("/")
     return None
 
 

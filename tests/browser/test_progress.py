@@ -1,4 +1,4 @@
-"""The pages of the report that takes a minute, plain and with htmx, and the worker that is no web server."""
+"""The pages of the report that takes a minute, plain and with htmx, and the worker that is not a web server."""
 
 import secrets
 import subprocess
@@ -97,7 +97,7 @@ def test_it_is_cancelled(
 
 
 def test_a_worker_makes_it(context: BrowserContext, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is no web server; a page that was open before shows it, and the worker knows the end."""
+    """A process that is not a web server; a page that was open before shows it, and the worker knows the end."""
     monkeypatch.setenv("SSE_BACKEND_URL", shared_redis.url)
     monkeypatch.setenv("SSE_HUB_NAME", secrets.token_hex(8))
     example = load_example("progress/progress")

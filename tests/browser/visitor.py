@@ -4,6 +4,13 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import BrowserContext, Page, expect
 
+# Keeps every state that the page shows, from now on.
+WATCH = """() => {
+  const shown = document.getElementById("connection");
+  window.states = [shown.dataset.state];
+  new MutationObserver(() => states.push(shown.dataset.state)).observe(shown, {attributeFilter: ["data-state"]});
+}"""
+
 
 class Visitor:
     """One profile of the browser with one tab or more; elements are found by label and role, as a person finds them."""
@@ -25,6 +32,7 @@ class Visitor:
         self.log = page.get_by_role("log")
         self.texts = self.log.locator(".text")
         self.notices = self.log.locator(".notice")
+        self.rooms = page.get_by_role("navigation", name="Rooms").get_by_role("link")
         self.members = page.get_by_role("list", name="Here now").get_by_role("listitem").locator(".who")
 
     def enter(self, url: str, room: str) -> None:
@@ -41,6 +49,14 @@ class Visitor:
     def is_connection(self, state: str) -> None:
         """Wait until the page shows this state."""
         expect(self.connection).to_have_attribute("data-state", state)
+
+    def watch(self) -> None:
+        """Keep every state that the page shows."""
+        self.page.evaluate(WATCH)
+
+    def was(self, state: str) -> None:
+        """Wait until the page has shown this state, even if only for a moment."""
+        self.page.wait_for_function("state => states.includes(state)", arg=state)
 
     def say(self, text: str) -> None:
         """Write a message, and press Enter."""

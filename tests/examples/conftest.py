@@ -43,14 +43,6 @@ def load_example(name: str) -> Any:
     return module
 
 
-def read_function() -> str:
-    """Return the function of the guide that reads a stream in a page."""
-    guide = EXAMPLES.with_name("docs") / "guide.md"
-    return (
-        guide.read_text().partition("```js\n// Reads a stream")[2].partition("```")[0].join(("// Reads a stream", ""))
-    )
-
-
 @pytest.fixture
 def load() -> Load:
     """Return load_example."""

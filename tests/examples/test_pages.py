@@ -15,11 +15,13 @@ import pytest
 import uvicorn
 
 from browser.peers import PATIENCE, free_port, until
-from examples.conftest import EXAMPLES, NAMES, load_example, read_function, served
+from examples.conftest import EXAMPLES, NAMES, load_example, served
+from modules import SOURCE
 
+CLIENT = SOURCE / "client" / "sse-asgi.js"
+CLIENTS = ("/client/sse-asgi.js", "/events/client.js", "/stream/client.js")
 PAGES = [
     *(EXAMPLES / f"{name}.py" for name in NAMES),
-    EXAMPLES / "read.js",
     *(EXAMPLES / "dashboard" / "page").iterdir(),
     EXAMPLES / "progress" / "index.html",  # its other page loads htmx, which parses HTML
     EXAMPLES / "llm_chat" / "index.html",
@@ -67,23 +69,17 @@ def test_a_page_shows_text_as_text(path: Path) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name])
-async def test_a_page_reads_by_the_function_of_the_guide(name: str) -> None:
-    """The page loads read.js, which its server sends, and makes no EventSource itself."""
-    text = (EXAMPLES / f"{name}.py").read_text()
-    assert '<script src="read.js"></script>' in text
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_page_reads_by_the_client(name: str) -> None:
+    """Its server sends the package's client, and the page makes no EventSource itself."""
+    text = "".join(path.read_text() for path in PAGES if path.stem in (name, "index"))
+    assert "connect(" in text
     assert "new EventSource(" not in text
     async with served(load_example(name)) as (_, http):
-        answer = await http.get("/read.js")
-    assert answer.text == (EXAMPLES / "read.js").read_text()
-    assert answer.headers["content-type"].startswith("text/javascript")
-
-
-def test_the_function_is_that_of_the_guide() -> None:
-    """read.js has the guide's code; comments may differ."""
-    ours, guides = (re.sub(r"\s*//.*", "", text) for text in ((EXAMPLES / "read.js").read_text(), read_function()))
-    assert ours == guides
-    assert ours.count("new EventSource(") == 1
+        page = (await http.get("/")).text
+        answers = [await http.get(url) for url in CLIENTS if url in page]
+    assert [answer.content for answer in answers] == [CLIENT.read_bytes()]
+    assert answers[0].headers["content-type"].startswith("text/javascript")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -220,16 +220,16 @@ ROWS = {
     # A snapshot taken
     "closed, a snapshot": Row(
         closed_holding,
-        lambda gate: gate.give_snapshot(Entry(ServerSentEvent("state"), at(5)), at(5)),
+        lambda gate: gate.give_snapshot([Entry(ServerSentEvent("sta")), Entry(ServerSentEvent("te"), at(5))], at(5)),
         OPEN,
         "give",
-        ["state", "6"],
+        ["sta", "te", "6"],
     ),
     "a loss, a snapshot": Row(
         missed,
         each(
             lambda gate: gate.lose("epoch"),
-            lambda gate: gate.give_snapshot(Entry(ServerSentEvent("state"), at(5)), at(5)),
+            lambda gate: gate.give_snapshot([Entry(ServerSentEvent("state"), at(5))], at(5)),
         ),
         MISSED,
         "give",

@@ -234,7 +234,6 @@ async def test_a_blocked_sync_source_ends_when_it_returns() -> None:
 @pytest.mark.parametrize("make", [MemoryBackend, Elsewhere])
 async def test_a_source_ends_when_its_run_has_ended_elsewhere(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It learns that at its next append."""
-
     ended = anyio.Event()
 
     async def end(_: Producer, backend: Backend) -> None:

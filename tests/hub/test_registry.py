@@ -77,7 +77,7 @@ async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
             calls.extend(channels)
 
     async def visit() -> None:
-        with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+        with pytest.raises(HubClosedError, match="cannot enter the subscription: the hub was closed"):
             await hub.subscribe("a").__aenter__()
 
     hub = Hub(Slow())
@@ -441,7 +441,7 @@ async def test_a_registry_that_was_closed_takes_no_reader() -> None:
     """A subscription that was made before cannot be entered after."""
     async with Hub() as hub:
         late = hub.subscribe("a")
-    with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+    with pytest.raises(HubClosedError, match="cannot enter the subscription: the hub was closed"):
         await late.__aenter__()
 
 

@@ -1,6 +1,5 @@
 """A Run: its state, its readers, and where a reader goes on."""
 
-import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import anyio.to_thread
 import pytest
 
 from hub.readers import OTHER_EPOCH
-from sse_asgi import Backend, Hub, HubClosedError, MemoryBackend
+from sse_asgi import Backend, Hub, MemoryBackend
 
 pytestmark = pytest.mark.anyio
 
@@ -109,62 +108,3 @@ async def test_a_backend_without_presence_counts_nobody() -> None:
             await run.followers()
         with pytest.raises(NotImplementedError, match="presence"):
             await hub.start_run("b", ["1"], orphan_timeout=1)
-
-
-class Without(MemoryBackend):
-    """Supports no runs."""
-
-    start_run = Backend.start_run
-    append_run = Backend.append_run
-    end_run = Backend.end_run
-    get_run = Backend.get_run
-    renew_runs = Backend.renew_runs
-
-
-async def test_a_backend_without_runs_says_so() -> None:
-    backend = Without()
-    async with Hub(backend) as hub:
-        for call in (lambda: hub.start_run("a", ["1"]), lambda: hub.get_run("a"), lambda: hub.cancel_run("a")):
-            with pytest.raises(NotImplementedError, match="start_run"):
-                await call()
-    unsupported: list[Any] = [
-        backend.start_run("a", "me", lease=1, ttl=1),
-        backend.append_run("a", "me", 0, []),
-        backend.end_run("a", "lost"),
-        backend.get_run("a"),
-        backend.renew_runs([], lease=1),
-    ]
-    for awaitable in unsupported:
-        with pytest.raises(NotImplementedError, match="does not support runs"):
-            await awaitable
-
-
-async def test_a_backend_without_history_keeps_no_run() -> None:
-    async with Hub(MemoryBackend(history_size=0)) as hub:
-        with pytest.raises(ValueError, match="history_size"):
-            await hub.start_run("a", ["1"])
-
-
-async def test_a_closed_hub_has_no_runs() -> None:
-    hub = Hub()
-    for call in (hub.start_run("a", ["1"]), hub.get_run("a"), hub.cancel_run("a"), hub.wait_for_runs(1)):
-        with pytest.raises(HubClosedError):
-            await call
-
-
-async def test_runs_are_used_from_another_event_loop() -> None:
-    async with Hub() as hub:
-        seen: list[Any] = []
-
-        async def elsewhere() -> None:
-            run = await hub.start_run("a", ["1"])
-            seen.extend((run.started, await hub.cancel_run("b"), await hub.get_run("b")))
-            await hub.wait_for_runs(5)
-
-        thread = threading.Thread(target=lambda: anyio.run(elsewhere))
-        thread.start()
-        await anyio.to_thread.run_sync(thread.join)
-        assert seen == [True, False, None]
-        run = await hub.get_run("a")
-        assert run is not None
-        assert run.state == "finished"

@@ -9,6 +9,7 @@ from sse_asgi import (
 )
 from sse_asgi._mount import answer as answer_module
 from sse_asgi._mount.answer import MAX_EVENTS
+from sse_asgi.decoder import EventDecoder
 from sse_asgi.testing import EventStream, EventStreamClient
 
 pytestmark = pytest.mark.anyio
@@ -107,6 +108,20 @@ async def test_an_event_source_gets_a_stream_that_has_ended() -> None:
 
 
 # Bounds
+
+
+async def test_an_event_source_asks_again_at_once_if_there_is_more() -> None:
+    """Its reconnection time is 0 then; the last answer has the interval."""
+    async with polled(Hub(MemoryBackend(history_size=MAX_EVENTS + 1))) as (hub, client):
+        after = (await poll(client))["last_event_id"]
+        for number in range(MAX_EVENTS + 1):
+            last = await hub.publish("default", number)
+        first = await as_stream(client, after)
+        *_, event = EventDecoder().feed(first.content)
+        second = await as_stream(client, event.id)
+    assert first.content.startswith(b"retry: 0\nid: ")
+    assert first.content.count(b"retry:") == 1
+    assert second.content == f"retry: 2000\nid: {last}\ndata: {MAX_EVENTS}\n\n".encode()
 
 
 async def test_too_many_events_are_several_answers() -> None:

@@ -22,13 +22,9 @@ class OwnershipLostError(Exception):
 
 
 class Appender:
-    """Appends events to one run.
+    """Appends events to one run."""
 
-    Attributes:
-        record: The record of the run after the last append; None if the log has lost it.
-    """
-
-    __slots__ = ("_backend", "_error", "_news", "_owned", "_pending", "_size", "_task", "record")
+    __slots__ = ("_backend", "_error", "_news", "_owned", "_pending", "_size", "_task")
 
     def __init__(self, backend: Backend, record: RunRecord) -> None:
         """Append behind a new run's beginning.
@@ -37,7 +33,6 @@ class Appender:
             backend: Keeps the run.
             record: The record of the run. Its owner is the one that appends.
         """
-        self.record: RunRecord | None = record
         self._owned = record
         self._backend = backend
         self._pending: list[ServerSentEvent] = []
@@ -100,7 +95,6 @@ class Appender:
         """Append what waits in one call."""
         owned, events = self._owned, self._pending[:WAITING]
         record = await self._backend.append_run(owned.key, owned.owner, owned.appended, events)
-        self.record = record
         wanted = owned.appended + len(events)
         if record is None or record[1:3] != (owned.owner, RUNNING) or record.appended != wanted:
             raise OwnershipLostError

@@ -24,9 +24,9 @@ The invariants, which hold at every await of the tasks around the gate:
 - In CLOSED, the buffer holds the events seen since the last round began. `begin_round` leaves MISSED in the same
   breath in which the round takes the position that it reads up to, so an event that is let go after that is later.
 - No id is given ahead of an event that the reader has not been given. The position of a fresh stream comes after its
-  initial events, and travels on the snapshot where there is one. The id of a gap is just before the event that follows
-  it, and a gap before a snapshot has none, because a reader that is cut off there still needs the snapshot. A reader
-  that was ended is offered no more events, so it is shown no position any more.
+  initial events, and travels on the last event of the snapshot where there is one. The id of a gap is just before the
+  event that follows it, and a gap before a snapshot has none, because a reader that is cut off there still needs the
+  snapshot. A reader that was ended is offered no more events, so it is shown no position any more.
 - Events that the reader can no longer get are announced by one `sse.gap` in their place.
 """
 
@@ -87,12 +87,12 @@ class Gate:
             options: The reader's.
             tally: Counts the gaps and drops of all readers.
         """
-        self.state = CLOSED
+        self.state: State = CLOSED
         self.ended: str | None = None
         self.position: Position | None = None
         self.written: Position | None = None
         self.ready: list[Entry] | tuple[()] = ()  # no list of its own for an idle reader
-        self.buffer = Buffer(options.buffer_size, options.buffer_bytes)
+        self.buffer: Buffer = Buffer(options.buffer_size, options.buffer_bytes)
         self.lost: str | None = None
         self._told: int | None = 0  # up to which sequence losses were announced; None takes the first page's as known
         self._overflow_rule = options.overflow
@@ -185,10 +185,10 @@ class Gate:
             self.position = page.next
         return reason
 
-    def give_snapshot(self, entry: Entry, upto: Position) -> str | None:
+    def give_snapshot(self, entries: Iterable[Entry], upto: Position) -> str | None:
         """Have the reader get a snapshot in place of all events up to here, behind a gap; return the gap's reason."""
         reason = self._announce(None)
-        self.give((entry,))
+        self.give(entries)
         self.arrive(upto)
         return reason
 

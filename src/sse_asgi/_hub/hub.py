@@ -2,22 +2,17 @@
 
 import operator
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio
-
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
-from .._log.names import END
-from .._log.run import RunRecord, followers_channel
 from .._loop.running import checkpoint, running_loop
-from ..backends.base import NO_PRESENCE, NO_RUNS, Backend
+from ..backends.base import NO_PRESENCE, Backend
 from ..backends.memory import MemoryBackend
 from ..exceptions import BackendError
 from .newest import newest_events
-from .opening import OpenHub
 from .options import (
     Options,
     Overflow,
@@ -38,19 +33,18 @@ from .orders import disconnect_order
 from .outbox import Outgoing
 from .patterns import Pattern, Patterns
 from .registry import CONTROL, Registry
-from .run import Run
-from .run_options import RunTerms, SourceOrFunction, check_run, check_run_key, check_whole
+from .run_options import check_whole
+from .running import RunningHub
 from .stats import Stats
 from .subscription import Subscription
 
 DRAIN_SECONDS = 1.0
-READ_SECONDS = 5.0
 NO_OPTIONS = (None, (), 0, None, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
 
 T = TypeVar("T")
 
 
-class Hub(OpenHub):
+class Hub(RunningHub):
     """Publishes events to channels, and lets any number of readers in this process subscribe to them."""
 
     def __init__(
@@ -354,10 +348,10 @@ class Hub(OpenHub):
                 before live events; `math.inf` is all. Older events are not announced as a gap. A resumed stream
                 continues after its id instead.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap. The
-                state is sent as one event of type `snapshot` before any later event. If the function takes an argument,
-                it gets the Subscription, which has `channels` and `options.properties`. Write your state first, then
-                publish: the snapshot may already contain a delta that follows it, so make deltas idempotent or
-                versioned.
+                state is sent as one event of type `snapshot` before any later event; a ServerSentEvent, or a list of
+                them, is sent as it is. If the function takes an argument, it gets the Subscription, which has
+                `channels` and `options.properties`. Write your state first, then publish: the snapshot may already
+                contain a delta that follows it, so make deltas idempotent or versioned.
             until: The type of the event that ends the stream, as `finished`: the first event of this type that the
                 reader gets, live, from history, or as its snapshot. A browser does not reconnect after it. `"message"`
                 is an event without a type. None goes on for ever.
@@ -542,134 +536,3 @@ class Hub(OpenHub):
         (name,) = self._patterns.readable((check_channel(channel),))
         with self._patience("presence cannot be read"):
             return await registry.presence.present(name)
-
-    # Runs
-
-    async def start_run(
-        self,
-        key: str,
-        source: SourceOrFunction,
-        *,
-        ttl: float = 3600.0,
-        max_events: int = 10_000,
-        max_bytes: int = 16 << 20,
-        orphan_timeout: float | None = None,
-        fingerprint: str | None = None,
-    ) -> Run:
-        """Run a source once, in a task of this hub, and keep its events for everybody who follows it.
-
-        Whoever starts a key that is there gets that run: also from another process, and after its end. Return
-        `EventSourceResponse(run)` to a client. Its disconnect does not stop the run; `cancel_run` does.
-
-        Args:
-            key: Names the run in all processes, such as `"chat:42"`; a name like a channel's. It is no credential.
-            source: An async or sync generator function without arguments, or an iterable of what `publish` takes as
-                data. None items are skipped. A sync one runs in a thread of its own.
-            ttl: Seconds that the run is kept after its end. Then its key is free.
-            max_events: The most events of the run. Beyond it the run fails.
-            max_bytes: The most bytes of its events, as frames. Beyond it the run fails.
-            orphan_timeout: Seconds after which a run that nobody follows is cancelled; None lets it go on.
-            fingerprint: Tells what the run is for, such as a hash of the question. A run that has this key and another
-                fingerprint is a RunConflictError.
-
-        Raises:
-            HubClosedError: The hub is not open.
-            RunConflictError: The key has a run with another fingerprint.
-            RunLimitError: This process has `max_runs` runs.
-            ValueError: The key or a number is bad, or the backend keeps no history.
-            TypeError: The source cannot be iterated.
-            NotImplementedError: The backend does not support runs, or has no presence for `orphan_timeout`.
-            BackendError: The backend did not answer within five seconds.
-        """
-        registry = self._with_runs("cannot start a run")
-        terms = RunTerms(ttl, max_events, max_bytes, orphan_timeout, self._presence_seconds[0])
-        check_run(key, source, terms, fingerprint)
-        if orphan_timeout is not None and type(self.backend).attend is Backend.attend:
-            raise NotImplementedError(NO_PRESENCE)
-
-        async def start() -> Run:
-            with self._patience("the run cannot be started"):
-                record, started = await self._runs.start(key, source, terms, fingerprint)
-            return self._run(registry, record, started=started)
-
-        return await (start() if registry.home.is_here() else registry.home.run(start))
-
-    async def get_run(self, key: str) -> Run | None:
-        """Return a run of any process, or None: it was never started, or `ttl` is over.
-
-        Raises:
-            HubClosedError: The hub is not open.
-            ValueError: The key is bad.
-            NotImplementedError: The backend does not support runs.
-            BackendError: The backend did not answer within five seconds.
-        """
-        registry = self._with_runs("cannot get a run")
-        if not registry.home.is_here():
-            return await registry.home.run(partial(self.get_run, key))
-        check_run_key(key)
-        with self._patience("the run cannot be read"):
-            record = await self._runs.get(key)
-        return None if record is None else self._run(registry, record)
-
-    async def cancel_run(self, key: str) -> bool:
-        """End a run as cancelled, and stop its source, in whatever process it is.
-
-        Its readers get its last event at once. What it has yielded so far stays readable for its `ttl`.
-
-        Returns:
-            True if it was running.
-
-        Raises:
-            HubClosedError: The hub is not open.
-            ValueError: The key is bad.
-            NotImplementedError: The backend does not support runs.
-            BackendError: The backend did not answer within five seconds, so the run may be cancelled or not.
-        """
-        registry = self._with_runs("cannot cancel a run")
-        if not registry.home.is_here():
-            return await registry.home.run(partial(self.cancel_run, key))
-        check_run_key(key)
-        with self._patience("the run may be cancelled or not"):
-            return await self._runs.cancel(key)
-
-    async def wait_for_runs(self, seconds: float) -> None:
-        """Wait until the runs that this process produces have ended, for `seconds` at most.
-
-        EventSourceMiddleware does this for its `drain_timeout` before it closes the hub, which ends them as lost.
-
-        Raises:
-            HubClosedError: The hub is not open.
-        """
-        registry = self._opened("cannot wait for runs")
-        if registry.home.is_here():
-            await self._runs.wait(seconds)
-        else:
-            await registry.home.run(partial(self._runs.wait, seconds))
-
-    def _with_runs(self, what: str) -> Registry:
-        """Return the registry of an open hub whose backend supports runs."""
-        registry = self._opened(what)
-        if type(self.backend).start_run is Backend.start_run:
-            raise NotImplementedError(NO_RUNS)
-        if not self.backend.keeps_history:
-            msg = "a run is kept in the history, and this backend keeps none: give it a history_size above 0"
-            raise ValueError(msg)
-        return registry
-
-    def _run(self, registry: Registry, record: RunRecord, *, started: bool = False) -> Run:
-        listed = () if type(self.backend).attend is Backend.attend else (followers_channel(record.key),)
-        options = self._defaults._replace(position_frames=False, presence=listed, until=END)
-        return Run(registry, self._runs, record, options, started=started)
-
-    @contextmanager
-    def _patience(self, what: str) -> Iterator[None]:
-        """Raise BackendError if the block takes longer than READ_SECONDS."""
-        try:
-            with anyio.fail_after(READ_SECONDS):
-                yield
-        except TimeoutError as error:
-            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
-            raise BackendError(msg) from error
-
-    def _trouble(self) -> str:
-        return f" ({self.backend.trouble})" if self.backend.trouble else ""

@@ -1,14 +1,15 @@
 """The life of a hub: opening it once, counting nested entries, and closing it with its first opener."""
 
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Self
 
 import anyio
 
 from .._loop.running import checkpoint
 from ..backends.base import Backend
-from ..exceptions import HubClosedError
+from ..exceptions import CLOSED, NOT_OPEN, BackendError, HubClosedError
 from .home import Home
 from .orders import Orders
 from .outbox import Outbox, Outgoing
@@ -18,6 +19,7 @@ from .runs import Runs
 
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
+READ_SECONDS = 5.0
 
 
 class _Borrowed:
@@ -51,6 +53,7 @@ class OpenHub:
         self._max_runs = max_runs
         self._presence_seconds = presence_ttl, presence_grace
         self._registry: Registry | None = None
+        self._was_open = False
         self._orders: Orders
         self._runs: Runs
         self._outbox: Outbox
@@ -97,6 +100,7 @@ class OpenHub:
             self._runs = Runs(self.backend, registry, self._orders, limit=self._max_runs, lease=lease)
             self._outbox = Outbox(home, registry.tally, self._publish_now)
             self._registry, self._owner = registry, _current_task()
+            self._was_open = True
         finally:
             if self._registry is None:
                 self._home = None
@@ -133,7 +137,7 @@ class OpenHub:
 
     def _opened(self, what: str) -> Registry:
         if self._registry is None:
-            raise HubClosedError(what)
+            raise HubClosedError(what, CLOSED if self._was_open else NOT_OPEN)
         return self._registry
 
     async def _publish_now(self, outgoing: Outgoing) -> str | None:
@@ -145,6 +149,19 @@ class OpenHub:
         )
         registry.tally.published += 1
         return None if position is None else str(position)
+
+    @contextmanager
+    def _patience(self, what: str) -> Iterator[None]:
+        """Raise BackendError if the block takes longer than READ_SECONDS."""
+        try:
+            with anyio.fail_after(READ_SECONDS):
+                yield
+        except TimeoutError as error:
+            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
+            raise BackendError(msg) from error
+
+    def _trouble(self) -> str:
+        return f" ({self.backend.trouble})" if self.backend.trouble else ""
 
 
 async def _close_connection(connection: AsyncExitStack) -> None:

@@ -17,7 +17,7 @@ import anyio
 from .._log.event import RenderedEvent, ServerSentEvent
 from .._loop.tasks import Child, spawn
 from .._loop.wakeup import new_wakeup
-from ..exceptions import HubClosedError, SSEError
+from ..exceptions import CLOSED, HubClosedError, SSEError
 from .home import Home
 from .stats import Tally
 
@@ -69,7 +69,7 @@ class Outbox:
         with self._lock:
             if self._closed:
                 what = "cannot publish"
-                raise HubClosedError(what)
+                raise HubClosedError(what, CLOSED)
             if len(self._waiting) >= MAX_EVENTS or (self._waiting and self._bytes + size > MAX_BYTES):
                 self._tally.unpublished += 1
                 self._losing = True

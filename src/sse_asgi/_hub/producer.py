@@ -39,15 +39,16 @@ class Producer:
 
     Attributes:
         record: The last known record of the run.
+        terms: The options of the run.
     """
 
-    __slots__ = ("_appender", "_backend", "_bytes", "_done", "_patience", "_stopped", "_task", "_terms", "record")
+    __slots__ = ("_appender", "_backend", "_bytes", "_done", "_patience", "_stopped", "_task", "record", "terms")
 
     def __init__(self, backend: Backend, record: RunRecord, terms: RunTerms) -> None:
         """Prepare to produce a run that was started in the log."""
         self.record = record
         self._backend = backend
-        self._terms = terms
+        self.terms = terms
         self._appender = Appender(backend, record)
         self._bytes = 0
         self._stopped = False
@@ -134,19 +135,20 @@ class Producer:
             raise TypeError(msg)
         check_type(event.event)
         self._bytes += len(event.encode())
-        if self._appender.appended >= self._terms.max_events:
+        if self._appender.appended >= self.terms.max_events:
             bound = "max_events"
             raise _BoundError(bound)
-        if self._bytes > self._terms.max_bytes:
+        if self._bytes > self.terms.max_bytes:
             bound = "max_bytes"
             raise _BoundError(bound)
         await self._appender.put(event)
 
     async def _end(self, state: RunState, reason: str) -> None:
         """Append what waits, and end the run."""
-        key, owner = self.record.key, self.record.owner
+        key, owner, appended = self.record.key, self.record.owner, None
         try:
             await self._appender.flush()
+            appended = self._appender.appended
         except OwnershipLostError:
             await self._give_up()
             return
@@ -154,20 +156,33 @@ class Producer:
             logger.error("events of the run %s were not stored: %s", one_line(key), error)  # noqa: TRY400
             state, reason = "failed", ""
         try:
-            await self._backend.end_run(key, state, reason=reason, owner=owner, ttl=self._terms.ttl)
+            ended = await self._backend.end_run(
+                key, state, reason=reason, owner=owner, appended=appended, ttl=self.terms.ttl
+            )
         except SSEError as error:
             logger.error("the end of the run %s was not stored: %s", one_line(key), error)  # noqa: TRY400
+        else:
+            if not ended:
+                await self._give_up()
         self._know(state, reason)
 
     async def _give_up(self) -> None:
         """Stop, because the run is not ours any more; if the log has lost events of it, end it as lost."""
         self._stopped = True
-        record, key = self._appender.record, one_line(self.record.key)
+        try:
+            await self._learn_end()
+        except SSEError as error:
+            logger.error("the end of the run %s was not stored: %s", one_line(self.record.key), error)  # noqa: TRY400
+            self._know("lost", "log")
+
+    async def _learn_end(self) -> None:
+        record, key = await self._backend.get_run(self.record.key), one_line(self.record.key)
         if record is not None and (record.owner != self.record.owner or record.state != RUNNING):
             logger.warning("the run %s has ended elsewhere (%s): its source was stopped", key, record.state)
-            self._know(record.state, record.reason)
+            ours = record.owner == self.record.owner
+            self._know(*((record.state, record.reason) if ours else ("lost", "log")))
             return
         logger.error("the log has lost events of the run %s: it has ended as lost", key)
-        owner, ttl = self.record.owner, self._terms.ttl
+        owner, ttl = self.record.owner, self.terms.ttl
         await self._backend.end_run(self.record.key, "lost", reason="log", owner=owner, ttl=ttl)
         self._know("lost", "log")

@@ -19,7 +19,7 @@ from .._log.position import MAX_SEQUENCE, Position
 from .._loop.running import checkpoint
 from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend, Member
-from ..exceptions import HubClosedError
+from ..exceptions import CLOSED, HubClosedError
 from .delivery import Delivery, Receiver
 from .home import Home
 from .presence import Presence
@@ -100,7 +100,7 @@ class Registry:
         """
         if self._closed:
             what = "cannot enter the subscription"
-            raise HubClosedError(what)
+            raise HubClosedError(what, CLOSED)
         for name in subscription.channels:
             if name not in self._channels:
                 self._channels[name] = _Channel()
@@ -122,7 +122,7 @@ class Registry:
             if self._closed:  # meanwhile, so that `close` did not unsubscribe from these channels
                 await self._backend.unsubscribe(tuple(missing))
                 what = "cannot enter the subscription"
-                raise HubClosedError(what)
+                raise HubClosedError(what, CLOSED)
             for channel in missing.values():
                 channel.subscribed = True
             return position

@@ -3,14 +3,16 @@
 import json
 import secrets
 
+from .._log.event import Entry, History
 from .._log.names import END
 from .._log.position import Position
-from .._log.run import RUNNING, RunRecord, RunState, run_channel
+from .._log.run import RUNNING, RunRecord, RunState, end_event, run_channel
 from .._loop.wakeup import Signal
 from .options import Options
 from .runs import Runs
 from .source import Source
 from .subscription import Subscription
+from .view import is_last
 
 
 class Run:
@@ -94,6 +96,11 @@ class Run:
         """
         return await self._runs.followers(self.key)
 
+    async def look_up(self) -> RunRecord | None:
+        """Return its record as it is now; None if the log does not have this run any more."""
+        record = await self._runs.look_up(self.key)
+        return record if record is not None and record.owner == self._record.owner else None
+
     def resume_after(self, last_event_id: str | None) -> str:
         """Return the id after which a reader with this Last-Event-ID goes on."""
         begin = self._record.begin
@@ -134,3 +141,16 @@ class RunSubscription(Subscription):
         """Claim the subscription for one task; see Subscription."""
         self.last_event_id = self.run.resume_after(self.last_event_id)
         super().attach(news)
+
+    async def _history(self, upto: Position) -> History:
+        """Read one page, and see to it that the last page has an end: nobody else would tell this reader."""
+        page = await super()._history(upto)
+        if page.entries and is_last(page.entries[-1].frame, self.options):
+            return page
+        record = await self.run.look_up()  # after the page, so that the page is of this run if the record is
+        if record is None:  # lost with the log, or forgotten; the page may be of a later run with this key
+            return page._replace(entries=(Entry(end_event("lost", "log")),), next=None)
+        last = record.last
+        if page.next is None and record.state != RUNNING and last.epoch == upto.epoch and last <= upto:
+            return page._replace(entries=(*page.entries, Entry(end_event(record.state, record.reason))))
+        return page

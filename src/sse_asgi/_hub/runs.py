@@ -34,6 +34,7 @@ logger = logging.getLogger("sse_asgi.hub")
 
 BEATS = 3
 START_SECONDS = 5.0
+END_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 CANCEL = "cancel"  # the type of an order
 
@@ -75,6 +76,10 @@ class Runs:
     async def get(self, key: str) -> RunRecord | None:
         """Return the record of a run, or None."""
         self._keep_up()
+        return await self.look_up(key)
+
+    async def look_up(self, key: str) -> RunRecord | None:
+        """Return the record of a run, or None; also while the hub is closed."""
         return await self._backend.get_run(key)
 
     async def start(
@@ -180,7 +185,7 @@ class Runs:
 
     async def _end(self, producer: Producer, state: RunState, reason: str) -> None:
         record = producer.record
-        if await self._backend.end_run(record.key, state, reason=reason, owner=record.owner):
+        if await self._backend.end_run(record.key, state, reason=reason, owner=record.owner, ttl=producer.terms.ttl):
             logger.info("the run %s was ended: %s (%s)", one_line(record.key), state, reason)
             producer.stop(state, reason)
 
@@ -211,15 +216,17 @@ class Runs:
         mine = {one.record.key: one for one in self._producers.values() if one.record.state == RUNNING}
         owners = [(key, producer.record.owner) for key, producer in mine.items()]
         for key in await self._backend.renew_runs(owners, lease=self._lease):
-            record = await self._backend.get_run(key)
-            if record is None or record.owner != mine[key].record.owner:
+            record, producer = await self._backend.get_run(key), mine[key]
+            if record is None or record.owner != producer.record.owner:
                 logger.error("the log has lost the run %s: its source was stopped", one_line(key))
-                mine[key].stop("lost", "log")
+                if record is None:  # its followers are told now, not at the next append
+                    await self._end(producer, "lost", "log")
+                producer.stop("lost", "log")
             elif record.state in ("cancelled", "lost"):  # else its own end is on the way
                 logger.warning(
                     "the run %s has ended elsewhere (%s): its source was stopped", one_line(key), record.state
                 )
-                mine[key].stop(record.state, record.reason)
+                producer.stop(record.state, record.reason)
 
     # The end
 
@@ -246,13 +253,20 @@ class Runs:
         self._closed = True
         if self._upkeep is not None:
             self._upkeep.cancel()
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            for producer in list(self._producers.values()):
-                if producer.record.state == RUNNING:
-                    logger.warning("the run %s is lost: its hub was closed", one_line(producer.record.key))
-                    try:
-                        await self._end(producer, "lost", "shutdown")
-                    except SSEError as error:
-                        logger.warning("the run %s ends with its lease: %s", one_line(producer.record.key), error)
-                producer.stop("lost", "shutdown")
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                for producer in self._producers.values():
+                    tasks.start_soon(self._abandon, producer)
             await self.wait(CLOSE_SECONDS)
+
+    async def _abandon(self, producer: Producer) -> None:
+        """End a run as lost, and stop its source, also if the backend is away."""
+        key = one_line(producer.record.key)
+        if producer.record.state == RUNNING:
+            logger.warning("the run %s is lost: its hub was closed", key)
+            try:
+                with anyio.fail_after(END_SECONDS):
+                    await self._end(producer, "lost", "shutdown")
+            except (SSEError, TimeoutError) as error:
+                logger.warning("the run %s ends with its lease: %s", key, error or "the backend is away")
+        producer.stop("lost", "shutdown")

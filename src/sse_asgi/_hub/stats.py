@@ -36,4 +36,7 @@ class Tally:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.drops = self.gaps = self.published = self.unpublished = 0
+        self.drops: int = 0
+        self.gaps: int = 0
+        self.published: int = 0
+        self.unpublished: int = 0

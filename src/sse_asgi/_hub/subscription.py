@@ -8,7 +8,7 @@ import math
 from enum import Enum
 from typing import Literal, NamedTuple, Self
 
-from .._log.event import Entry, ServerSentEvent
+from .._log.event import Entry, History, ServerSentEvent
 from .._log.names import END
 from .._log.position import Position, furthest
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
@@ -81,15 +81,15 @@ class Subscription:
 
     def __init__(self, source: Source, channels: tuple[str, ...], last_event_id: str | None, options: Options) -> None:
         """Prepare to read; nothing happens before it is entered."""
-        self.channels = channels
-        self.last_event_id = last_event_id
-        self.options = options
-        self.joined = False
-        self.recovery = FRESH
-        self.since = math.inf
-        self.stage = NEW
-        self.source = source
-        self.gate = Gate(options, source.tally)
+        self.channels: tuple[str, ...] = channels
+        self.last_event_id: str | None = last_event_id
+        self.options: Options = options
+        self.joined: bool = False
+        self.recovery: Recovery = FRESH
+        self.since: float = math.inf
+        self.stage: Stage = NEW
+        self.source: Source = source
+        self.gate: Gate = Gate(options, source.tally)
         self._news: Signal | None = None
         self._wakeup: Wakeup  # set where it is entered by hand
 
@@ -256,7 +256,7 @@ class Subscription:
         if any(is_last(event.encode(), options) for event in options.initial):
             return
         if options.snapshot is not None:
-            gate.give((await take_snapshot(options, self, upto),))
+            gate.give(await take_snapshot(options, self, upto))
         elif upto is not None and options.rewind:
             await self._rewind(upto)
             return
@@ -277,10 +277,13 @@ class Subscription:
         if self.gate.state is OPEN and not self.recovery.replayed and self.options.position_frames:
             self.gate.give((Entry(None, upto),))
 
+    async def _history(self, upto: Position) -> History:
+        return await self.source.history(self.channels, self.gate.position, upto, PAGE)
+
     async def _read_page(self, upto: Position) -> str | None:
         """Read one page, or take a snapshot if events are missing before it; return the reason if a gap is given."""
         gate, options = self.gate, self.options
-        page = await self.source.history(self.channels, gate.position, upto, PAGE)
+        page = await self._history(upto)
         gate.notice_losses(page)
         if gate.lost is not None and options.snapshot is not None:
             snapshot = await take_snapshot(options, self, furthest(gate.position, upto))

@@ -50,6 +50,16 @@ class Answer:
         """True if there is an event; a poll that waits is answered then."""
         return bool(self._events)
 
+    def stream(self, *, more: bool) -> bytes:
+        """Write the answer as an event stream.
+
+        Args:
+            more: Whether the client should ask again at once. Then 0 replaces the milliseconds in the first line.
+        """
+        if not more:
+            return bytes(self.body)
+        return encode(retry=0)[:-1] + self.body.partition(b"\n")[2]
+
     def json(self, last_event_id: str | None, *, more: bool) -> bytes:
         """Write the answer as JSON.
 

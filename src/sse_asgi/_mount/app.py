@@ -17,6 +17,7 @@ from .._stream.response import ENDS_FOR_GOOD, EventSourceResponse
 from .._stream.terms import ResponseOptions
 from .access import Access, Authorize, verdict
 from .channels import Channels, ServedChannels
+from .client import FOR_EVERYONE, ClientScript
 from .cors import CrossOrigin
 from .problem import plain_response, problem_response, with_headers
 from .publishing import Publishing, check_max_body_bytes
@@ -25,6 +26,7 @@ from .reading import Reading
 from .tickets import ChannelSigner
 
 MAX_LIFETIME = 1800.0
+CLIENT = "client.js"
 
 Handler = Callable[[Request, dict[str, str]], Awaitable[ASGIApp]]
 
@@ -33,9 +35,11 @@ class EventSourceApp:
     """Streams channels of a hub over HTTP: `app.mount("/events", EventSourceApp(hub, ...))`.
 
     `GET /events/?channel=a&channel=b` streams two channels. Without any option only the default channel is served.
+    `GET /events/client.js` is the module that a page reads with.
 
     Attributes:
-        routes: The app's routes by name, for `url_path_for("events:stream")` where it is mounted as `events`.
+        routes: The app's routes by name, for `url_path_for("events:stream")` and `url_path_for("events:client")` where
+            it is mounted as `events`.
     """
 
     def __init__(
@@ -148,13 +152,18 @@ class EventSourceApp:
         )
         check_max_body_bytes(max_body_bytes)
         self._publishing = None if publish is None else Publishing(hub, served, publish, max_body_bytes)
+        self.routes: list[Route]
         self._handlers, self.routes = self._table()
 
     def _table(self) -> tuple[dict[str, dict[str, Handler]], list[Route]]:
         """Return the handlers, by the path below this app and by the method, and the routes."""
         read = self._reading.respond
-        handlers: dict[str, dict[str, Handler]] = {"": {"GET": read, "HEAD": read}}
-        routes = [Route("/", self, name="stream")]
+        script = ClientScript().respond
+        handlers: dict[str, dict[str, Handler]] = {
+            "": {"GET": read, "HEAD": read},
+            CLIENT: {"GET": script, "HEAD": script},
+        }
+        routes = [Route("/", self, name="stream"), Route(f"/{CLIENT}", self, name="client")]
         if self._publishing is not None:
             handlers[""]["POST"] = self._publishing.respond
         if self._stats is not None:
@@ -175,8 +184,9 @@ class EventSourceApp:
         request = Request(scope)  # without receive(), which has one owner: the response
         cors: dict[str, str] = {}
         try:
-            cors = self._cross_origin.headers(request, send)
-            return await self._handle(request, cors)
+            place = self._place(scope)
+            cors = FOR_EVERYONE if place == CLIENT else self._cross_origin.headers(request, send)
+            return await self._handle(request, place, cors)
         except HTTPException as error:
             if request.method == "POST" and self._publishing is not None:
                 return problem_response(error, cors)
@@ -185,8 +195,8 @@ class EventSourceApp:
                 raise refused from error
             return plain_response(refused)
 
-    async def _handle(self, request: Request, cors: dict[str, str]) -> ASGIApp:
-        handlers = self._handlers.get(self._place(request.scope))
+    async def _handle(self, request: Request, place: str, cors: dict[str, str]) -> ASGIApp:
+        handlers = self._handlers.get(place)
         if handlers is None:
             raise HTTPException(404)
         methods = ", ".join(sorted((*handlers, "OPTIONS")))

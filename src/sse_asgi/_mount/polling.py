@@ -167,7 +167,7 @@ class PollFeed:
             more: Whether the client should ask again at once.
         """
         answer = self._answer
-        body = bytes(answer.body) if self._as_stream else answer.json(self._subscription.last_event_id, more=more)
+        body = answer.stream(more=more) if self._as_stream else answer.json(self._subscription.last_event_id, more=more)
         return Response(body, headers=self.headers)
 
     def _unavailable(self) -> Response:

@@ -149,7 +149,8 @@ class Connection:
         drain = self._terms.drain_timeout
         self._notice.listen(self._on_shutdown, self._scope, drain=drain)
         self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
-        return watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
+        content = reader_of_body(self._feed)
+        return watch_client(self._scope, self._receive, self, content, self._deadlines.timer)
 
     async def _join(self) -> None:
         """Delay the head, for `start_timeout` at most, until the client misses nothing that is published later."""

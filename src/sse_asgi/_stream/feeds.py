@@ -215,9 +215,10 @@ class IterableFeed:
 
     def _hold(self, frame: bytes) -> None:
         """Have the writer send a frame. The iterable waits for that only if it is time to send."""
+        if not self._frames:  # else the writer knows
+            self._news.set()
         self._frames.append(frame)
         self._size += len(frame)
-        self._news.set()
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now

@@ -10,6 +10,7 @@ import anyio.lowlevel
 from .._log.event import as_frame
 from .._log.others import advice_on
 from ..dialects import Dialect
+from ..encoder import encode
 
 logger = logging.getLogger("sse_asgi.stream")
 
@@ -39,8 +40,8 @@ class EventFraming:
 
     def write(self, item: Any) -> bytes:
         """Return one frame."""
-        if type(item) is str and "\n" not in item and "\r" not in item:
-            return as_frame(item)
+        if type(item) is str and "\n" not in item and "\r" not in item:  # a token; a call for each would be dear
+            return f"data: {item}\n\n".encode() if item.isascii() else encode(item)
         if (advice := advice_on(item)) is not None:
             _warn_once(self._iterable, advice)
         return as_frame(item)
@@ -104,6 +105,8 @@ class ChunkFraming:
             TypeError: The chunk is neither bytes nor str.
             ValueError: A frame is larger than 16 MiB.
         """
+        if type(item) is bytes and not self._edge and item.endswith(b"\n\n"):  # most chunks of most upstreams
+            return item
         if not isinstance(item, bytes | str):
             msg = (
                 f"a chunk must be bytes or str with encoded=True (got {type(item).__name__}): yield bytes, as in "

@@ -115,7 +115,7 @@ class EventSourceResponse(Response):
         if reconnect_after_end and isinstance(content, Subscription) and content.options.until is not None:
             raise ValueError(ENDS_FOR_GOOD)
         spoken = _spoken(dialect, on_error, encoded=encoded)
-        self.raw_headers = _merged(headers, spoken)
+        self.raw_headers: list[tuple[bytes, bytes]] = _merged(headers, spoken)
         self._feed = _feed(content, cleanup_timeout, spoken, encoded=encoded)
         if ping_interval is NOT_GIVEN:
             ping_interval = content.options.ping_interval if isinstance(content, Subscription) else PING_SECONDS

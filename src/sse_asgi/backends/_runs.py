@@ -88,13 +88,22 @@ class RunTable:
         return kept.record
 
     def end(
-        self, key: str, state: RunState, reason: str, owner: str | None, *, begin: Position, now: float, ttl: float
+        self,
+        key: str,
+        state: RunState,
+        reason: str,
+        owner: str | None,
+        *,
+        appended: int | None = None,
+        begin: Position,
+        now: float,
+        ttl: float,
     ) -> bool:
-        """End a running run, which only its owner may do if one is given; return True if this call has ended it."""
-        if owner is not None:
+        """End a running run, if it has the owner and the count that are given; return True if this call did."""
+        if owner is not None and appended is None:
             self.start(key, owner, "", begin, now=now, lease=0, ttl=ttl)  # in place of a record that was lost
         kept = self._running.get(key)
-        if kept is None or owner not in (None, kept.record.owner):
+        if kept is None or owner not in (None, kept.record.owner) or appended not in (None, kept.record.appended):
             return False
         self._end(kept, state, reason, now)
         return True

@@ -71,7 +71,7 @@ class Backend(ABC):
     """
 
     in_process = False
-    keeps_history = True
+    keeps_history: bool = True
 
     @abstractmethod
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
@@ -245,7 +245,14 @@ class Backend(ABC):
         raise NotImplementedError(NO_RUNS)
 
     async def end_run(
-        self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
     ) -> bool:
         """End a run that is running, and announce its last event, `end_event(state, reason)`.
 
@@ -255,10 +262,12 @@ class Backend(ABC):
             reason: Why, where the state does not say it.
             owner: Only the run of this owner, also if the log has lost its record: then it is kept as an ended one, so
                 that its readers learn that it has ended. None ends the run of any owner.
+            appended: Only if the log has so many events of the run, and its record. So a run whose events were lost
+                does not look finished. None ends it without this check.
             ttl: Seconds that a run is kept whose record was lost. Any other run has the `ttl` of its start.
 
         Returns:
-            True if this call has ended it; False if it had ended before, or there is no such run.
+            True if this call has ended it; False if it had ended before, or there is no such run, or it was not to end.
 
         Raises:
             BackendError: The backend refused, or was lost on the way.

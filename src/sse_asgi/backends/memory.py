@@ -29,7 +29,7 @@ from ._runs import RunTable
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import BYTES_RULE, PAGE_BYTES, Backend, Member, Sink, presence_event
 
-logger = logging.getLogger("sse_asgi.backends")
+logger: logging.Logger = logging.getLogger("sse_asgi.backends")
 
 EXPIRE_SECONDS = 1.0
 SHARE = 16  # joins and leaves, and the library's own channels, each get one sixteenth of the bytes
@@ -80,7 +80,7 @@ class MemoryBackend(Backend):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 msg = f"{name}={value!r}: must be {BYTES_RULE}"
                 raise ValueError(msg)
-        self.keeps_history = history_size > 0
+        self.keeps_history: bool = history_size > 0
         self._ttl = history_ttl
         self._bounds = Bounds(history_size, history_bytes, total_bytes, max_channels)
         self._begin()
@@ -99,7 +99,6 @@ class MemoryBackend(Backend):
         self._own = Shelf(small)  # the library's channels, such as the one for disconnect orders
         self._runs = RunTable(self._store, self._events, self._bounds.total_bytes // 2)
         self._shelves = self._events, self._presence_events, self._own, self._runs.shelf
-        self._expiring = self._shelves[:3]
         self._expire_at = 0.0
         self._published = PublishedKeys(self._events, self._bounds.total_bytes)
         self._members = MemberLists()
@@ -240,7 +239,7 @@ class MemoryBackend(Backend):
     def _expire(self, channels: tuple[str, ...]) -> None:
         if self._ttl is not None:
             horizon = time.monotonic() - self._ttl
-            for shelf in self._expiring:
+            for shelf in self._shelves[:3]:  # a run is forgotten as a whole
                 shelf.expire(horizon, channels)
 
     async def attend(
@@ -270,11 +269,18 @@ class MemoryBackend(Backend):
         return self._runs.append(key, owner, after, events, now=time.monotonic())
 
     async def end_run(
-        self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
     ) -> bool:
         """End a run without waiting."""
         now = time.monotonic()
-        return self._runs.end(key, state, reason, owner, begin=self._position, now=now, ttl=ttl)
+        return self._runs.end(key, state, reason, owner, appended=appended, begin=self._position, now=now, ttl=ttl)
 
     async def get_run(self, key: str) -> RunRecord | None:
         """Return the record of a run."""

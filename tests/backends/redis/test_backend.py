@@ -215,7 +215,7 @@ async def test_history_is_not_waited_for_without_end(
     new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While Redis is away, a call for history fails after a bounded wait."""
-    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._hub.opening.READ_SECONDS", 0.1)
     server = new_server()
     async with new_hub(server) as hub:
         with pytest.raises(BackendError, match="has not been there yet"):

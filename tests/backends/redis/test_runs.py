@@ -57,7 +57,7 @@ async def test_an_end_that_is_repeated_is_the_first_one(new_hub: NewHub) -> None
         session = await keeper.commands()
         via = type("Via", (), {"keeper": keeper, "session": session})()
         ends = [
-            await backend._runs.end(via, "a", "cancelled", "", owner=None, ttl=9, call=call)
+            await backend._runs.end(via, "a", "cancelled", "", owner=None, appended=None, ttl=9, call=call)
             for call in ("one", "one", "two")
         ]
         assert ends == [True, True, False]
@@ -77,3 +77,22 @@ async def test_the_leases_of_others_are_left_alone_after_an_outage(new_hub: NewH
         record = await backend.get_run("a")
         assert record is not None
         assert record.state == "lost"
+
+
+async def test_an_append_without_a_run_says_so(new_hub: NewHub) -> None:
+    async with new_hub() as hub:
+        assert await hub.backend.append_run("a", "me", 0, [EVENT]) is None
+        assert list(await hub.backend.renew_runs([("a", "me")], lease=9)) == ["a"]
+
+
+async def test_events_that_may_not_be_announced_are_an_error(new_hub: NewHub, server: RedisServer) -> None:
+    """Which says that they are stored."""
+    async with new_hub(server) as hub:
+        await hub.backend.start_run("a", "me", lease=9, ttl=9)
+        server.cli("ACL", "SETUSER", "default", "-publish")
+        with pytest.raises(BackendError, match="refused to announce them"):
+            await hub.backend.append_run("a", "me", 0, [EVENT])
+        server.cli("ACL", "SETUSER", "default", "+publish")
+        record = await hub.backend.get_run("a")
+        assert record is not None
+        assert record.appended == 1

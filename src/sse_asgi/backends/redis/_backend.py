@@ -94,7 +94,7 @@ class RedisBackend(Backend):
         ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTL_RULE, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
-        self.keeps_history = history_size != 0
+        self.keeps_history: bool = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
         self._history_reader = HistoryReader(self._keys, self._scripts, _without_runs(ttl))
@@ -299,13 +299,22 @@ class RedisBackend(Backend):
         )
 
     async def end_run(
-        self, key: str, state: RunState, *, reason: str = "", owner: str | None = None, ttl: float = 0.0
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
     ) -> bool:
         """End a run; wait while Redis is away."""
         keeper, call = self._opened(), new_call()
         return await self._repeat(
             keeper,
-            lambda session: self._runs.end(Via(keeper, session), key, state, reason, owner=owner, ttl=ttl, call=call),
+            lambda session: self._runs.end(
+                Via(keeper, session), key, state, reason, owner=owner, appended=appended, ttl=ttl, call=call
+            ),
             "to end a run",
         )
 

@@ -85,6 +85,7 @@ class RunStore:
         reason: str,
         *,
         owner: str | None,
+        appended: int | None,
         ttl: float,
         call: str,
     ) -> bool:
@@ -99,6 +100,7 @@ class RunStore:
             owner or "",
             _milliseconds(ttl),
             call,
+            "" if appended is None else appended,
         ]
         return bool(await self._run(self._scripts.end_run, via, key, arguments))
 
