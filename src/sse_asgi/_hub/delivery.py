@@ -7,6 +7,7 @@ there to the connection's writer, the Carrier.
 from typing import Any, Protocol
 
 from .._log.event import Entry
+from .._log.position import Position
 
 BODY_LIMIT = 64 * 1024
 PING = b":\n"
@@ -28,10 +29,10 @@ class Delivery:
 
     def __init__(self, entry: Entry, now: float, *, at_once: bool) -> None:
         """Begin to deliver an entry."""
-        self.entry = entry
-        self.position = entry.position
-        self.now = now
-        self.at_once = at_once and bool(entry.frame)
+        self.entry: Entry = entry
+        self.position: Position | None = entry.position
+        self.now: float = now
+        self.at_once: bool = at_once and bool(entry.frame)
         self.message: Any = None
 
 

@@ -46,9 +46,9 @@ class Producer:
 
     def __init__(self, backend: Backend, record: RunRecord, terms: RunTerms) -> None:
         """Prepare to produce a run that was started in the log."""
-        self.record = record
+        self.record: RunRecord = record
         self._backend = backend
-        self.terms = terms
+        self.terms: RunTerms = terms
         self._appender = Appender(backend, record)
         self._bytes = 0
         self._stopped = False

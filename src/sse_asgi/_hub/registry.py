@@ -73,9 +73,9 @@ class Registry:
     def __init__(self, backend: Backend, presence: Presence, home: Home) -> None:
         """Begin without readers."""
         self.home = home
-        self.up = True
+        self.up: bool = True
         self.presence = presence
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self.recall: Callable[[Subscription], None] = lambda _: None
         self._backend = backend
         self._channels: dict[str, _Channel] = {}

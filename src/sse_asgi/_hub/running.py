@@ -130,5 +130,6 @@ class RunningHub(OpenHub):
 
     def _run(self, registry: Registry, record: RunRecord, *, started: bool = False) -> Run:
         listed = () if type(self.backend).attend is Backend.attend else (followers_channel(record.key),)
-        options = self._defaults._replace(position_frames=False, presence=listed, until=END)
+        # The log has every event of a run, so that no rule needs to lose one.
+        options = self._defaults._replace(position_frames=False, presence=listed, until=END, overflow="replay")
         return Run(registry, self._runs, record, options, started=started)

@@ -58,7 +58,8 @@ class Runs:
         self._limit = limit
         self._lease = lease
         self._producers: dict[str, Producer] = {}  # by owner
-        self._starting = 0
+        self._starting: dict[str, str] = {}  # the keys, by owner
+        self._cancelled_early: set[str] = set()  # of these owners
         self._upkeep: Child | None = None
         self._closed = False
         self._waiting: list[Wakeup] = []
@@ -101,15 +102,23 @@ class Runs:
             RunLimitError: This process has too many runs.
         """
         self._keep_up()
+        self._orders.start()  # before the run is there, so that no order to cancel it is missed
         owner = secrets.token_hex(8)
-        record = await self._begin(key, owner, terms, fingerprint or "")
+        try:
+            record = await self._begin(key, owner, terms, fingerprint or "")
+            cancelled = owner in self._cancelled_early
+        finally:
+            self._cancelled_early.discard(owner)
         if record.owner == owner:
             try:
+                self._keep_up()  # the hub may have been closed meanwhile
                 made = source_of(source)
             except BaseException:
                 await self._backend.end_run(key, "failed", owner=owner, ttl=terms.ttl)
                 raise
-            self._produce(record, made, terms)
+            producer = self._produce(record, made, terms)
+            if cancelled:
+                await self._learn(producer)
         elif not callable(source):
             await close_unused(source)
         if fingerprint is not None and record.fingerprint != fingerprint:
@@ -118,27 +127,27 @@ class Runs:
         return record, record.owner == owner
 
     async def _begin(self, key: str, owner: str, terms: RunTerms, fingerprint: str) -> RunRecord:
-        if len(self._producers) + self._starting >= self._limit:
+        if len(self._producers) + len(self._starting) >= self._limit:
             record = await self._backend.get_run(key)
             if record is None:
                 msg = f"this process has {self._limit} runs already: let some end, or give Hub a larger max_runs="
                 raise RunLimitError(msg)
             return record
-        self._starting += 1
+        self._starting[owner] = key
         try:
             with anyio.fail_after(START_SECONDS, shield=True):  # else a run could begin without a source
                 return await self._backend.start_run(
                     key, owner, lease=self._lease, ttl=terms.ttl, fingerprint=fingerprint
                 )
         finally:
-            self._starting -= 1
+            del self._starting[owner]
 
-    def _produce(self, record: RunRecord, source: Source, terms: RunTerms) -> None:
+    def _produce(self, record: RunRecord, source: Source, terms: RunTerms) -> Producer:
         producer = self._producers[record.owner] = Producer(self._backend, record, terms)
-        self._orders.start()
         producer.begin(source, lambda: self._gone(record.owner))
         if terms.orphan_timeout is not None:
             spawn(lambda: self._watch(producer, terms.orphan_timeout or 0.0), context=Context())
+        return producer
 
     def _gone(self, owner: str) -> None:
         del self._producers[owner]
@@ -162,7 +171,10 @@ class Runs:
         return bool(found)
 
     def _obey(self, order: Mapping[str, Any]) -> None:
-        self._stop(str(order["run"]), "cancelled")
+        key = str(order["run"])
+        self._stop(key, "cancelled")
+        # The order may come before the reply to the start.
+        self._cancelled_early.update(owner for owner, started in self._starting.items() if started == key)
 
     # Followers
 
@@ -216,17 +228,20 @@ class Runs:
         mine = {one.record.key: one for one in self._producers.values() if one.record.state == RUNNING}
         owners = [(key, producer.record.owner) for key, producer in mine.items()]
         for key in await self._backend.renew_runs(owners, lease=self._lease):
-            record, producer = await self._backend.get_run(key), mine[key]
-            if record is None or record.owner != producer.record.owner:
-                logger.error("the log has lost the run %s: its source was stopped", one_line(key))
-                if record is None:  # its followers are told now, not at the next append
-                    await self._end(producer, "lost", "log")
-                producer.stop("lost", "log")
-            elif record.state in ("cancelled", "lost"):  # else its own end is on the way
-                logger.warning(
-                    "the run %s has ended elsewhere (%s): its source was stopped", one_line(key), record.state
-                )
-                producer.stop(record.state, record.reason)
+            await self._learn(mine[key])
+
+    async def _learn(self, producer: Producer) -> None:
+        """Stop the source of a run that is not ours any more."""
+        key = producer.record.key
+        record = await self._backend.get_run(key)
+        if record is None or record.owner != producer.record.owner:
+            logger.error("the log has lost the run %s: its source was stopped", one_line(key))
+            if record is None:  # its followers are told now, not at the next append
+                await self._end(producer, "lost", "log")
+            producer.stop("lost", "log")
+        elif record.state in ("cancelled", "lost"):  # else its own end is on the way
+            logger.warning("the run %s has ended elsewhere (%s): its source was stopped", one_line(key), record.state)
+            producer.stop(record.state, record.reason)
 
     # The end
 
@@ -268,5 +283,5 @@ class Runs:
                 with anyio.fail_after(END_SECONDS):
                     await self._end(producer, "lost", "shutdown")
             except (SSEError, TimeoutError) as error:
-                logger.warning("the run %s ends with its lease: %s", key, error or "the backend is away")
+                logger.warning("the run %s ends with its lease: %s", key, str(error) or "the backend is away")
         producer.stop("lost", "shutdown")

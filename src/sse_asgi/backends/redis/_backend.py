@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -33,6 +34,7 @@ Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
 MAX_SIZE = (1 << 63) - 1  # the largest integer of Redis
 MAX_TTL = 10_000_000_000
+START_SECONDS = 5.0  # as long as a hub waits for it
 OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # for the library's own channels
 SIZE_RULE = "a whole number of events, at least 0"
 TTL_RULE = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
@@ -279,12 +281,15 @@ class RedisBackend(Backend):
         )
 
     async def start_run(self, key: str, owner: str, *, lease: float, ttl: float, fingerprint: str = "") -> RunRecord:
-        """Begin a run, unless there is one; wait while Redis is away."""
-        keeper = self._opened()
+        """Begin a run, unless there is one; wait while Redis is away, for START_SECONDS at most.
+
+        A Redis that stood still for longer does not begin it when it goes on: nobody would produce it.
+        """
+        keeper, deadline = self._opened(), time.monotonic() + START_SECONDS
         return await self._repeat(
             keeper,
             lambda session: self._runs.start(
-                Via(keeper, session), key, owner, lease=lease, ttl=ttl, fingerprint=fingerprint
+                Via(keeper, session), key, owner, lease=lease, ttl=ttl, fingerprint=fingerprint, deadline=deadline
             ),
             "to start a run",
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, cast, get_args
 
@@ -10,10 +11,11 @@ from ..._log.position import Position, new_epoch
 from ..._log.run import RunRecord, RunState, end_event, run_channel
 from ...exceptions import BackendError
 from ._keeper import SessionKeeper
+from ._link import LinkLostError
 from ._message import payload
 from ._resp import Argument
 from ._scripts import Script, Storage
-from ._session import Session
+from ._session import CLOCK_WAS_SET, Session
 
 STATES = get_args(RunState)
 FIELDS = ("s", "o", "f", "b", "l", "n", "r")
@@ -43,10 +45,23 @@ class RunStore:
         lease: float,
         ttl: float,
         fingerprint: str,
+        deadline: float,
     ) -> RunRecord:
-        """Begin a run, unless there is one; return the record."""
-        arguments: list[Argument] = [key, owner, fingerprint, str(lease), _milliseconds(ttl)]
+        """Begin a run before `deadline`, on the monotonic clock, unless there is one; return the record.
+
+        Raises:
+            BackendError: It is too late.
+            LinkLostError: The session has ended; also if the clock of Redis was set, which the next session reads anew.
+        """
+        latest = f"{deadline + via.keeper.inbox.clock:.3f}"
+        arguments: list[Argument] = [key, owner, fingerprint, str(lease), _milliseconds(ttl), latest]
         reply = await self._run(self._scripts.start_run, via, key, arguments)
+        if reply is None and time.monotonic() < deadline:
+            via.session.fail(CLOCK_WAS_SET)
+            raise LinkLostError(CLOCK_WAS_SET)
+        if reply is None:
+            msg = "Redis has answered too late, and the run was not begun"
+            raise BackendError(msg)
         record = _record(key, reply)
         via.keeper.acknowledge(via.session, record.last)
         return record
@@ -120,9 +135,12 @@ class RunStore:
             lease <= via.session.age
         )  # after an outage every owner has the length of a lease to renew its own
         arguments: list[Argument] = [*_begin(via.keeper), via.session.verbs[0], str(lease), may_end, lost]
-        arguments += [text for pair in owners for text in pair]
+        mine = [text for pair in owners for text in pair]
         names = [keys.meta, keys.index, keys.schedule]
-        gone = await self._scripts.renew_runs.run(via.session.server.link, names, arguments)
+        renew = self._scripts.renew_runs.run
+        more, gone = await renew(via.session.server.link, names, [*arguments, *mine])
+        while more:  # a process that had many runs is gone
+            more, _ = await renew(via.session.server.link, names, arguments)
         return [key.decode() for key in gone]
 
     async def _run(self, script: Script, via: Via, key: str, arguments: list[Argument]) -> Any:

@@ -4,7 +4,8 @@
 -- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds of a lease, 1 to end runs
 --       whose lease has run out (else: ran out long ago), the payload of the last event of a lost run, then for each
 --       run its key and its owner
--- Returns the keys of those runs that are not running any more, or have another owner.
+-- Returns 1 if there may be more runs to end or forget, else 0; then the keys of those of the given runs that are not
+-- running any more, or have another owner.
 --
 -- All names are of one slot.
 local base, verb, lease, payload = string.sub(KEYS[1], 1, -2), ARGV[3], tonumber(ARGV[4]), ARGV[6]
@@ -21,9 +22,10 @@ for argument = 7, #ARGV, 2 do
 end
 
 local horizon = string.format('%.3f', ARGV[5] == '1' and clock() or clock() - LONG)
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. horizon, 'LIMIT', 0, AT_ONCE)) do
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. horizon, 'LIMIT', 0, AT_ONCE)
+for _, key in ipairs(due) do
     local run = run_of(base, key, verb, ARGV[1], ARGV[2])
     local found = record(run)
     if found and found.state == 'running' then finish(run, 'lost', 'lease', payload, '') else forget(run) end
 end
-return gone
+return {#due == AT_ONCE and 1 or 0, gone}
