@@ -108,7 +108,7 @@ class Producer:
                 key,
                 reason,
                 extra=about("run_failed"),
-            )  # noqa: TRY400
+            )
         except OwnershipLostError:
             await self._give_up()
         except Exception:
@@ -165,7 +165,7 @@ class Producer:
         except SSEError as error:
             logger.error(
                 "events of the run %s were not stored: %s", one_line(key), error, extra=about("run_events_not_stored")
-            )  # noqa: TRY400
+            )
             state, reason = "failed", ""
         try:
             ended = await self._backend.end_run(
@@ -174,7 +174,7 @@ class Producer:
         except SSEError as error:
             logger.error(
                 "the end of the run %s was not stored: %s", one_line(key), error, extra=about("run_end_not_stored")
-            )  # noqa: TRY400
+            )
         else:
             if not ended:
                 await self._give_up()
@@ -191,7 +191,7 @@ class Producer:
                 one_line(self.record.key),
                 error,
                 extra=about("run_end_not_stored"),
-            )  # noqa: TRY400
+            )
             self._know("lost", "log")
 
     async def _learn_end(self) -> None:
