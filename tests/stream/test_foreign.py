@@ -508,7 +508,7 @@ async def test_a_foreign_stream_one_too_many_is_refused() -> None:
 async def test_without_a_middleware_nothing_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stream is let through, and its connection is aborted by its own `receive`."""
     aborted: list[Any] = []
-    monkeypatch.setattr("sse_asgi._stream.foreign.abort", lambda *arguments: aborted.append(arguments))
+    monkeypatch.setattr("sse_asgi._stream.guarded.abort", lambda *arguments: aborted.append(arguments))
     timer, receive = shared_timer(), Cycle(Transport(frees=True)).receive
     assert admit({}, "iterable")
     watch_again({}, "client")
