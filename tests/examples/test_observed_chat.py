@@ -6,8 +6,7 @@ import re
 import secrets
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from examples.conftest import EXAMPLES
 from real_redis.launcher import RedisServer
-from servers.processes import Server, free_port, wait_until
-from sse_asgi.decoder import EventDecoder
+from servers.processes import PATIENCE, Server, free_port, wait_until
 
 FOLDER = EXAMPLES / "observed_chat"
 READERS, LEAVERS, EVENTS = 40, 15, 50
@@ -76,33 +74,42 @@ def chat(tmp_path: Path) -> Iterator[Chat]:
     chat.close()
 
 
-async def read(response: httpx.Response, counted: Counter[str]) -> None:
-    """Count the messages of one stream, and their bytes, until all have come."""
-    decoder, left = EventDecoder(), EVENTS
-    async for chunk in response.aiter_bytes():
-        for event in decoder.feed(chunk):
-            if event.event == "message":
-                counted["events"] += 1
-                counted["bytes"] += len(f"id: {event.id}\ndata: {event.data}\n\n")
-                left -= 1
-        if not left:
-            return
+async def read(client: httpx.AsyncClient, counted: Counter[str]) -> None:
+    """Count the messages of a stream, and their bytes, until this is cancelled."""
+    received = b""
+    async with client.stream("GET", "/rooms/7/events") as response:
+        counted["opened"] += 1
+        async for chunk in response.aiter_bytes():
+            *frames, received = (received + chunk).split(b"\n\n")
+            for frame in frames:
+                if b'\ndata: {"text"' in frame:
+                    counted["events"] += 1
+                    counted["bytes"] += len(frame[frame.index(b"id: ") :]) + 2  # without a ping before it
 
 
-async def use(chat: Chat, check: Any) -> None:
-    """Open streams, publish by requests, then close some of the streams."""
+async def until(counted: Counter[str], name: str, number: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while counted[name] < number:
+            await asyncio.sleep(0.01)
+
+
+async def use(chat: Chat, check: Callable[[Counter[str]], None]) -> None:
+    """Open streams, publish by requests, close some of the streams, and check while the others are open."""
     counted: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=2 * READERS)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chat.server.port}", limits=limits, timeout=30) as client:
-        async with AsyncExitStack() as stayers, AsyncExitStack() as leavers:
-            stacks = [leavers] * LEAVERS + [stayers] * (READERS - LEAVERS)
-            streams = [await one.enter_async_context(client.stream("GET", "/rooms/7/events")) for one in stacks]
-            tasks = [asyncio.create_task(read(one, counted)) for one in streams]
-            for _ in range(EVENTS):
-                assert (await client.post("/rooms/7", params={"text": "hello"})).status_code == 200
-            await asyncio.wait_for(asyncio.gather(*tasks), 30)
-            await leavers.aclose()
-            await asyncio.to_thread(check, counted)  # the event loop closes the connections meanwhile
+    url = f"http://127.0.0.1:{chat.server.port}"
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=PATIENCE) as client:
+        readers = [asyncio.create_task(read(client, counted)) for _ in range(READERS)]
+        await until(counted, "opened", READERS)
+        for _ in range(EVENTS):
+            assert (await client.post("/rooms/7", params={"text": "hello"})).status_code == 200
+        await until(counted, "events", READERS * EVENTS)
+        for reader in readers[:LEAVERS]:
+            reader.cancel()
+        await asyncio.to_thread(check, counted)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
 
 
 def test_the_workers_add_up(chat: Chat) -> None:
