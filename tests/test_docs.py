@@ -140,7 +140,7 @@ def test_every_line_of_the_log_has_a_documented_event() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         text = path.read_text()
         events = re.findall(r'about\(\s*"(\w+)"|"sse_event": "(\w+)"', text)
-        if (logger := re.search(r'^logger = logging\.getLogger\("([^"]+)"\)', text, re.MULTILINE)) is not None:
+        if (logger := re.search(r'^logger(?:: logging\.Logger)? = logging\.getLogger\("([^"]+)"\)', text, re.MULTILINE)) is not None:
             calls = len(re.findall(r"\blogger\.(?:debug|info|warning|error|exception)\(", text))
             assert len(events) == calls, path
             used[logger[1]] |= {own or given for own, given in events}
