@@ -229,6 +229,7 @@ async def test_a_run_that_ended_elsewhere_is_noticed_with_its_lease() -> None:
     backend = MemoryBackend()
     async with Hub(backend, presence_ttl=LEASE) as hub:
         runs = [await hub.start_run(key, forever) for key in "ab"]
+        await until(lambda: [kept.record.appended for kept in backend._runs._running.values()] == [1, 1])
         await backend.end_run("a", "cancelled")
         del backend._runs._running["b"]
         await until(lambda: hub.stats().runs == 0)
@@ -362,3 +363,44 @@ async def test_an_ended_run_is_given_back(caplog: pytest.LogCaptureFixture) -> N
         await until(lambda: not backend._runs.shelf.total)
         assert await hub.get_run("a") is None
         assert (await hub.start_run("a", ["y"])).started
+
+
+class Hasty(MemoryBackend):
+    """Its runs are cancelled by another process before their own one knows that they have begun."""
+
+    hub: Hub
+
+    async def start_run(self, key: str, owner: str, **options: Any) -> Any:
+        record = await super().start_run(key, owner, **options)
+        assert await self.end_run(key, "cancelled")
+        self.hub._runs._obey({"run": key})
+        return record
+
+
+async def test_an_order_that_comes_before_the_start_is_known() -> None:
+    """It stops the source all the same."""
+    backend = Hasty()
+    async with Hub(backend) as backend.hub:
+        run = await backend.hub.start_run("a", forever)
+        with anyio.fail_after(5):
+            assert await run.wait() == "cancelled"
+
+
+async def test_closing_a_hub_whose_run_still_cleans_up() -> None:
+    """The hub waits for the source of a run that has ended."""
+    cleaned: list[str] = []
+
+    async def slow() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+            cleaned.append("x")
+
+    async with Hub() as hub:
+        await hub.start_run("a", slow)
+        await anyio.sleep(0.02)
+        assert await hub.cancel_run("a")
+    assert cleaned == ["x"]

@@ -404,6 +404,9 @@ async def test_a_follower_of_a_run_that_was_forgotten(new_hub: NewHub) -> None:
         with anyio.fail_after(PATIENCE):
             follower = await Follower().follow(run)
             content = await body(run)
+            again = await hub.start_run("a", ["2"])
+            assert await again.wait() == "finished"
+            assert (await Follower().follow(run)).texts == []  # nothing of the next run that has its key
     assert follower.texts == []
     assert follower.end == LOST_LOG
     assert content.endswith(b'event: sse.end\ndata: {"state":"lost","reason":"log"}\n\n')
