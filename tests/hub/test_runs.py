@@ -228,12 +228,16 @@ async def test_a_run_that_ended_elsewhere_is_noticed_with_its_lease() -> None:
     """Also if the source never yields, and no order has come; or if the log has lost the run."""
     backend = MemoryBackend()
     async with Hub(backend, presence_ttl=LEASE) as hub:
-        runs = [await hub.start_run(key, forever) for key in "ab"]
-        await until(lambda: [kept.record.appended for kept in backend._runs._running.values()] == [1, 1])
+        runs = [await hub.start_run(key, forever) for key in "abc"]
+        running = backend._runs._running
+        await until(lambda: [kept.record.appended for kept in running.values()] == [1, 1, 1])
         await backend.end_run("a", "cancelled")
-        del backend._runs._running["b"]
+        del running["b"]
+        running["c"].record = running["c"].record._replace(owner="you")  # of a later run that has its key
         await until(lambda: hub.stats().runs == 0)
-        assert [(run.state, run.reason) for run in runs] == [("cancelled", ""), ("lost", "log")]
+        assert [(run.state, run.reason) for run in runs] == [("cancelled", ""), ("lost", "log"), ("lost", "log")]
+        assert (await found(hub, "b")).state == "lost"
+        assert (await found(hub, "c")).state == "running"
 
 
 class Slow(MemoryBackend):
@@ -340,6 +344,13 @@ async def test_the_end_of_all_runs_is_awaited() -> None:
             await anyio.sleep(0.01)
             go_on.set()
         assert hub.stats().runs == 0
+
+
+async def test_closing_a_hub_that_never_had_runs() -> None:
+    """It has no task that could end."""
+    async with Hub() as hub:
+        assert hub.stats().runs == 0
+    assert hub.state == "closed"
 
 
 async def test_closing_twice_changes_nothing() -> None:

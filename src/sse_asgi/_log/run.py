@@ -21,8 +21,8 @@ blocked for longer than its lease finds its run ended, and cannot append to it a
 An owner says with each append, and with the end, how many events it has appended before. So a repeated append stores
 nothing twice, and an append or an end after a loss of the log is refused: the run is lost then, and never looks whole.
 
-A follower that has read to the end of the log without `sse.end` looks at the record. So it is told of a run that the log
-has lost or forgotten, and does not wait for ever.
+A follower that has read to the end of the log without `sse.end` looks at the record. So it is told of a run that the
+log has lost or forgotten, and does not wait for ever.
 """
 
 from typing import Literal, NamedTuple

@@ -37,7 +37,8 @@ async def test_nothing_is_left_of_a_forgotten_run(new_hub: NewHub, shared_redis:
 async def test_another_programs_key_is_an_error(new_hub: NewHub, shared_redis: RedisServer, keys: KeyName) -> None:
     """That names the run."""
     async with new_hub() as hub:
-        for fields in (("s", "odd"), ("s", "running", "b", "x", "l", "1", "n", "0")):
+        numbers = "l", "1", "n", "0"
+        for fields in (("s", "odd"), ("s", "odd", "b", "1", *numbers), ("s", "running", "b", "x", *numbers)):
             shared_redis.cli("DEL", keys("r:a"))
             shared_redis.cli("HSET", keys("r:a"), *fields)
             with pytest.raises(BackendError, match="not of this library"):
