@@ -13,9 +13,10 @@ from sse_asgi.config import _EVERY_RULE, _RULES, Settings, _redis_url, _variable
 from sse_asgi.testing import EventStreamClient
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("guide", "llm", "deployment", "telemetry")
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
-    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "llm", "deployment")))
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES))
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
@@ -126,6 +127,31 @@ def test_every_logger_is_documented() -> None:
     used = set(re.findall(r'^logger(?:: logging\.Logger)? = logging\.getLogger\("([^"]+)"\)', sources, re.MULTILINE))
     assert used
     assert used <= documented
+
+
+def test_every_line_of_the_log_has_a_documented_event() -> None:
+    """Each call of a logger passes `extra=` with an event; docs/deployment.md has the events of each logger."""
+    documented: dict[str, set[str]] = {}
+    for logger, events in re.findall(
+        r"^\| `(sse_asgi[.\w]*)` \|.*\| (.*) ?\|$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE
+    ):
+        documented[logger] = set(re.findall(r"`(\w+)`", events))
+    used: dict[str, set[str]] = {logger: set() for logger in documented}
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text()
+        events = re.findall(r'about\(\s*"(\w+)"|"sse_event": "(\w+)"', text)
+        if (logger := re.search(r'^logger = logging\.getLogger\("([^"]+)"\)', text, re.MULTILINE)) is not None:
+            calls = len(re.findall(r"\blogger\.(?:debug|info|warning|error|exception)\(", text))
+            assert len(events) == calls, path
+            used[logger[1]] |= {own or given for own, given in events}
+    assert used == documented
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/telemetry.md names each metric and each attribute, and no others."""
+    names = re.findall(r'"(sse\.[a-z_.]+)"', (ROOT / "src" / "sse_asgi" / "telemetry.py").read_text())
+    rows = re.findall(r"^\| `sse\..*$", (ROOT / "docs" / "telemetry.md").read_text(), re.MULTILINE)
+    assert set(names) == set(re.findall(r"`(sse\.[a-z_.]+)`", "\n".join(rows)))
 
 
 def test_architecture_is_one_page() -> None:

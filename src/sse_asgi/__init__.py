@@ -7,6 +7,7 @@ from ._hub.subscription import Subscription
 from ._log.event import ServerSentEvent
 from ._mount.app import EventSourceApp
 from ._mount.grant import Grant
+from ._mount.health import HealthApp
 from ._mount.middleware import EventSourceMiddleware, get_hub
 from ._mount.tickets import ChannelSigner
 from ._stream.limits import ConnectionLimit
@@ -34,6 +35,7 @@ __all__ = [
     "EventSourceMiddleware",
     "EventSourceResponse",
     "Grant",
+    "HealthApp",
     "Hub",
     "HubClosedError",
     "MemoryBackend",

@@ -234,7 +234,12 @@ async def test_an_event_goes_at_once_where_nothing_waits_before_it() -> None:
         feed.offer(delivery("2", at_once=False))
         feed.offer(delivery("3", at_once=True))
         assert connection.told == ["send", "later", "later"]
-        assert feed.take_plain() == b"data: 2\n\ndata: 3\n\n"
+        late = delivery("4", at_once=True)
+        connection.rests = False
+        feed.offer(late)
+        assert (late.held, feed.channels, feed.kind) == (1, ("a",), "subscription")
+        connection.rests = True
+        assert feed.take_plain() == b"data: 2\n\ndata: 3\n\ndata: 4\n\n"
         assert feed.take_plain() == b""
         await feed.close()
 

@@ -347,9 +347,25 @@ def test_gaps_and_drops_are_counted() -> None:
     gate.arrive(at(1))
     for sequence in (2, 3, 4):
         gate.hold(live(sequence))
-    assert (tally.drops, tally.gaps) == (0, 0)  # announced when the reader takes them
+    assert (tally.drops, tally.gaps, tally.overflows) == (0, {}, 2)  # announced when the reader takes them
     assert taken(gate) == [gap_of("overflow"), "4"]
-    assert (tally.drops, tally.gaps) == (2, 1)
+    assert (tally.drops, tally.gaps) == (2, {"overflow": 1})
+
+
+def test_deliveries_are_counted() -> None:
+    """Joined entries are counted as they are taken; single ones when the reader has been given them, if published."""
+    tally = Tally()
+    gate = Gate(Options(), tally)
+    gate.begin_fresh(())
+    gate.arrive(at(1))
+    gate.hold(live(2))
+    gate.hold(live(3))
+    body = gate.take_joined()
+    assert (tally.delivered, tally.size) == (2, len(body))
+    gate.count(live(4), 10)
+    gate.count(Entry(ServerSentEvent("an order"), at(5), ("sse.control",)), 10)
+    gate.count(Entry(None, at(5)), 10)
+    assert (tally.delivered, tally.size) == (3, len(body) + 10)
 
 
 def test_an_entry_that_is_put_back_comes_next() -> None:

@@ -427,6 +427,7 @@ async def test_a_backend_that_does_not_answer_is_told_with_its_trouble(monkeypat
         await anyio.sleep_forever()
 
 
+@pytest.mark.anyio
 async def test_a_hub_that_was_closed_says_why() -> None:
     """The lifespan has ended; the error does not say how to open a hub. A hub that is opened again is open."""
     hub = Hub()

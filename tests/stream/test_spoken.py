@@ -14,6 +14,7 @@ from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse
 from sse_asgi._stream.spoken import PassedOn, check_dialect, last_words
 from sse_asgi.dialects import AI_SDK, ANTHROPIC, OPENAI
 from sse_asgi.testing import EventStreamClient
+from stream.foreigners import SCOPE
 
 pytestmark = pytest.mark.anyio
 
@@ -196,8 +197,8 @@ async def test_a_dialect_that_fails_to_end_is_logged(caplog: pytest.LogCaptureFi
 
 def test_a_client_that_has_gone_is_told_nothing() -> None:
     """There are words for reasons that a client can hear of."""
-    assert last_words(OPENAI, "client", None, "GET /") == b""
-    assert last_words(OPENAI, "error", None, "GET /") == b""
+    assert last_words(OPENAI, "client", None, SCOPE) == b""
+    assert last_words(OPENAI, "error", None, SCOPE) == b""
 
 
 def test_a_stream_that_is_passed_on_has_its_own_end() -> None:

@@ -12,6 +12,7 @@ class SubscriptionFeed:
     """Enters a subscription, and gives its frames to one connection: a Feed, and the receiver of live events."""
 
     immediate = True
+    kind = "subscription"
 
     __slots__ = ("_carrier", "_gate", "_news", "_subscription")
 
@@ -36,6 +37,11 @@ class SubscriptionFeed:
         self._news = news
         self._carrier = carrier if self._subscription.options.same_for_all else None
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that it reads."""
+        return self._subscription.channels
+
     # What the hub calls, in the publisher's own turn
 
     def offer(self, delivery: Delivery) -> None:
@@ -43,6 +49,7 @@ class SubscriptionFeed:
         # This runs for each event and reader. It asks the gate for its fields, because calls would cost more than that.
         gate, carrier = self._gate, self._carrier
         if gate.ended is not None:
+            delivery.held += 1
             return
         if (
             delivery.at_once
@@ -53,6 +60,7 @@ class SubscriptionFeed:
         ):
             gate.position = gate.written = delivery.position
             return
+        delivery.held += 1
         entry = delivery.entry
         has_room = gate.buffer.append(entry)
         if carrier is None or not entry.frame:
@@ -102,6 +110,8 @@ class SubscriptionFeed:
         while (entry := gate.take()) is not None:
             frame = seen_frame(entry, channels, options)
             size += len(frame)
+            if frame:
+                gate.count(entry, len(frame))
             if frames and size > BODY_LIMIT:
                 gate.put_back(entry.seen_as(frame))
                 break

@@ -34,6 +34,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from .._log.event import Entry, History, ServerSentEvent
+from .._log.names import RESERVED
 from .._log.position import Position, furthest
 from .buffer import Buffer
 from .delivery import BODY_LIMIT
@@ -110,6 +111,7 @@ class Gate:
         """Do what the overflow rule says about an entry for which the buffer has no room."""
         rule = self._overflow_rule
         is_open = self.state is OPEN
+        self._tally.overflows += is_open
         if entry.position is None or (is_open and rule == "drop_oldest"):
             self.buffer.append_dropping_oldest(entry)
         elif not (is_open and rule == "latest" and self.buffer.append_keeping_latest(entry)):
@@ -226,6 +228,9 @@ class Gate:
             frames = [entry.frame for entry in entries]
             body = b"".join(frames) if all(frames) and buffer.size <= BODY_LIMIT else b""
         if body:
+            tally = self._tally
+            tally.delivered += len(entries)
+            tally.size += len(body)
             self.position = self.written = entries[-1].position
             buffer.entries, buffer.size = (), 0
         return body
@@ -246,6 +251,12 @@ class Gate:
         entry = buffer.pop()
         self.position = entry.position
         return entry
+
+    def count(self, entry: Entry, size: int) -> None:
+        """Count an entry of `take` as delivered with this number of bytes, if it was published by the application."""
+        if entry.channels and not entry.channels[0].startswith(RESERVED):
+            self._tally.delivered += 1
+            self._tally.size += size
 
     def put_back(self, entry: Entry) -> None:
         """Give an entry, which was taken, once more."""
@@ -273,14 +284,14 @@ class Gate:
     def _announce(self, position: Position | None) -> str | None:
         reason, self.lost = self.lost, None
         if reason is not None:
-            self._tally.gaps += 1
+            self._tally.gaps[reason] += 1
             self.give((gap(reason, position),))
         return reason
 
     def _gap_before(self, entry: Entry) -> Entry:
         """Return the announcement of the dropped entries, at the position just before the entry that follows them."""
         self._tally.drops += self.buffer.dropped
-        self._tally.gaps += 1
+        self._tally.gaps["overflow"] += 1
         self.buffer.dropped = 0
         return gap("overflow", _position_before(entry))
 

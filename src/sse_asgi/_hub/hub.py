@@ -187,7 +187,11 @@ class Hub(RunningHub):
         # The body of _publish_now, without the cost of an Outgoing and of a second coroutine for each event.
         await checkpoint()  # before the event is stored: a publisher that is cancelled here has published nothing
         registry = self._registry or self._opened("cannot publish")
-        position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
+        try:
+            position = await registry.store(names, message, key=key, idempotency_key=idempotency_key)
+        except Exception as error:
+            registry.tally.errors[type(error).__name__] += 1
+            raise
         registry.tally.published += 1
         return None if position is None else str(position)
 

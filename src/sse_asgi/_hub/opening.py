@@ -95,6 +95,7 @@ class OpenHub:
         registry = Registry(self.backend, Presence(self.backend, *self._presence_seconds), home)
         try:
             await self._connection.enter_async_context(self.backend.connect(registry))
+            registry.tally.reconnects = 0  # the first connection is not one of them
             self._orders = Orders(registry)
             lease = self._presence_seconds[0]
             self._runs = Runs(self.backend, registry, self._orders, limit=self._max_runs, lease=lease)
@@ -144,9 +145,13 @@ class OpenHub:
         """Publish a checked event in the hub's event loop, and return its id."""
         await checkpoint()
         registry = self._opened("cannot publish")
-        position = await self.backend.publish(
-            outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=outgoing.idempotency_key
-        )
+        try:
+            position = await registry.store(
+                outgoing.channels, outgoing.event, key=outgoing.key, idempotency_key=outgoing.idempotency_key
+            )
+        except Exception as error:
+            registry.tally.errors[type(error).__name__] += 1
+            raise
         registry.tally.published += 1
         return None if position is None else str(position)
 

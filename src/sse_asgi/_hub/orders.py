@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from .._log.event import ServerSentEvent, to_json
+from .._log.logged import about
 from .._log.position import Position
 from .._loop.tasks import Child, spawn
 from ..exceptions import HubClosedError
@@ -97,13 +98,15 @@ class Orders:
             self._task = None
             self._since.clear()
             logger.exception(
-                "receiving orders of hub.disconnect failed: streams end only when their authorization does"
+                "receiving orders of hub.disconnect failed: streams end only when their authorization does",
+                extra=about("orders_failed"),
             )
 
     def _obey(self, order: ServerSentEvent) -> None:
         if order.event == "sse.gap":
             logger.warning(
-                "orders of hub.disconnect were lost with the log: streams end only when their authorization does"
+                "orders of hub.disconnect were lost with the log: streams end only when their authorization does",
+                extra=about("orders_lost"),
             )
             return
         try:
@@ -112,7 +115,9 @@ class Orders:
                 return
             wanted = _read(order)
         except (ValueError, KeyError, TypeError):
-            logger.warning("hub.disconnect ignored a malformed order on the channel %s", CONTROL)
+            logger.warning(
+                "hub.disconnect ignored a malformed order on the channel %s", CONTROL, extra=about("order_malformed")
+            )
             return
         self._recent.append((time.monotonic(), wanted))
         for reader in self._registry.subscriptions():
@@ -138,7 +143,8 @@ def _carry_out(order: _Order, reader: Subscription) -> None:
             reader.end("revoked")
     except Exception:
         what = type(reader.options.properties).__name__
-        logger.exception("hub.disconnect could not compare the properties (%s) of a stream, which goes on", what)
+        told = "hub.disconnect could not compare the properties (%s) of a stream, which goes on"
+        logger.exception(told, what, extra=about("order_not_compared", channels=reader.channels))
 
 
 def _concerns(wanted: _Order, reader: Subscription) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from .._log.event import ServerSentEvent, as_published
-from .._log.logged import one_line
+from .._log.logged import about, one_line
 from .._log.run import RUNNING, RunRecord, RunState
 from .._loop.iterators import async_iterator, close_iterator
 from .._loop.running import checkpoint
@@ -46,9 +46,9 @@ class Producer:
 
     def __init__(self, backend: Backend, record: RunRecord, terms: RunTerms) -> None:
         """Prepare to produce a run that was started in the log."""
-        self.record = record
+        self.record: RunRecord = record
         self._backend = backend
-        self.terms = terms
+        self.terms: RunTerms = terms
         self._appender = Appender(backend, record)
         self._bytes = 0
         self._stopped = False
@@ -80,7 +80,12 @@ class Producer:
             self.record = self.record._replace(state=state, reason=reason)
 
     def _insist(self) -> None:
-        logger.warning("the source of the run %r took more than %s s to clean up", self.record.key, CLEANUP_SECONDS)
+        logger.warning(
+            "the source of the run %r took more than %s s to clean up",
+            self.record.key,
+            CLEANUP_SECONDS,
+            extra=about("run_cleanup_timed_out"),
+        )
         assert self._task is not None  # the alarm is cancelled when the task has ended
         self._task.cancel()
 
@@ -98,15 +103,15 @@ class Producer:
             state = "finished"
         except _BoundError as error:
             reason = str(error)
-            logger.error("the run %s failed: its source has yielded more than its %s allows", key, reason)  # noqa: TRY400
+            _beyond(key, reason)
         except OwnershipLostError:
             await self._give_up()
         except Exception:
             told = "failed while it was cleaned up" if self._stopped else "failed"
-            logger.exception("the source of the run %s %s", key, told)
+            logger.exception("the source of the run %s %s", key, told, extra=about("run_failed"))
         except BaseException:
             if not self._stopped:  # from within, or the event loop ends
-                logger.exception("the source of the run %s was cancelled", key)
+                logger.exception("the source of the run %s was cancelled", key, extra=about("run_failed"))
                 patience = CLEANUP_SECONDS
         self._patience.cancel()
         if not self._stopped:
@@ -153,14 +158,14 @@ class Producer:
             await self._give_up()
             return
         except SSEError as error:
-            logger.error("events of the run %s were not stored: %s", one_line(key), error)  # noqa: TRY400
+            _not_stored("the last events", key, error)
             state, reason = "failed", ""
         try:
             ended = await self._backend.end_run(
                 key, state, reason=reason, owner=owner, appended=appended, ttl=self.terms.ttl
             )
         except SSEError as error:
-            logger.error("the end of the run %s was not stored: %s", one_line(key), error)  # noqa: TRY400
+            _not_stored("the end", key, error)
         else:
             if not ended:
                 await self._give_up()
@@ -172,17 +177,31 @@ class Producer:
         try:
             await self._learn_end()
         except SSEError as error:
-            logger.error("the end of the run %s was not stored: %s", one_line(self.record.key), error)  # noqa: TRY400
+            _not_stored("the end", self.record.key, error)
             self._know("lost", "log")
 
     async def _learn_end(self) -> None:
         record, key = await self._backend.get_run(self.record.key), one_line(self.record.key)
         if record is not None and (record.owner != self.record.owner or record.state != RUNNING):
-            logger.warning("the run %s has ended elsewhere (%s): its source was stopped", key, record.state)
+            logger.warning(
+                "the run %s has ended elsewhere (%s): its source was stopped",
+                key,
+                record.state,
+                extra=about("run_ended_elsewhere"),
+            )
             ours = record.owner == self.record.owner
             self._know(*((record.state, record.reason) if ours else ("lost", "log")))
             return
-        logger.error("the log has lost events of the run %s: it has ended as lost", key)
+        logger.error("the log has lost events of the run %s: it has ended as lost", key, extra=about("run_lost"))
         owner, ttl = self.record.owner, self.terms.ttl
         await self._backend.end_run(self.record.key, "lost", reason="log", owner=owner, ttl=ttl)
         self._know("lost", "log")
+
+
+def _beyond(key: str, bound: str) -> None:
+    told = "the run %s failed: its source has yielded more than its %s allows"
+    logger.error(told, key, bound, extra=about("run_failed"))
+
+
+def _not_stored(what: str, key: str, error: SSEError) -> None:
+    logger.error("%s of the run %s could not be stored: %s", what, one_line(key), error, extra=about("run_not_stored"))

@@ -35,8 +35,8 @@ class Run:
         started: bool,
     ) -> None:
         """Made by `Hub.start_run` and `Hub.get_run`."""
-        self.key = record.key
-        self.started = started
+        self.key: str = record.key
+        self.started: bool = started
         self._source = source
         self._record = record
         self._options = options
@@ -135,11 +135,11 @@ class RunSubscription(Subscription):
         if options.presence:
             options = options._replace(identity=secrets.token_hex(8))  # each reader counts
         super().__init__(source, (run_channel(run.key),), last_event_id, options)
-        self.run = run
+        self.run: Run = run
 
     def attach(self, news: Signal) -> None:
         """Claim the subscription for one task; see Subscription."""
-        self.last_event_id = self.run.resume_after(self.last_event_id)
+        self.last_event_id: str | None = self.run.resume_after(self.last_event_id)
         super().attach(news)
 
     async def _history(self, upto: Position) -> History:

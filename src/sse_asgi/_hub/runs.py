@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 
 from .._log.event import ServerSentEvent
-from .._log.logged import one_line
+from .._log.logged import about, one_line
 from .._log.run import RUNNING, RunRecord, RunState, followers_channel
 from .._loop.iterators import close_unused
 from .._loop.tasks import Child, spawn
@@ -198,7 +198,7 @@ class Runs:
     async def _end(self, producer: Producer, state: RunState, reason: str) -> None:
         record = producer.record
         if await self._backend.end_run(record.key, state, reason=reason, owner=record.owner, ttl=producer.terms.ttl):
-            logger.info("the run %s was ended: %s (%s)", one_line(record.key), state, reason)
+            logger.info("the run %s was ended: %s (%s)", one_line(record.key), state, reason, extra=about("run_ended"))
             producer.stop(state, reason)
 
     # Upkeep
@@ -220,7 +220,12 @@ class Runs:
             except Exception as error:
                 if not failed:
                     unknown = not isinstance(error, SSEError)
-                    logger.warning("renewing the leases of runs failed, will retry: %s", error, exc_info=unknown)
+                    logger.warning(
+                        "renewing the leases of runs failed, will retry: %s",
+                        error,
+                        exc_info=unknown,
+                        extra=about("run_renewal_failed"),
+                    )
                 failed = True
 
     async def _renew(self) -> None:
@@ -235,12 +240,17 @@ class Runs:
         key = producer.record.key
         record = await self._backend.get_run(key)
         if record is None or record.owner != producer.record.owner:
-            logger.error("the log has lost the run %s: its source was stopped", one_line(key))
+            logger.error("the log has lost the run %s: its source was stopped", one_line(key), extra=about("run_lost"))
             if record is None:  # its followers are told now, not at the next append
                 await self._end(producer, "lost", "log")
             producer.stop("lost", "log")
         elif record.state in ("cancelled", "lost"):  # else its own end is on the way
-            logger.warning("the run %s has ended elsewhere (%s): its source was stopped", one_line(key), record.state)
+            logger.warning(
+                "the run %s has ended elsewhere (%s): its source was stopped",
+                one_line(key),
+                record.state,
+                extra=about("run_ended_elsewhere"),
+            )
             producer.stop(record.state, record.reason)
 
     # The end
@@ -278,10 +288,15 @@ class Runs:
         """End a run as lost, and stop its source, also if the backend is away."""
         key = one_line(producer.record.key)
         if producer.record.state == RUNNING:
-            logger.warning("the run %s is lost: its hub was closed", key)
+            logger.warning("the run %s is lost: its hub was closed", key, extra=about("run_lost"))
             try:
                 with anyio.fail_after(END_SECONDS):
                     await self._end(producer, "lost", "shutdown")
             except (SSEError, TimeoutError) as error:
-                logger.warning("the run %s ends with its lease: %s", key, str(error) or "the backend is away")
+                logger.warning(
+                    "the run %s ends with its lease: %s",
+                    key,
+                    str(error) or "the backend is away",
+                    extra=about("run_not_stored"),
+                )
         producer.stop("lost", "shutdown")

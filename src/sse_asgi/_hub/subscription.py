@@ -145,6 +145,7 @@ class Subscription:
             while (entry := gate.take()) is not None:
                 event = seen_event(entry, self.channels, self.options)
                 if event is not None:
+                    gate.count(entry, len(entry.frame))
                     if is_last(event.encode(), self.options):
                         gate.finish()
                     return entry.for_reader(event, self.channels)
@@ -164,6 +165,7 @@ class Subscription:
 
     def offer(self, delivery: Delivery) -> None:
         """Hold one live event for a reader that was entered by hand."""
+        delivery.held += 1
         self.gate.hold(delivery.entry)
         self._wakeup.set()
 
@@ -289,5 +291,6 @@ class Subscription:
             snapshot = await take_snapshot(options, self, furthest(gate.position, upto))
             return gate.give_snapshot(snapshot, upto)
         reason = gate.give_page(page, upto)
+        self.source.tally.replayed += len(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         return reason

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from .._log.event import Entry, RenderedEvent, ServerSentEvent, as_event, own_event
-from .._log.logged import one_line
+from .._log.logged import about, one_line
 from .._log.position import Position
 from .gate import gap_event
 from .options import Options
@@ -85,7 +85,9 @@ def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> Ser
             return event
         return None if result is None else without_id(as_event(result))
     except Exception:
-        logger.exception("a transform or callable data failed for an event on %s", one_line(", ".join(entry.channels)))
+        names = one_line(", ".join(entry.channels))
+        extra = about("transform_failed", channels=entry.channels)
+        logger.exception("a transform or callable data failed for an event on %s", names, extra=extra)
         return _FAILED
 
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
-from .._log.logged import one_line
+from .._log.logged import about, one_line
 from .._servers.starlette import behind_send
 from .._stream.headers import header
 
@@ -111,6 +111,7 @@ class CrossOrigin:
                     "EventSourceApp(..., cors_origins=%r)",
                     one_line(origin[:200]),
                     "*" if middleware.allow_all_origins else [origin[:200]],
+                    extra=about("origin_refused", scope),
                 )
                 return
 

@@ -25,7 +25,7 @@ from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .._servers.shutdown import current_notice, farewell
 from .._stream.connection import Connection
 from .._stream.ending import FINAL, has_seen_the_end
-from .._stream.foreign import admit
+from .._stream.guarded import admit
 from .._stream.last_event_id import last_event_id
 from .._stream.limits import refused_body
 from .._stream.terms import Terms
@@ -51,6 +51,7 @@ class PollFeed:
 
     immediate = False
     joined = True
+    kind = "poll"
 
     def __init__(
         self, subscription: Subscription, answer: Answer, *, wait: float, as_stream: bool, headers: Mapping[str, str]
@@ -62,6 +63,7 @@ class PollFeed:
         self.needs_run = True
         self.ended: str | None = None
         self._subscription = subscription
+        self.channels = subscription.channels
         self._inner = SubscriptionFeed(subscription)
         self._answer = answer
         self._wait = wait
@@ -219,7 +221,7 @@ class PollResponse:
             head = Response(headers=self._feed.headers)
             del head.headers["content-length"]  # nothing was read, so the length is unknown
             await head(scope, receive, send)
-        elif admit(scope):
+        elif admit(scope, "poll"):
             feed = self._feed
             await Connection(feed, _terms(), scope, receive, send, head=feed.head, final_id=False).run(None)
         else:

@@ -15,14 +15,13 @@ from .._hub.run import Run, RunSubscription
 from .._hub.run_feed import RunFeed
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
-from .._log.logged import named
 from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
 from .ending import end_headers, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
-from .foreign import admit, default_drain_timeout
 from .framing import ChunkFraming, DialectFraming
+from .guarded import admit, default_drain_timeout
 from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
@@ -141,7 +140,7 @@ class EventSourceResponse(Response):
             return self._answer(scope, send, 204, end_headers(self.raw_headers), "finished")
         if isinstance(self.content, Subscription) and self.content.last_event_id is None:
             self.content.last_event_id = last_event_id(scope)
-        if not admit(scope):
+        if not admit(scope, self._feed.kind):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -187,7 +186,7 @@ class EventSourceResponse(Response):
         if dialect is None:
             status, headers, body = refusal(scope, self.raw_headers)
         else:
-            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, named(scope))
+            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, scope)
         return self._answer(scope, send, status, headers, "refused", body=body)
 
     async def _answer(
@@ -213,7 +212,7 @@ class EventSourceResponse(Response):
             await self._feed.close()
             if self.background is not None:  # after a cancellation it has `patience` seconds
                 with anyio.move_on_after(patience, shield=patience is not None):
-                    await run_background(self.background, named(scope))
+                    await run_background(self.background, scope)
 
 
 def _merged(headers: Mapping[str, str] | None, dialect: Dialect | None) -> list[tuple[bytes, bytes]]:

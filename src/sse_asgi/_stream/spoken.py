@@ -9,8 +9,11 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from starlette.types import Scope
+
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
+from .._log.logged import about, named
 from .._log.names import END, RESERVED
 from ..dialects import Dialect
 from ..exceptions import SlowReaderError
@@ -30,11 +33,13 @@ class SpokenSubscription(IterableFeed):
     """
 
     immediate = True
+    kind = "subscription"
 
     def __init__(self, subscription: Subscription, cleanup_timeout: float, dialect: Dialect) -> None:
         """Touch nothing yet; for the arguments see EventSourceResponse."""
         super().__init__(self._events(), cleanup_timeout, DialectFraming(dialect))
         self._subscription = subscription
+        self.channels = subscription.channels
         self._reason = "finished"
 
     @property
@@ -107,14 +112,14 @@ class PassedOn:
         return b""
 
 
-def last_words(dialect: Dialect, reason: str | None, error: Exception | None, route: str) -> bytes:
+def last_words(dialect: Dialect, reason: str | None, error: Exception | None, scope: Scope) -> bytes:
     """Return what a dialect ends a stream with.
 
     Args:
         dialect: Finds the words.
         reason: Why the stream ends; for a run, how it has ended.
         error: The exception of its content, if it failed.
-        route: Names the stream in the log.
+        scope: The request's; it names the stream in the log.
     """
     try:
         if reason == "failed":  # a run, maybe of another process
@@ -125,5 +130,7 @@ def last_words(dialect: Dialect, reason: str | None, error: Exception | None, ro
             return dialect.end()
         return dialect.interrupted(reason) + dialect.end() if reason in INTERRUPTIONS else b""
     except Exception:
-        logger.exception("the dialect of the stream %s failed to end it", route)
+        logger.exception(
+            "the dialect of the stream %s failed to end it", named(scope), extra=about("dialect_failed", scope)
+        )
         return b""

@@ -162,6 +162,10 @@ class Backend(ABC):
                 return newest[0] if len(newest) > count else None
             after = page.next
 
+    def age(self, position: Position) -> float:  # noqa: ARG002 - for subclasses
+        """Return the seconds since the event at a position was published; 0 if its delivery follows at once."""
+        return 0.0
+
     @property
     def trouble(self) -> str:
         """Why the backend is away now, for error messages; empty if the backend is there or the reason is unknown."""

@@ -18,6 +18,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
+from .._log.logged import about
 from .._log.names import RESERVED
 from .._log.position import Position, new_epoch
 from .._log.run import RunRecord, RunState
@@ -298,4 +299,5 @@ def _warn_of_workers() -> None:
             "MemoryBackend with %d workers: each worker has a hub of its own, so an event reaches only the readers "
             "of the worker that published it. Set SSE_BACKEND_URL=redis://..., or run one worker.",
             workers,
+            extra=about("memory_backend_in_workers"),
         )

@@ -111,6 +111,10 @@ class RedisBackend(Backend):
         """The number of messages and entries on this hub's keys that were not of this library, since it was opened."""
         return 0 if self._keeper is None else self._keeper.inbox.ignored
 
+    def age(self, position: Position) -> float:
+        """Return the seconds since Redis gave out a position, which contains its clock; at least 0."""
+        return max(0.0, time.time() - position.sequence / 1e6)
+
     @property
     def trouble(self) -> str:
         """The reason why the last attempt to connect failed; empty while Redis is there."""
