@@ -345,3 +345,38 @@ async def test_a_stop_after_the_end_changes_nothing() -> None:
     producer, texts = await produced(["1"])
     producer.stop("cancelled")
     assert (producer.record.state, texts[-1]) == ("finished", 'sse.end {"state":"finished"}')
+
+
+async def ends_elsewhere(_: Producer, backend: Backend) -> None:
+    await backend.end_run("a", "cancelled")
+
+
+async def short() -> AsyncIterator[str]:
+    await anyio.sleep(0.05)
+    yield "1"
+
+
+async def short_and_silent() -> AsyncIterator[str]:
+    await anyio.sleep(0.05)
+    for item in list[str]():
+        yield item
+
+
+@pytest.mark.parametrize("source", [short, short_and_silent])
+async def test_a_source_that_ends_after_its_run(source: Any) -> None:
+    """What the log says is known, also if the source has yielded nothing since."""
+    producer, texts = await produced(source(), meanwhile=ends_elsewhere)
+    assert texts == ['sse.end {"state":"cancelled"}']
+    assert producer.record.state == "cancelled"
+
+
+async def test_an_end_that_cannot_be_learned(caplog: pytest.LogCaptureFixture) -> None:
+    """The run counts as lost here."""
+
+    class Mute(MemoryBackend):
+        async def get_run(self, key: str) -> Any:
+            raise BackendError(key)
+
+    producer, _ = await produced(short_and_silent(), Mute(), meanwhile=ends_elsewhere)
+    assert (producer.record.state, producer.record.reason) == ("lost", "log")
+    assert "the end of the run a was not stored" in caplog.text

@@ -108,3 +108,30 @@ async def test_a_backend_without_presence_counts_nobody() -> None:
             await run.followers()
         with pytest.raises(NotImplementedError, match="presence"):
             await hub.start_run("b", ["1"], orphan_timeout=1)
+
+
+async def test_a_reader_of_a_run_that_was_forgotten_is_told() -> None:
+    """It is not left waiting, and gets nothing of the next run that has this key."""
+    async with Hub() as hub:
+        run = await hub.start_run("a", ["1"], ttl=0.01)
+        await run.wait()
+        await anyio.sleep(0.05)
+        assert await hub.get_run("a") is None
+        await (await hub.start_run("a", ["2"])).wait()
+        with anyio.fail_after(5):
+            async with run.follow() as subscription:
+                assert [event.data async for event in subscription] == ['{"state":"lost","reason":"log"}']
+
+
+async def test_a_reader_beyond_the_end_is_told() -> None:
+    """Its id is of another channel, and later than the end of the run, which was running when it was looked up."""
+    go_on = anyio.Event()
+    async with Hub() as hub, Hub(hub.backend) as other:
+        await hub.start_run("a", paused(go_on))
+        run = await other.get_run("a")
+        assert run is not None
+        go_on.set()
+        await run.wait()
+        with anyio.fail_after(5):
+            async with run.follow(await hub.publish("b", "x")) as subscription:
+                assert [event.data async for event in subscription] == ['{"state":"finished"}']

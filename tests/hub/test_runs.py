@@ -228,11 +228,16 @@ async def test_a_run_that_ended_elsewhere_is_noticed_with_its_lease() -> None:
     """Also if the source never yields, and no order has come; or if the log has lost the run."""
     backend = MemoryBackend()
     async with Hub(backend, presence_ttl=LEASE) as hub:
-        runs = [await hub.start_run(key, forever) for key in "ab"]
+        runs = [await hub.start_run(key, forever) for key in "abc"]
+        running = backend._runs._running
+        await until(lambda: [kept.record.appended for kept in running.values()] == [1, 1, 1])
         await backend.end_run("a", "cancelled")
-        del backend._runs._running["b"]
+        del running["b"]
+        running["c"].record = running["c"].record._replace(owner="you")  # of a later run that has its key
         await until(lambda: hub.stats().runs == 0)
-        assert [(run.state, run.reason) for run in runs] == [("cancelled", ""), ("lost", "log")]
+        assert [(run.state, run.reason) for run in runs] == [("cancelled", ""), ("lost", "log"), ("lost", "log")]
+        assert (await found(hub, "b")).state == "lost"
+        assert (await found(hub, "c")).state == "running"
 
 
 class Slow(MemoryBackend):
@@ -341,6 +346,13 @@ async def test_the_end_of_all_runs_is_awaited() -> None:
         assert hub.stats().runs == 0
 
 
+async def test_closing_a_hub_that_never_had_runs() -> None:
+    """It has no task that could end."""
+    async with Hub() as hub:
+        assert hub.stats().runs == 0
+    assert hub.state == "closed"
+
+
 async def test_closing_twice_changes_nothing() -> None:
     """Nor closing a hub whose runs have ended, and whose sources are still there."""
     async with Hub(Slow()) as hub:
@@ -362,3 +374,44 @@ async def test_an_ended_run_is_given_back(caplog: pytest.LogCaptureFixture) -> N
         await until(lambda: not backend._runs.shelf.total)
         assert await hub.get_run("a") is None
         assert (await hub.start_run("a", ["y"])).started
+
+
+class Hasty(MemoryBackend):
+    """Its runs are cancelled by another process before their own one knows that they have begun."""
+
+    hub: Hub
+
+    async def start_run(self, key: str, owner: str, **options: Any) -> Any:
+        record = await super().start_run(key, owner, **options)
+        assert await self.end_run(key, "cancelled")
+        self.hub._runs._obey({"run": key})
+        return record
+
+
+async def test_an_order_that_comes_before_the_start_is_known() -> None:
+    """It stops the source all the same."""
+    backend = Hasty()
+    async with Hub(backend) as backend.hub:
+        run = await backend.hub.start_run("a", forever)
+        with anyio.fail_after(5):
+            assert await run.wait() == "cancelled"
+
+
+async def test_closing_a_hub_whose_run_still_cleans_up() -> None:
+    """The hub waits for the source of a run that has ended."""
+    cleaned: list[str] = []
+
+    async def slow() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+            cleaned.append("x")
+
+    async with Hub() as hub:
+        await hub.start_run("a", slow)
+        await anyio.sleep(0.02)
+        assert await hub.cancel_run("a")
+    assert cleaned == ["x"]

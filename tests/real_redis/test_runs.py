@@ -13,7 +13,15 @@ import pytest
 from real_redis.followers import LOST_LOG, PATIENCE, Follower, Source, following, read_all, until
 from real_redis.helpers import calls
 from real_redis.launcher import RedisServer
-from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, RunConflictError, RunLimitError
+from sse_asgi import (
+    BackendError,
+    EventSourceResponse,
+    Hub,
+    HubClosedError,
+    MemoryBackend,
+    RunConflictError,
+    RunLimitError,
+)
 from sse_asgi.backends.redis import RedisBackend
 
 pytestmark = pytest.mark.anyio
@@ -245,6 +253,22 @@ async def test_memory_is_given_back(new_hub: NewHub) -> None:
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_the_bounds_of_a_history_do_not_cut_a_run(shared_redis: RedisServer, name: str, kind: str) -> None:
+    """Neither size, age nor bytes, nor other channels: a late follower gets the whole run."""
+    bounds: dict[str, Any] = {"history_size": 2, "history_ttl": 0.1, "history_bytes": 200, "total_bytes": 200_000}
+    backend = MemoryBackend(**bounds) if kind == "memory" else RedisBackend(shared_redis.url, name=name, **bounds)
+    async with Hub(backend) as hub:
+        run = await hub.start_run("a", counting)
+        for number in range(300):
+            await hub.publish(f"{number}", "x" * 180)
+        assert await run.wait() == "finished"
+        await anyio.sleep(0.2)
+        late = await read_all(hub, "a")
+    assert late.gaps == []
+    assert late.texts == COUNTED
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
 async def test_a_log_without_history(shared_redis: RedisServer, kind: str) -> None:
     """It has no runs, and the error says what to do."""
     backend = MemoryBackend(history_size=0) if kind == "memory" else RedisBackend(shared_redis.url, history_size=0)
@@ -379,8 +403,25 @@ async def test_a_follower_of_a_run_that_was_forgotten(new_hub: NewHub) -> None:
         await until_forgotten(other, "a")
         with anyio.fail_after(PATIENCE):
             follower = await Follower().follow(run)
+            content = await body(run)
+            again = await hub.start_run("a", ["2"])
+            assert await again.wait() == "finished"
+            assert (await Follower().follow(run)).texts == []  # nothing of the next run that has its key
     assert follower.texts == []
     assert follower.end == LOST_LOG
+    assert content.endswith(b'event: sse.end\ndata: {"state":"lost","reason":"log"}\n\n')
+
+
+async def body(run: Any) -> bytes:
+    """Return the whole body of a response that follows a run."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    await EventSourceResponse(run)(scope, anyio.sleep_forever, send)  # type: ignore[arg-type]
+    return b"".join(message.get("body", b"") for message in sent)
 
 
 async def test_a_slow_follower_of_a_run_that_was_forgotten(new_hub: NewHub) -> None:
@@ -741,6 +782,24 @@ async def test_closing_while_redis_is_away(server: RedisServer, redis_hub: NewHu
         began = time.monotonic()
     assert time.monotonic() - began < 3
     assert all(source.cleaned for source in sources)
+
+
+async def test_a_cluster(cluster: list[RedisServer], name: str) -> None:
+    """All names of a run are in the hub's slot: it runs, is cancelled from elsewhere, and is lost with its process."""
+    url, source = f"redis+cluster://127.0.0.1:{cluster[0].port}", Source()
+    hub, other = (Hub(RedisBackend(url, name=name), presence_ttl=LEASE) for _ in range(2))
+    async with hub, other:
+        await hub.start_run("a", source)
+        async with following(other, "a") as live:
+            source.give("1", "2")
+            await until(lambda: len(live.texts) == 2)
+            await anyio.sleep(1.5 * LEASE)
+            assert await other.cancel_run("a")
+        await until(lambda: source.cleaned)
+        assert live.end == {"state": "cancelled"}
+        await hub.start_run("b", Source())
+        kill(hub)
+        assert (await read_all(other, "b")).end == {"state": "lost", "reason": "lease"}
 
 
 # Processes

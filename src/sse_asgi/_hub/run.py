@@ -145,12 +145,11 @@ class RunSubscription(Subscription):
     async def _history(self, upto: Position) -> History:
         """Read one page, and see to it that the last page has an end: nobody else would tell this reader."""
         page = await super()._history(upto)
-        if page.entries and is_last(page.entries[-1].frame, self.options):
-            return page
         record = await self.run.look_up()  # after the page, so that the page is of this run if the record is
         if record is None:  # lost with the log, or forgotten; the page may be of a later run with this key
             return page._replace(entries=(Entry(end_event("lost", "log")),), next=None)
-        last = record.last
-        if page.next is None and record.state != RUNNING and last.epoch == upto.epoch and last <= upto:
+        has_end = bool(page.entries) and is_last(page.entries[-1].frame, self.options)
+        is_behind = record.state != RUNNING and record.last.epoch == upto.epoch and record.last <= upto
+        if page.next is None and is_behind and not has_end:
             return page._replace(entries=(*page.entries, Entry(end_event(record.state, record.reason))))
         return page

@@ -18,8 +18,11 @@ The state of a run is a record beside its events. Its events are on a channel of
 Each transition is one atomic step of the backend, together with its event. An end is final. So an owner that was
 blocked for longer than its lease finds its run ended, and cannot append to it any more.
 
-An owner says with each append how many events it has appended before. So a repeated append stores nothing twice, and an
-append after a loss of the log is refused.
+An owner says with each append, and with the end, how many events it has appended before. So a repeated append stores
+nothing twice, and an append or an end after a loss of the log is refused: the run is lost then, and never looks whole.
+
+A follower that has read to the end of the log without `sse.end` looks at the record. So it is told of a run that the
+log has lost or forgotten, and does not wait for ever.
 """
 
 from typing import Literal, NamedTuple

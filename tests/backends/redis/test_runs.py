@@ -37,7 +37,8 @@ async def test_nothing_is_left_of_a_forgotten_run(new_hub: NewHub, shared_redis:
 async def test_another_programs_key_is_an_error(new_hub: NewHub, shared_redis: RedisServer, keys: KeyName) -> None:
     """That names the run."""
     async with new_hub() as hub:
-        for fields in (("s", "odd"), ("s", "running", "b", "x", "l", "1", "n", "0")):
+        numbers = "l", "1", "n", "0"
+        for fields in (("s", "odd"), ("s", "odd", "b", "1", *numbers), ("s", "running", "b", "x", *numbers)):
             shared_redis.cli("DEL", keys("r:a"))
             shared_redis.cli("HSET", keys("r:a"), *fields)
             with pytest.raises(BackendError, match="not of this library"):
@@ -96,3 +97,28 @@ async def test_events_that_may_not_be_announced_are_an_error(new_hub: NewHub, se
         record = await hub.backend.get_run("a")
         assert record is not None
         assert record.appended == 1
+
+
+async def test_one_call_ends_any_number_of_runs(new_hub: NewHub, shared_redis: RedisServer, keys: KeyName) -> None:
+    """In scripts of a hundred runs each, so that none of them blocks Redis for long."""
+    async with new_hub() as hub:
+        for number in range(201):
+            await hub.backend.start_run(f"{number}", "me", lease=0.01, ttl=9)
+        await anyio.sleep(0.05)
+        assert await hub.backend.renew_runs([("0", "me")], lease=0.02) == []
+        records = [await hub.backend.get_run(f"{number}") for number in range(201)]
+        assert [record and record.state for record in records] == ["running"] + ["lost"] * 200
+        assert shared_redis.cli("ZCARD", keys("q")) == "201"
+
+
+async def test_a_run_does_not_begin_too_late(new_hub: NewHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would produce it. If only the clock of Redis was set, it begins in the next session."""
+    async with new_hub() as hub:
+        backend: Any = hub.backend
+        backend._opened().inbox.clock -= 3600
+        assert (await backend.start_run("a", "me", lease=9, ttl=9)).state == "running"
+        monkeypatch.setattr("sse_asgi.backends.redis._backend.START_SECONDS", -1.0)
+        with pytest.raises(BackendError, match="too late, and the run was not begun"):
+            await backend.start_run("b", "me", lease=9, ttl=9)
+        assert await backend.get_run("b") is None
+        assert (await backend.start_run("a", "me", lease=9, ttl=9)).state == "running"
