@@ -580,7 +580,7 @@ def test_another_tab_goes_on_when_the_first_hangs(tabs: Tabs) -> None:
     tabs.site.publish("before")
     tabs.read("before")
     hung = tabs.pages.pop(0)
-    hung.evaluate("setTimeout(() => { for (const end = Date.now() + 3_000; Date.now() < end;); })")
+    hung.evaluate("setTimeout(() => { for (const end = Date.now() + 4_000; Date.now() < end;); })")
     hung_at = time.monotonic()
     tabs.pages[0].wait_for_timeout(100)
     tabs.site.publish("meanwhile")

@@ -26,7 +26,7 @@ export function connect(url, options = {}) {
   let last = "", retry = 1_000, silence = SILENCE, status = 0, turn = 0, until = 0, rounds = 0, failures = 0;
   let state, renewed, works, member, say, leading, held, misses, attempt;
   for (const type in on) {
-    need(on[type].call, `on.${type} must be a function`);
+    need(on[type]?.call, `on.${type} must be a function`);
     target.addEventListener(type, on[type]);
   }
 
@@ -168,9 +168,9 @@ export function connect(url, options = {}) {
     };
     const timer = setInterval(() => {
       if (leading) return;
-      say();
-      if (++misses > 2) misses = 0, hold({steal: true});
-    }, 400 + 100 * Math.random());
+      if (misses++) say();
+      if (misses > 3) misses = 0, hold({steal: true});
+    }, 300 + 100 * Math.random());
     const channel = new BroadcastChannel(group);
     say = news => channel.postMessage(news);
     channel.onmessage = ({data: news}) => {
