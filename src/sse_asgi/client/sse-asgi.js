@@ -99,7 +99,7 @@ export function connect(url, options = {}) {
       if (polls && !held) enter("polling");
       await read(answer.body, signal, text => {
         const quiet = Date.now() - heard;
-        if (quiet > 999 && /^:|^event: sse\.position/m.test(text)) silence = 2 * quiet + 2_000;
+        if (quiet > 999 && state === "streaming" && /^:|^event: sse\.position/m.test(text)) silence = 2 * quiet + 2_000;
         heard += quiet;
         patience = Infinity;
         if (polls) return;
