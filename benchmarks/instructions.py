@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,25 +47,49 @@ def deliver(count: int, *, guarded: bool = False, **options: Any) -> None:
     asyncio.run(_deliver(count, guarded=guarded, **options))
 
 
-async def _deliver(count: int, *, guarded: bool, **options: Any) -> None:
+async def _deliver(count: int, *, guarded: bool, telemetry: Any = None, **options: Any) -> None:
     from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
 
     hub = Hub()
     app: Any = EventSourceApp(hub, **options)
     if guarded:
-        app = EventSourceMiddleware(app)
+        app = EventSourceMiddleware(app, telemetry=telemetry)
     async with hub:
-        await _publish(count, app, lambda text: hub.publish("default", text))
+        with nullcontext() if telemetry is None else telemetry.observe(hub):
+            await _publish(count, app, lambda text: hub.publish("default", text))
 
 
-def deliver_directly(count: int) -> None:
+def deliver_observed(count: int, *, sdk: bool, direct: bool) -> None:
+    """Deliver with telemetry, without its SDK or with an SDK that exports nothing.
+
+    Time passes for telemetry as it does without callgrind, which is some fifty times slower.
+    """
+    from sse_asgi import telemetry as module
+    from sse_asgi.telemetry import Telemetry
+
+    module.SAMPLE_SECONDS *= 50
+    providers: dict[str, Any] = {}
+    if sdk:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+
+        providers = {"meter_provider": MeterProvider([InMemoryMetricReader()]), "tracer_provider": TracerProvider()}
+    telemetry = Telemetry(**providers)
+    if direct:
+        deliver_directly(count, guarded=True, telemetry=telemetry)
+    else:
+        deliver(count, guarded=True, telemetry=telemetry)
+
+
+def deliver_directly(count: int, **options: Any) -> None:
     """Deliver as to uvicorn, whose `send` works in any task. __main__ takes its place, and no events are joined."""
     from sse_asgi._hub import registry
     from sse_asgi._servers import known
 
     known.STEPPABLE = known.STEPPABLE | {__name__}
     registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
-    deliver(count)
+    deliver(count, **options)
 
 
 def ping(count: int) -> None:
@@ -83,13 +108,14 @@ async def _ping(count: int) -> None:
         app, server = EventSourceApp(hub), _Server()
         tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
         await asyncio.sleep(0.1)
-        now = time.monotonic()
+        clock, now = time.monotonic, time.monotonic()
         for _ in range(count):
             now += 15.25
             time.monotonic = itertools.repeat(now).__next__
             shared_timer()._ring()  # noqa: SLF001
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+        time.monotonic = clock  # the end of a stream takes time
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -247,6 +273,7 @@ def _scope() -> dict[str, Any]:
     }
 
 
+MANY = (30, 90), READERS
 WORK = {
     "event, as a plain f-string": Work(write_plainly, (1000, 3000)),
     "event": Work(encode, (1000, 3000)),
@@ -255,6 +282,17 @@ WORK = {
     "delivery, sent by the publisher": Work(deliver_directly, (30, 90), READERS),
     "ping": Work(ping, (30, 90), READERS),
     "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
+    "delivery with telemetry, no SDK": Work(lambda count: deliver_observed(count, sdk=False, direct=False), *MANY),
+    "delivery with telemetry and its SDK": Work(lambda count: deliver_observed(count, sdk=True, direct=False), *MANY),
+    "delivery, sent by the publisher, with the middleware": Work(
+        lambda count: deliver_directly(count, guarded=True), *MANY
+    ),
+    "delivery, sent by the publisher, with telemetry, no SDK": Work(
+        lambda count: deliver_observed(count, sdk=False, direct=True), *MANY
+    ),
+    "delivery, sent by the publisher, with telemetry and its SDK": Work(
+        lambda count: deliver_observed(count, sdk=True, direct=True), *MANY
+    ),
     "delivery with a transform that returns the event": Work(deliver_same, (30, 90), READERS),
     "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),
     "token, raw ASGI": Work(stream_tokens_raw, (30, 90), READERS),

@@ -13,9 +13,10 @@ from sse_asgi.config import _EVERY_RULE, _RULES, Settings, _redis_url, _variable
 from sse_asgi.testing import EventStreamClient
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("guide", "llm", "deployment", "telemetry")
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
-    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "llm", "deployment")))
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES))
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
@@ -49,6 +50,42 @@ async def test_the_first_example_refuses_bad_rooms(room: str) -> None:
     async with EventStreamClient(names["app"]) as client:
         async with client.stream(f"/rooms/{room}/events") as stream:
             assert stream.status_code == 422
+
+
+def app_of_block(text: str) -> FastAPI:
+    """Run the block that has this text, and return its application."""
+    (block,) = (str(one.values[0]) for one in BLOCKS if text in str(one.values[0]))
+    names: dict[str, Any] = {"__name__": "block"}
+    exec(block, names)
+    app = names["app"]
+    assert isinstance(app, FastAPI)
+    return app
+
+
+@pytest.mark.anyio
+async def test_def_endpoints_publish_and_stream() -> None:
+    """The guide's block with a POST and a GET that are not async."""
+    async with EventStreamClient(app_of_block("def order(")) as client:
+        async with client.stream("/orders") as stream:
+            async with client.stream("/orders?item=tea", method="POST") as answer:
+                published = await answer.read()
+            event = await stream.next_event()
+    assert (event.data, f'"{event.id}"'.encode()) == ('{"item":"tea"}', published)
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_gives_a_permission_as_an_app_does() -> None:
+    """The guide's block refuses a reader, and `hub.disconnect` ends the stream of one that it let in."""
+    app = app_of_block("/inbox")
+    hub: Any = app.user_middleware[0].kwargs["hub"]
+    async with EventStreamClient(app) as client:
+        async with client.stream("/inbox") as stream:
+            assert stream.status_code == 401
+        async with client.stream("/inbox", headers={"cookie": "user=ada"}) as stream:
+            await hub.publish("user:ada", "hello")
+            assert (await stream.next_event()).data == "hello"
+            await hub.disconnect(identity="ada")
+            assert b"\nretry: " in await stream.read()
 
 
 def configuration_table() -> dict[str, str]:
@@ -87,9 +124,34 @@ def test_every_logger_is_documented() -> None:
     text = (ROOT / "docs" / "deployment.md").read_text()
     documented = set(re.findall(r"^\| `(sse_asgi[.\w]*)` \|", text, re.MULTILINE))
     sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    used = set(re.findall(r'^logger = logging\.getLogger\("([^"]+)"\)', sources, re.MULTILINE))
+    used = set(re.findall(r'^logger(?:: logging\.Logger)? = logging\.getLogger\("([^"]+)"\)', sources, re.MULTILINE))
     assert used
     assert used <= documented
+
+
+def test_every_line_of_the_log_has_a_documented_event() -> None:
+    """Each call of a logger passes `extra=` with an event; docs/deployment.md has the events of each logger."""
+    documented: dict[str, set[str]] = {}
+    for logger, events in re.findall(
+        r"^\| `(sse_asgi[.\w]*)` \|.*\| (.*) ?\|$", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE
+    ):
+        documented[logger] = set(re.findall(r"`(\w+)`", events))
+    used: dict[str, set[str]] = {logger: set() for logger in documented}
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text()
+        events = re.findall(r'about\(\s*"(\w+)"|"sse_event": "(\w+)"', text)
+        if (logger := re.search(r'^logger = logging\.getLogger\("([^"]+)"\)', text, re.MULTILINE)) is not None:
+            calls = len(re.findall(r"\blogger\.(?:debug|info|warning|error|exception)\(", text))
+            assert len(events) == calls, path
+            used[logger[1]] |= {own or given for own, given in events}
+    assert used == documented
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/telemetry.md names each metric and each attribute, and no others."""
+    names = re.findall(r'"(sse\.[a-z_.]+)"', (ROOT / "src" / "sse_asgi" / "telemetry.py").read_text())
+    rows = re.findall(r"^\| `sse\..*$", (ROOT / "docs" / "telemetry.md").read_text(), re.MULTILINE)
+    assert set(names) == set(re.findall(r"`(sse\.[a-z_.]+)`", "\n".join(rows)))
 
 
 def test_architecture_is_one_page() -> None:

@@ -35,7 +35,7 @@ WINGS = (
     ("_hub",),
     ("_stream",),
     ("_mount",),
-    ("tickets", "testing"),
+    ("telemetry", "tickets", "testing"),
     ("config",),
     ("publisher",),
     ("",),
@@ -45,7 +45,8 @@ WINGS = (
 
 # The modules and wings that may import each library, apart from the standard library and anyio.
 LIBRARIES: dict[str, set[str]] = {
-    "starlette": {"_servers", "_stream", "_mount", "config", "testing"},
+    "starlette": {"_servers", "_stream", "_mount", "config", "telemetry", "testing"},
+    "opentelemetry": {"telemetry"},
     "pydantic_core": {"_log.event", "dialects"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
@@ -194,7 +195,7 @@ def test_another_attribute_is_an_attribute_error() -> None:
 
 
 def test_the_lowest_versions_are_tested() -> None:
-    """scripts/lowest installs the lowest versions that pyproject.toml allows."""
+    """scripts/versions installs the lowest versions that pyproject.toml allows."""
     root = TESTS.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
@@ -219,6 +220,7 @@ DOORS = {
     "encoder": ["encode"],
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
     "publisher": ["Publisher"],
+    "telemetry": ["Telemetry", "context_of", "traced"],
     "testing": ["EventStream", "EventStreamClient"],
     "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
 }
@@ -315,7 +317,7 @@ def test_importing_changes_nothing(fresh: dict[str, bool], part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "logging.handlers"]
+    "name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "opentelemetry", "logging.handlers"]
 )
 def test_importing_does_not_import(fresh: dict[str, list[str]], name: str) -> None:
     """A library that only some users need is not imported for all."""

@@ -21,7 +21,7 @@ import pytest
 
 from real_redis.launcher import RedisServer
 from redis_hubs import PATIENCE, kept, own_hub, texts, until
-from sse_asgi import Backend, BackendError, Hub, Publisher, Settings, SSEError, publisher
+from sse_asgi import Backend, BackendError, Hub, Publisher, Settings, SSEError, create_hub, publisher
 from sse_asgi.backends.base import Sink
 from sse_asgi.publisher import _leave
 
@@ -489,3 +489,73 @@ def test_it_leaves_no_hook_behind(settings: Settings, monkeypatch: pytest.Monkey
     with Publisher(settings=settings) as one:
         one.publish("a", "x")
     assert hooks == []
+
+
+async def followed(settings: Settings, key: str) -> list[str]:
+    """Return the data of a run's events, as another process reads them."""
+    async with create_hub(settings) as hub:
+        run = await hub.get_run(key)
+        assert run is not None
+        async with run.follow() as subscription:
+            return [event.data or "" async for event in subscription]
+
+
+def test_a_source_runs_to_its_end(new_publisher: Callable[..., Publisher], settings: Settings) -> None:
+    """Its events reach other processes; a second run with the key waits for the first one."""
+    one, two = new_publisher(), new_publisher()
+    started = threading.Event()
+    made: list[int] = []
+
+    def report(number: int) -> Iterator[dict[str, int]]:
+        made.append(number)
+        for percent in (0, 50, 100):
+            yield {"percent": percent}
+            started.set()
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(one.run, "report", lambda: report(1), ttl=60)
+        started.wait(PATIENCE)
+        assert two.run("report", lambda: report(2)) == "finished"
+        assert first.result(PATIENCE) == "finished"
+    assert made == [1]
+    assert anyio.run(followed, settings, "report") == [
+        '{"percent":0}',
+        '{"percent":50}',
+        '{"percent":100}',
+        '{"state":"finished"}',
+    ]
+
+
+def test_a_source_that_fails_is_told_by_the_state(new_publisher: Callable[..., Publisher]) -> None:
+    def report() -> Iterator[str]:
+        yield "1"
+        raise LookupError
+
+    assert new_publisher().run("report", report) == "failed"
+
+
+def test_an_interrupted_call_cancels_its_run(new_publisher: Callable[..., Publisher], settings: Settings) -> None:
+    started = threading.Event()
+
+    def report() -> Iterator[str]:
+        yield "1"
+        started.set()
+        while True:
+            time.sleep(0.02)
+            yield "2"
+
+    def interrupt() -> None:
+        started.wait(PATIENCE)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        new_publisher().run("report", report)
+    assert anyio.run(followed, settings, "report")[-1] == '{"state":"cancelled"}'
+
+
+@pytest.mark.anyio
+async def test_an_event_loop_is_not_blocked_by_a_run(new_publisher: Callable[..., Publisher]) -> None:
+    with pytest.raises(RuntimeError, match="start_run"):
+        new_publisher().run("report", ["1"])

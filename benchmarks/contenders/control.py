@@ -38,14 +38,14 @@ async def publish_events(publish: Publish, query: str) -> None:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
-async def tokens(query: str) -> AsyncIterator[str]:
-    """Yield n small texts, after a turn of the event loop each where `rest` is 1."""
+async def tokens(query: str, write: Callable[[str], Any] = str) -> AsyncIterator[Any]:
+    """Yield what `write` makes of n small texts, after a turn of the event loop each where `rest` is 1."""
     asked = dict(parse_qsl(query))
     rest = asked["rest"] == "1"
     for number in range(int(asked["n"])):
         if rest:
             await asyncio.sleep(0)
-        yield f"{number:08d} {time.monotonic_ns():020d}"
+        yield write(f"{number:08d} {time.monotonic_ns():020d}")
 
 
 def controlled(app: Any, publish: Publish) -> Any:

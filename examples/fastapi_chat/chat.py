@@ -33,8 +33,8 @@ class Draft(BaseModel):
     text: Text
 
 
-hub = create_hub()
-app = FastAPI(title="Chat")
+hub: Hub = create_hub()
+app: FastAPI = FastAPI(title="Chat")
 app.add_middleware(EventSourceMiddleware, hub=hub)
 app.mount("/client", StaticFiles(packages=[("sse_asgi", "client")]))  # sse-asgi.js, with which the page reads
 

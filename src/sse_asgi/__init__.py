@@ -2,10 +2,12 @@
 
 from ._hub.hub import Hub
 from ._hub.patterns import Pattern
+from ._hub.run import Run
 from ._hub.subscription import Subscription
 from ._log.event import ServerSentEvent
 from ._mount.app import EventSourceApp
 from ._mount.grant import Grant
+from ._mount.health import HealthApp
 from ._mount.middleware import EventSourceMiddleware, get_hub
 from ._mount.tickets import ChannelSigner
 from ._stream.limits import ConnectionLimit
@@ -13,7 +15,15 @@ from ._stream.response import EventSourceResponse
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .config import Settings, create_hub
-from .exceptions import BackendError, HubClosedError, PublishUnknownError, SlowReaderError, SSEError
+from .exceptions import (
+    BackendError,
+    HubClosedError,
+    PublishUnknownError,
+    RunConflictError,
+    RunLimitError,
+    SlowReaderError,
+    SSEError,
+)
 from .publisher import Publisher
 
 __all__ = [
@@ -25,12 +35,16 @@ __all__ = [
     "EventSourceMiddleware",
     "EventSourceResponse",
     "Grant",
+    "HealthApp",
     "Hub",
     "HubClosedError",
     "MemoryBackend",
     "Pattern",
     "PublishUnknownError",
     "Publisher",
+    "Run",
+    "RunConflictError",
+    "RunLimitError",
     "SSEError",
     "ServerSentEvent",
     "Settings",

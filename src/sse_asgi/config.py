@@ -21,10 +21,11 @@ from starlette.config import Config
 from ._hub.hub import Hub
 from ._hub.options import Overflow
 from ._hub.patterns import Patterns
+from ._log.logged import about
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 
-logger = logging.getLogger("sse_asgi.config")
+logger: logging.Logger = logging.getLogger("sse_asgi.config")
 
 ENTRY_POINTS = "sse_asgi.backends"
 ENV_FILE = ".env"
@@ -129,7 +130,7 @@ def _warn_of_typos(config: Config) -> None:
         bare = name.upper().removeprefix("EXPORT ")
         if bare.startswith(f"{config.env_prefix}SSE"):
             for meant in difflib.get_close_matches(bare, known, n=1, cutoff=LIKENESS):
-                logger.warning("The variable %r is not read: is %s meant?", name, meant)
+                logger.warning("The variable %r is not read: is %s meant?", name, meant, extra=about("setting_unknown"))
 
 
 def _with_one_url(values: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class EventDecoder:
 
     def __init__(self) -> None:
         """Begin at the first byte of a stream."""
-        self.last_event_id = ""
+        self.last_event_id: str = ""
         self.retry: int | None = None
         # "The UTF-8 decode algorithm strips one leading BOM if any" and replaces what is not UTF-8.
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")

@@ -23,6 +23,8 @@ INTERRUPTED = MappingProxyType(
         "revoked": "The permission to read this answer has ended.",
         "slow": "This answer was read too slowly.",
         "gap": "A part of this answer was lost. Try again.",
+        "cancelled": "This answer was stopped.",
+        "lost": "The server that wrote this answer has failed. Try again.",
         "refused": "The server has too many open streams. Try again later.",
     }
 )
@@ -58,7 +60,8 @@ class Dialect(Protocol):
         """Return what tells the client that the stream was cut off; `end()` follows.
 
         Args:
-            reason: `shutdown`, `lifetime`, `revoked`, `slow`, `refused` (by a limit), or `gap` (events were lost).
+            reason: `shutdown`, `lifetime`, `revoked`, `slow`, `refused` (by a limit), or `gap` (events were lost); for
+                a run also `cancelled` or `lost` (its process has failed).
         """
 
     def end(self) -> bytes:

@@ -2,6 +2,8 @@
 
     SSEError
     ├── HubClosedError          a hub was used while it was not open
+    ├── RunConflictError        a run with this key was started for something else
+    ├── RunLimitError           this process has as many runs as it may have
     ├── SlowReaderError         a reader fell behind, and its `overflow` is "close"
     └── BackendError            the backend could not store or read an event
         └── PublishUnknownError the event may be stored: publish again only with an idempotency key
@@ -15,6 +17,12 @@ NOT_OPEN = (
     "`with TestClient(app):`."
 )
 
+CLOSED = (
+    "the hub was closed, because the application's lifespan has ended, or the `async with hub:` that opened it. Stop "
+    "what uses the hub before that: in your own lifespan after its `yield`, or inside the block. A test client is used "
+    "inside its block: `with TestClient(app):`."
+)
+
 
 class SSEError(Exception):
     """Base class of the library's own errors."""
@@ -26,6 +34,14 @@ class HubClosedError(SSEError, RuntimeError):
     def __init__(self, what: str, fix: str = NOT_OPEN) -> None:
         """Join the failed call and the way to open a hub."""
         super().__init__(f"{what}: {fix}")
+
+
+class RunConflictError(SSEError):
+    """A run with this key was started with another fingerprint; in an endpoint, answer 409."""
+
+
+class RunLimitError(SSEError):
+    """This process has `max_runs` running runs already; in an endpoint, answer 503."""
 
 
 class SlowReaderError(SSEError):

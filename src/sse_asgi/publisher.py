@@ -15,21 +15,24 @@ import os
 import threading
 import types
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
 from ._hub.hub import Hub
+from ._hub.run_options import RunOptions, Source
+from ._log.run import RunState
 from ._loop.running import in_event_loop, thread_safe_caller
 from .config import Settings, create_hub
 
 LEAVE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
+T = TypeVar("T")
 CLOSED = "this Publisher is closed: make another one"
 
 
@@ -78,13 +81,33 @@ class Publisher:
         Raises:
             RuntimeError: An event loop runs in this thread, and would be blocked; or the Publisher is closed.
         """
-        if in_event_loop():
-            msg = (
-                "a Publisher would block the event loop that runs in this thread: call `await hub.publish(...)` instead"
-            )
-            raise RuntimeError(msg)
-        options = {"event": event, "retry": retry, "key": key, "idempotency_key": idempotency_key}
-        return self._worker().publish(channels, data, options)
+        _check_thread("await hub.publish(...)")
+
+        def publish(hub: Hub) -> Coroutine[Any, Any, str | None]:
+            return hub.publish(channels, data, event=event, retry=retry, key=key, idempotency_key=idempotency_key)
+
+        return self._worker().call(publish)
+
+    def run(self, key: str, source: Source | Callable[[], Source], **options: Unpack[RunOptions]) -> RunState:
+        """Run a source once in this process, and wait until the run has ended; `Hub.start_run` has the arguments.
+
+        The events of a Celery task then reach whoever follows the run in a web application. If the key has a run
+        already, the call waits for its end. A call that is interrupted cancels the run that it has started.
+
+        Args:
+            key: See Hub.start_run.
+            source: See Hub.start_run. A generator that is not async runs in a thread of its own.
+            options: See Hub.start_run.
+
+        Returns:
+            How the run has ended: `finished`, `failed`, `cancelled` or `lost`.
+
+        Raises:
+            RuntimeError: An event loop runs in this thread, and would be blocked; or the Publisher is closed.
+            SSEError: The errors of Hub.start_run, like ValueError and TypeError.
+        """
+        _check_thread("await hub.start_run(...)")
+        return self._worker().call(partial(_run_to_end, key=key, source=source, options=options))
 
     def close(self, *, timeout: float | None = CLOSE_SECONDS) -> None:
         """Wait for the events that other threads are publishing, then end the thread and the connections.
@@ -107,6 +130,23 @@ class Publisher:
     def __exit__(self, *exc_info: object) -> None:
         """Close the Publisher."""
         self.close()
+
+
+def _check_thread(instead: str) -> None:
+    if in_event_loop():
+        msg = f"a Publisher would block the event loop that runs in this thread: call `{instead}` instead"
+        raise RuntimeError(msg)
+
+
+async def _run_to_end(hub: Hub, key: str, source: Source | Callable[[], Source], options: RunOptions) -> RunState:
+    run = await hub.start_run(key, source, **options)
+    try:
+        return await run.wait()
+    except BaseException:
+        if run.started:
+            with anyio.move_on_after(LEAVE_SECONDS, shield=True):
+                await hub.cancel_run(key)
+        raise
 
 
 def _check_threads() -> None:
@@ -175,15 +215,16 @@ class _Worker:
             return True
         return self._opened.done() and self._opened.exception() is not None
 
-    def publish(self, channels: str | Collection[str], data: Any, options: dict[str, Any]) -> str | None:
+    def call(self, function: Callable[[Hub], Coroutine[Any, Any, T]]) -> T:
+        """Call an async function with the hub, in the thread of the hub, and wait for its result."""
         opened = self._open()
         with self._lock:
             self._check()
-            stored = opened.portal.start_task_soon(partial(opened.hub.publish, channels, data, **options))
+            answer: Future[T] = opened.portal.start_task_soon(function, opened.hub)
         try:
-            return stored.result()
+            return answer.result()
         except BaseException:  # KeyboardInterrupt
-            stored.cancel()
+            answer.cancel()
             raise
 
     def _open(self) -> _Opened:

@@ -78,18 +78,18 @@ class EventStream:
 
     def __init__(self, scope: Scope, body: bytes) -> None:
         """Store the request; EventStreamClient.stream makes it."""
-        self.status_code = 0
-        self.headers = Headers()
-        self.content = b""
-        self.complete = False
+        self.status_code: int = 0
+        self.headers: Headers = Headers()
+        self.content: bytes = b""
+        self.complete: bool = False
         self._scope = scope
         self._request: Message = {"type": "http.request", "body": body, "more_body": False}
-        self.body_taken = False
+        self.body_taken: bool = False
         self._decoder = EventDecoder()
         self._events: list[DecodedEvent] = []
         self._unread = 0
         self._reading = True
-        self.disconnected = False
+        self.disconnected: bool = False
         self._error: Exception | None = None
         self._ended = anyio.Event()
         self._changed = anyio.Event()

@@ -65,6 +65,7 @@ async def test_a_backend_need_not_know_more() -> None:
     backend = Smallest()
     await backend.reach()
     assert backend.trouble == ""
+    assert backend.age(Position("01234567", 1)) == 0
     for asked in (backend.attend("process", lease=1), backend.present("a")):
         with pytest.raises(NotImplementedError, match="implement `attend` and `present`"):
             await asked

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from typing import Any
 
+import anyio
 import pytest
 
-from sse_asgi import Hub, MemoryBackend, ServerSentEvent
+from backends.recorder import connected, texts
+from sse_asgi import BackendError, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
 from sse_asgi.backends import _shelf, memory
 from sse_asgi.backends.base import Member, is_presence
@@ -477,3 +479,23 @@ async def test_members_are_there_while_a_process_lists_them(clock: Clock) -> Non
         ("sse.leave", '{"identity":"bob"}'),
         ("sse.leave", '{"identity":"ada"}'),
     ]
+
+
+async def test_the_events_of_a_run_take_room_of_the_others_and_outlive_them() -> None:
+    """They do not expire, and are given back when the run is forgotten."""
+    backend = MemoryBackend(history_ttl=0.02, total_bytes=100_000)
+    async with connected(backend) as tape:
+        record = await backend.start_run("a", "me", lease=9, ttl=0.05, fingerprint="print")
+        await backend.append_run("a", "me", 0, [ServerSentEvent("x" * 1000)])
+        assert backend._events.total > 1000
+        await anyio.sleep(0.03)
+        await put(backend, "b")
+        page = await backend.history(("sse.run:a",), record.begin, tape.position, 10)  # type: ignore[arg-type]
+        assert [len(text) for text in texts(page.entries)] == [1000]
+        with pytest.raises(BackendError, match="half of total_bytes"):
+            await backend.append_run("a", "me", 1, [ServerSentEvent("x" * 60_000)])
+        assert await backend.end_run("a", "finished", owner="me")
+        await anyio.sleep(0.06)
+        assert list(await backend.renew_runs([], lease=9)) == []
+        assert await backend.get_run("a") is None
+        assert backend._runs.shelf.total == 0

@@ -106,10 +106,10 @@ def test_a_shared_event_is_lost_when_its_last_channel_drops_it() -> None:
     assert log.shelf.loss(("a", "b"), 0) == (0, "")
     log.shelf.judged(("a", "b"), 0)
     assert log.shelf.loss(("a", "b"), 0) == (0, "")
-    total = log.shelf._total
+    total = log.shelf.total
     log.put("b")
     assert log.shelf.loss(("a", "b"), 0) == (1, "trimmed")
-    assert log.shelf._total == total + (10 + RECORD_BYTES) - (10 + 2 * RECORD_BYTES)
+    assert log.shelf.total == total + (10 + RECORD_BYTES) - (10 + 2 * RECORD_BYTES)
 
 
 def test_an_emptied_channel_remembers_what_others_still_hold() -> None:
@@ -191,4 +191,4 @@ def test_the_sum_is_that_of_all_records(seed: int) -> None:
         log.put(*names, size=chosen.choice([1, 50, 150]), key=chosen.choice([None, "k" * 30]))
         records = {record[0]: record for one in log.shelf.logs.values() for record in one.items if record is not None}
         sizes = [content_size(record[2], record[4]) + RECORD_BYTES * len(record[3]) for record in records.values()]
-        assert log.shelf._total == sum(sizes) <= 20 * RECORD_BYTES
+        assert log.shelf.total == sum(sizes) <= 20 * RECORD_BYTES

@@ -134,3 +134,38 @@ def test_a_retry_line_needs_no_blank_line(tab: Tab, wire: Wire) -> None:
     times = [when for when, _ in wire.asked("/retry")]
     # The engines' own defaults are 3 and 5 seconds.
     assert 0.15 < times[1] - times[0] < 2
+
+
+def test_a_stream_that_ends_with_an_event_is_read_once(tab: Tab, wire: Wire) -> None:
+    """The page gets the events up to that one; the browser asks once more, gets 204, and gives up."""
+    app = Router([Mount("/events", EventSourceApp(wire.hub, retry=50, until="done"))])
+    wire.answers["/events/"] = lambda _: app
+    tab.call(READ, "/events/", "done")
+    until(lambda: wire.hub.subscriptions() and wire.hub.subscriptions()[0].joined)
+    for data, kind in (("1", None), ("2", "done"), ("3", None)):
+        wire.hub.publish_from_thread("default", data, event=kind)
+    until(lambda: tab.call(CLOSED))
+    assert tab.call(GOT) == ["1", ["done", "2"]]
+    assert [last for _, last in wire.asked("/events/")] == [None, "sse.end"]
+
+
+def test_a_reader_that_is_cut_off_at_the_last_event_is_told_the_end(tab: Tab, wire: Wire) -> None:
+    """It comes back with the id of that event, which is in the history, and does not wait for another one."""
+    wire.hub.publish_from_thread("default", "1")
+    last = wire.hub.publish_from_thread("default", "2", event="done")
+    app = Router([Mount("/events", EventSourceApp(wire.hub, retry=50, until="done"))])
+    wire.answers["/events/"] = lambda _: app
+    tab.call(READ, f"/events/?last_event_id={last}", "done", "sse.end")
+    until(lambda: tab.call(CLOSED))
+    assert tab.call(GOT) == [["sse.end", '{"state":"finished"}']]
+
+
+def test_polls_end_with_an_event(tab: Tab, wire: Wire) -> None:
+    """An EventSource that polls stops as one that streams."""
+    first = wire.hub.publish_from_thread("default", "1")
+    wire.hub.publish_from_thread("default", "2", event="done")
+    app = Router([Mount("/events", EventSourceApp(wire.hub, retry=50, until="done"))])
+    wire.answers["/events/"] = lambda _: app
+    tab.call(READ, f"/events/?poll=1&last_event_id={first}", "done")
+    until(lambda: tab.call(CLOSED))
+    assert tab.call(GOT) == [["done", "2"]]

@@ -28,3 +28,18 @@ class Elsewhere(Backend):
 
     async def history(self, channels: Any, after: Any, upto: Position, limit: int) -> History:
         return await self.inner.history(channels, after, upto, limit)
+
+    async def start_run(self, key: str, owner: str, **options: Any) -> Any:
+        return await self.inner.start_run(key, owner, **options)
+
+    async def append_run(self, key: str, owner: str, after: int, events: Any) -> Any:
+        return await self.inner.append_run(key, owner, after, events)
+
+    async def end_run(self, key: str, state: Any, **options: Any) -> bool:
+        return await self.inner.end_run(key, state, **options)
+
+    async def get_run(self, key: str) -> Any:
+        return await self.inner.get_run(key)
+
+    async def renew_runs(self, owners: Any, *, lease: float) -> Any:
+        return await self.inner.renew_runs(owners, lease=lease)

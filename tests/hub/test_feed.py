@@ -6,7 +6,7 @@ import pytest
 
 from hub.readers import framed, position_frame, take_all
 from sse_asgi import Hub, MemoryBackend, ServerSentEvent
-from sse_asgi._hub.delivery import Delivery
+from sse_asgi._hub.delivery import BODY_LIMIT, Delivery
 from sse_asgi._hub.feed import SubscriptionFeed
 from sse_asgi._hub.subscription import PAGE
 from sse_asgi._log.event import Entry, RenderedEvent
@@ -234,7 +234,12 @@ async def test_an_event_goes_at_once_where_nothing_waits_before_it() -> None:
         feed.offer(delivery("2", at_once=False))
         feed.offer(delivery("3", at_once=True))
         assert connection.told == ["send", "later", "later"]
-        assert feed.take_plain() == b"data: 2\n\ndata: 3\n\n"
+        late = delivery("4", at_once=True)
+        connection.rests = False
+        feed.offer(late)
+        assert (late.held, feed.channels, feed.kind) == (1, ("a",), "subscription")
+        connection.rests = True
+        assert feed.take_plain() == b"data: 2\n\ndata: 3\n\ndata: 4\n\n"
         assert feed.take_plain() == b""
         await feed.close()
 
@@ -314,3 +319,38 @@ async def test_a_feed_enters_its_subscription_once_and_leaves_it() -> None:
         assert hub.subscriptions() == []
         with pytest.raises(RuntimeError, match="entered once"):
             feed.attach(new_wakeup(), None)
+
+
+# Up to an event
+
+
+async def test_the_last_event_ends_the_feed() -> None:
+    """Nothing that was published after it is taken, and no position."""
+    async with Hub() as hub, framed(hub.subscribe("a", until="done")) as feed:
+        feed.take()
+        await hub.publish("a", "1")
+        await hub.publish("a", "2", event="done")
+        await hub.publish("a", "3")
+        assert (feed.take().count(b"data:"), feed.ended) == (2, "finished")
+        await hub.publish("a", "4")
+        assert (feed.take(), feed.take_plain(), feed.ping(), feed.needs_run) == (b"", b"", b":\n", False)
+
+
+async def test_the_last_event_waits_for_its_turn() -> None:
+    """It does not end the feed before it is taken, also where it does not fit into the body before it."""
+    async with Hub() as hub, framed(hub.subscribe("a", until="done", position_frames=False)) as feed:
+        await hub.publish("a", "x" * BODY_LIMIT)
+        last = await hub.publish("a", "y", event="done")
+        assert (len(feed.take()) > BODY_LIMIT, feed.ended) == (True, None)
+        assert feed.take() == f"id: {last}\nevent: done\ndata: y\n\n".encode()
+        assert feed.ended == "finished"
+
+
+async def test_a_carrier_does_not_send_for_a_reader_whose_events_are_looked_at() -> None:
+    """Its own task takes the events, and finds the last one."""
+    async with Hub() as hub:
+        connection, feed = await connected(hub, until="done")
+        await hub.publish("a", "x", event="done")
+        assert (connection.told, feed.take_plain()) == ([], b"")
+        assert feed.take().endswith(b"event: done\ndata: x\n\n")
+        await feed.close()

@@ -220,16 +220,16 @@ ROWS = {
     # A snapshot taken
     "closed, a snapshot": Row(
         closed_holding,
-        lambda gate: gate.give_snapshot(Entry(ServerSentEvent("state"), at(5)), at(5)),
+        lambda gate: gate.give_snapshot([Entry(ServerSentEvent("sta")), Entry(ServerSentEvent("te"), at(5))], at(5)),
         OPEN,
         "give",
-        ["state", "6"],
+        ["sta", "te", "6"],
     ),
     "a loss, a snapshot": Row(
         missed,
         each(
             lambda gate: gate.lose("epoch"),
-            lambda gate: gate.give_snapshot(Entry(ServerSentEvent("state"), at(5)), at(5)),
+            lambda gate: gate.give_snapshot([Entry(ServerSentEvent("state"), at(5))], at(5)),
         ),
         MISSED,
         "give",
@@ -347,9 +347,25 @@ def test_gaps_and_drops_are_counted() -> None:
     gate.arrive(at(1))
     for sequence in (2, 3, 4):
         gate.hold(live(sequence))
-    assert (tally.drops, tally.gaps) == (0, 0)  # announced when the reader takes them
+    assert (tally.drops, tally.gaps, tally.overflows) == (0, {}, 2)  # announced when the reader takes them
     assert taken(gate) == [gap_of("overflow"), "4"]
-    assert (tally.drops, tally.gaps) == (2, 1)
+    assert (tally.drops, tally.gaps) == (2, {"overflow": 1})
+
+
+def test_deliveries_are_counted() -> None:
+    """Joined entries are counted as they are taken; single ones when the reader has been given them, if published."""
+    tally = Tally()
+    gate = Gate(Options(), tally)
+    gate.begin_fresh(())
+    gate.arrive(at(1))
+    gate.hold(live(2))
+    gate.hold(live(3))
+    body = gate.take_joined()
+    assert (tally.delivered, tally.size) == (2, len(body))
+    gate.count(live(4), 10)
+    gate.count(Entry(ServerSentEvent("an order"), at(5), ("sse.control",)), 10)
+    gate.count(Entry(None, at(5)), 10)
+    assert (tally.delivered, tally.size) == (3, len(body) + 10)
 
 
 def test_an_entry_that_is_put_back_comes_next() -> None:
@@ -471,3 +487,24 @@ def test_a_reader_gets_everything_once_in_any_order_of_inputs(steps: list[str]) 
             got += [int(line[6:]) for line in gate.take_joined().splitlines() if line.startswith(b"data: ")]
     assert got == list(range(2, log + 1))
     assert gate.state is OPEN
+
+
+# Finished
+
+
+@pytest.mark.parametrize("make", [opened, closed_holding, missed, full, ended])
+def test_a_gate_that_was_finished_gives_nothing_more(make: Callable[[], Gate]) -> None:
+    """Neither what it holds nor a live event, and no position."""
+    gate = make()
+    gate.finish()
+    gate.hold(live(6))
+    assert (gate.ended, gate.waiting, wants(gate), taken(gate)) == ("finished", (0, 0), "end", [])
+    assert not gate.show(at(9))
+
+
+def test_nothing_is_joined_for_a_reader_whose_events_are_looked_at() -> None:
+    """The event that ends its stream is found one by one."""
+    gate = new_gate(until="done")
+    gate.arrive(at(1))
+    gate.hold(live(2))
+    assert gate.take_joined() == b""

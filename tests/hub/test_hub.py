@@ -387,7 +387,7 @@ async def test_a_backend_that_does_not_answer_is_an_error(monkeypatch: pytest.Mo
             await anyio.sleep_forever()
             return [channel]
 
-    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.01)
+    monkeypatch.setattr("sse_asgi._hub.opening.READ_SECONDS", 0.01)
     async with Hub(Silent()) as hub:
         with pytest.raises(BackendError, match=r"presence cannot be read \(no route to host\)"):
             await hub.presence("a")

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from real_redis.launcher import RedisServer
 from sse_asgi import (
+    BackendError,
     EventSourceMiddleware,
     EventSourceResponse,
     Hub,
@@ -26,6 +27,7 @@ from sse_asgi import (
     Settings,
     create_hub,
 )
+from sse_asgi._hub import opening
 from sse_asgi._hub import registry as _registry
 from sse_asgi.backends.base import Sink
 from sse_asgi.testing import EventStreamClient
@@ -411,3 +413,29 @@ async def test_the_context_of_the_first_request_is_freed_on_redis(shared_redis: 
     """Neither the connections nor their timers refer to it."""
     settings = Settings(backend_url=shared_redis.url, hub_name=secrets.token_hex(8), presence_grace=0.1)
     await check_that_nothing_is_held(create_hub(settings))
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_does_not_answer_is_told_with_its_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "READ_SECONDS", 0.01)
+    backend = MemoryBackend()
+    hub = Hub(backend)
+    with pytest.raises(BackendError, match=r"nothing can be read$"), hub._patience("nothing can be read"):
+        await anyio.sleep_forever()
+    monkeypatch.setattr(MemoryBackend, "trouble", "unplugged")
+    with pytest.raises(BackendError, match=r"\(unplugged\)"), hub._patience("nothing can be read"):
+        await anyio.sleep_forever()
+
+
+@pytest.mark.anyio
+async def test_a_hub_that_was_closed_says_why() -> None:
+    """The lifespan has ended; the error does not say how to open a hub. A hub that is opened again is open."""
+    hub = Hub()
+    for _ in range(2):
+        async with hub:
+            await hub.publish("a", "x")
+        with pytest.raises(
+            HubClosedError, match=r"^cannot publish: the hub was closed, .* lifespan has ended"
+        ) as caught:
+            await hub.publish("a", "x")
+        assert "add_middleware" not in str(caught.value)

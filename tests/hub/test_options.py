@@ -258,3 +258,31 @@ def test_a_drain_timeout_is_finite(value: Any) -> None:
         checks.check_drain_timeout(value)
     assert checks.check_drain_timeout(0) == 0.0
     assert checks.check_drain_timeout(2) == 2.0
+
+
+@pytest.mark.parametrize("until", ["done", "message", "two words", None])
+def test_until_is_the_type_of_an_event(until: str | None) -> None:
+    """Any type that can be published, or none."""
+    checks.check_until(until)
+
+
+@pytest.mark.parametrize("until", [("done", "failed"), b"done", 1, True, ServerSentEvent("x", event="done")])
+def test_until_of_a_wrong_type_is_refused(until: Any) -> None:
+    """The error says what to do with several types."""
+    with pytest.raises(TypeError, match=r"as in until='done' .*: give every ending one type"):
+        Hub()._reader_options(until=until)
+
+
+@pytest.mark.parametrize(
+    ("until", "why"),
+    [
+        ("sse.end", "begin with 'sse.' are the library's own: choose another"),
+        ("", "no listener would hear it"),
+        ("a\nb", "line"),
+        ("\ud800", "surrogate"),
+    ],
+)
+def test_until_is_a_type_that_can_be_published(until: str, why: str) -> None:
+    """Another one would never come, and the error says why."""
+    with pytest.raises(ValueError, match=rf"until must be the type of an event that you publish .*{why}"):
+        Hub()._reader_options(until=until)

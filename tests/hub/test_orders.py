@@ -266,6 +266,19 @@ async def test_a_thread_can_begin_to_listen() -> None:
             assert await ended(reader) == "revoked"
 
 
+async def test_an_order_of_another_type_is_obeyed_by_its_own_function(caplog: pytest.LogCaptureFixture) -> None:
+    obeyed: list[Any] = []
+    async with Hub() as hub:
+        hub._orders.obey["other"] = obeyed.append
+        hub.moment()
+        for data in ('{"a":1}', "x"):
+            order = ServerSentEvent(data, event="other")
+            await hub.backend.publish((CONTROL,), order, key=None, idempotency_key=None)
+        await anyio.wait_all_tasks_blocked()
+        assert obeyed == [{"a": 1}]
+        assert "malformed order" in caplog.text
+
+
 async def test_closing_the_hub_ends_the_listening() -> None:
     """A hub that closes before its task has begun raises nothing."""
     async with Hub() as hub:

@@ -146,7 +146,7 @@ async def test_a_closed_hub_refuses() -> None:
         outbox = hub._outbox
     with pytest.raises(HubClosedError):
         hub.publish_soon("a", "x")
-    with pytest.raises(HubClosedError):  # of a thread that had found the hub open
+    with pytest.raises(HubClosedError, match="the hub was closed"):  # of a thread that had found the hub open
         outbox.add(_outbox.Outgoing(("a",), Hub()._checked("a", "x", None, None, None)[1], None))
 
 

@@ -1,6 +1,7 @@
 """Registry: entering, leaving, delivering, reading history in turn, draining, counting."""
 
 import itertools
+import time
 from typing import Any
 
 import anyio
@@ -8,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from hub.readers import Steps, data, read, reason, take_all
-from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent
+from sse_asgi import BackendError, Hub, HubClosedError, MemoryBackend, ServerSentEvent
 from sse_asgi._hub.delivery import Delivery
 from sse_asgi._hub.registry import CONTROL, READS_AT_ONCE, Registry
 from sse_asgi._hub.subscription import PAGE
@@ -77,7 +78,7 @@ async def test_a_hub_that_is_closed_while_a_reader_enters() -> None:
             calls.extend(channels)
 
     async def visit() -> None:
-        with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+        with pytest.raises(HubClosedError, match="cannot enter the subscription: the hub was closed"):
             await hub.subscribe("a").__aenter__()
 
     hub = Hub(Slow())
@@ -441,7 +442,7 @@ async def test_a_registry_that_was_closed_takes_no_reader() -> None:
     """A subscription that was made before cannot be entered after."""
     async with Hub() as hub:
         late = hub.subscribe("a")
-    with pytest.raises(HubClosedError, match="cannot enter the subscription"):
+    with pytest.raises(HubClosedError, match="cannot enter the subscription: the hub was closed"):
         await late.__aenter__()
 
 
@@ -489,3 +490,74 @@ async def test_the_backend_is_asked_for_everything_else() -> None:
         assert hub.state == "up"
         registry.state(up=False)
         assert hub.state == "down"
+
+
+async def test_deliveries_are_counted() -> None:
+    """An event once for each reader that was given it, with its bytes, and what was read from history."""
+    async with Hub() as hub:
+        registry = registry_of(hub)
+        async with hub.subscribe("a") as one, hub.subscribe("a", "b", transform=lambda *_: None) as filtered:
+            ids = [await hub.publish("a", "x"), await hub.publish("b", "y")]
+            await take_all(one)
+            await take_all(filtered)
+            found = registry.stats()
+            assert (found.delivered, found.delivered_bytes) == (1, len(f"id: {ids[0]}\ndata: x\n\n"))
+        async with hub.subscribe("a", "b", last_event_id=ids[0]) as again:
+            await take_all(again)
+        assert (registry.stats().delivered, registry.stats().replayed) == (2, 1)
+        assert registry.stats().gaps_by_reason == {}
+
+
+async def test_the_librarys_own_channels_are_not_counted() -> None:
+    """An order of `hub.disconnect` is an event for the hub only."""
+    async with Hub() as hub, hub.subscribe("a", identity="ada"):
+        await anyio.wait_all_tasks_blocked()
+        await hub.disconnect(identity="bob")
+        await anyio.wait_all_tasks_blocked()
+        assert registry_of(hub).stats().delivered == 0
+
+
+async def test_the_end_of_an_outage_is_counted() -> None:
+    """The first connection is not the end of an outage, and a backend that stays up has none."""
+
+    class Away(MemoryBackend):
+        def connect(self, sink: Any) -> Any:
+            sink.state(up=False)
+            sink.state(up=True)
+            return super().connect(sink)
+
+    async with Hub(Away()) as hub:
+        registry = registry_of(hub)
+        assert registry.tally.reconnects == 0
+        for up in (True, False, False, True, True):
+            registry.state(up=up)
+        assert registry.stats().reconnects == 1
+
+
+async def test_a_delivery_tells_when_it_was_sent() -> None:
+    """To readers of their own, that is when it was offered to the last one; None skips an event."""
+    told: list[float] = []
+    async with Hub() as hub, hub.subscribe("a"):
+        registry = registry_of(hub)
+        registry.when_sent = lambda delivery: None if "skip" in str(delivery.entry.event) else told.append
+        began = time.monotonic()
+        await hub.publish("a", "x")
+        await hub.publish("a", "skip")
+        assert began <= told[0] <= time.monotonic()
+        assert len(told) == 1
+
+
+async def test_failures_to_publish_are_counted() -> None:
+    """By the type of the exception, wherever the event comes from."""
+
+    class Refusing(MemoryBackend):
+        async def publish(self, *_: Any, **__: Any) -> Position | None:
+            msg = "away"
+            raise BackendError(msg)
+
+    async with Hub(Refusing()) as hub:
+        with pytest.raises(BackendError):
+            await hub.publish("a", "x")
+        hub.publish_soon("a", "x")
+        await anyio.wait_all_tasks_blocked()
+        assert registry_of(hub).tally.errors == {"BackendError": 2}

@@ -26,5 +26,5 @@ async def test_the_registry_of_an_open_hub_has_each_attribute_of_a_source() -> N
         source: Source | None = hub._registry
         assert source is not None
         assert source.home.is_here()
-        assert source.tally.gaps == 0
+        assert source.tally.gaps.total() == 0
         assert source.position() is not None

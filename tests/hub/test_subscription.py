@@ -373,3 +373,99 @@ async def test_functions_are_passed_uncalled(option: str) -> None:
     async with Hub() as hub:
         with pytest.raises(TypeError, match=option):
             hub.subscribe("a", **{option: "result"})  # type: ignore[arg-type]
+
+
+# Up to an event
+
+
+async def test_it_ends_after_an_event_of_a_type() -> None:
+    """The event is the last one, live as from history; what follows it is not read."""
+    async with Hub() as hub:
+        async with hub.subscribe("a", until="done") as subscription:
+            for kind in (None, "other", "done", None):
+                await hub.publish("a", str(kind), event=kind)
+            assert [event.data async for event in subscription] == ["None", "other", "done"]
+            assert subscription.ended == "finished"
+            assert [event async for event in subscription] == []
+        async with hub.subscribe("a", until="done", rewind=math.inf) as later:
+            assert data([event async for event in later]) == ["None", "other", "done"]
+
+
+async def test_it_may_end_in_the_middle_of_history() -> None:
+    """No further page is read."""
+    backend = Steps()
+    async with Hub(backend) as hub:
+        await hub.publish("a", "0", event="done")
+        for number in range(PAGE):
+            await hub.publish("a", str(number))
+        async with hub.subscribe("a", until="done", rewind=math.inf) as subscription:
+            assert data([event async for event in subscription]) == ["0"]
+    assert backend.calls == 1
+
+
+async def test_a_snapshot_or_an_initial_event_may_be_the_last_one() -> None:
+    """A reader that comes when all is over gets the state, and its stream ends."""
+
+    async def state() -> ServerSentEvent:
+        return ServerSentEvent("over", event="done")
+
+    async with Hub() as hub:
+        for options in ({"snapshot": state}, {"initial": [await state(), "x"]}):
+            async with hub.subscribe("a", until="done", **options) as subscription:
+                assert data([event async for event in subscription]) == ["over"]
+
+
+async def test_the_event_counts_as_the_reader_sees_it() -> None:
+    """A transform may skip the last event of others, and make one for this reader."""
+
+    def mine(event: ServerSentEvent, name: str) -> ServerSentEvent | None:
+        if event.event == "done":
+            return event if event.data == name else None
+        return ServerSentEvent("made", event="done") if event.data == "stop" else event
+
+    async with Hub() as hub:
+        for last in ("ada", "stop"):
+            async with hub.subscribe("a", until="done", transform=mine, properties="ada") as subscription:
+                await hub.publish("a", "bob", event="done")
+                await hub.publish("a", "x")
+                await hub.publish("a", last, event="done" if last == "ada" else None)
+                got = data([event async for event in subscription])
+                assert got == ["x", "ada" if last == "ada" else "made"]
+
+
+@pytest.mark.parametrize("transform", [None, lambda event, _: event])
+async def test_a_reader_that_has_the_last_event_is_not_made_to_wait(transform: Any) -> None:
+    """Its connection broke between the event and the end: it comes back with the event's id, or that of the end."""
+    async with Hub() as hub:
+        await hub.publish("b", "elsewhere")
+        before = await hub.publish("a", "x")
+        last = await hub.publish("a", "y", event="done")
+        await hub.publish("a", "next")
+        for seen, expected in ((last, []), ("sse.end", []), (before, ["y"])):
+            options: dict[str, Any] = {"until": "done", "transform": transform, "last_event_id": seen}
+            async with hub.subscribe("a", **options) as subscription:
+                assert subscription.recovery.outcome == "resumed"
+                with anyio.fail_after(5):
+                    assert data([event async for event in subscription]) == expected
+
+
+@pytest.mark.parametrize("seen", ["x", "0000-1", "{epoch}-0", "{epoch}-1", "{epoch}-2", "{epoch}-4", OTHER_EPOCH])
+async def test_any_other_id_goes_on(seen: str) -> None:
+    """One that cannot be read, of the beginning, of another event or channel, of the future, or of another log."""
+    async with Hub() as hub:
+        await hub.publish("a", "1")
+        await hub.publish("b", "2", event="done")
+        epoch = str(await hub.publish("a", "3")).partition("-")[0]
+        async with hub.subscribe("a", until="done", last_event_id=seen.format(epoch=epoch)) as subscription:
+            await hub.publish("a", "end", event="done")
+            assert [event.data async for event in subscription][-1] == "end"
+
+
+async def test_the_end_is_known_without_history() -> None:
+    """A reader that comes back with the id of the end gets nothing."""
+    async with Hub(MemoryBackend(history_size=0)) as hub:
+        async with hub.subscribe("a", until="done", last_event_id="sse.end") as subscription:
+            assert [event async for event in subscription] == []
+        async with hub.subscribe("a", until="done", last_event_id="0000000a-1") as subscription:
+            await hub.publish("a", "x", event="done")
+            assert data([event async for event in subscription]) == ["x"]

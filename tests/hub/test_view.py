@@ -1,13 +1,17 @@
 """A reader's view of an entry: rendered, transformed, filtered, or a gap in its place; snapshots."""
 
+import json
+import re
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+import sse_starlette
 
-from hub.readers import data, reason, take_all
+from hub.readers import data, framed, reason, take_all
 from sse_asgi import Hub, ServerSentEvent
 from sse_asgi._hub.options import Options
-from sse_asgi._hub.view import seen_event, seen_frame, take_snapshot
+from sse_asgi._hub.view import is_last, seen_event, seen_frame, take_snapshot
 from sse_asgi._log.event import Entry, RenderedEvent
 from sse_asgi._log.position import Position
 
@@ -72,6 +76,7 @@ async def test_a_failing_transform_is_a_gap_for_that_reader_alone(caplog: pytest
 
 
 AT = Position("0000000a", 5)
+ONE = ServerSentEvent("one")
 PLAIN = Entry(ServerSentEvent("x"), AT, ("a",))
 RENDERED = Entry(RenderedEvent(lambda properties: properties, None, None), AT, ("a",))
 
@@ -121,7 +126,82 @@ async def test_a_snapshot_may_ask_for_its_subscription(*, personal: bool) -> Non
     async def state(*given: Any) -> Any:
         return [*given]
 
-    entry = await take_snapshot(Options(snapshot=state, personal=personal), "the subscription", AT)
+    (entry,) = await take_snapshot(Options(snapshot=state, personal=personal), "the subscription", AT)
     assert isinstance(entry.event, ServerSentEvent)
     assert (entry.event.data, entry.event.event) == ('["the subscription"]' if personal else "[]", "snapshot")
     assert entry.position == AT
+
+
+async def test_a_snapshot_may_be_several_events() -> None:
+    """They are sent as they are, and the last one brings the position; events of other libraries count as well."""
+
+    async def state() -> Any:
+        return [
+            ServerSentEvent("1", event="row", id="mine"),
+            sse_starlette.JSONServerSentEvent({"n": 2}, event="row"),
+            ONE,
+        ]
+
+    async with Hub() as hub:
+        position = await hub.publish("a", "before")
+        async with hub.subscribe("a", snapshot=state) as subscription:
+            await hub.publish("a", "later")
+            events = await take_all(subscription)
+    assert [(event.event, event.data) for event in events] == [
+        ("row", "1"),
+        ("row", '{"n":2}'),
+        (None, "one"),
+        (None, "later"),
+    ]
+    assert [event.id for event in events[:3]] == [None, None, position]
+
+
+async def test_a_reader_that_is_cut_off_in_a_snapshot_gets_it_again() -> None:
+    """No id of the stream is ahead of an event of the snapshot, also behind a gap."""
+
+    async def state() -> Any:
+        return (ONE, ONE, ONE)
+
+    async with Hub() as hub, framed(hub.subscribe("a", snapshot=state, last_event_id="x")) as feed:
+        content = feed.take()
+        assert content.count(b"data: one\n") == 3
+        assert content.partition(b"id: ")[0].count(b"data: one\n") == 2
+
+
+@pytest.mark.parametrize("state", [[], [1, 2], ["a"], {"a": 1}, [None]])
+async def test_a_snapshot_without_events_is_data(state: Any) -> None:
+    """A list too: it is one event of type `snapshot`."""
+    (entry,) = await take_snapshot(Options(snapshot=AsyncMock(return_value=state)), None, AT)
+    assert isinstance(entry.event, ServerSentEvent)
+    assert (entry.event.event, json.loads(entry.event.data or "")) == ("snapshot", state)
+
+
+@pytest.mark.parametrize("wrong", ["x", None, {"data": "x"}, ServerSentEvent(comment="c"), [ONE]])
+async def test_a_snapshot_of_events_and_other_things_is_refused(wrong: Any) -> None:
+    """The error has the item and its number, and says what to return."""
+    snapshot = AsyncMock(return_value=[ONE, wrong])
+    expected = f"(got {wrong!r} as item 1): make it a ServerSentEvent(data), or return the state itself"
+    with pytest.raises(TypeError, match=re.escape(expected)):
+        await take_snapshot(Options(snapshot=snapshot), None, AT)
+
+
+@pytest.mark.parametrize(
+    ("event", "until", "expected"),
+    [
+        (ServerSentEvent("x", event="done"), "done", True),
+        (ServerSentEvent("x", event="done", id="7", retry=1, comment="c"), "done", True),
+        (ServerSentEvent("x", event="undone"), "done", False),
+        (ServerSentEvent("x", event="done2"), "done", False),
+        (ServerSentEvent("event: done\nevent: done", comment="event: done"), "done", False),
+        (ServerSentEvent("x"), "message", True),
+        (ServerSentEvent("x", event="message"), "message", True),
+        (ServerSentEvent("x", event="done"), "message", False),
+        (ServerSentEvent("x", event="fertig \u2713"), "fertig \u2713", True),
+        (ServerSentEvent("x"), None, False),
+    ],
+)
+def test_the_last_event_of_a_stream_is_known_by_its_type(
+    event: ServerSentEvent, until: str | None, *, expected: bool
+) -> None:
+    """Whatever other fields it has; text in data and comments is no type."""
+    assert is_last(event.encode(), Options(until=until)) is expected

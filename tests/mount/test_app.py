@@ -391,3 +391,32 @@ def test_a_type_checker_knows_every_option(tmp_path: Path) -> None:
     assert 'did you mean "channels"?' in errors["4"]
     assert 'did you mean "ping_interval"?' in errors["5"]
     assert 'incompatible type "str"' in errors["6"]
+
+
+# Up to an event
+
+
+async def test_a_stream_may_end_with_an_event() -> None:
+    """Then it is over for the client, also where the page is of another origin."""
+    page = {"origin": "https://app.example"}
+    async with mounted(until="done", cors_origins=[page["origin"]]) as (hub, client):
+        async with client.stream("/events/") as stream:
+            await hub.publish("default", "x", event="done")
+            assert [event.event async for event in stream] == ["done", "sse.end"]
+        async with client.stream("/events/", last_event_id="sse.end", headers=page) as again:
+            assert (again.status_code, again.headers["access-control-allow-origin"]) == (204, page["origin"])
+            assert (again.headers["cache-control"], "content-type" in again.headers) == ("no-store", False)
+
+
+@pytest.mark.parametrize(
+    ("until", "options", "error", "expected"),
+    [
+        (5, {}, TypeError, "until must be the type of an event, as in until='done' (got 5)"),
+        ("sse.end", {}, ValueError, "until must be the type of an event that you publish (got 'sse.end')"),
+        ("done", {"reconnect_after_end": True}, ValueError, "until and reconnect_after_end exclude each other"),
+    ],
+)
+async def test_a_bad_end_is_refused_at_once(until: Any, options: Any, error: type[Exception], expected: str) -> None:
+    """When the app is made, not at the first request."""
+    with pytest.raises(error, match=re.escape(expected)):
+        EventSourceApp(Hub(), until=until, **options)

@@ -1,8 +1,8 @@
 """EventSourceMiddleware: the hub's life, get_hub, and clients that have seen the end."""
 
 import inspect
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 import anyio
@@ -251,3 +251,37 @@ async def test_a_client_that_has_seen_the_end_does_not_reach_the_application(que
     assert reached == []
     async with client.stream("/", method="POST", last_event_id="sse.end") as stream:
         assert (stream.status_code, reached) == (200, ["POST"])
+
+
+# Telemetry
+
+
+class Telemetry:
+    """Notes whether the hub is open while it is observed."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    @contextmanager
+    def observe(self, hub: Hub) -> Iterator[None]:
+        self.states.append(hub.state)
+        yield
+        self.states.append(hub.state)
+
+    def opened(self, *_: Any) -> Any:
+        raise AssertionError
+
+
+async def test_telemetry_observes_the_hub_from_its_opening_to_its_end() -> None:
+    """So that it sees the last events too, which closing the hub publishes."""
+    telemetry = Telemetry()
+    app = EventSourceMiddleware(Starlette(), hub=Hub(), telemetry=telemetry)
+    async with EventStreamClient(app):
+        assert telemetry.states == ["up"]
+    assert telemetry.states == ["up", "closed"]
+
+
+async def test_telemetry_must_be_a_telemetry() -> None:
+    """The error shows what to write."""
+    with pytest.raises(TypeError, match=r"telemetry must be a sse_asgi.telemetry.Telemetry \(got True\)"):
+        EventSourceMiddleware(Starlette(), telemetry=True)  # type: ignore[arg-type]

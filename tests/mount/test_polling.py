@@ -1,6 +1,7 @@
 """Polls: when they are answered, what ends the waiting, and backends that are behind or away."""
 
 import json
+import math
 import time
 from typing import Any
 
@@ -460,3 +461,42 @@ async def test_a_poll_reads_all_pages_of_history() -> None:
             await hub.publish("default", number)
         answer = await poll(client, first)
     assert (data(answer), answer["more"]) == ([str(number) for number in range(600)], False)
+
+
+# Up to an event
+
+
+async def test_a_poll_says_that_the_stream_is_over() -> None:
+    """The final event follows the last one, also where the client comes back with the id of the last one."""
+    async with polled(until="done") as (hub, client):
+        async with waiting(client, hub) as answers:
+            last = await hub.publish("default", "x", event="done")
+            await hub.publish("default", "y")
+        final = {"id": "sse.end", "event": "sse.end", "data": '{"state":"finished"}'}
+        assert answers[0]["events"] == [{"id": last, "event": "done", "data": "x"}, final]
+        assert (answers[0]["last_event_id"], answers[0]["more"]) == ("sse.end", False)
+        assert (await poll(client, last))["events"] == [final]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_a_client_that_has_seen_the_end_stops(accept: str) -> None:
+    """It gets a 204 with the app's headers, and nothing is subscribed."""
+    async with polled(until="done", headers={"X-Mine": "1"}) as (hub, client):
+        head = {"accept": accept, "last-event-id": "sse.end"}
+        async with client.stream("/events/?poll=1", headers=head) as answer:
+            assert (answer.status_code, await answer.read()) == (204, b"")
+            assert (answer.headers["x-mine"], answer.headers["cache-control"]) == ("1", "no-store")
+        assert not hub.subscriptions()
+
+
+async def test_the_end_is_in_the_next_answer_if_this_one_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told to ask again at once."""
+    monkeypatch.setattr("sse_asgi._mount.answer.MAX_EVENTS", 2)
+    async with polled(until="done", rewind=math.inf) as (hub, client):
+        for number in range(3):
+            last = await hub.publish("default", str(number), event="done" if number == 2 else None)
+        first = await poll(client)
+        assert (data(first), first["more"]) == (["0", "1"], True)
+        second = await poll(client, first["last_event_id"])
+        assert (data(second), second["more"]) == (["2", '{"state":"finished"}'], False)
+        assert [event["id"] for event in second["events"]] == [last, "sse.end"]

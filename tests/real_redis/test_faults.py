@@ -301,6 +301,6 @@ async def test_closing_while_reconnecting_leaves_no_task(new_server: NewServer, 
 
 
 async def read_to_the_end(hub: Hub) -> None:
-    with pytest.raises(Exception, match="the hub is not open"):
+    with pytest.raises(Exception, match="the hub was closed"):
         async with hub.subscribe("a"):
             pass

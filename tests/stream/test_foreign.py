@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sse_asgi import ConnectionLimit, EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
 from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.shutdown import current_notice
-from sse_asgi._stream.foreign import admit, cut_off, watch_again
+from sse_asgi._stream.guarded import admit, cut_off, watch_again
 from sse_asgi.testing import EventStreamClient
 from stream.foreigners import SCOPE, Cycle, Transport, application, half, plain
 from stream.limited import assert_refused, forever, limited, ours, theirs
@@ -508,10 +508,10 @@ async def test_a_foreign_stream_one_too_many_is_refused() -> None:
 async def test_without_a_middleware_nothing_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stream is let through, and its connection is aborted by its own `receive`."""
     aborted: list[Any] = []
-    monkeypatch.setattr("sse_asgi._stream.foreign.abort", lambda *arguments: aborted.append(arguments))
+    monkeypatch.setattr("sse_asgi._stream.guarded.abort", lambda *arguments: aborted.append(arguments))
     timer, receive = shared_timer(), Cycle(Transport(frees=True)).receive
-    assert admit({})
-    watch_again({})
+    assert admit({}, "iterable")
+    watch_again({}, "client")
     cut_off({}, receive, timer)
     assert aborted == [({}, receive, timer)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sse_asgi import ServerSentEvent
 from sse_asgi._stream import framing
-from sse_asgi._stream.framing import ChunkFraming, DialectFraming, EventFraming
+from sse_asgi._stream.framing import ChunkFraming, DialectFraming, EventFraming, Frames
 from sse_asgi.decoder import EventDecoder
 from sse_asgi.dialects import OPENAI
 from strategies import PATIENT
@@ -181,3 +181,24 @@ def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chunks.write(b"data: x\n\ndata: y") == b"data: x\n\n"
     with pytest.raises(ValueError, match="a frame must be at most 10 bytes"):
         chunks.write(b"zzzz")
+
+
+@pytest.mark.parametrize(
+    ("bodies", "complete"),
+    [
+        ([b"data: x\n\n"], True),
+        ([b"data: x\n"], False),
+        ([b"data: x\r\n\r", b"\n"], True),
+        ([b"data: x\r", b"\r"], True),
+    ],
+)
+def test_complete_frames_are_seen(bodies: list[bytes], complete: bool) -> None:  # noqa: FBT001
+    """Between frames other bytes may be sent: never while a body is sent, and never in an encoded stream."""
+    plain, encoded = Frames(encoded=False), Frames(encoded=True)
+    assert (plain.complete, encoded.complete) == (True, False)
+    for body in bodies:
+        for frames in (plain, encoded):
+            frames.begin(body)
+            assert not frames.complete
+            frames.end()
+    assert (plain.complete, encoded.complete) == (complete, False)

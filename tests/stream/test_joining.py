@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from sse_asgi import EventSourceApp, Hub
+from sse_asgi._hub.delivery import Delivery
 from sse_asgi._stream.joining import current_joiner
 from stream.helpers import Server, directly, pause
 
@@ -39,6 +40,28 @@ async def test_events_that_follow_without_a_pause_are_joined(
         await server.has(*map(str, range(10)))
         assert len(server.bodies) == before + 2
         assert server.tasks[-1] is None
+
+
+@directly
+async def test_the_joiner_tells_when_an_event_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that waits is sent with the others; each event is told of once, however many readers it has."""
+    monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
+    told: list[tuple[str, int]] = []
+    async with Hub() as hub:
+        app = EventSourceApp(hub)
+        async with Server().serve(app) as one, Server().serve(app) as other:
+            registry = hub._opened("")
+
+            def when_sent(delivery: Delivery) -> Callable[[float], None]:
+                return lambda _: told.append((delivery.entry.frame.decode(), len(other.bodies)))
+
+            registry.when_sent = when_sent
+            before = len(other.bodies)
+            await one_after_another(hub, 3)
+            for server in (one, other):
+                await server.has("0", "1", "2")
+    assert [frame.partition("data: ")[2].strip() for frame, _ in told] == ["0", "1", "2"]
+    assert [bodies - before for _, bodies in told] == [1, 2, 2]
 
 
 @directly

@@ -183,9 +183,9 @@ async def test_what_cannot_be_closed_is_left_alone(case: str) -> None:
     for content in (["x"], shared):
         assert (await answer_without_the_content(case, content))[1] == ["background"]
     assert not shared.closed
-    if case != "204":
-        async with Hub() as hub:
-            assert (await answer_without_the_content(case, hub.subscribe("a")))[1] == ["background"]
+    async with Hub() as hub:
+        subscription = hub.subscribe("a", until="done")
+        assert (await answer_without_the_content(case, subscription))[1] == ["background"]
 
 
 async def test_a_client_that_has_gone_leaves_nothing_open() -> None:
@@ -347,3 +347,68 @@ async def test_a_dialect_has_the_words_for_an_error() -> None:
     """So that `on_error` is refused beside it."""
     with pytest.raises(ValueError, match="on_error and dialect exclude each other"):
         EventSourceResponse([], dialect=AI_SDK, on_error=lambda _: None)
+
+
+async def test_a_subscription_that_ends_with_an_event_is_not_read_again() -> None:
+    """Another option that says the contrary is refused."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match="until and reconnect_after_end exclude each other"):
+            EventSourceResponse(hub.subscribe("a", until="done"), reconnect_after_end=True)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_run_is_followed_from_the_clients_last_event(method: str) -> None:
+    """A client that has seen the end gets 204, whatever its method, and the others get the end and nothing after it."""
+    async with Hub() as hub:
+        run = await hub.start_run("a", ["1", "2"])
+        await run.wait()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            found = await hub.get_run("a")
+            assert found is not None
+            await EventSourceResponse(found)(scope, receive, send)
+
+        client = EventStreamClient(app)
+        async with client.stream("/", method=method) as stream:
+            events = [event async for event in stream]
+        assert [(event.event, event.data) for event in events] == [
+            ("message", "1"),
+            ("message", "2"),
+            ("sse.end", '{"state":"finished"}'),
+        ]
+        for query in ("", f"?last_event_id={events[0].id}"):
+            async with client.stream(
+                f"/{query}", method=method, last_event_id=None if query else events[0].id
+            ) as stream:
+                assert [event.data async for event in stream] == ["2", '{"state":"finished"}']
+        async with client.stream("/", method=method, last_event_id=events[-1].id) as stream:
+            assert (stream.status_code, await stream.read()) == (204, b"")
+
+
+async def test_a_reader_with_an_id_of_its_own_gets_204_after_the_end() -> None:
+    """Where the application gives the id to `follow`."""
+    async with Hub() as hub:
+        run = await hub.start_run("a", ["1"])
+        await run.wait()
+        ended = await hub.get_run("a")
+        assert ended is not None
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await EventSourceResponse(ended.follow(str(ended._record.last)))(scope, receive, send)
+
+        async with EventStreamClient(app).stream("/") as stream:
+            assert stream.status_code == 204
+
+
+async def test_a_drain_timeout_is_for_runs_too() -> None:
+    async with Hub() as hub:
+        run = await hub.start_run("a", ["1"])
+        response = EventSourceResponse(run, drain_timeout=3)
+        assert response._with_drain({"type": "http"}).drain_timeout == 3
+
+
+async def test_a_run_has_events_and_no_chunks() -> None:
+    async with Hub() as hub:
+        run = await hub.start_run("a", ["1"])
+        with pytest.raises(TypeError, match="encoded"):
+            EventSourceResponse(run, encoded=True)

@@ -14,6 +14,7 @@ from sse_asgi import ConnectionLimit, EventSourceMiddleware, EventSourceResponse
 from sse_asgi._stream.spoken import PassedOn, check_dialect, last_words
 from sse_asgi.dialects import AI_SDK, ANTHROPIC, OPENAI
 from sse_asgi.testing import EventStreamClient
+from stream.foreigners import SCOPE
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +60,33 @@ async def parts(*more: Any, error: Exception | None = None, last: bool = True) -
         raise error
     if not last:
         await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("finished", DONE),
+        ("failed", FAILED),
+        ("cancelled", said("This answer was stopped.")),
+        ("lost", said("The server that wrote this answer has failed. Try again.")),
+    ],
+)
+async def test_a_run_ends_in_the_words_of_the_dialect(state: Any, words: bytes) -> None:
+    """Each follower gets them, live or later."""
+    async with Hub() as hub:
+        run = await hub.start_run("a", lambda: parts(last=False))
+        await anyio.sleep(0.05)
+
+        async def end() -> None:
+            await anyio.sleep(0.02)
+            await hub.backend.end_run("a", state)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(end)
+            live = await read(lambda: run)
+        for body in (live, await read(lambda: run)):
+            lines = [line for line in body.split(b"\n") if not line.startswith((b"id: ", b":"))]
+            assert b"\n".join(lines) == FRAME + words
 
 
 # Iterables
@@ -169,8 +197,8 @@ async def test_a_dialect_that_fails_to_end_is_logged(caplog: pytest.LogCaptureFi
 
 def test_a_client_that_has_gone_is_told_nothing() -> None:
     """There are words for reasons that a client can hear of."""
-    assert last_words(OPENAI, "client", None, "GET /") == b""
-    assert last_words(OPENAI, "error", None, "GET /") == b""
+    assert last_words(OPENAI, "client", None, SCOPE) == b""
+    assert last_words(OPENAI, "error", None, SCOPE) == b""
 
 
 def test_a_stream_that_is_passed_on_has_its_own_end() -> None:
@@ -309,3 +337,19 @@ async def test_a_mounted_app_speaks_a_dialect() -> None:
     with pytest.raises(TypeError, match="has no option encoded="):
         async with mounted(encoded=True):
             pass
+
+
+async def test_an_event_may_end_a_subscription_in_a_dialect() -> None:
+    """The dialect's own end follows it, and no word of the library's."""
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a", until="done"))
+        async with client.stream("/") as stream:
+            await published(hub, "a", PART)
+            last = await hub.publish("a", PART, event="done")
+            await published(hub, "a", PART)
+            content = await stream.read()
+        assert content.count(FRAME[6:]) == 2
+        assert content.endswith(DONE)
+        assert b"sse." not in content
+        async with client.stream("/", last_event_id=last) as again:
+            assert (await again.read()).removeprefix(b":\n") == DONE

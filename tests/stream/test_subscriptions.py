@@ -7,7 +7,8 @@ import anyio.lowlevel
 import pytest
 from starlette.exceptions import HTTPException
 
-from sse_asgi import Hub, HubClosedError, MemoryBackend
+from sse_asgi import Hub, HubClosedError, MemoryBackend, ServerSentEvent
+from sse_asgi._stream.ending import FINAL
 from stream.helpers import serve
 
 pytestmark = pytest.mark.anyio
@@ -103,3 +104,49 @@ async def test_overflow_close_ends_the_stream_with_a_retry() -> None:
             stream._notify()
             assert b"retry:" in await stream.read()
         assert stream.complete
+
+
+# Up to an event
+
+
+async def test_a_stream_ends_with_the_event_that_it_reads_up_to() -> None:
+    """The final event follows it; with its id, or with that of the event, the client gets nothing twice."""
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a", until="done"))
+        async with client.stream("/") as stream:
+            await hub.publish("a", "1")
+            last = await hub.publish("a", "2", event="done")
+            await hub.publish("a", "3")
+            content = await stream.read()
+            assert content.endswith(f"id: {last}\nevent: done\ndata: 2\n\n".encode() + FINAL)
+            assert (content.count(b"data: 1\n"), stream.complete, stream.last_event_id) == (1, True, "sse.end")
+        async with client.stream("/", last_event_id="sse.end") as again:
+            assert (again.status_code, await again.read()) == (204, b"")
+        async with client.stream("/", last_event_id=last) as again:
+            assert await again.read() == b":\n" + FINAL
+        assert hub.subscriptions() == []
+
+
+async def test_a_post_ends_without_the_final_event() -> None:
+    """Its body is complete, and a client that comes back with the id of the event gets an empty one."""
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a", until="done"))
+        async with client.stream("/", method="POST") as stream:
+            last = await hub.publish("a", "2", event="done")
+            assert (await stream.read()).endswith(b"data: 2\n\n")
+            assert stream.complete
+        async with client.stream("/", method="POST", last_event_id=last) as again:
+            assert (await again.read(), again.complete) == (b":\n", True)
+
+
+async def test_initial_events_may_end_a_stream() -> None:
+    """No snapshot is taken then."""
+
+    async def snapshot() -> str:
+        raise AssertionError
+
+    initial = ["hello", ServerSentEvent("x", event="done"), "more"]
+    async with Hub() as hub:
+        client = serve(lambda: hub.subscribe("a", until="done", initial=initial, snapshot=snapshot))
+        async with client.stream("/") as stream:
+            assert await stream.read() == b"data: hello\n\nevent: done\ndata: x\n\n" + FINAL

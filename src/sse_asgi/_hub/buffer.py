@@ -22,10 +22,10 @@ class Buffer:
     def __init__(self, max_events: int, max_bytes: int) -> None:
         """Begin empty."""
         self.entries: list[Entry] | tuple[()] = ()
-        self.size = 0
+        self.size: int = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self.dropped = 0
+        self.dropped: int = 0
 
     @property
     def bounds(self) -> str:

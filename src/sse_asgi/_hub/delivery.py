@@ -4,9 +4,11 @@ The registry makes one Delivery for each event, and passes it as an argument: to
 there to the connection's writer, the Carrier.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .._log.event import Entry
+from .._log.position import Position
 
 BODY_LIMIT = 64 * 1024
 PING = b":\n"
@@ -22,17 +24,22 @@ class Delivery:
         at_once: True if the event is sent by itself, because its channels were quiet and all readers get the same
             frame; False if it is joined with the events around it.
         message: The ASGI message that the first connection made of the entry, and that all others send; None before.
+        held: How many readers did not send the event at once.
+        when_sent: Called once, with the time, when the event was sent to the readers that are up to date; None if
+            nobody asks. Code that sends later takes it away, and calls it then.
     """
 
-    __slots__ = ("at_once", "entry", "message", "now", "position")
+    __slots__ = ("at_once", "entry", "held", "message", "now", "position", "when_sent")
 
     def __init__(self, entry: Entry, now: float, *, at_once: bool) -> None:
         """Begin to deliver an entry."""
-        self.entry = entry
-        self.position = entry.position
-        self.now = now
-        self.at_once = at_once and bool(entry.frame)
+        self.entry: Entry = entry
+        self.position: Position | None = entry.position
+        self.now: float = now
+        self.at_once: bool = at_once and bool(entry.frame)
         self.message: Any = None
+        self.held = 0
+        self.when_sent: Callable[[float], None] | None = None
 
 
 class Receiver(Protocol):

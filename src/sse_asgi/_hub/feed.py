@@ -5,13 +5,14 @@ from .._loop.wakeup import Signal
 from .delivery import BODY_LIMIT, PING, Carrier, Delivery
 from .gate import OPEN
 from .subscription import ENTERED, NEW, Subscription
-from .view import seen_frame
+from .view import is_last, seen_frame
 
 
 class SubscriptionFeed:
     """Enters a subscription, and gives its frames to one connection: a Feed, and the receiver of live events."""
 
     immediate = True
+    kind = "subscription"
 
     __slots__ = ("_carrier", "_gate", "_news", "_subscription")
 
@@ -34,7 +35,12 @@ class SubscriptionFeed:
         """
         self._subscription.attach(news)
         self._news = news
-        self._carrier = carrier if self._subscription.options.transform is None else None
+        self._carrier = carrier if self._subscription.options.same_for_all else None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that it reads."""
+        return self._subscription.channels
 
     # What the hub calls, in the publisher's own turn
 
@@ -43,6 +49,7 @@ class SubscriptionFeed:
         # This runs for each event and reader. It asks the gate for its fields, because calls would cost more than that.
         gate, carrier = self._gate, self._carrier
         if gate.ended is not None:
+            delivery.held += 1
             return
         if (
             delivery.at_once
@@ -53,6 +60,7 @@ class SubscriptionFeed:
         ):
             gate.position = gate.written = delivery.position
             return
+        delivery.held += 1
         entry = delivery.entry
         has_room = gate.buffer.append(entry)
         if carrier is None or not entry.frame:
@@ -102,12 +110,16 @@ class SubscriptionFeed:
         while (entry := gate.take()) is not None:
             frame = seen_frame(entry, channels, options)
             size += len(frame)
+            if frame:
+                gate.count(entry, len(frame))
             if frames and size > BODY_LIMIT:
                 gate.put_back(entry.seen_as(frame))
                 break
             if frame:
                 gate.written = entry.position or gate.written
                 frames.append(frame)
+                if is_last(frame, options):
+                    gate.finish()
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def ping(self) -> bytes:

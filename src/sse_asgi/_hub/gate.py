@@ -13,7 +13,8 @@ path for resuming, for a slow reader and for a loss. The publisher never waits.
     any -> MISSED           lose(): the backend reports a loss; overflow(): the buffer is full, and history has the rest
     MISSED -> CLOSED        begin_round()
 
-A gate that was ended stays in its state. It takes no live event any more, and gives the events that it has.
+A gate that was ended stays in its state. It takes no live event any more, and gives the events that it has; one that
+was finished gives nothing more.
 
 The invariants, which hold at every await of the tasks around the gate:
 
@@ -23,9 +24,9 @@ The invariants, which hold at every await of the tasks around the gate:
 - In CLOSED, the buffer holds the events seen since the last round began. `begin_round` leaves MISSED in the same
   breath in which the round takes the position that it reads up to, so an event that is let go after that is later.
 - No id is given ahead of an event that the reader has not been given. The position of a fresh stream comes after its
-  initial events, and travels on the snapshot where there is one. The id of a gap is just before the event that follows
-  it, and a gap before a snapshot has none, because a reader that is cut off there still needs the snapshot. A reader
-  that was ended is offered no more events, so it is shown no position any more.
+  initial events, and travels on the last event of the snapshot where there is one. The id of a gap is just before the
+  event that follows it, and a gap before a snapshot has none, because a reader that is cut off there still needs the
+  snapshot. A reader that was ended is offered no more events, so it is shown no position any more.
 - Events that the reader can no longer get are announced by one `sse.gap` in their place.
 """
 
@@ -33,6 +34,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from .._log.event import Entry, History, ServerSentEvent
+from .._log.names import RESERVED
 from .._log.position import Position, furthest
 from .buffer import Buffer
 from .delivery import BODY_LIMIT
@@ -49,6 +51,7 @@ class State(Enum):
 
 
 CLOSED, MISSED, OPEN = State
+FINISHED = "finished"
 
 
 class Gate:
@@ -85,16 +88,16 @@ class Gate:
             options: The reader's.
             tally: Counts the gaps and drops of all readers.
         """
-        self.state = CLOSED
+        self.state: State = CLOSED
         self.ended: str | None = None
         self.position: Position | None = None
         self.written: Position | None = None
         self.ready: list[Entry] | tuple[()] = ()  # no list of its own for an idle reader
-        self.buffer = Buffer(options.buffer_size, options.buffer_bytes)
+        self.buffer: Buffer = Buffer(options.buffer_size, options.buffer_bytes)
         self.lost: str | None = None
         self._told: int | None = 0  # up to which sequence losses were announced; None takes the first page's as known
         self._overflow_rule = options.overflow
-        self._same_for_all = options.transform is None
+        self._same_for_all = options.same_for_all
         self._tally = tally
 
     # Inputs while the reader is served
@@ -108,6 +111,7 @@ class Gate:
         """Do what the overflow rule says about an entry for which the buffer has no room."""
         rule = self._overflow_rule
         is_open = self.state is OPEN
+        self._tally.overflows += is_open
         if entry.position is None or (is_open and rule == "drop_oldest"):
             self.buffer.append_dropping_oldest(entry)
         elif not (is_open and rule == "latest" and self.buffer.append_keeping_latest(entry)):
@@ -127,6 +131,11 @@ class Gate:
     def end(self, reason: str) -> None:
         """Take no live event any more."""
         self.ended = self.ended or reason
+
+    def finish(self) -> None:
+        """Give nothing more: the reader has the event that its stream goes up to."""
+        self.ended, self.ready = FINISHED, ()
+        self.buffer.clear()
 
     # Inputs at the beginning
 
@@ -178,10 +187,10 @@ class Gate:
             self.position = page.next
         return reason
 
-    def give_snapshot(self, entry: Entry, upto: Position) -> str | None:
+    def give_snapshot(self, entries: Iterable[Entry], upto: Position) -> str | None:
         """Have the reader get a snapshot in place of all events up to here, behind a gap; return the gap's reason."""
         reason = self._announce(None)
-        self.give((entry,))
+        self.give(entries)
         self.arrive(upto)
         return reason
 
@@ -219,6 +228,9 @@ class Gate:
             frames = [entry.frame for entry in entries]
             body = b"".join(frames) if all(frames) and buffer.size <= BODY_LIMIT else b""
         if body:
+            tally = self._tally
+            tally.delivered += len(entries)
+            tally.size += len(body)
             self.position = self.written = entries[-1].position
             buffer.entries, buffer.size = (), 0
         return body
@@ -239,6 +251,12 @@ class Gate:
         entry = buffer.pop()
         self.position = entry.position
         return entry
+
+    def count(self, entry: Entry, size: int) -> None:
+        """Count an entry of `take` as delivered with this number of bytes, if it was published by the application."""
+        if entry.channels and not entry.channels[0].startswith(RESERVED):
+            self._tally.delivered += 1
+            self._tally.size += size
 
     def put_back(self, entry: Entry) -> None:
         """Give an entry, which was taken, once more."""
@@ -266,14 +284,14 @@ class Gate:
     def _announce(self, position: Position | None) -> str | None:
         reason, self.lost = self.lost, None
         if reason is not None:
-            self._tally.gaps += 1
+            self._tally.gaps[reason] += 1
             self.give((gap(reason, position),))
         return reason
 
     def _gap_before(self, entry: Entry) -> Entry:
         """Return the announcement of the dropped entries, at the position just before the entry that follows them."""
         self._tally.drops += self.buffer.dropped
-        self._tally.gaps += 1
+        self._tally.gaps["overflow"] += 1
         self.buffer.dropped = 0
         return gap("overflow", _position_before(entry))
 

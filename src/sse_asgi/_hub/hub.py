@@ -2,12 +2,10 @@
 
 import operator
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
-
-import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
 from .._loop.running import checkpoint, running_loop
@@ -15,7 +13,6 @@ from ..backends.base import NO_PRESENCE, Backend
 from ..backends.memory import MemoryBackend
 from ..exceptions import BackendError
 from .newest import newest_events
-from .opening import OpenHub
 from .options import (
     Options,
     Overflow,
@@ -36,17 +33,18 @@ from .orders import disconnect_order
 from .outbox import Outgoing
 from .patterns import Pattern, Patterns
 from .registry import CONTROL, Registry
+from .run_options import check_whole
+from .running import RunningHub
 from .stats import Stats
 from .subscription import Subscription
 
 DRAIN_SECONDS = 1.0
-READ_SECONDS = 5.0
-NO_OPTIONS = (None, (), 0, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
+NO_OPTIONS = (None, (), 0, None, None, None, None, None, True)  # the defaults of Hub._reader_options, in its order
 
 T = TypeVar("T")
 
 
-class Hub(OpenHub):
+class Hub(RunningHub):
     """Publishes events to channels, and lets any number of readers in this process subscribe to them."""
 
     def __init__(
@@ -60,6 +58,7 @@ class Hub(OpenHub):
         patterns: Collection[str] = (),
         presence_ttl: float = 15.0,
         presence_grace: float = 5.0,
+        max_runs: int = 1000,
     ) -> None:
         """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
 
@@ -74,10 +73,11 @@ class Hub(OpenHub):
             patterns: Names like `orders.*`. An event of a channel that matches also reaches the readers of
                 `Pattern("orders.*")`, which is a channel with a history of its own. `*` is any run of characters. Give
                 the same patterns to every process that publishes.
-            presence_ttl: Seconds after which the readers of a silent process are no longer present, give or take a
-                third.
+            presence_ttl: Seconds after which the readers of a silent process are no longer present, and its runs are
+                lost, give or take a third.
             presence_grace: Seconds for which a reader that has left is still present. A page that is reloaded, or a
                 server that restarts, then causes no `sse.leave`.
+            max_runs: The most runs that this process produces at the same time.
 
         Raises:
             ValueError: A bound is below 1, an overflow rule is unknown, a pattern has no `*`, or a number of seconds is
@@ -98,7 +98,8 @@ class Hub(OpenHub):
         if not presence_grace >= 0:
             msg = f"presence_grace must be 0 seconds or more (got {presence_grace})"
             raise ValueError(msg)
-        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace)
+        check_whole("max_runs", max_runs)
+        super().__init__(MemoryBackend() if backend is None else backend, presence_ttl, presence_grace, max_runs)
 
     # Opening and closing
 
@@ -186,7 +187,11 @@ class Hub(OpenHub):
         # The body of _publish_now, without the cost of an Outgoing and of a second coroutine for each event.
         await checkpoint()  # before the event is stored: a publisher that is cancelled here has published nothing
         registry = self._registry or self._opened("cannot publish")
-        position = await self.backend.publish(names, message, key=key, idempotency_key=idempotency_key)
+        try:
+            position = await registry.store(names, message, key=key, idempotency_key=idempotency_key)
+        except Exception as error:
+            registry.tally.errors[type(error).__name__] += 1
+            raise
         registry.tally.published += 1
         return None if position is None else str(position)
 
@@ -324,6 +329,7 @@ class Hub(OpenHub):
         initial: Iterable[Any] = (),
         rewind: float = 0,
         snapshot: Snapshot | None = None,
+        until: str | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
         overflow: Overflow | None = None,
@@ -346,10 +352,13 @@ class Hub(OpenHub):
                 before live events; `math.inf` is all. Older events are not announced as a gap. A resumed stream
                 continues after its id instead.
             snapshot: An async function that returns the current state, for a reader that is fresh or has a gap. The
-                state is sent as one event of type `snapshot` before any later event. If the function takes an argument,
-                it gets the Subscription, which has `channels` and `options.properties`. Write your state first, then
-                publish: the snapshot may already contain a delta that follows it, so make deltas idempotent or
-                versioned.
+                state is sent as one event of type `snapshot` before any later event; a ServerSentEvent, or a list of
+                them, is sent as it is. If the function takes an argument, it gets the Subscription, which has
+                `channels` and `options.properties`. Write your state first, then publish: the snapshot may already
+                contain a delta that follows it, so make deltas idempotent or versioned.
+            until: The type of the event that ends the stream, as `finished`: the first event of this type that the
+                reader gets, live, from history, or as its snapshot. A browser does not reconnect after it. `"message"`
+                is an event without a type. None goes on for ever.
             buffer_size: The most live events that wait; None is the hub's.
             buffer_bytes: The most bytes of events that wait; None is the hub's.
             overflow: The rule for a full buffer; None is the hub's.
@@ -366,7 +375,8 @@ class Hub(OpenHub):
             HubClosedError: The hub is not open.
             ValueError: There is no channel; a name is bad, reserved, or a pattern of the hub that is not given as a
                 Pattern; an option is bad; or both `rewind` and `snapshot` are given.
-            TypeError: A channel is not a str, `rewind` is not a number, or `initial` is not a collection of events.
+            TypeError: A channel or `until` is not a str, `rewind` is not a number, or `initial` is not a collection of
+                events.
             NotImplementedError: `presence` is given, and the backend does not support it.
             RuntimeError: Another event loop than the hub's runs here. A thread without an event loop may call this, as
                 a `def` endpoint does.
@@ -379,6 +389,7 @@ class Hub(OpenHub):
             initial=initial,
             rewind=rewind,
             snapshot=snapshot,
+            until=until,
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
             overflow=overflow,
@@ -393,6 +404,7 @@ class Hub(OpenHub):
         initial: Iterable[Any] = (),
         rewind: float = 0,
         snapshot: Snapshot | None = None,
+        until: str | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
         overflow: Overflow | None = None,
@@ -403,7 +415,7 @@ class Hub(OpenHub):
         The hub need not be open. Readers without options of their own share one object.
         """
         defaults = self._defaults
-        given = (transform, initial, rewind, snapshot, buffer_size, buffer_bytes, overflow, position_frames)
+        given = (transform, initial, rewind, snapshot, until, buffer_size, buffer_bytes, overflow, position_frames)
         if all(map(operator.is_, given, NO_OPTIONS)):  # most readers; each connection comes here
             return defaults
         options = defaults._replace(
@@ -412,6 +424,7 @@ class Hub(OpenHub):
             rewind=rewind,
             snapshot=snapshot,
             personal=is_personal(snapshot),
+            until=until,
             position_frames=position_frames,
             buffer_size=defaults.buffer_size if buffer_size is None else buffer_size,
             buffer_bytes=defaults.buffer_bytes if buffer_bytes is None else buffer_bytes,
@@ -469,7 +482,7 @@ class Hub(OpenHub):
         Raises:
             HubClosedError: The hub is not open.
         """
-        return self._ask("nothing was counted", Registry.stats)
+        return self._ask("nothing was counted", lambda registry: registry.stats()._replace(runs=self._runs.running))
 
     def _ask(self, what: str, question: Callable[[Registry], T]) -> T:
         """Ask a question about the registry in the hub's event loop, where the registry changes."""
@@ -527,16 +540,3 @@ class Hub(OpenHub):
         (name,) = self._patterns.readable((check_channel(channel),))
         with self._patience("presence cannot be read"):
             return await registry.presence.present(name)
-
-    @contextmanager
-    def _patience(self, what: str) -> Iterator[None]:
-        """Raise BackendError if the block takes longer than READ_SECONDS."""
-        try:
-            with anyio.fail_after(READ_SECONDS):
-                yield
-        except TimeoutError as error:
-            msg = f"the backend was away for {READ_SECONDS:g} s: {what}{self._trouble()}"
-            raise BackendError(msg) from error
-
-    def _trouble(self) -> str:
-        return f" ({self.backend.trouble})" if self.backend.trouble else ""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from .._log.event import ServerSentEvent, as_event
-from .._log.names import RESERVED
+from .._log.names import END, RESERVED
 
 MAX_NAME_BYTES = 512
 
@@ -46,6 +46,15 @@ class Options(NamedTuple):
     presence: tuple[str, ...] = ()
     personal: bool = False
     rewind: float = 0
+    until: str | None = None
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether the reader gets the same frames as all others, so that nothing has to look at each event.
+
+        The end of a run is found by its feed.
+        """
+        return self.transform is None and self.until in (None, END)
 
     def for_reader(self, properties: Any, identity: str | None, presence: tuple[str, ...]) -> "Options":
         """Return these options for one reader; the same object if the reader has nothing of its own.
@@ -134,6 +143,26 @@ def check_type(event: str | None) -> None:
         raise ValueError(msg)
 
 
+def check_until(until: str | None) -> None:
+    """Accept None, and the type that an application's event can have.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: No event that an application publishes has this type.
+    """
+    if until is None:
+        return
+    if not isinstance(until, str):
+        msg = f"until must be the type of an event, as in until='done' (got {until!r}): give every ending one type"
+        raise TypeError(msg)
+    try:
+        check_type(until)
+        ServerSentEvent("", event=until)
+    except ValueError as error:
+        msg = f"until must be the type of an event that you publish (got {until!r}): {error}"
+        raise ValueError(msg) from error
+
+
 def check_key(option: str, value: str | None) -> None:
     """Accept None, and text that can be written as UTF-8.
 
@@ -163,6 +192,7 @@ def check_options(options: Options) -> Options:
         raise ValueError(msg)
     check_seconds("ping_interval", options.ping_interval)
     check_rewind("rewind", options.rewind)
+    check_until(options.until)
     if options.rewind and options.snapshot is not None:
         msg = "rewind and snapshot exclude each other: a snapshot replaces all events before it; choose one of them"
         raise ValueError(msg)

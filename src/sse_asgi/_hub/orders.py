@@ -1,20 +1,21 @@
-"""Orders: how `hub.disconnect` ends streams in every process.
+"""Orders: how `hub.disconnect` ends streams, and `hub.cancel_run` stops a source, in every process.
 
 An order is an event on a channel of the library's own, so backends need no second way to talk. A process that was cut
 off from the backend reads the orders that it missed when it is back. A hub listens for orders only from the moment when
-it has its first reader with an identity or properties.
+it has its first reader with an identity or properties, or its first run.
 """
 
 import json
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import Context
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from .._log.event import ServerSentEvent, to_json
+from .._log.logged import about
 from .._log.position import Position
 from .._loop.tasks import Child, spawn
 from ..exceptions import HubClosedError
@@ -54,11 +55,16 @@ def disconnect_order(properties: Any, identity: str | None, channels: Collection
 
 
 class Orders:
-    """Receives the orders, and carries them out on the readers of this process."""
+    """Receives the orders, and carries them out in this process.
+
+    Attributes:
+        obey: For each further type of orders, a function that gets the order's data.
+    """
 
     def __init__(self, registry: Registry) -> None:
         """Prepare to listen; `start` begins."""
         self._registry = registry
+        self.obey: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         self._recent: deque[tuple[float, _Order]] = deque(maxlen=RECENT)
         registry.recall = self._recall
         self._task: Child | None = None
@@ -92,19 +98,26 @@ class Orders:
             self._task = None
             self._since.clear()
             logger.exception(
-                "receiving orders of hub.disconnect failed: streams end only when their authorization does"
+                "receiving orders of hub.disconnect failed: streams end only when their authorization does",
+                extra=about("orders_failed"),
             )
 
     def _obey(self, order: ServerSentEvent) -> None:
         if order.event == "sse.gap":
             logger.warning(
-                "orders of hub.disconnect were lost with the log: streams end only when their authorization does"
+                "orders of hub.disconnect were lost with the log: streams end only when their authorization does",
+                extra=about("orders_lost"),
             )
             return
         try:
+            if (obey := self.obey.get(order.event or "")) is not None:
+                obey(json.loads(order.data or ""))
+                return
             wanted = _read(order)
         except (ValueError, KeyError, TypeError):
-            logger.warning("hub.disconnect ignored a malformed order on the channel %s", CONTROL)
+            logger.warning(
+                "hub.disconnect ignored a malformed order on the channel %s", CONTROL, extra=about("order_malformed")
+            )
             return
         self._recent.append((time.monotonic(), wanted))
         for reader in self._registry.subscriptions():
@@ -130,7 +143,8 @@ def _carry_out(order: _Order, reader: Subscription) -> None:
             reader.end("revoked")
     except Exception:
         what = type(reader.options.properties).__name__
-        logger.exception("hub.disconnect could not compare the properties (%s) of a stream, which goes on", what)
+        told = "hub.disconnect could not compare the properties (%s) of a stream, which goes on"
+        logger.exception(told, what, extra=about("order_not_compared", channels=reader.channels))
 
 
 def _concerns(wanted: _Order, reader: Subscription) -> bool:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import anyio
 
 from .._log.event import RenderedEvent, ServerSentEvent
+from .._log.logged import about
 from .._loop.tasks import Child, spawn
 from .._loop.wakeup import new_wakeup
-from ..exceptions import HubClosedError, SSEError
+from ..exceptions import CLOSED, HubClosedError, SSEError
 from .home import Home
 from .stats import Tally
 
@@ -69,7 +70,7 @@ class Outbox:
         with self._lock:
             if self._closed:
                 what = "cannot publish"
-                raise HubClosedError(what)
+                raise HubClosedError(what, CLOSED)
             if len(self._waiting) >= MAX_EVENTS or (self._waiting and self._bytes + size > MAX_BYTES):
                 self._tally.unpublished += 1
                 self._losing = True
@@ -131,7 +132,8 @@ class Outbox:
             return
         self._reported = True
         with suppress(Exception):  # an error of a log handler must not stop the queue
-            logger.warning("publish_soon lost events, which hub.stats() counts as unpublished: %s", why, exc_info=error)
+            told = "publish_soon lost events, which hub.stats() counts as unpublished: %s"
+            logger.warning(told, why, exc_info=error, extra=about("events_unpublished"))
 
     async def close(self, patience: float) -> None:
         """Publish the queued events, for `patience` seconds at most; count the rest as lost, and refuse new events."""

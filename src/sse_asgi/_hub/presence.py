@@ -17,6 +17,7 @@ from itertools import islice
 
 import anyio
 
+from .._log.logged import about
 from .._loop.tasks import Child, spawn
 from .._loop.timer import Timer, shared_timer
 from .._loop.wakeup import Wakeup, new_wakeup
@@ -103,7 +104,12 @@ class Presence:
                 complete = True
                 if not self._failed:
                     unknown = not isinstance(error, SSEError)
-                    logger.warning("updating presence failed, will retry: %s", error, exc_info=unknown)
+                    logger.warning(
+                        "updating presence failed, will retry: %s",
+                        error,
+                        exc_info=unknown,
+                        extra=about("presence_failed"),
+                    )
                 self._failed = True
             else:
                 self._failed = False

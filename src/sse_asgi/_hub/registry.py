@@ -9,7 +9,7 @@ each reader. Where sending to all readers takes longer than a millisecond, so lo
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -19,7 +19,7 @@ from .._log.position import MAX_SEQUENCE, Position
 from .._loop.running import checkpoint
 from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend, Member
-from ..exceptions import HubClosedError
+from ..exceptions import CLOSED, HubClosedError
 from .delivery import Delivery, Receiver
 from .home import Home
 from .presence import Presence
@@ -27,6 +27,7 @@ from .stats import Stats, Tally
 from .subscription import Subscription
 
 CONTROL = "sse.control"
+Store = Callable[..., Awaitable[Position | None]]
 UNSUBSCRIBE_SECONDS = 5.0
 PAUSE_SECONDS = 0.001  # an event that comes sooner after the last one of its channel is joined with it
 READS_AT_ONCE = 4  # from this process's memory, where each read blocks the event loop
@@ -68,15 +69,20 @@ class Registry:
         presence: The identities that this process lists.
         tally: The counters of all readers.
         recall: Called with each reader that enters, at the moment from which disconnect orders reach it.
+        store: Publishes an event: the backend's `publish`, or a telemetry's function around it.
+        when_sent: Returns a function to call when the last sends of an event have begun, or None to skip this event;
+            a telemetry sets it.
     """
 
     def __init__(self, backend: Backend, presence: Presence, home: Home) -> None:
         """Begin without readers."""
         self.home = home
-        self.up = True
+        self.up: bool = True
         self.presence = presence
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self.recall: Callable[[Subscription], None] = lambda _: None
+        self.store: Store = backend.publish
+        self.when_sent: Callable[[Delivery], Callable[[float], None] | None] | None = None
         self._backend = backend
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
@@ -100,7 +106,7 @@ class Registry:
         """
         if self._closed:
             what = "cannot enter the subscription"
-            raise HubClosedError(what)
+            raise HubClosedError(what, CLOSED)
         for name in subscription.channels:
             if name not in self._channels:
                 self._channels[name] = _Channel()
@@ -122,7 +128,7 @@ class Registry:
             if self._closed:  # meanwhile, so that `close` did not unsubscribe from these channels
                 await self._backend.unsubscribe(tuple(missing))
                 what = "cannot enter the subscription"
-                raise HubClosedError(what)
+                raise HubClosedError(what, CLOSED)
             for channel in missing.values():
                 channel.subscribed = True
             return position
@@ -204,9 +210,17 @@ class Registry:
         began = time.monotonic()
         at_once = all(channel.is_quiet(began) for channel in channels)
         delivery = Delivery(entry, began, at_once=at_once)
-        for receiver in _readers(channels).values():
+        if self.when_sent is not None:
+            delivery.when_sent = self.when_sent(delivery)
+        readers = _readers(channels)
+        for receiver in readers.values():
             receiver.offer(delivery)
         ended = time.monotonic()
+        if sent := len(readers) - delivery.held:  # counted once for all of them: an addition for each would cost 1 %
+            self.tally.delivered += sent
+            self.tally.size += sent * len(entry.frame)
+        if delivery.when_sent is not None:
+            delivery.when_sent(ended)
         for channel in channels:
             channel.delivered = ended
             if at_once:
@@ -226,6 +240,7 @@ class Registry:
 
     def state(self, *, up: bool) -> None:
         """Remember whether the backend is reachable."""
+        self.tally.reconnects += up and not self.up
         self.up = up
 
     # The methods that the hub calls
@@ -263,18 +278,27 @@ class Registry:
         return [reader for reader in readers if reader.channels != (CONTROL,)]
 
     def stats(self) -> Stats:
-        """Return the counters, and the present number of readers and of waiting events."""
-        readers = self.subscriptions()
+        """Return the counters, and the present number of readers and of waiting events. It works in every thread."""
+        tally = self.tally
+        # Each copy is made in one step, between which the event loop may change the dicts.
+        channels = {name: [*channel.readers] for name, channel in self._channels.copy().items() if name != CONTROL}
+        readers = {reader for readers in channels.values() for reader in readers}
         waiting = [reader.waiting for reader in readers]
         return Stats(
             connections=len(readers),
-            channels={name: len(channel.readers) for name, channel in self._channels.items() if name != CONTROL},
+            channels={name: len(readers) for name, readers in channels.items()},
             buffered_events=sum(events for events, _ in waiting),
             buffered_bytes=sum(size for _, size in waiting),
-            drops=self.tally.drops,
-            gaps=self.tally.gaps,
-            published=self.tally.published,
-            unpublished=self.tally.unpublished,
+            drops=tally.drops,
+            gaps=tally.gaps.total(),
+            published=tally.published,
+            unpublished=tally.unpublished,
+            delivered=tally.delivered,
+            delivered_bytes=tally.size,
+            replayed=tally.replayed,
+            overflows=tally.overflows,
+            reconnects=tally.reconnects,
+            gaps_by_reason=dict(tally.gaps),
         )
 
     def _known(self, names: Iterable[str] | None) -> list[_Channel]:

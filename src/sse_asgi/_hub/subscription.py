@@ -8,7 +8,8 @@ import math
 from enum import Enum
 from typing import Literal, NamedTuple, Self
 
-from .._log.event import Entry, ServerSentEvent
+from .._log.event import Entry, History, ServerSentEvent
+from .._log.names import END
 from .._log.position import Position, furthest
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from ..exceptions import SlowReaderError
@@ -16,7 +17,7 @@ from .delivery import Delivery, Receiver
 from .gate import OPEN, Gate
 from .options import Options
 from .source import Source
-from .view import seen_event, take_snapshot
+from .view import is_last, seen_event, seen_frame, take_snapshot
 
 PAGE = 512
 
@@ -80,21 +81,21 @@ class Subscription:
 
     def __init__(self, source: Source, channels: tuple[str, ...], last_event_id: str | None, options: Options) -> None:
         """Prepare to read; nothing happens before it is entered."""
-        self.channels = channels
-        self.last_event_id = last_event_id
-        self.options = options
-        self.joined = False
-        self.recovery = FRESH
-        self.since = math.inf
-        self.stage = NEW
-        self.source = source
-        self.gate = Gate(options, source.tally)
+        self.channels: tuple[str, ...] = channels
+        self.last_event_id: str | None = last_event_id
+        self.options: Options = options
+        self.joined: bool = False
+        self.recovery: Recovery = FRESH
+        self.since: float = math.inf
+        self.stage: Stage = NEW
+        self.source: Source = source
+        self.gate: Gate = Gate(options, source.tally)
         self._news: Signal | None = None
         self._wakeup: Wakeup  # set where it is entered by hand
 
     @property
     def ended(self) -> str | None:
-        """Why it was ended (`shutdown`, `revoked`, or `slow` with `overflow="close"`), or None."""
+        """Why it was ended (`shutdown`, `revoked`, `finished`, or `slow` with `overflow="close"`), or None."""
         return self.gate.ended
 
     @property
@@ -132,7 +133,7 @@ class Subscription:
 
         Raises:
             SlowReaderError: The buffer was full and the rule is `overflow="close"`.
-            StopAsyncIteration: The hub was drained or closed.
+            StopAsyncIteration: The hub was drained or closed, or the last event was of the type `until`.
             RuntimeError: It was not entered, or another event loop than the hub's runs here.
         """
         self.source.home.check("cannot read the subscription")
@@ -144,6 +145,9 @@ class Subscription:
             while (entry := gate.take()) is not None:
                 event = seen_event(entry, self.channels, self.options)
                 if event is not None:
+                    gate.count(entry, len(entry.frame))
+                    if is_last(event.encode(), self.options):
+                        gate.finish()
                     return entry.for_reader(event, self.channels)
             if gate.ended == "slow":
                 raise SlowReaderError(gate.buffer.bounds)
@@ -161,6 +165,7 @@ class Subscription:
 
     def offer(self, delivery: Delivery) -> None:
         """Hold one live event for a reader that was entered by hand."""
+        delivery.held += 1
         self.gate.hold(delivery.entry)
         self._wakeup.set()
 
@@ -220,6 +225,10 @@ class Subscription:
             await self._read_page(upto)
 
     async def _begin(self, upto: Position | None) -> None:
+        if self.options.until is not None and await self._has_finished(upto):
+            self.recovery = Recovery("resumed")
+            self.gate.finish()
+            return
         if upto is None or not self.last_event_id:
             await self._begin_fresh(upto)
             return
@@ -229,12 +238,27 @@ class Subscription:
         if reason is not None:
             self.recovery = self.recovery._replace(outcome="gap", reason=reason)
 
+    async def _has_finished(self, upto: Position | None) -> bool:
+        """Return True if the event that the stream goes up to was the reader's last one.
+
+        A connection may break between this event and the end of the stream.
+        """
+        if self.last_event_id == END:
+            return True
+        last = Position.parse(self.last_event_id or "")
+        if last is None or upto is None or last.epoch != upto.epoch or not 0 < last.sequence <= upto.sequence:
+            return False
+        page = await self.source.history(self.channels, last._replace(sequence=last.sequence - 1), last, 1)
+        return any(is_last(seen_frame(entry, self.channels, self.options), self.options) for entry in page.entries)
+
     async def _begin_fresh(self, upto: Position | None) -> None:
         gate, options = self.gate, self.options
         gate.begin_fresh(options.initial)
         self._notify()
+        if any(is_last(event.encode(), options) for event in options.initial):
+            return
         if options.snapshot is not None:
-            gate.give((await take_snapshot(options, self, upto),))
+            gate.give(await take_snapshot(options, self, upto))
         elif upto is not None and options.rewind:
             await self._rewind(upto)
             return
@@ -255,14 +279,18 @@ class Subscription:
         if self.gate.state is OPEN and not self.recovery.replayed and self.options.position_frames:
             self.gate.give((Entry(None, upto),))
 
+    async def _history(self, upto: Position) -> History:
+        return await self.source.history(self.channels, self.gate.position, upto, PAGE)
+
     async def _read_page(self, upto: Position) -> str | None:
         """Read one page, or take a snapshot if events are missing before it; return the reason if a gap is given."""
         gate, options = self.gate, self.options
-        page = await self.source.history(self.channels, gate.position, upto, PAGE)
+        page = await self._history(upto)
         gate.notice_losses(page)
         if gate.lost is not None and options.snapshot is not None:
             snapshot = await take_snapshot(options, self, furthest(gate.position, upto))
             return gate.give_snapshot(snapshot, upto)
         reason = gate.give_page(page, upto)
+        self.source.tally.replayed += len(page.entries)
         self.recovery = self.recovery._replace(replayed=self.recovery.replayed + len(page.entries))
         return reason

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Awaitable
 from typing import Any
 
-from .._log.event import Entry, RenderedEvent, ServerSentEvent, as_event
-from .._log.logged import one_line
+from .._log.event import Entry, RenderedEvent, ServerSentEvent, as_event, own_event
+from .._log.logged import about, one_line
 from .._log.position import Position
 from .gate import gap_event
 from .options import Options
@@ -22,11 +22,13 @@ def without_id(event: ServerSentEvent) -> ServerSentEvent:
     return ServerSentEvent(event.data, event=event.event, retry=event.retry, comment=event.comment)
 
 
-async def take_snapshot(options: Options, subscription: Any, position: Position | None) -> Entry:
+async def take_snapshot(options: Options, subscription: Any, position: Position | None) -> list[Entry]:
     """Return a reader's state, as of a position.
 
+    Only the last event has the position: a reader that is cut off before it gets the whole state again.
+
     Raises:
-        TypeError: The snapshot is not an async function.
+        TypeError: The snapshot is not an async function, or returned a list of events and other things.
     """
     snapshot = options.snapshot
     assert snapshot is not None
@@ -34,10 +36,34 @@ async def take_snapshot(options: Options, subscription: Any, position: Position 
     if not isinstance(awaitable, Awaitable):
         msg = f"snapshot must be an async function (got {snapshot!r}, which returned {type(awaitable).__name__})"
         raise TypeError(msg)
-    state = await awaitable
-    if not isinstance(state, ServerSentEvent):
-        state = ServerSentEvent(state, event="snapshot")
-    return Entry(without_id(state), position)
+    *others, last = _events_of_state(await awaitable)
+    return [*map(Entry, others), Entry(last, position)]
+
+
+def _events_of_state(state: Any) -> list[ServerSentEvent]:
+    """Return the events of a list of events, or one event for any other state."""
+    given = [own_event(value) for value in state] if isinstance(state, list | tuple) else []
+    if not any(given):
+        return [without_id(own_event(state) or ServerSentEvent(state, event="snapshot"))]
+    events = []
+    for number, event in enumerate(given):
+        if event is None or event.data is None:
+            msg = (
+                f"a snapshot that returns events must return events with data only (got {state[number]!r} as item "
+                f"{number}): make it a ServerSentEvent(data), or return the state itself, without any event in it"
+            )
+            raise TypeError(msg)
+        events.append(without_id(event))
+    return events
+
+
+def is_last(frame: bytes, options: Options) -> bool:
+    """Return True if a frame, as the reader sees it, is an event of the type that the reader's stream goes up to."""
+    if options.until is None:
+        return False
+    # A line of data or of a comment begins with another name, so this one is the type.
+    _, typed, rest = (b"\n" + frame).partition(b"\nevent: ")
+    return (rest.partition(b"\n")[0] if typed else b"message") == options.until.encode()
 
 
 def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> ServerSentEvent | None:
@@ -59,7 +85,9 @@ def seen_event(entry: Entry, channels: tuple[str, ...], options: Options) -> Ser
             return event
         return None if result is None else without_id(as_event(result))
     except Exception:
-        logger.exception("a transform or callable data failed for an event on %s", one_line(", ".join(entry.channels)))
+        names = one_line(", ".join(entry.channels))
+        extra = about("transform_failed", channels=entry.channels)
+        logger.exception("a transform or callable data failed for an event on %s", names, extra=extra)
         return _FAILED
 
 

@@ -178,8 +178,6 @@ def as_event(value: Any) -> ServerSentEvent:
 
 def as_frame(value: Any) -> bytes:
     """Return the frame of as_event(value), without making an event for plain text."""
-    if type(value) is str and value.isascii() and "\n" not in value and "\r" not in value:
-        return f"data: {value}\n\n".encode()  # the result of encode(), for the usual value of a token stream
     return encode(value) if isinstance(value, str | bytes) else as_event(value).encode()
 
 
@@ -315,11 +313,11 @@ class Entry:
         key: str | None = None,
     ) -> None:
         """Store an event with its place, and write its frame."""
-        self.event = event
-        self.position = position
-        self.channels = channels
-        self.key = key
-        self.frame = self.write(event)
+        self.event: ServerSentEvent | RenderedEvent | None = event
+        self.position: Position | None = position
+        self.channels: tuple[str, ...] = channels
+        self.key: str | None = key
+        self.frame: bytes = self.write(event)
         self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":

@@ -203,7 +203,7 @@ class Timer:
                 try:
                     timed.ring(now)
                 except Exception:  # the other objects of the batch must still be called
-                    logger.exception("a callback of the timer failed")
+                    logger.exception("a callback of the timer failed", extra={"sse_event": "timer_callback_failed"})
             batch.clear()  # its alarms refer to it
         if self._times and self._times[0] < self._armed:
             self._arm(self._times[0])

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .._hub.options import check_callable, check_seconds
 from .._hub.subscription import Subscription
-from .._log.logged import one_line
+from .._log.logged import about, one_line
 from .._loop.tasks import Child, spawn
 from .._loop.timer import Alarm, shared_timer, spread
 from .channels import ServedChannels
@@ -188,7 +188,7 @@ class WatchedResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request, and watch its permission until it has ended."""
-        self._path = one_line(scope["path"])
+        self._scope = scope
         self._timer = shared_timer()
         self._context = copy_context()  # an alarm rings in the context of another request, that of the timer
         self._look()
@@ -242,7 +242,9 @@ class WatchedResponse:
             return True
         refused = isinstance(error, VerdictError)
         outcome = "is ended" if refused else "goes on"
-        logger.error("the stream %s could not be authorised again, and %s", self._path, outcome, exc_info=error)
+        told = "the stream %s could not be authorised again, and %s"
+        extra = about("authorize_failed", self._scope, self._subscription.channels)
+        logger.error(told, one_line(self._scope["path"]), outcome, exc_info=error, extra=extra)
         return refused
 
     def _adopt(self, grant: Grant) -> None:

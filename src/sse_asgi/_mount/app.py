@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .._hub.hub import Hub
 from .._hub.options import NOT_GIVEN, NotGiven, Overflow, Snapshot, Transform, check_callable, check_known
 from .._hub.subscription import Subscription
-from .._stream.response import EventSourceResponse
+from .._stream.response import ENDS_FOR_GOOD, EventSourceResponse
 from .._stream.terms import ResponseOptions
 from .access import Access, Authorize, verdict
 from .channels import Channels, ServedChannels
@@ -64,6 +64,7 @@ class EventSourceApp:
         rewind: float = 0,
         max_rewind: float = 0,
         snapshot: Snapshot | None = None,
+        until: str | None = None,
         transform: Transform | None = None,
         buffer_size: int | None = None,
         buffer_bytes: int | None = None,
@@ -106,7 +107,8 @@ class EventSourceApp:
             rewind: See Hub.subscribe; for requests without `?rewind=`.
             max_rewind: The most events that a fresh stream may ask for by `?rewind=`, as a number or `all`; a greater
                 number gets as many. `math.inf` is no bound; 0 answers `?rewind=` with 400.
-            snapshot: See Hub.subscribe, like the next five; not together with `rewind` or `max_rewind`.
+            snapshot: See Hub.subscribe, like the next six; not together with `rewind` or `max_rewind`.
+            until: See Hub.subscribe; for every stream and poll of this app.
             transform: See Hub.subscribe.
             buffer_size: See Hub.subscribe.
             buffer_bytes: See Hub.subscribe.
@@ -133,6 +135,7 @@ class EventSourceApp:
             initial=initial,
             rewind=rewind,
             snapshot=snapshot,
+            until=until,
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
             overflow=overflow,
@@ -141,12 +144,15 @@ class EventSourceApp:
         if max_lifetime is NOT_GIVEN:
             max_lifetime = MAX_LIFETIME if hub.keeps_history or access.restricts else None
         _check_response_options(max_lifetime, response_options)
+        if until is not None and response_options.get("reconnect_after_end"):
+            raise ValueError(ENDS_FOR_GOOD)
         limits = QueryLimits(max_rewind, max_wait)
         self._reading = Reading(
             hub, access, limits, options, response_options, max_lifetime=max_lifetime, on_disconnect=on_disconnect
         )
         check_max_body_bytes(max_body_bytes)
         self._publishing = None if publish is None else Publishing(hub, served, publish, max_body_bytes)
+        self.routes: list[Route]
         self._handlers, self.routes = self._table()
 
     def _table(self) -> tuple[dict[str, dict[str, Handler]], list[Route]]:

@@ -5,13 +5,13 @@ a module, also from the page's own server.
 """
 
 import hashlib
-from pathlib import Path
+from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-PATH = Path(__file__).parents[1] / "client" / "sse-asgi.js"
+SCRIPT = ("client", "sse-asgi.js")
 FOR_EVERYONE = {"Access-Control-Allow-Origin": "*"}
 
 
@@ -20,7 +20,7 @@ class ClientScript:
 
     def __init__(self) -> None:
         """Read the file."""
-        self._body = PATH.read_bytes()
+        self._body = files("sse_asgi").joinpath(*SCRIPT).read_bytes()
         self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
 
     async def respond(self, request: Request, headers: dict[str, str]) -> ASGIApp:

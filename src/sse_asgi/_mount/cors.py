@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
-from .._log.logged import one_line
+from .._log.logged import about, one_line
 from .._servers.starlette import behind_send
+from .._stream.headers import header
 
 logger = logging.getLogger("sse_asgi.mount")
 
@@ -85,7 +86,7 @@ class CrossOrigin:
         Raises:
             HTTPException: 403, the origin may not use the app.
         """
-        text = request.headers.get("origin")
+        text = header(request.scope, b"origin")
         vary = {"Vary": "Origin"} if self._any or self._listed else {}
         if text is None:
             return vary
@@ -110,6 +111,7 @@ class CrossOrigin:
                     "EventSourceApp(..., cors_origins=%r)",
                     one_line(origin[:200]),
                     "*" if middleware.allow_all_origins else [origin[:200]],
+                    extra=about("origin_refused", scope),
                 )
                 return
 

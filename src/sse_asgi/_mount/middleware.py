@@ -1,9 +1,10 @@
 """EventSourceMiddleware: opens the hub with the application, and guards all event streams of the application."""
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from contextvars import Context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from starlette.requests import HTTPConnection
@@ -18,12 +19,20 @@ from .._servers.shutdown import ShutdownNotice, current_notice
 from .._stream.ending import END_HEADERS, has_seen_the_end
 from .._stream.foreign import Guard, GuardTerms
 from .._stream.limits import ConnectionLimit, as_limit
+from .._stream.observed import StreamObserver
 from ..exceptions import HubClosedError
 
 NO_HUB = (
     "this application gives its requests no hub. Add one with `app.add_middleware(EventSourceMiddleware, hub=hub)`, or "
     "with `FastAPI(lifespan=hub.lifespan)`. A test client must run the application's lifespan: `with TestClient(app):`."
 )
+
+
+class Observer(StreamObserver, Protocol):
+    """What a middleware asks of its telemetry."""
+
+    def observe(self, hub: Hub) -> AbstractContextManager[None]:
+        """Observe an open hub inside the block."""
 
 
 class EventSourceMiddleware:
@@ -46,6 +55,7 @@ class EventSourceMiddleware:
         max_lifetime: float | None = None,
         max_connections: int | ConnectionLimit | None = None,
         drain_timeout: float = 0.0,
+        telemetry: Observer | None = None,
     ) -> None:
         """Wrap an application.
 
@@ -58,24 +68,31 @@ class EventSourceMiddleware:
             max_lifetime: Seconds, give or take a fifth, after which such a stream is ended; None never ends it.
             max_connections: The most event streams of this process, of every kind, or a ConnectionLimit, which also
                 limits the streams of one user, and counts them. The newest stream is refused.
-            drain_timeout: Seconds for which the streams of iterables, and those of other libraries, may go on to their
-                own end after the server was told to stop. The server's own grace period must be longer. Subscriptions
-                end at once. An EventSourceResponse may have its own.
+            drain_timeout: Seconds for which runs, the streams of iterables, and those of other libraries, may go on to
+                their own end after the server was told to stop. The server's own grace period must be longer.
+                Subscriptions end at once. An EventSourceResponse may have its own.
+            telemetry: A `sse_asgi.telemetry.Telemetry`, which observes the hub, and all event streams of the
+                application.
 
         Raises:
-            TypeError: `hub` is not a Hub, or `max_connections` is not a limit.
+            TypeError: `hub` is not a Hub, `max_connections` is not a limit, or `telemetry` is not a Telemetry.
             ValueError: A number that is not above 0, or a bad `drain_timeout`.
         """
         if hub is not None and not isinstance(hub, Hub):
             msg = f"hub must be a Hub, as create_hub() makes one (got {type(hub).__name__})"
             raise TypeError(msg)
+        if telemetry is not None and not hasattr(telemetry, "observe"):
+            msg = f"telemetry must be a sse_asgi.telemetry.Telemetry (got {telemetry!r}): write telemetry=Telemetry()"
+            raise TypeError(msg)
         self.app = app
         self.hub = hub
+        self._telemetry = telemetry
         self._terms = GuardTerms(
             seconds_or_never("ping_interval", ping_interval),
             seconds_or_never("max_lifetime", max_lifetime),
             as_limit(max_connections),
             check_drain_timeout(drain_timeout),
+            telemetry,
         )
         self._supervisor: Child | None = None
 
@@ -109,13 +126,14 @@ class EventSourceMiddleware:
             async def close_first(message: Message) -> None:
                 # The server may stop the event loop as soon as it has this message.
                 if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                    await self._finish_runs(notice)
                     await stack.aclose()
                 await send(message)
 
             stack.callback(look_away)
             if self.hub is not None:
                 try:
-                    await stack.enter_async_context(self.hub)
+                    await stack.enter_async_context(self._opened(self.hub))
                 except Exception as error:
                     await receive()
                     await send({"type": "lifespan.startup.failed", "message": f"the hub cannot be opened: {error}"})
@@ -123,12 +141,40 @@ class EventSourceMiddleware:
                 scope.setdefault("state", {})["hub"] = self.hub
             await self.app(scope, partial(_receive_when_quiet, receive, notice, server), close_first)
 
+    async def _finish_runs(self, notice: ShutdownNotice) -> None:
+        """Give the runs of this process the rest of `drain_timeout`, or until a signal comes again."""
+        seconds = notice.left_of(self._terms.drain_timeout)
+        if self.hub is None or not seconds:
+            return
+        news: list[None] = []
+        with anyio.CancelScope() as scope:
+
+            def hear() -> None:
+                news.append(None)
+                if len(news) > 1:  # the first call is the news of now
+                    scope.cancel()
+
+            notice.listen(hear)
+            try:
+                await self.hub.wait_for_runs(seconds)
+            finally:
+                notice.unlisten(hear)
+
+    @asynccontextmanager
+    async def _opened(self, hub: Hub) -> AsyncIterator[None]:
+        """Open the hub, and have it observed until it is closed."""
+        with ExitStack() as stack:
+            async with hub:
+                if self._telemetry is not None:
+                    stack.enter_context(self._telemetry.observe(hub))
+                yield
+
     async def _open_without_lifespan(self, hub: Hub) -> None:
         """Open the hub in a task that lives as long as the event loop, where the server has no lifespan."""
         opened = new_wakeup()
 
         async def supervise() -> None:
-            async with hub:
+            async with self._opened(hub):
                 opened.set()
                 await anyio.sleep_forever()
 

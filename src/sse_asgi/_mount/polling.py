@@ -18,12 +18,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .._hub.delivery import PING, Carrier
 from .._hub.feed import SubscriptionFeed
+from .._hub.gate import FINISHED
 from .._hub.subscription import Subscription
 from .._loop.timer import shared_timer
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .._servers.shutdown import current_notice, farewell
 from .._stream.connection import Connection
-from .._stream.foreign import admit
+from .._stream.ending import FINAL, has_seen_the_end
+from .._stream.guarded import admit
 from .._stream.last_event_id import last_event_id
 from .._stream.limits import refused_body
 from .._stream.terms import Terms
@@ -49,6 +51,7 @@ class PollFeed:
 
     immediate = False
     joined = True
+    kind = "poll"
 
     def __init__(
         self, subscription: Subscription, answer: Answer, *, wait: float, as_stream: bool, headers: Mapping[str, str]
@@ -60,6 +63,7 @@ class PollFeed:
         self.needs_run = True
         self.ended: str | None = None
         self._subscription = subscription
+        self.channels = subscription.channels
         self._inner = SubscriptionFeed(subscription)
         self._answer = answer
         self._wait = wait
@@ -147,9 +151,12 @@ class PollFeed:
         """Answer with the events that were read, or with a 503 if there are none because reading was not complete."""
         self._finish()
         feed = self._inner
+        finished = feed.ended == FINISHED
+        if finished:
+            self._answer.add(FINAL)
         behind = self._answer.full or feed.needs_run or feed.ended == "slow"
-        complete = self._reached and not behind
-        if feed.ended:
+        complete = (self._reached or finished) and not behind
+        if feed.ended and not finished:
             self._answer.say(farewell(current_notice()))
         elif not (self._answer.has_events or complete):
             return self._unavailable()
@@ -198,18 +205,23 @@ class PollResponse:
         """
         given = {name.lower(): value for name, value in (headers or {}).items()}
         self._subscription = subscription
+        self._given = given
         self._answer = Answer(RETRY_MS if retry is None else retry)
         self._feed = PollFeed(subscription, self._answer, wait=wait, as_stream=as_stream, headers=given)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if self._subscription.options.until is not None and has_seen_the_end(scope):
+            end = Response(status_code=204, headers={**self._given, "cache-control": "no-store"})
+            await end(scope, receive, send)
+            return
         if self._subscription.last_event_id is None:
             self._subscription.last_event_id = last_event_id(scope)
         if scope["method"] == "HEAD":
             head = Response(headers=self._feed.headers)
             del head.headers["content-length"]  # nothing was read, so the length is unknown
             await head(scope, receive, send)
-        elif admit(scope):
+        elif admit(scope, "poll"):
             feed = self._feed
             await Connection(feed, _terms(), scope, receive, send, head=feed.head, final_id=False).run(None)
         else:

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from .._hub.options import check_rewind
+from .._stream.headers import header
 from .._stream.response import MAX_PADDING
 
 MAX_DIGITS = 16
@@ -98,7 +99,7 @@ def _rewind(request: Request, most: float) -> float | None:
 
 
 def _poll(request: Request, max_wait: float) -> Poll | None:
-    accept = ",".join(request.headers.getlist("accept")).lower()
+    accept = (header(request.scope, b"accept") or "").lower()
     as_stream = "text/event-stream" in accept
     polls = _first(request, "poll")
     if polls is None:

@@ -56,6 +56,10 @@ class ShutdownNotice(Server):
         """The number of streams that listen."""
         return len(self._listeners)
 
+    def left_of(self, drain: float) -> float:
+        """Return how many seconds of a drain are left; 0 before a stop was heard."""
+        return max(0.0, self._heard_at + drain - time.monotonic()) if self.heard else 0.0
+
     def watch(self, scope: Scope | None = None) -> Server:
         """Watch for a shutdown until `unwatch`; return the server of this scope."""
         if not self._watchers:

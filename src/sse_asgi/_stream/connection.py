@@ -37,7 +37,7 @@ import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
-from .._log.logged import named, one_line
+from .._log.logged import about, named, one_line
 from .._loop.running import checkpoint
 from .._loop.tasks import Child, spawn
 from .._loop.timer import SHUTDOWN_SECONDS
@@ -48,7 +48,7 @@ from .content import Content
 from .deadlines import Deadlines
 from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
-from .foreign import cut_off, watch_again
+from .guarded import cut_off, watch_again
 from .terms import Terms
 from .upload import watch_client
 from .writer import Writer
@@ -140,7 +140,9 @@ class Connection:
         await self._leave(watcher, background)
         if (failure := self._content.error) is not None:
             if writer.started:  # else it becomes an error response, like the exception of any endpoint
-                logger.error("the content of the stream %s failed: %s", named(self._scope), one_line(repr(failure)))
+                extra = about("stream_failed", self._scope, self._feed.channels)
+                told = "the content of the stream %s failed: %s"
+                logger.error(told, named(self._scope), one_line(repr(failure)), extra=extra)
             raise failure
 
     def _begin(self) -> Child:
@@ -149,7 +151,8 @@ class Connection:
         drain = self._terms.drain_timeout
         self._notice.listen(self._on_shutdown, self._scope, drain=drain)
         self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
-        return watch_client(self._scope, self._receive, self, reader_of_body(self._feed))
+        content = reader_of_body(self._feed)
+        return watch_client(self._scope, self._receive, self, content, self._deadlines.timer)
 
     async def _join(self) -> None:
         """Delay the head, for `start_timeout` at most, until the client misses nothing that is published later."""
@@ -182,7 +185,7 @@ class Connection:
         """End because the client has disconnected, or because receive() has failed."""
         if error is not None and not isinstance(error, OSError):
             told = "receive() failed, so the stream %s ends as if its client had disconnected"
-            logger.error(told, named(self._scope), exc_info=error)
+            logger.error(told, named(self._scope), exc_info=error, extra=about("receive_failed", self._scope))
         self._lose("client")
 
     def cut_off(self) -> None:
@@ -222,10 +225,9 @@ class Connection:
         self.state = CLOSING
         self._writer.rests = False
         self._deadlines.stop()
-        name = named(self._scope)
         parts = self._writer, self._content, self._terms, self._notice
         request = self._scope, self._receive
-        ending = Ending(*parts, request, final_id=self._final_id, route=name)
+        ending = Ending(*parts, request, final_id=self._final_id)
         try:
             with anyio.CancelScope(shield=True):
                 await ending.close(self.reason, self._abort)
@@ -239,10 +241,10 @@ class Connection:
             # Else the exception becomes an error response.
             if background is not None and (self._writer.started or self._content.error is None):
                 with self._deadlines.timer.move_on_after(patience, shield=patience < math.inf):
-                    await run_background(background, name)
+                    await run_background(background, self._scope)
         finally:
             self._forget()
 
     def _forget(self) -> None:
         self._notice.unlisten(self._on_shutdown)
-        watch_again(self._scope)  # an exception handler may answer now
+        watch_again(self._scope, self.reason)  # an exception handler may answer now

@@ -1,10 +1,11 @@
 """Content: runs a feed in a task of its own, and keeps the exception that it raised."""
 
 import logging
+from typing import Any
 
 from starlette.types import Scope
 
-from .._log.logged import named
+from .._log.logged import about, named
 from .._loop.tasks import Child, spawn
 from .._loop.timer import Timer
 from .._loop.wakeup import Wakeup
@@ -37,6 +38,14 @@ class Content:
         self._stopped = False
         self.error: Exception | None = None
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels of a subscription."""
+        return self._feed.channels
+
+    def _about(self, event: str) -> dict[str, Any]:
+        return about(event, self._scope, self.channels)
+
     def fetch(self) -> None:
         """Run the feed, unless it runs already."""
         if self._child is None:
@@ -48,7 +57,8 @@ class Content:
                 await self._feed.run()
         except Exception as error:
             if self._stopped:
-                logger.exception("the content of the stream %s failed while it was cleaned up", named(self._scope))
+                told = "the content of the stream %s failed while it was cleaned up"
+                logger.exception(told, named(self._scope), extra=self._about("cleanup_failed"))
             else:
                 self.error = error
         except BaseException:
@@ -78,6 +88,6 @@ class Content:
                 await self._wakeup
         if self._child is not None:
             told = "the content of the stream %s took more than %s s to clean up"
-            logger.warning(told, named(self._scope), patience)
+            logger.warning(told, named(self._scope), patience, extra=self._about("cleanup_timed_out"))
             self._child.cancel()
         await self._feed.close()

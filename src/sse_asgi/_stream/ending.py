@@ -9,19 +9,22 @@ cut off before its head gets a 503 in place of it. A dialect has words for an in
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import anyio
 from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope
 
 from .._log.event import ServerSentEvent, as_frame
+from .._log.logged import about, named
+from .._log.names import END
 from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
 from ..encoder import encode
 from .content import Content
 from .event_source import is_event_source
-from .foreign import can_be_interrupted, end_incomplete
+from .guarded import can_be_interrupted, end_incomplete
 from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import last_words
@@ -34,9 +37,8 @@ FAREWELL_SECONDS = 0.4
 # Observed: when a connection breaks, fetch in Chromium drops the bytes that it has not yet given to the page. So a
 # client that reads gets this time for the last bytes before its connection is closed.
 READ_SECONDS = 0.2
-END_ID = "sse.end"
 # A named event with data: Firefox, WebKit and most npm packages take an id from nothing else.
-FINAL = encode('{"state":"finished"}', event=END_ID, id=END_ID)
+FINAL = encode('{"state":"finished"}', event=END, id=END)
 # Without this header, a cache may keep the 204 for a client that has seen the end, and give it to other clients.
 END_HEADERS = [(b"cache-control", b"no-store")]
 ERROR = ServerSentEvent({}, event="sse.error").encode()
@@ -54,7 +56,6 @@ class Ending:
         request: tuple[Scope, Receive],
         *,
         final_id: bool,
-        route: str,
     ) -> None:
         """Prepare to end a stream.
 
@@ -65,7 +66,6 @@ class Ending:
             notice: Knows how many clients will come back.
             request: The scope of the request, and its `receive`.
             final_id: True if the client of a finished stream is told not to ask again.
-            route: Names the stream in the log.
         """
         self._writer = writer
         self._content = content
@@ -73,7 +73,6 @@ class Ending:
         self._notice = notice
         self._scope, self._receive = request
         self._final_id = final_id
-        self._route = route
         self._timer = shared_timer()
 
     async def close(self, reason: str | None, cut_off: Callable[[], None]) -> None:
@@ -116,7 +115,11 @@ class Ending:
         except OSError:
             pass
         except Exception:
-            logger.exception("the end of the stream %s could not be sent", self._route)
+            logger.exception(
+                "the end of the stream %s could not be sent",
+                named(self._scope),
+                extra=self._about("stream_end_failed"),
+            )
 
     def _last_words(self, reason: str | None) -> tuple[bytes, bool]:
         """Return the bytes before the end of the body, and True if the body is completed.
@@ -124,7 +127,7 @@ class Ending:
         The bytes are the error, the time to come back, or the word not to come back.
         """
         if (dialect := self._terms.dialect) is not None:  # the words are its own, and its end is one of them
-            return last_words(dialect, reason, self._content.error, self._route), True
+            return last_words(dialect, reason, self._content.error, self._scope), True
         if reason == "finished":
             return (FINAL if self._final_id else b""), True
         words = b""
@@ -140,6 +143,9 @@ class Ending:
             return True
         return not can_be_interrupted(self._scope, self._receive)
 
+    def _about(self, event: str) -> dict[str, Any]:
+        return about(event, self._scope, self._content.channels)
+
     def _error_frame(self, error: Exception) -> bytes:
         if self._terms.on_error is None:
             return ERROR
@@ -147,18 +153,30 @@ class Ending:
             event = self._terms.on_error(error)
             return b"" if event is None else as_frame(event)
         except Exception:
-            logger.exception("on_error of the stream %s failed", self._route)
+            logger.exception(
+                "on_error of the stream %s failed", named(self._scope), extra=self._about("on_error_failed")
+            )
             return ERROR
 
 
-async def run_background(background: BackgroundTask, route: str) -> None:
+async def run_background(background: BackgroundTask, scope: Scope) -> None:
     """Run the background task of a response. A failure is logged, because the client has its answer already."""
     try:
         await background()
     except Exception:
-        logger.exception("the background task of the stream %s failed", route)
+        logger.exception(
+            "the background task of the stream %s failed", named(scope), extra=about("background_failed", scope)
+        )
+
+
+def end_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the answer to a client that has seen the end, given those of the stream.
+
+    Pages of other origins may read the answer if they may read the stream; else their browsers would ask again.
+    """
+    return [*END_HEADERS, *(header for header in headers if header[0] not in (b"content-type", b"cache-control"))]
 
 
 def has_seen_the_end(scope: Scope) -> bool:
     """Return True if an EventSource asks again for a finished stream; the answer 204 makes it stop."""
-    return scope["method"] == "GET" and last_event_id(scope) == END_ID
+    return scope["method"] == "GET" and last_event_id(scope) == END

@@ -8,6 +8,8 @@ same type, such as the fetches of fetch-event-source and Datastar.
 
 from starlette.types import Scope
 
+from .headers import header
+
 TYPE = "text/event-stream"
 NO_CACHE = ("no-cache", "no-store")
 
@@ -29,7 +31,6 @@ def may_be_event_source(scope: Scope) -> bool:
     return first == TYPE and all(one in (TYPE, "*/*") for one in others)
 
 
-def _values(scope: Scope, header: bytes) -> list[str]:
+def _values(scope: Scope, name: bytes) -> list[str]:
     """Return the values of a header without their parameters, in lower case; one empty str if there is no header."""
-    values = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == header)
-    return [one.partition(";")[0].strip().lower() for one in values.split(",")]
+    return [one.partition(";")[0].strip().lower() for one in (header(scope, name) or "").split(",")]

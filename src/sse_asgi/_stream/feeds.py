@@ -18,6 +18,7 @@ import anyio.lowlevel
 from starlette.requests import ClientDisconnect
 
 from .._hub.delivery import BODY_LIMIT, PING, Carrier
+from .._log.logged import about
 from .._loop.iterators import async_iterator, close_iterator, close_unused
 from .._loop.running import checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
@@ -29,6 +30,14 @@ logger = logging.getLogger("sse_asgi.stream")
 
 class Feed(Protocol):
     """Frames for one connection. Its one writer calls every method but `run` and `close`."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of stream, for telemetry."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels of a subscription, for the log; empty for other contents."""
 
     @property
     def immediate(self) -> bool:
@@ -116,6 +125,8 @@ class IterableFeed:
     """The feed of an iterable, which is pulled only while no send is pending."""
 
     immediate = False
+    kind = "iterable"
+    channels: tuple[str, ...] = ()
 
     def __init__(
         self, iterable: AsyncIterable[Any] | Iterable[Any], cleanup_timeout: float, framing: Framing | None = None
@@ -215,9 +226,10 @@ class IterableFeed:
 
     def _hold(self, frame: bytes) -> None:
         """Have the writer send a frame. The iterable waits for that only if it is time to send."""
+        if not self._frames:  # else the writer knows
+            self._news.set()
         self._frames.append(frame)
         self._size += len(frame)
-        self._news.set()
         now = time.monotonic()
         if self._sending or self._size >= BODY_LIMIT or now - self._handed_over > JOIN_SECONDS:
             self._handed_over = now
@@ -244,11 +256,16 @@ class IterableFeed:
             with anyio.move_on_after(self._cleanup_timeout, shield=True) as limit:
                 await close_unused(self._iterable)
         except Exception:
-            logger.exception("a %s that was not streamed could not be closed", type(self._iterable).__name__)
+            logger.exception(
+                "a %s that was not streamed could not be closed",
+                type(self._iterable).__name__,
+                extra=about("unstreamed_close_failed"),
+            )
         else:
             if limit.cancelled_caught:
                 told = "a %s that was not streamed took more than %s s to close"
-                logger.warning(told, type(self._iterable).__name__, self._cleanup_timeout)
+                extra = about("unstreamed_close_timed_out")
+                logger.warning(told, type(self._iterable).__name__, self._cleanup_timeout, extra=extra)
 
 
 def reader_of_body(feed: Feed) -> IterableFeed | None:

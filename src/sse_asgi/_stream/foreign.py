@@ -26,6 +26,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .._log.logged import about
 from .._loop.tasks import current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._loop.wakeup import new_wakeup
@@ -33,7 +34,9 @@ from .._servers.abort import RETURN_SECONDS, abort
 from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
 from .event_source import is_event_source, may_be_event_source
+from .framing import Frames
 from .limits import ConnectionLimit, refusal
+from .observed import ObservedStream, StreamObserver, reason_of
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -52,14 +55,21 @@ class GuardTerms(NamedTuple):
     max_lifetime: float
     limit: ConnectionLimit | None
     drain_timeout: float = 0.0
+    observer: StreamObserver | None = None
 
 
 class Guard:
-    """Watches one response, and takes it over if it turns out to be a foreign event stream."""
+    """Watches one response, and takes it over if it turns out to be a foreign event stream.
+
+    Attributes:
+        observer: The telemetry of this middleware, or else of one around it.
+        reason: The reason why a foreign stream has ended, as far as it is known.
+    """
 
     __slots__ = (
         "_interrupt",
         "_leave",
+        "_observed",
         "_outer",
         "_receive",
         "_scope",
@@ -67,6 +77,8 @@ class Guard:
         "_stream",
         "_terms",
         "_watching",
+        "observer",
+        "reason",
     )
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +90,9 @@ class Guard:
         self._watching = scope.get("method") != "HEAD"
         self._stream: ForeignStream | None = None
         self._leave: Callable[[], None] | None = None
+        self.observer = terms.observer
+        self._observed: ObservedStream | None = None
+        self.reason: str | None = None
 
     @property
     def passes_on(self) -> Send | None:
@@ -87,6 +102,8 @@ class Guard:
     async def run(self, app: ASGIApp) -> None:
         """Serve the request."""
         self._outer: Guard | None = self._scope.get(KEY)
+        if self.observer is None and self._outer is not None:
+            self.observer = self._outer.observer
         self._scope[KEY] = self
         self._interrupt = new_interrupt(current_task())
         try:
@@ -94,10 +111,14 @@ class Guard:
                 await app(self._scope, own_receive(self._scope, self._receive), self.send)
                 if self._stream is not None:
                     await self._stream.complete()
+        except BaseException as error:
+            self.reason = self.reason or reason_of(error)
+            raise
         finally:
             self._scope[KEY] = self._outer
             if self._stream is not None:
                 self._stream.forget()
+                self.conclude(self.reason)
             if self._leave is not None:
                 self._leave()
 
@@ -108,10 +129,21 @@ class Guard:
         return admitted
 
     def watch_again(self) -> None:
-        """Expect another response: a stream of our own failed before its head, and an exception handler may answer."""
+        """Expect another response: a stream of our own has ended, and an exception handler may answer."""
         self._watching = True
         if self._outer is not None:
             self._outer.watch_again()
+
+    def observe(self, scope: Scope, kind: str) -> None:
+        """Tell the telemetry that a stream opens; the scope is that of its response, and has the route."""
+        if self.observer is not None:
+            self._observed = self.observer.opened(scope, kind)
+
+    def conclude(self, reason: str | None) -> None:
+        """Tell the telemetry that the stream has ended."""
+        observed, self._observed = self._observed, None
+        if observed is not None:
+            observed.ended(reason or "finished")
 
     def cut_off(self, timer: Timer) -> None:
         """Abort the connection of this request, if the server allows it."""
@@ -172,14 +204,20 @@ class Guard:
                 message = {**message, "headers": (headers := [*headers])}
             if _header(headers, b"content-type").lower().startswith(b"text/event-stream"):
                 return self._begin({**message, "headers": [*headers]})
+        if self._observed is not None and message["type"] == "http.response.start":
+            self._observed.started()
         return self._send(message) if self._stream is None else self._stream.pass_on(message)
 
     async def _begin(self, head: Message) -> None:
         # An EventSource gets the head and a farewell then, which is an empty answer to other clients.
         too_late = current_notice().stops(self._scope) and not may_be_event_source(self._scope)
         admitted = self._enter() and not too_late
+        self.observe(self._scope, "foreign")
+        self.reason = None if admitted else "refused"
         self._stream = stream = ForeignStream(self._terms, self._scope, self._send, self)
         await (stream.begin(head) if admitted else stream.refuse(head, self._scope))
+        if self._observed is not None:
+            self._observed.started()
 
     def must_complete(self) -> bool:
         """Return True if the client comes back after every end, or cannot see that a body is incomplete."""
@@ -188,27 +226,6 @@ class Guard:
     def stop_application(self) -> None:
         """Cancel the application, because its stream has ended."""
         self._interrupt.cancel()
-
-
-class Frames:
-    """Knows whether the content that has been sent ends with a complete frame; nothing may be sent inside one."""
-
-    __slots__ = ("_encoded", "_tail", "complete")
-
-    def __init__(self, *, encoded: bool) -> None:
-        """Begin before the first byte; in an encoded content no frame can be seen."""
-        self._encoded = encoded
-        self._tail = b"\n\n"
-        self.complete = not encoded
-
-    def begin(self, body: bytes) -> None:
-        """Note a body that is about to be sent."""
-        self._tail = (self._tail + body)[-4:]
-        self.complete = False
-
-    def end(self) -> None:
-        """Note that the body has been sent."""
-        self.complete = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
 class ForeignStream:
@@ -282,9 +299,16 @@ class ForeignStream:
 
     async def complete(self) -> None:
         """End the body if the application returned without that, as sse-starlette does when a server stops."""
+        self._guard.reason = self._guard.reason or self._reason_of_return()
         if not self._ended:
             with contextlib.suppress(Exception):  # the client may have disconnected, and servers raise different errors
                 await self._close()
+
+    def _reason_of_return(self) -> str:
+        """Return the reason why the stream of an application has ended that has returned by itself."""
+        if self._ended:
+            return "finished"
+        return "shutdown" if self._notice.heard else "client"
 
     def forget(self) -> None:
         """Release everything: the application has returned."""
@@ -323,6 +347,8 @@ class ForeignStream:
             self._end_soon()
 
     def _end_soon(self) -> None:
+        if not self._ended:
+            self._guard.reason = "shutdown" if self._notice.heard else "lifetime"
         self._helper = spawn(self._end)
 
     async def _ping(self) -> None:
@@ -332,14 +358,15 @@ class ForeignStream:
                     try:
                         await self._send_body(b":\n", more=True)
                     except Exception:
-                        logger.exception("a ping of a foreign event stream could not be sent")
+                        extra = about("foreign_ping_failed")
+                        logger.exception("a ping of a foreign event stream could not be sent", extra=extra)
 
     async def _end(self) -> None:
         """End the body, unless a send of the application is stuck, and stop the application."""
         try:
             stop = await self._close()
         except Exception:
-            logger.exception("the end of a foreign event stream could not be sent")
+            logger.exception("the end of a foreign event stream could not be sent", extra=about("foreign_end_failed"))
             stop = True
         if stop:
             await self._stop()
@@ -368,46 +395,6 @@ class ForeignStream:
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         with contextlib.suppress(OSError):  # the client has disconnected, and `receive()` tells the application
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-def admit(scope: Scope) -> bool:
-    """Begin a stream of our own; return False if a limit refuses it."""
-    guard: Guard | None = scope.get(KEY)
-    return guard is None or guard.admit()
-
-
-def watch_again(scope: Scope) -> None:
-    """Expect another response in place of a stream of our own that failed before its head."""
-    guard: Guard | None = scope.get(KEY)
-    if guard is not None:
-        guard.watch_again()
-
-
-def cut_off(scope: Scope, receive: Receive, timer: Timer) -> None:
-    """Abort the connection of a stream of our own, if the server allows it."""
-    guard: Guard | None = scope.get(KEY)
-    if guard is None:
-        abort(scope, receive, timer)
-    else:
-        guard.cut_off(timer)
-
-
-def can_be_interrupted(scope: Scope, receive: Receive) -> bool:
-    """Return True if the client of a stream of our own sees that it was broken off, and no other response is."""
-    guard: Guard | None = scope.get(KEY)
-    return can_interrupt(scope, receive) if guard is None else guard.can_interrupt()
-
-
-async def end_incomplete(scope: Scope, receive: Receive, send: Send, finish: Callable[[], Awaitable[None]]) -> None:
-    """Break off a stream of our own; for `send` and `finish` see Guard."""
-    guard: Guard | None = scope.get(KEY)
-    await (interrupt(receive) if guard is None else guard.end_incomplete(send, finish))
-
-
-def default_drain_timeout(scope: Scope) -> float:
-    """Return the `drain_timeout` of the middleware around this request."""
-    guard: Guard | None = scope.get(KEY)
-    return 0.0 if guard is None else guard.drain_timeout
 
 
 async def _discard(_: Message) -> None:

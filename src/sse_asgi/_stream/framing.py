@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import anyio.lowlevel
 
 from .._log.event import as_frame
+from .._log.logged import about
 from .._log.others import advice_on
 from ..dialects import Dialect
+from ..encoder import encode
 
 logger = logging.getLogger("sse_asgi.stream")
 
@@ -39,8 +41,8 @@ class EventFraming:
 
     def write(self, item: Any) -> bytes:
         """Return one frame."""
-        if type(item) is str and "\n" not in item and "\r" not in item:
-            return as_frame(item)
+        if type(item) is str and "\n" not in item and "\r" not in item:  # a token; a call for each would be dear
+            return f"data: {item}\n\n".encode() if item.isascii() else encode(item)
         if (advice := advice_on(item)) is not None:
             _warn_once(self._iterable, advice)
         return as_frame(item)
@@ -59,7 +61,7 @@ def _warn_once(iterable: object, advice: str) -> None:
     place = _place_of(iterable)
     if (place, advice) not in places and len(places) < MAX_PLACES:
         places.add((place, advice))
-        logger.warning("%s: %s", place, advice)
+        logger.warning("%s: %s", place, advice, extra=about("item_suspicious"))
 
 
 def _place_of(iterable: object) -> str:
@@ -104,6 +106,8 @@ class ChunkFraming:
             TypeError: The chunk is neither bytes nor str.
             ValueError: A frame is larger than 16 MiB.
         """
+        if type(item) is bytes and not self._edge and item.endswith(b"\n\n"):  # most chunks of most upstreams
+            return item
         if not isinstance(item, bytes | str):
             msg = (
                 f"a chunk must be bytes or str with encoded=True (got {type(item).__name__}): yield bytes, as in "
@@ -148,6 +152,27 @@ class ChunkFraming:
             msg = f"the stream must end after a blank line (got {left[-64:]!r} at its end): the last frame was not sent"
             raise ValueError(msg)
         return left
+
+
+class Frames:
+    """Knows whether the content that has been sent ends with a complete frame; nothing may be sent inside one."""
+
+    __slots__ = ("_encoded", "_tail", "complete")
+
+    def __init__(self, *, encoded: bool) -> None:
+        """Begin before the first byte; in an encoded content no frame can be seen."""
+        self._encoded = encoded
+        self._tail = b"\n\n"
+        self.complete = not encoded
+
+    def begin(self, body: bytes) -> None:
+        """Note a body that is about to be sent."""
+        self._tail = (self._tail + body)[-4:]
+        self.complete = False
+
+    def end(self) -> None:
+        """Note that the body has been sent."""
+        self.complete = not self._encoded and self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
 def end_of_blank_line(data: bytes) -> int:

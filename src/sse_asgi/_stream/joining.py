@@ -14,11 +14,13 @@ wakes that task.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio.lowlevel
 from starlette.types import Message
 
+from .._hub.delivery import Delivery
 from .._hub.registry import PAUSE_SECONDS
 from .sender import Sender
 
@@ -48,13 +50,17 @@ class Joiner:
         self.sender = Sender()
         self.seconds_each = 0.0
         self._waiting: dict[Joined, None] = {}
+        self._when_sent: list[Callable[[float], None]] = []
         self._grew = False
         self._began = 0.0
 
-    def add(self, connection: Joined, now: float) -> None:
-        """Send the pending events of this connection when no more events follow."""
+    def add(self, connection: Joined, delivery: Delivery) -> None:
+        """Send the pending events of this connection, of which this is the last, when no more events follow."""
+        if delivery.when_sent is not None:
+            self._when_sent.append(delivery.when_sent)
+            delivery.when_sent = None
         if not self._waiting:
-            self._began = now
+            self._began = delivery.now
             loop = asyncio.get_running_loop()
             loop.call_soon(self._look, loop)
         self._waiting[connection] = None
@@ -83,7 +89,11 @@ class Joiner:
                 body = pending
                 message = {"type": "http.response.body", "body": body, "more_body": True}
             connection.pass_on(message, now)
-        self.seconds_each = (time.monotonic() - now) / len(waiting)
+        ended = time.monotonic()
+        self.seconds_each = (ended - now) / len(waiting)
+        when_sent, self._when_sent = self._when_sent, []
+        for callback in when_sent:
+            callback(ended)
 
 
 _joiner: anyio.lowlevel.RunVar[Joiner] = anyio.lowlevel.RunVar("_joiner")

@@ -61,7 +61,7 @@ class ConnectionLimit:
         if inspect.iscoroutinefunction(key):
             msg = f"key must be a plain function of the request (got the async function {key!r}): await nothing in it"
             raise TypeError(msg)
-        self.open = 0
+        self.open: int = 0
         self.open_by_key: Counter[Hashable] = Counter()
         self._total = total
         self._per_key = per_key

@@ -11,22 +11,23 @@ from starlette.types import Receive, Scope, Send
 
 from .._hub.feed import SubscriptionFeed
 from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_never
+from .._hub.run import Run, RunSubscription
+from .._hub.run_feed import RunFeed
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
-from .._log.logged import named
 from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
-from .ending import END_HEADERS, has_seen_the_end, run_background
+from .ending import end_headers, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
-from .foreign import admit, default_drain_timeout
 from .framing import ChunkFraming, DialectFraming
+from .guarded import admit, default_drain_timeout
 from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
 from .terms import Terms, shared_terms
 
-Content = Subscription | AsyncIterable[Any] | Iterable[Any]
+Content = Run | Subscription | AsyncIterable[Any] | Iterable[Any]
 
 HEADERS = (
     # No charset: the standard says UTF-8, and some proxies match the type exactly.
@@ -36,10 +37,11 @@ HEADERS = (
 )
 PING_SECONDS = 15.0
 MAX_PADDING = 8192
+ENDS_FOR_GOOD = "until and reconnect_after_end exclude each other: what ends with an event is over; choose one of them"
 
 
 class EventSourceResponse(Response):
-    """Streams a subscription or an iterable, until the content, the client, the server or a limit ends it."""
+    """Streams a subscription, a run or an iterable, until the content, the client, the server or a limit ends it."""
 
     media_type = "text/event-stream"
     _reason: str | None = None  # of an answer without a connection; a class attribute saves memory of idle streams
@@ -67,11 +69,12 @@ class EventSourceResponse(Response):
         """Check the options. The content is not touched before the response is called.
 
         Args:
-            content: `hub.subscribe(...)`, or an async or sync iterable of ServerSentEvent or of values that one takes
-                as data. None items are skipped. An async generator runs in one task and one context from first to last,
-                and is closed in that task; a sync one runs in a thread of its own. Iterators with `aclose()` or
-                `close()` are treated the same, and are closed even if nothing of them is streamed. An async one may
-                read the body of the request.
+            content: `hub.subscribe(...)`, a Run, or an async or sync iterable of ServerSentEvent or of values that one
+                takes as data. A run is streamed from the request's Last-Event-ID, or else from its first event. None
+                items are skipped. An async generator runs in one task and one context from first to last, and is closed
+                in that task; a sync one runs in a thread of its own. Iterators with `aclose()` or `close()` are treated
+                the same, and are closed even if nothing of them is streamed. An async one may read the body of the
+                request.
             status_code: The status of a stream that starts.
             headers: Added to the default headers, which keep caches and proxies from holding events back; a header of
                 the same name replaces the default.
@@ -88,10 +91,10 @@ class EventSourceResponse(Response):
             on_error: A plain function of the exception of a stream that had started. It returns the event to send in
                 place of `sse.error`, or None to send none.
             reconnect_after_end: True lets the browser ask again after the iterable has finished, which runs the
-                iterable again.
+                iterable again. Not for a subscription with `until`.
             padding: Bytes of a comment at the start, at most 8192, for browsers and proxies that hold back first bytes.
-            drain_timeout: Seconds for which an iterable may go on to its own end after the server was told to stop. A
-                second signal, a second later or more, ends it at once. A subscription ends at once in any case. The
+            drain_timeout: Seconds for which an iterable or a run may go on to its own end after the server was told to
+                stop. A second signal, a second later or more, ends it at once. A subscription ends at once. The
                 default is the middleware's, or 0.
             dialect: A protocol on top of SSE, of `sse_asgi.dialects` or your own: it frames the items, and says errors,
                 interruptions and the end in its own words. None of the library's own events is written then.
@@ -100,14 +103,18 @@ class EventSourceResponse(Response):
 
         Raises:
             TypeError: The content cannot be streamed; the message names the fix. Or `dialect` is not a dialect.
-            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, or
-                `on_error` together with `dialect`.
+            ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, `on_error`
+                together with `dialect`, or `reconnect_after_end` together with a subscription's `until`.
         """
+        if isinstance(content, Run):
+            content = content.follow()
         self.content = content
         self.status_code = status_code
         self.background = background
+        if reconnect_after_end and isinstance(content, Subscription) and content.options.until is not None:
+            raise ValueError(ENDS_FOR_GOOD)
         spoken = _spoken(dialect, on_error, encoded=encoded)
-        self.raw_headers = _merged(headers, spoken)
+        self.raw_headers: list[tuple[bytes, bytes]] = _merged(headers, spoken)
         self._feed = _feed(content, cleanup_timeout, spoken, encoded=encoded)
         if ping_interval is NOT_GIVEN:
             ping_interval = content.options.ping_interval if isinstance(content, Subscription) else PING_SECONDS
@@ -129,16 +136,17 @@ class EventSourceResponse(Response):
         """Serve one request. The returned coroutine is the connection's own, without another one around it."""
         if scope["method"] == "HEAD":
             return self._answer(scope, send, self.status_code, self.raw_headers, "finished")
-        if isinstance(self.content, Subscription):
-            if self.content.last_event_id is None:
-                self.content.last_event_id = last_event_id(scope)
-        elif not self._reconnect_after_end and has_seen_the_end(scope):
-            return self._answer(scope, send, 204, END_HEADERS, "finished")
-        if not admit(scope):
+        if self._is_over(scope):
+            return self._answer(scope, send, 204, end_headers(self.raw_headers), "finished")
+        if isinstance(self.content, Subscription) and self.content.last_event_id is None:
+            self.content.last_event_id = last_event_id(scope)
+        if not admit(scope, self._feed.kind):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        final_id = scope["method"] == "GET" and not self._reconnect_after_end
+        final_id = scope["method"] == "GET" and not (
+            self._reconnect_after_end or isinstance(self.content, RunSubscription)  # which has an end of its own
+        )
         self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
         return self._connection.run(self.background)
 
@@ -157,10 +165,19 @@ class EventSourceResponse(Response):
         """True if the client has disconnected or was cut off, so that no later event reaches it."""
         return self.reason in ("client", "slow")
 
+    def _is_over(self, scope: Scope) -> bool:
+        """Return True if the client has seen the end of this stream."""
+        if isinstance(self.content, RunSubscription):
+            return self.content.run.is_over(self.content.last_event_id or last_event_id(scope))
+        if isinstance(self.content, Subscription) and self.content.options.until is None:
+            return False
+        return not self._reconnect_after_end and has_seen_the_end(scope)
+
     def _with_drain(self, scope: Scope) -> Terms:
         """Return the terms with the time for which the content may go on when the server stops."""
         drain = default_drain_timeout(scope) if self._drain_timeout is NOT_GIVEN else self._drain_timeout
-        if not drain or isinstance(self.content, Subscription):
+        is_endless = isinstance(self.content, Subscription) and not isinstance(self.content, RunSubscription)
+        if not drain or is_endless:
             return self._terms
         return self._terms._replace(drain_timeout=drain)
 
@@ -169,7 +186,7 @@ class EventSourceResponse(Response):
         if dialect is None:
             status, headers, body = refusal(scope, self.raw_headers)
         else:
-            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, named(scope))
+            status, headers, body = 200, self.raw_headers, last_words(dialect, "refused", None, scope)
         return self._answer(scope, send, status, headers, "refused", body=body)
 
     async def _answer(
@@ -195,7 +212,7 @@ class EventSourceResponse(Response):
             await self._feed.close()
             if self.background is not None:  # after a cancellation it has `patience` seconds
                 with anyio.move_on_after(patience, shield=patience is not None):
-                    await run_background(self.background, named(scope))
+                    await run_background(self.background, scope)
 
 
 def _merged(headers: Mapping[str, str] | None, dialect: Dialect | None) -> list[tuple[bytes, bytes]]:
@@ -231,7 +248,9 @@ def _feed(content: Any, cleanup_timeout: float, dialect: Dialect | None, *, enco
         if encoded:
             msg = "encoded=True is for chunks of a stream, and a subscription has events: leave it out"
             raise TypeError(msg)
-        return SubscriptionFeed(content) if dialect is None else SpokenSubscription(content, cleanup_timeout, dialect)
+        if dialect is not None:
+            return SpokenSubscription(content, cleanup_timeout, dialect)
+        return RunFeed(content) if isinstance(content, RunSubscription) else SubscriptionFeed(content)
     refused = isinstance(content, str | bytes | bytearray | memoryview | Mapping | type)
     if isinstance(content, AsyncIterable | Iterable) and not refused:
         framing = ChunkFraming() if encoded else None if dialect is None else DialectFraming(dialect)
@@ -249,4 +268,4 @@ def _advice(content: Any) -> str:
         return "await it first, or put a `yield` into the async function so that it becomes a generator"
     if isinstance(content, str | bytes | bytearray | memoryview | Mapping | ServerSentEvent):
         return "put single events into a list, as in EventSourceResponse([event])"
-    return "pass hub.subscribe(...), an async or sync generator, or another iterable of events"
+    return "pass hub.subscribe(...), a Run, an async or sync generator, or another iterable of events"

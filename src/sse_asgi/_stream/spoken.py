@@ -4,13 +4,17 @@ A protocol of its own has no words for the library's events. So a subscription i
 it: no positions are written, joins and leaves are left out, and a gap interrupts the stream.
 """
 
+import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from starlette.types import Scope
+
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
-from .._log.names import RESERVED
+from .._log.logged import about, named
+from .._log.names import END, RESERVED
 from ..dialects import Dialect
 from ..exceptions import SlowReaderError
 from .feeds import IterableFeed
@@ -18,7 +22,7 @@ from .framing import DialectFraming
 
 logger = logging.getLogger("sse_asgi.stream")
 
-INTERRUPTIONS = frozenset({"shutdown", "lifetime", "revoked", "slow", "gap", "refused"})
+INTERRUPTIONS = frozenset({"shutdown", "lifetime", "revoked", "slow", "gap", "refused", "cancelled", "lost"})
 MEMBERS = ("headers", "item", "failed", "interrupted", "end")
 
 
@@ -29,11 +33,13 @@ class SpokenSubscription(IterableFeed):
     """
 
     immediate = True
+    kind = "subscription"
 
     def __init__(self, subscription: Subscription, cleanup_timeout: float, dialect: Dialect) -> None:
         """Touch nothing yet; for the arguments see EventSourceResponse."""
         super().__init__(self._events(), cleanup_timeout, DialectFraming(dialect))
         self._subscription = subscription
+        self.channels = subscription.channels
         self._reason = "finished"
 
     @property
@@ -54,6 +60,9 @@ class SpokenSubscription(IterableFeed):
                     kind = event.event or ""
                     if kind == "sse.gap":
                         self._reason = "gap"
+                        return
+                    if kind == END:  # of a run
+                        self._reason = json.loads(event.data or "")["state"]
                         return
                     if not kind.startswith(RESERVED):
                         yield event
@@ -103,21 +112,25 @@ class PassedOn:
         return b""
 
 
-def last_words(dialect: Dialect, reason: str | None, error: Exception | None, route: str) -> bytes:
+def last_words(dialect: Dialect, reason: str | None, error: Exception | None, scope: Scope) -> bytes:
     """Return what a dialect ends a stream with.
 
     Args:
         dialect: Finds the words.
-        reason: Why the stream ends.
+        reason: Why the stream ends; for a run, how it has ended.
         error: The exception of its content, if it failed.
-        route: Names the stream in the log.
+        scope: The request's; it names the stream in the log.
     """
     try:
-        if reason == "error" and error is not None:
+        if reason == "failed":  # a run, maybe of another process
+            error = RuntimeError("the source of the run failed")
+        if error is not None and reason in ("error", "failed"):
             return dialect.failed(error) + dialect.end()
         if reason == "finished":
             return dialect.end()
         return dialect.interrupted(reason) + dialect.end() if reason in INTERRUPTIONS else b""
     except Exception:
-        logger.exception("the dialect of the stream %s failed to end it", route)
+        logger.exception(
+            "the dialect of the stream %s failed to end it", named(scope), extra=about("dialect_failed", scope)
+        )
         return b""

@@ -23,7 +23,7 @@ import anyio
 from starlette.types import Message, Receive, Scope
 
 from .._loop.tasks import Child, spawn
-from .._loop.timer import Alarm, Timer, shared_timer
+from .._loop.timer import Alarm, Timer
 from .._servers.known import look_at
 from .._servers.server import Look
 from .feeds import IterableFeed
@@ -45,7 +45,9 @@ def own_receive(scope: Scope, receive: Receive) -> Receive:
     return shared.receive
 
 
-def watch_client(scope: Scope, receive: Receive, connection: Endable, content: IterableFeed | None) -> Child:
+def watch_client(
+    scope: Scope, receive: Receive, connection: Endable, content: IterableFeed | None, timer: Timer
+) -> Child:
     """Tell the connection when its client has disconnected, and leave the body of the request to the content.
 
     Args:
@@ -53,8 +55,8 @@ def watch_client(scope: Scope, receive: Receive, connection: Endable, content: I
         receive: The one that the response was given.
         connection: Told of the disconnect.
         content: The content, which may read the body; None if nothing does, so that the body is discarded.
+        timer: The event loop's.
     """
-    timer = shared_timer()  # here, in a task: a callback cannot ask for it
     shared: Upload | NoBody | None = scope.get(KEY)
     if isinstance(shared, NoBody):
         return watch(shared.behind(receive), connection, timer.context)

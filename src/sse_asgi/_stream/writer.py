@@ -69,7 +69,8 @@ class Writer:
             wakeup: Wakes the connection's task.
         """
         self._feed = feed
-        self._opening: tuple[Message, bytes] | None = (head, greeting)
+        # The head goes through the guards, which tell their telemetry.
+        self._opening: tuple[Message, bytes, Send] | None = (head, greeting, send)
         self.server_send = past_guards(send)
         self._direct = may_be_direct(send)
         self._wakeup = wakeup
@@ -113,9 +114,9 @@ class Writer:
         """Send one body; the head and the greeting go before the first one."""
         self._begin()
         if self._opening is not None:
-            (head, greeting), self._opening = self._opening, None
+            (head, greeting, send), self._opening = self._opening, None
             self.started = True
-            await self.server_send(head)
+            await send(head)
             body = (greeting + body) or PING
         await self.server_send({"type": "http.response.body", "body": body, "more_body": True})
         self.sending = False
@@ -127,10 +128,10 @@ class Writer:
             refusal: Makes the answer, given the headers of the head.
         """
         assert self._opening is not None
-        head = self._opening[0]
+        head, _, send = self._opening
         status, headers, body = refusal(head["headers"])
         self._opening, self.started = None, True
-        await self.server_send({**head, "status": status, "headers": headers})
+        await send({**head, "status": status, "headers": headers})
         await self.server_send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def finish(self) -> None:
@@ -162,7 +163,7 @@ class Writer:
         if delivery.at_once:
             self.send_waiting()
         else:
-            self._joiner.add(self, delivery.now)
+            self._joiner.add(self, delivery)
 
     def send_waiting(self) -> None:
         """Send the pending events of the feed now, or wake the connection's task for it."""

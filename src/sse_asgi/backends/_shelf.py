@@ -146,7 +146,12 @@ class ChannelLog:
 
 
 class Shelf:
-    """The logs of one kind of events, in the order in which their channels were last published to."""
+    """The logs of one kind of events, in the order in which their channels were last published to.
+
+    Attributes:
+        logs: The log of each channel with records.
+        total: Bytes of all records, with RECORD_BYTES for each record of each channel, and bytes reserved.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         """Keep nothing yet."""
@@ -156,7 +161,7 @@ class Shelf:
         self._forgotten = _Past()  # the past of emptied channels beyond MAX_EMPTIED
         self._number = 0
         self._judged: OrderedDict[tuple[tuple[str, ...], int], int] = OrderedDict()
-        self._total = 0
+        self.total = 0
 
     def keep(self, sequence: int, now: float, content: Content, channels: tuple[str, ...], key: str | None) -> None:
         """Keep an event for its channels, and drop older ones beyond the bounds. An event beyond them is not kept."""
@@ -179,25 +184,31 @@ class Shelf:
             if len(log.items) - log.start > self._size or log.size > self._channel_bytes:
                 self._trim(log)
             logs.move_to_end(name)
-        self._total += cost
-        if self._total > self._total_bytes:
+        self.total += cost
+        if self.total > self._total_bytes:
             self._make_room()
         while len(logs) > self._channels:
             self._empty_oldest("evicted")
 
     def reserve(self, size: int) -> None:
         """Count bytes that are kept elsewhere as part of the bound."""
-        self._total += size
+        self.total += size
         self._make_room()
 
     def _make_room(self) -> None:
-        while self._total > self._total_bytes and self.logs:
+        while self.total > self._total_bytes and self.logs:
             self._drop_oldest()
 
     def _new_log(self, name: str) -> ChannelLog:
         past = self._emptied.pop(name) if name in self._emptied else self._unknown()
         log = self.logs[name] = ChannelLog(name, past)
         return log
+
+    def remove(self, name: str) -> None:
+        """Remove a channel that has records of its own only, and remember nothing of it."""
+        log = self.logs.pop(name, None)
+        if log is not None:
+            self.total -= log.size + RECORD_BYTES * (len(log.items) - log.start)
 
     def loss(self, names: tuple[str, ...], after: int) -> tuple[int, str]:
         """Return the last sequence after this one that none of these channels holds, and the reason; 0 if none."""
@@ -263,7 +274,7 @@ class Shelf:
         else:
             for past in filter(None, map(self._past, channels)):
                 past.lose(sequence, reason)
-        self._total -= content_size(record[2], record[4]) + RECORD_BYTES * len(channels)
+        self.total -= content_size(record[2], record[4]) + RECORD_BYTES * len(channels)
 
     def _drop_oldest(self) -> None:
         """Drop the oldest record of the channel that was published to least recently."""

@@ -7,12 +7,13 @@ that enters many channels must not push out their histories.
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from .._log.event import Entry, History, RenderedEvent, ServerSentEvent
 from .._log.position import Position
+from .._log.run import RunRecord, RunState
 
 # A page of history ends before the event that takes it beyond these bytes, so that a reader never holds much.
 PAGE_BYTES = 256 * 1024
@@ -20,6 +21,7 @@ PAGE_ENTRIES = 256
 IDEMPOTENCY_SECONDS = 120  # an idempotency key is remembered for so long
 BYTES_RULE = "a whole number of bytes, at least 1; history_size=0 keeps no history"
 PRESENCE = ("sse.join", "sse.leave")
+NO_RUNS = "this backend does not support runs: implement `start_run`, `append_run`, `end_run`, `get_run`, `renew_runs`"
 NO_PRESENCE = "this backend does not support presence: implement `attend` and `present`"
 
 
@@ -69,7 +71,7 @@ class Backend(ABC):
     """
 
     in_process = False
-    keeps_history = True
+    keeps_history: bool = True
 
     @abstractmethod
     def connect(self, sink: Sink) -> AbstractAsyncContextManager[None]:
@@ -160,6 +162,10 @@ class Backend(ABC):
                 return newest[0] if len(newest) > count else None
             after = page.next
 
+    def age(self, position: Position) -> float:  # noqa: ARG002 - for subclasses
+        """Return the seconds since the event at a position was published; 0 if its delivery follows at once."""
+        return 0.0
+
     @property
     def trouble(self) -> str:
         """Why the backend is away now, for error messages; empty if the backend is there or the reason is unknown."""
@@ -201,6 +207,101 @@ class Backend(ABC):
             BackendError: The backend refused, or was lost on the way.
         """
         raise NotImplementedError(NO_PRESENCE)
+
+    # Runs are optional too: without these five methods a hub refuses `start_run`. The head of `_log/run.py` has the
+    # states. The events of a run are on the channel `run_channel(key)`, which `subscribe` and `history` read like any
+    # other. None of them is dropped before the run is forgotten. Each of these calls may be repeated.
+
+    async def start_run(self, key: str, owner: str, *, lease: float, ttl: float, fingerprint: str = "") -> RunRecord:
+        """Begin a run, unless there is one with this key.
+
+        Args:
+            key: The key.
+            owner: Names the caller; a name is used for one run only.
+            lease: Seconds for which the owner counts as alive.
+            ttl: Seconds that the run is kept after its end.
+            fingerprint: Kept in the record.
+
+        Returns:
+            The record of the run. The caller is its owner if it has this name.
+
+        Raises:
+            BackendError: The backend refused, or was lost on the way.
+        """
+        raise NotImplementedError(NO_RUNS)
+
+    async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
+        """Store and announce events of a run, if it is running and `owner` is its owner.
+
+        Args:
+            key: The key.
+            owner: The owner.
+            after: How many events the owner has appended before. If there are other events, nothing is stored.
+            events: At least one event, without ids.
+
+        Returns:
+            The record afterwards. The events are stored if its owner is `owner`, it runs, and `appended` is `after`
+            plus the number of events. None if there is no such run.
+
+        Raises:
+            BackendError: The events were not stored: there is no room, or the backend refused.
+        """
+        raise NotImplementedError(NO_RUNS)
+
+    async def end_run(
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
+    ) -> bool:
+        """End a run that is running, and announce its last event, `end_event(state, reason)`.
+
+        Args:
+            key: The key.
+            state: How it ends.
+            reason: Why, where the state does not say it.
+            owner: Only the run of this owner, also if the log has lost its record: then it is kept as an ended one, so
+                that its readers learn that it has ended. None ends the run of any owner.
+            appended: Only if the log has so many events of the run, and its record. So a run whose events were lost
+                does not look finished. None ends it without this check.
+            ttl: Seconds that a run is kept whose record was lost. Any other run has the `ttl` of its start.
+
+        Returns:
+            True if this call has ended it; False if it had ended before, or there is no such run, or it was not to end.
+
+        Raises:
+            BackendError: The backend refused, or was lost on the way.
+        """
+        raise NotImplementedError(NO_RUNS)
+
+    async def get_run(self, key: str) -> RunRecord | None:
+        """Return the record of a run, or None.
+
+        Raises:
+            BackendError: The backend refused, or was lost on the way.
+        """
+        raise NotImplementedError(NO_RUNS)
+
+    async def renew_runs(self, owners: Collection[tuple[str, str]], *, lease: float) -> Collection[str]:
+        """Renew the leases of runs, then end the runs of all processes whose leases have run out, as `lost`.
+
+        After an outage all owners get the length of a lease again, because none of them could renew its lease.
+
+        Args:
+            owners: The key and the owner of each run that this process produces.
+            lease: See start_run.
+
+        Returns:
+            The keys of those runs that are not running any more, or have another owner.
+
+        Raises:
+            BackendError: The backend refused, or was lost on the way.
+        """
+        raise NotImplementedError(NO_RUNS)
 
 
 def presence_event(kind: str, identity: str) -> ServerSentEvent:

@@ -4,30 +4,33 @@
   frame again when a reader asks for it.
 - Every event has the next sequence, so that sequences are dense. A page of history is read over a span of sequences,
   and each channel is looked at twice: a reader of many channels costs as much as its channels cost one by one.
-- The events of the application, joins and leaves, and the library's own channels are three shelves: a client that
-  enters many channels cannot push out their histories.
+- The events of the application, joins and leaves, the library's own channels, and runs are four shelves: a client that
+  enters many channels cannot push out their histories, and the events of a run are kept until it is forgotten.
 """
 
 import heapq
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice
 from operator import itemgetter
 
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
+from .._log.logged import about
 from .._log.names import RESERVED
 from .._log.position import Position, new_epoch
+from .._log.run import RunRecord, RunState
 from .._loop.running import running_loop
 from .._servers.workers import worker_count
 from ._idempotency import PublishedKeys
 from ._members import MemberLists
+from ._runs import RunTable
 from ._shelf import Bounds, Record, Shelf, content_size
 from .base import BYTES_RULE, PAGE_BYTES, Backend, Member, Sink, presence_event
 
-logger = logging.getLogger("sse_asgi.backends")
+logger: logging.Logger = logging.getLogger("sse_asgi.backends")
 
 EXPIRE_SECONDS = 1.0
 SHARE = 16  # joins and leaves, and the library's own channels, each get one sixteenth of the bytes
@@ -78,7 +81,7 @@ class MemoryBackend(Backend):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 msg = f"{name}={value!r}: must be {BYTES_RULE}"
                 raise ValueError(msg)
-        self.keeps_history = history_size > 0
+        self.keeps_history: bool = history_size > 0
         self._ttl = history_ttl
         self._bounds = Bounds(history_size, history_bytes, total_bytes, max_channels)
         self._begin()
@@ -95,7 +98,8 @@ class MemoryBackend(Backend):
         self._events = Shelf(self._bounds._replace(total_bytes=self._bounds.total_bytes - 2 * share))
         self._presence_events = Shelf(small)
         self._own = Shelf(small)  # the library's channels, such as the one for disconnect orders
-        self._shelves = self._events, self._presence_events, self._own
+        self._runs = RunTable(self._store, self._events, self._bounds.total_bytes // 2)
+        self._shelves = self._events, self._presence_events, self._own, self._runs.shelf
         self._expire_at = 0.0
         self._published = PublishedKeys(self._events, self._bounds.total_bytes)
         self._members = MemberLists()
@@ -236,7 +240,7 @@ class MemoryBackend(Backend):
     def _expire(self, channels: tuple[str, ...]) -> None:
         if self._ttl is not None:
             horizon = time.monotonic() - self._ttl
-            for shelf in self._shelves:
+            for shelf in self._shelves[:3]:  # a run is forgotten as a whole
                 shelf.expire(horizon, channels)
 
     async def attend(
@@ -256,6 +260,37 @@ class MemoryBackend(Backend):
         self._publish_presence(self._members.expire(time.monotonic()))
         return self._members.identities(channel)
 
+    async def start_run(self, key: str, owner: str, *, lease: float, ttl: float, fingerprint: str = "") -> RunRecord:
+        """Begin a run behind the last event, unless there is one with this key."""
+        now = time.monotonic()
+        return self._runs.start(key, owner, fingerprint, self._position, now=now, lease=lease, ttl=ttl)
+
+    async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
+        """Store and deliver events of a run without waiting."""
+        return self._runs.append(key, owner, after, events, now=time.monotonic())
+
+    async def end_run(
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
+    ) -> bool:
+        """End a run without waiting."""
+        now = time.monotonic()
+        return self._runs.end(key, state, reason, owner, appended=appended, begin=self._position, now=now, ttl=ttl)
+
+    async def get_run(self, key: str) -> RunRecord | None:
+        """Return the record of a run."""
+        return self._runs.get(key, time.monotonic())
+
+    async def renew_runs(self, owners: Collection[tuple[str, str]], *, lease: float) -> Collection[str]:
+        """Renew leases. Only the runs of a hub that was not closed properly can be lost."""
+        return self._runs.renew(owners, now=time.monotonic(), lease=lease)
+
 
 def _warn_of_workers() -> None:
     workers = worker_count()
@@ -264,4 +299,5 @@ def _warn_of_workers() -> None:
             "MemoryBackend with %d workers: each worker has a hub of its own, so an event reaches only the readers "
             "of the worker that published it. Set SSE_BACKEND_URL=redis://..., or run one worker.",
             workers,
+            extra=about("memory_backend_in_workers"),
         )

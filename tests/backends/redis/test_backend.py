@@ -215,7 +215,7 @@ async def test_history_is_not_waited_for_without_end(
     new_server: Callable[..., RedisServer], new_hub: NewHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While Redis is away, a call for history fails after a bounded wait."""
-    monkeypatch.setattr("sse_asgi._hub.hub.READ_SECONDS", 0.1)
+    monkeypatch.setattr("sse_asgi._hub.opening.READ_SECONDS", 0.1)
     server = new_server()
     async with new_hub(server) as hub:
         with pytest.raises(BackendError, match="has not been there yet"):
@@ -388,6 +388,17 @@ async def test_a_reader_that_gives_up_leaves_no_channel_behind() -> None:
         assert backend._keeper.inbox.channels == {}
         assert "No such file" in backend.trouble
     assert (backend.trouble, backend.ignored) == ("", 0)
+
+
+async def test_a_position_tells_its_age(new_hub: NewHub) -> None:
+    """It has the time of Redis; a clock that is behind it makes no age below 0."""
+    async with new_hub() as hub:
+        position = Position.parse(await hub.publish("a", "x") or "")
+        assert position is not None
+        assert 0 <= hub.backend.age(position) < 5
+        ahead = position._replace(sequence=position.sequence + 60_000_000)
+        assert hub.backend.age(ahead) == 0
+        assert 59 < hub.backend.age(position._replace(sequence=position.sequence - 60_000_000)) < 65
 
 
 async def test_a_position_that_is_ahead_is_answered_once_this_process_is_there(new_hub: NewHub) -> None:

@@ -52,5 +52,5 @@ async def test_closing_ends_all_waits() -> None:
     await asyncio.sleep(0)
     current.close()
     for wait in (*tasks, current.fenced(), current.live()):
-        with pytest.raises(HubClosedError, match="cannot read"):
+        with pytest.raises(HubClosedError, match="cannot read: the hub was closed"):
             await wait

@@ -9,7 +9,7 @@ from sse_asgi.backends.redis._keys import Keys
 def test_all_names_are_in_one_slot() -> None:
     """For any channel, and all names differ."""
     keys = Keys("sse", "hub")
-    names = [keys.meta, keys.index, keys.presence_index, keys.leases]
+    names = [keys.meta, keys.index, keys.presence_index, keys.leases, keys.schedule]
     for channel in ("a", "{b}", "\u00e4 b", ""):
         names += [
             keys.stream(channel),
@@ -18,6 +18,7 @@ def test_all_names_are_in_one_slot() -> None:
             keys.idempotency(channel),
             keys.members(channel),
             keys.present(channel),
+            keys.run(channel),
         ]
     assert len(set(names)) == len(names)
     assert {key_slot(name) for name in names} == {key_slot(b"hub")}

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from ..._log.event import History, RenderedEvent, ServerSentEvent
 from ..._log.names import RESERVED
 from ..._log.position import Position
+from ..._log.run import PREFIX, RunRecord, RunState
 from ..._loop.running import on_asyncio
 from ...exceptions import BackendError
 from ..base import BYTES_RULE, Backend, Member, Sink
@@ -22,6 +24,7 @@ from ._link import LinkLostError
 from ._message import payload
 from ._presence import Attendance
 from ._resp import ReplyError
+from ._runs import RunStore, Via, new_call
 from ._scripts import Scripts, Storage
 from ._session import MOVING_SECONDS, Session, is_elsewhere, is_moving
 from ._submitter import Submitter
@@ -31,6 +34,7 @@ Sized = int | Callable[[str], int]
 Kept = float | Callable[[str], float | None] | None
 MAX_SIZE = (1 << 63) - 1  # the largest integer of Redis
 MAX_TTL = 10_000_000_000
+START_SECONDS = 5.0  # as long as a hub waits for it
 OWN_SIZE, OWN_TTL, OWN_BYTES = 1000, 3600.0, 4 << 20  # for the library's own channels
 SIZE_RULE = "a whole number of events, at least 0"
 TTL_RULE = f"seconds above 0 and at most {MAX_TTL}, or None: a history_size of at least 0 is the bound then"
@@ -92,19 +96,24 @@ class RedisBackend(Backend):
         ttl = _by_channel("history_ttl", history_ttl, _is_ttl, TTL_RULE, own=OWN_TTL)
         self._addresses = read_address(url)
         self._keys = Keys(prefix, name)
-        self.keeps_history = history_size != 0
+        self.keeps_history: bool = history_size != 0
         self._timeout = timeout
         self._scripts = Scripts()
-        self._history_reader = HistoryReader(self._keys, self._scripts, ttl)
+        self._history_reader = HistoryReader(self._keys, self._scripts, _without_runs(ttl))
         storage = Storage(self._keys, self._scripts, size, _milliseconds(ttl), weight, total_bytes, self.keeps_history)
         self._submitter = Submitter(storage, timeout)
         self._attendance = Attendance(storage)
+        self._runs = RunStore(storage)
         self._keeper: SessionKeeper | None = None
 
     @property
     def ignored(self) -> int:
         """The number of messages and entries on this hub's keys that were not of this library, since it was opened."""
         return 0 if self._keeper is None else self._keeper.inbox.ignored
+
+    def age(self, position: Position) -> float:
+        """Return the seconds since Redis gave out a position, which contains its clock; at least 0."""
+        return max(0.0, time.time() - position.sequence / 1e6)
 
     @property
     def trouble(self) -> str:
@@ -275,6 +284,60 @@ class RedisBackend(Backend):
             "to read presence",
         )
 
+    async def start_run(self, key: str, owner: str, *, lease: float, ttl: float, fingerprint: str = "") -> RunRecord:
+        """Begin a run, unless there is one; wait while Redis is away, for START_SECONDS at most.
+
+        A Redis that stood still for longer does not begin it when it goes on: nobody would produce it.
+        """
+        keeper, deadline = self._opened(), time.monotonic() + START_SECONDS
+        return await self._repeat(
+            keeper,
+            lambda session: self._runs.start(
+                Via(keeper, session), key, owner, lease=lease, ttl=ttl, fingerprint=fingerprint, deadline=deadline
+            ),
+            "to start a run",
+        )
+
+    async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
+        """Append events in one round trip; wait while Redis is away."""
+        keeper = self._opened()
+        return await self._repeat(
+            keeper,
+            lambda session: self._runs.append(Via(keeper, session), key, owner, after, events),
+            "to append to a run",
+        )
+
+    async def end_run(
+        self,
+        key: str,
+        state: RunState,
+        *,
+        reason: str = "",
+        owner: str | None = None,
+        appended: int | None = None,
+        ttl: float = 0.0,
+    ) -> bool:
+        """End a run; wait while Redis is away."""
+        keeper, call = self._opened(), new_call()
+        return await self._repeat(
+            keeper,
+            lambda session: self._runs.end(
+                Via(keeper, session), key, state, reason, owner=owner, appended=appended, ttl=ttl, call=call
+            ),
+            "to end a run",
+        )
+
+    async def get_run(self, key: str) -> RunRecord | None:
+        """Return the record of a run; wait while Redis is away."""
+        return await self._repeat(self._opened(), lambda session: self._runs.get(session, key), "to read a run")
+
+    async def renew_runs(self, owners: Collection[tuple[str, str]], *, lease: float) -> Collection[str]:
+        """Renew leases, and end and forget other runs, in one round trip; wait while Redis is away."""
+        keeper = self._opened()
+        return await self._repeat(
+            keeper, lambda session: self._runs.renew(Via(keeper, session), owners, lease), "to renew the leases of runs"
+        )
+
     @property
     def _epoch(self) -> str:
         position = self._opened().inbox.position
@@ -328,6 +391,11 @@ def _by_channel(option: str, given: Any, fits: Callable[[Any], bool], rule: str,
         msg = f"{option}={given!r}: must be {rule}"
         raise ValueError(msg)
     return lambda _: given
+
+
+def _without_runs(ttl: Callable[[str], float | None]) -> Callable[[str], float | None]:
+    """Return a function that lets no event of a run expire: a run is forgotten as a whole."""
+    return lambda channel: None if channel.startswith(PREFIX) else ttl(channel)
 
 
 def _milliseconds(ttl: Callable[[str], float | None]) -> Callable[[str], int]:

@@ -6,7 +6,7 @@ closed. A session that ends leads back to no session; `close` may come at any st
 
 import asyncio
 
-from ...exceptions import HubClosedError
+from ...exceptions import CLOSED, HubClosedError
 from ._session import Session
 
 
@@ -82,4 +82,4 @@ class CurrentSession:
     def _check_open(self) -> None:
         if self._closed:
             action = "cannot read"
-            raise HubClosedError(action)
+            raise HubClosedError(action, CLOSED)

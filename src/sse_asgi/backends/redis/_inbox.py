@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..._log.event import Entry
+from ..._log.logged import about
 from ..._log.position import Position
 from ..base import Sink
 from ._keys import Keys
@@ -274,7 +275,7 @@ class Inbox:
         """Count a message or an entry that is not of this library, and log the first one."""
         self._ignored[why] += 1
         if self._ignored[why] == 1:
-            logger.warning("Redis: %s is %s", what, why)
+            logger.warning("Redis: %s is %s", what, why, extra=about("redis_message_ignored"))
 
     # Marks
 

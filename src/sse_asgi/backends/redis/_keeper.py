@@ -13,6 +13,7 @@ from contextvars import Context
 from functools import partial
 
 from ..._log.event import Entry
+from ..._log.logged import about
 from ..._log.position import Position
 from ..base import Sink
 from ._address import Addresses
@@ -120,7 +121,9 @@ class SessionKeeper:
                 failure = explain(str(error))
             except Exception as error:
                 if self._outage.is_new(repr(error)):  # not at each attempt
-                    logger.exception("a session with Redis at %s failed", self._addresses.shown)
+                    logger.exception(
+                        "a session with Redis at %s failed", self._addresses.shown, extra=about("redis_session_failed")
+                    )
                 failure = UnusableError(repr(error))
             self._note(failure)
             session.fail("it could not be used")

@@ -14,6 +14,7 @@ class Keys:
             counted in the sum.
         presence_index: A sorted set: the last sequence of each channel's joins and leaves.
         leases: A sorted set: when the lease of each process that lists members ends.
+        schedule: A sorted set: when the lease of each run ends, or when the run is forgotten.
         base: The beginning of all names.
     """
 
@@ -32,6 +33,8 @@ class Keys:
         self.index = base + b"i"
         self.presence_index = base + b"j"
         self.leases = base + b"w"
+        self.schedule = base + b"q"
+        self._runs = base + b"r:"
         self._members = base + b"w:"
         self._present = base + b"p:"
         self._streams = base + b"s:"
@@ -54,6 +57,10 @@ class Keys:
     def idempotency(self, idempotency_key: str | None) -> bytes:
         """Return the key that remembers an idempotency key."""
         return self._idempotency + (idempotency_key or "").encode()
+
+    def run(self, key: str) -> bytes:
+        """Return the hash of a run; `runs.lua` has its fields."""
+        return self._runs + key.encode()
 
     def members(self, process: str) -> bytes:
         """Return the set of the members that a process has listed."""

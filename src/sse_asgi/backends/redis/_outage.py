@@ -3,6 +3,7 @@
 import logging
 import time
 
+from ..._log.logged import about
 from ._reasons import UnusableError
 
 logger = logging.getLogger("sse_asgi.backends.redis")
@@ -28,12 +29,13 @@ class Outage:
         """Note a failure. Return True if it is the first one since Redis was there."""
         self.reason = text = str(error)
         if error.advice and self.is_new(text):
-            logger.error("Redis at %s cannot be used: %s", self._shown, text)
+            logger.error("Redis at %s cannot be used: %s", self._shown, text, extra=about("redis_unusable"))
         if self.began is not None:
             return False
         self.began = time.monotonic()
         if not error.advice:
-            logger.warning("Redis at %s: %s. Reconnecting; readers wait, and publishing fails", self._shown, text)
+            told = "Redis at %s: %s. Reconnecting; readers wait, and publishing fails"
+            logger.warning(told, self._shown, text, extra=about("redis_lost"))
         return True
 
     def is_new(self, text: str) -> bool:
@@ -51,10 +53,12 @@ class Outage:
                 "set noeviction, or volatile-ttl or another volatile one",
                 self._shown,
                 evicts,
+                extra=about("redis_evicts"),
             )
         self._seen.clear()
         began, self.began, self.reason = self.began, None, ""
         if began is None:
             return False
-        logger.info("Redis at %s is back after %.1f s", self._shown, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        logger.info("Redis at %s is back after %.1f s", self._shown, seconds, extra=about("redis_back"))
         return True

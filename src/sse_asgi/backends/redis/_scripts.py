@@ -70,3 +70,7 @@ class Scripts:
         self.fence = Script("fence.lua")
         self.page = Script("merge.lua", "page.lua")
         self.trace = Script("trace.lua")
+        self.start_run = Script("log.lua", "runs.lua", "start_run.lua")
+        self.append_run = Script("log.lua", "runs.lua", "append_run.lua")
+        self.end_run = Script("log.lua", "runs.lua", "end_run.lua")
+        self.renew_runs = Script("log.lua", "runs.lua", "renew_runs.lua")

@@ -26,6 +26,7 @@ BATCH = 512
 PLAIN_VERBS = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
 SHARDED_VERBS = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 CLOSED = "the hub was closed"
+CLOCK_WAS_SET = "its clock was set"
 LATE_SECONDS = 4.0  # after a probe: the next one is due after at most 3
 PROOF_SECONDS = 1.0
 
@@ -291,7 +292,7 @@ class Session:
         elif mark.sequence < known.sequence:
             self.fail("it lost its last events")
         elif not any_epoch and self._inbox.is_beyond(mark.sequence):  # events up to it may have been ignored
-            self.fail("its clock was set")
+            self.fail(CLOCK_WAS_SET)
 
 
 def _read_mark(reply: list[bytes | None]) -> Position | None:

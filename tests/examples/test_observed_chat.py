@@ -1,0 +1,162 @@
+"""The observed chat in two workers on Redis: sums over the workers, the board, the alerts, the probes and the log."""
+
+import asyncio
+import json
+import re
+import secrets
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from examples.conftest import EXAMPLES
+from real_redis.launcher import RedisServer
+from servers.processes import Server, free_port, wait_until
+from sse_asgi.decoder import EventDecoder
+
+FOLDER = EXAMPLES / "observed_chat"
+READERS, LEAVERS, EVENTS = 40, 15, 50
+METRIC = re.compile(r"\bsse_\w+?(?=[{\[\s)]|$)")
+LABELS = {"sse_stream_end_reason", "sse_gap_reason", "sse_channel_group"}
+
+
+class Chat:
+    """The chat's server, its Redis, and the ports of its workers' metrics."""
+
+    def __init__(self, folder: Path) -> None:
+        self.redis = RedisServer(folder).start()
+        first = free_port()
+        self.ports = first, first + 1
+        self.server = Server.start(
+            ("uvicorn", "observed_chat:app", "--app-dir", str(FOLDER), "--port", "{port}", "--workers", "2"),
+            SSE_BACKEND_URL=self.redis.url,
+            SSE_HUB_NAME=secrets.token_hex(8),
+            METRICS_PORT=str(first),
+        )
+        wait_until(lambda: all(self.scrape(port) for port in self.ports))
+
+    def scrape(self, port: int) -> Counter[str]:
+        """Return the samples of one worker; those that differ in labels only are added up."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+                text = response.read().decode()
+        except OSError:
+            return Counter()
+        found: Counter[str] = Counter()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found[sample.name] += int(sample.value)
+        return found
+
+    def sums(self) -> Counter[str]:
+        found = Counter[str]()
+        for port in self.ports:
+            found.update(self.scrape(port))
+        return found
+
+    def ready(self) -> tuple[int, Any]:
+        answer = httpx.get(f"http://127.0.0.1:{self.server.port}/health/ready")
+        return answer.status_code, answer.json()
+
+    def close(self) -> None:
+        self.server.remove()
+        self.redis.kill()
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[Chat]:
+    chat = Chat(tmp_path)
+    yield chat
+    chat.close()
+
+
+async def read(response: httpx.Response, counted: Counter[str]) -> None:
+    """Count the messages of one stream, and their bytes, until all have come."""
+    decoder, left = EventDecoder(), EVENTS
+    async for chunk in response.aiter_bytes():
+        for event in decoder.feed(chunk):
+            if event.event == "message":
+                counted["events"] += 1
+                counted["bytes"] += len(f"id: {event.id}\ndata: {event.data}\n\n")
+                left -= 1
+        if not left:
+            return
+
+
+async def use(chat: Chat, check: Any) -> None:
+    """Open streams, publish by requests, then close some of the streams."""
+    counted: Counter[str] = Counter()
+    limits = httpx.Limits(max_connections=2 * READERS)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{chat.server.port}", limits=limits, timeout=30) as client:
+        async with AsyncExitStack() as stayers, AsyncExitStack() as leavers:
+            stacks = [leavers] * LEAVERS + [stayers] * (READERS - LEAVERS)
+            streams = [await one.enter_async_context(client.stream("GET", "/rooms/7/events")) for one in stacks]
+            tasks = [asyncio.create_task(read(one, counted)) for one in streams]
+            for _ in range(EVENTS):
+                assert (await client.post("/rooms/7", params={"text": "hello"})).status_code == 200
+            await asyncio.wait_for(asyncio.gather(*tasks), 30)
+            await leavers.aclose()
+            await asyncio.to_thread(check, counted)  # the event loop closes the connections meanwhile
+
+
+def test_the_workers_add_up(chat: Chat) -> None:
+    """Each figure, summed over both workers, is what the clients counted; then Redis is lost."""
+
+    def check(counted: Counter[str]) -> None:
+        wait_until(lambda: chat.sums()["sse_server_active_streams"] == READERS - LEAVERS)
+        each, found = [chat.scrape(port) for port in chat.ports], chat.sums()
+        assert all(one["sse_hub_events_delivered_total"] > 0 for one in each)
+        assert counted["events"] == READERS * EVENTS
+        assert found["sse_hub_events_published_total"] == EVENTS
+        assert found["sse_hub_events_delivered_total"] == counted["events"]
+        assert found["sse_hub_delivery_io_bytes_total"] == counted["bytes"]
+        assert found["sse_server_streams_opened_total"] == READERS
+        assert found["sse_server_stream_duration_seconds_count"] == LEAVERS
+        assert found["sse_hub_subscriptions"] == found["sse_hub_channel_subscriptions"] == READERS - LEAVERS
+        assert 0 < found["sse_hub_delivery_duration_seconds_count"] <= 2 * EVENTS
+        assert found["sse_hub_delivery_duration_seconds_bucket"] > 0
+        assert found["sse_backend_up"] == 2
+        for name in ("board.json", "alerts.yml"):
+            named = set(METRIC.findall(expressions(name))) - LABELS
+            assert len(named) > 5
+            assert named - found.keys() == set()
+        assert chat.ready() == (200, {"status": "up"})
+
+    asyncio.run(use(chat, check))
+    chat.redis.kill()
+    wait_until(lambda: chat.ready() == (503, {"status": "down"}))
+    wait_until(lambda: chat.sums()["sse_backend_up"] == 0)
+    lines = [json.loads(line) for line in chat.server.log().splitlines() if line.startswith("{")]
+    lost = next(line for line in lines if line.get("sse_event") == "redis_lost")
+    assert (lost["level"], lost["logger"]) == ("warning", "sse_asgi.backends.redis")
+
+
+def expressions(name: str) -> str:
+    """Return the queries of the board, or of the alerts, one a line."""
+    text = (FOLDER / name).read_text()
+    if name == "board.json":
+        return "\n".join(one["expr"] for panel in json.loads(text)["panels"] for one in panel["targets"])
+    return "\n".join(re.findall(r"^        expr: (.+(?:\n          .+)*)", text, re.MULTILINE))
+
+
+def test_the_board_is_complete() -> None:
+    """Every panel has a title, a description, a place of its own and queries whose parentheses match."""
+    panels = json.loads((FOLDER / "board.json").read_text())["panels"]
+    places = {(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels}
+    assert len(places) == len({one["id"] for one in panels}) == len({one["title"] for one in panels}) == len(panels)
+    assert all(one["description"] and one["targets"] for one in panels)
+    for query in (expressions("board.json") + "\n" + expressions("alerts.yml")).splitlines():
+        assert query.count("(") == query.count(")")
+
+
+def test_every_alert_has_a_reason() -> None:
+    """A comment above its expression."""
+    alerts = re.findall(r"- alert: (\w+)\n(.*?)(?=\n\n|\Z)", (FOLDER / "alerts.yml").read_text(), re.DOTALL)
+    assert len(alerts) > 8
+    assert [name for name, text in alerts if not text.lstrip().startswith("# ")] == []

@@ -1,0 +1,111 @@
+"""A stream of our own and the guard of its request: admission, telemetry, cutting off, breaking off, draining."""
+
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from sse_asgi import ConnectionLimit
+from sse_asgi._loop.timer import shared_timer
+from sse_asgi._stream import guarded
+from sse_asgi._stream.foreign import Guard, GuardTerms
+from stream.foreigners import SCOPE
+
+pytestmark = pytest.mark.anyio
+
+
+class Telemetry:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def opened(self, _: Scope, kind: str) -> "Telemetry":
+        self.told.append(kind)
+        return self
+
+    def started(self) -> None:
+        self.told.append("started")
+
+    def ended(self, reason: str) -> None:
+        self.told.append(reason)
+
+
+async def nothing(*_: Any) -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def within(app: Any, terms: GuardTerms) -> None:
+    """Run an application in a guard with these terms."""
+
+    async def send(_: Message) -> None:
+        pass
+
+    await Guard(terms, {**SCOPE}, nothing, send).run(app)
+
+
+async def test_a_guard_admits_refuses_and_tells() -> None:
+    """Telemetry is told of the kind, of the head and of the reason; a refused stream ends at once."""
+    telemetry, limit = Telemetry(), ConnectionLimit(1)
+    terms = GuardTerms(1.0, 1.0, limit, 7.0, telemetry)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert guarded.admit(scope, "iterable")
+        assert guarded.default_drain_timeout(scope) == 7.0
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await within(refused, terms)
+        guarded.watch_again(scope, "error")
+
+    async def refused(scope: Scope, receive: Receive, send: Send) -> None:
+        assert not guarded.admit(scope, "poll")
+
+    await within(app, terms)
+    assert telemetry.told == ["iterable", "started", "poll", "refused", "error"]
+
+
+async def test_a_guard_without_telemetry() -> None:
+    """It admits and forgets; a stream without a known reason is told as finished."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert guarded.admit(scope, "iterable")
+        guarded.watch_again(scope, None)
+
+    telemetry = Telemetry()
+    await within(app, GuardTerms(1.0, 1.0, None))
+    await within(app, GuardTerms(1.0, 1.0, None, observer=telemetry))
+    assert telemetry.told == ["iterable", "finished"]
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_a_connection_is_ended_by_the_guard_or_directly(guard: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """Without a middleware, the server is asked."""
+    done: list[str] = []
+
+    async def interrupt(_: Receive) -> None:
+        done.append("interrupted")
+
+    async def finish() -> None:
+        done.append("finished")
+
+    for module in ("guarded", "foreign"):
+        path = f"sse_asgi._stream.{module}"
+        monkeypatch.setattr(f"{path}.abort", lambda *_: done.append("aborted"))
+        monkeypatch.setattr(f"{path}.can_interrupt", lambda *_: True)
+        monkeypatch.setattr(f"{path}.interrupt", interrupt)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        guarded.cut_off(scope, receive, shared_timer())
+        assert guarded.can_be_interrupted(scope, receive)
+        await guarded.end_incomplete(scope, receive, send, finish)
+
+    async def send(_: Message) -> None:
+        pass
+
+    if guard:
+        await within(app, GuardTerms(1.0, 1.0, None))
+    else:
+        assert guarded.admit({}, "iterable")
+        guarded.watch_again({}, "client")
+        assert guarded.default_drain_timeout({}) == 0.0
+        await app({**SCOPE}, nothing, send)
+    assert done == ["aborted", "finished" if guard else "interrupted"]
