@@ -6,7 +6,6 @@ Each answer is a run: the hub produces it once, keeps its words, and streams the
 that is reloaded, or opened on a phone, shows the same text. README.md says what to try, and how to ask a real model.
 """
 
-import asyncio
 import json
 import math
 import os
@@ -18,11 +17,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import anyio
 import httpx
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi import Path as Part
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent, SSEError, create_hub, get_hub
@@ -69,7 +70,7 @@ class Question(BaseModel):
 def allowed(chat: Annotated[str, Part(pattern=r"^[\w-]{8,64}$")]) -> str:
     """Return the chat of a request that may read it and write to it. Every endpoint below depends on this.
 
-    Here everyone may who knows the address. An application looks up whether the user of the request may, each time.
+    Here, everyone who knows the address may. An application checks the user of each request.
     """
     return chat
 
@@ -79,6 +80,7 @@ TheHub = Annotated[Hub, Depends(get_hub)]
 
 app = FastAPI(title="LLM chat")
 app.add_middleware(EventSourceMiddleware, hub=create_hub())
+app.mount("/client", StaticFiles(packages=[("sse_asgi", "client")]))  # sse-asgi.js, with which the page reads
 
 
 async def answer(question: Question) -> AsyncIterator[ServerSentEvent]:
@@ -95,7 +97,7 @@ async def say_words(question: Question) -> AsyncGenerator[str]:
     """Say a text that was written before, for lack of a model."""
     text = (HERE / "words.txt").read_text().format(question=question.text)
     for word in re.findall(r"\S+\s*", text[len(question.so_far) :]):
-        await asyncio.sleep(WORD_SECONDS)
+        await anyio.sleep(WORD_SECONDS)
         yield word
 
 
@@ -140,8 +142,9 @@ async def ask(chat: Chat, hub: TheHub, question: Question) -> dict[str, bool]:
 async def follow(chat: Chat, question: UUID, part: int, hub: TheHub) -> EventSourceResponse:
     """Stream an answer from its first word, or behind the page's Last-Event-ID."""
     run = await hub.get_run(f"{chat}/{question}/{part}")
-    # An EventSource would not learn the status 404, so a stream says it.
-    return EventSourceResponse([ServerSentEvent({}, event="gone")] if run is None else run)
+    if run is None:
+        raise HTTPException(404, "this answer was never begun, or is not kept any more")
+    return EventSourceResponse(run)
 
 
 @app.post("/chats/{chat}/answers/{question}/{part}/cancel")
@@ -157,11 +160,10 @@ async def unavailable(_: Request, error: Any) -> JSONResponse:
 
 
 @app.get("/", include_in_schema=False)
-@app.get("/read.js", include_in_schema=False)
-async def page(request: Request) -> FileResponse:
-    """Send the page, or the function of the guide that reads streams."""
-    return FileResponse(HERE.parent / "read.js" if request.url.path.endswith("read.js") else HERE / "index.html")
+async def page() -> FileResponse:
+    """Send the page."""
+    return FileResponse(HERE / "index.html")
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8000")))
+    uvicorn.run(app)

@@ -2,8 +2,8 @@
 
     python examples/progress/progress.py    # or in examples/progress/: uvicorn progress:app
 
-The page at / needs no library, and the one at /htmx is written with htmx. On Redis, a process that is no web server can
-make the report as well: worker.py.
+The page at / reads with the package's client, and the one at /htmx is written with htmx. On Redis, a process that is
+not a web server can make the report as well: worker.py.
 """
 
 import os
@@ -16,9 +16,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from sse_asgi import EventSourceMiddleware, EventSourceResponse, create_hub, get_hub
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, ServerSentEvent, create_hub, get_hub
 
 KEY = "report:sales"  # names the report, so everybody who starts it gets the same one
 KEPT_SECONDS = 30.0  # after its end; then it can be made again
@@ -26,10 +27,14 @@ STEPS, STEP_SECONDS = 60, float(os.environ.get("STEP_SECONDS", "1"))
 HERE = Path(__file__).parent
 
 
-def report() -> Iterator[str]:
-    """Make the report, and say after each step how far it is, as HTML. It may block, because it runs in a thread."""
+def report() -> Iterator[ServerSentEvent]:
+    """Make the report, and say after each step how far it is: as data, and as HTML for htmx.
+
+    It may block, because a generator that is not async runs in a thread of its own.
+    """
     for done in range(STEPS + 1):
-        yield f'<progress aria-label="Report" max="{STEPS}" value="{done}"></progress> <p>{done} of {STEPS} shops</p>'
+        yield ServerSentEvent({"done": done, "of": STEPS}, event="progress")
+        yield ServerSentEvent(f'<progress max="{STEPS}" value="{done}"></progress><p>{done} of {STEPS} shops</p>')
         time.sleep(STEP_SECONDS if done < STEPS else 0)
 
 
@@ -44,8 +49,7 @@ async def start(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """Stream the progress from the start, or behind the Last-Event-ID.
 
-    If there is no report, the status is 204. Both pages then ask again, after half a second at first, and later less
-    often.
+    If there is no report, the status is 204. Both pages then ask again after a while.
     """
     run = await get_hub(request).get_run(KEY)
     return Response(status_code=204) if run is None else EventSourceResponse(run)
@@ -57,17 +61,18 @@ async def cancel(request: Request) -> Response:
 
 
 async def page(request: Request) -> Response:
-    """Send a page, or the function of the guide that reads streams."""
-    files = {"/": HERE / "index.html", "/htmx": HERE / "htmx.html", "/read.js": HERE.parent / "read.js"}
-    return FileResponse(files[request.url.path])
+    """Send one of the pages."""
+    return FileResponse(HERE / ("htmx.html" if request.url.path.endswith("htmx") else "index.html"))
 
 
 app = Starlette(
     routes=[
-        *(Route(path, page) for path in ("/", "/htmx", "/read.js")),
+        Route("/", page),
+        Route("/htmx", page),
         Route("/report", start, methods=["POST"]),
         Route("/report/events", events),
         Route("/report/cancel", cancel, methods=["POST"]),
+        Mount("/client", StaticFiles(packages=[("sse_asgi", "client")])),  # sse-asgi.js, with which the page reads
     ],
     middleware=[Middleware(EventSourceMiddleware, hub=create_hub())],
 )

@@ -1,4 +1,4 @@
-"""Makes the report in a process that is no web server, such as a cron job; the pages of progress.py show it.
+"""Makes the report in a process that is not a web server, such as a cron job; the pages of progress.py show it.
 
     export SSE_BACKEND_URL=redis://localhost    # for both
     python examples/progress/worker.py

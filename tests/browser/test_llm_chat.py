@@ -1,16 +1,16 @@
 """The chat with a language model, as people use it: in one process, and in two on Redis.
 
 A person asks, reloads, opens the chat on a phone, and presses Stop anywhere; an operator kills the process that writes.
+The model is a server that says half of its answer, and the rest when the test lets it.
 """
 
 import os
-import re
 import secrets
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -27,18 +27,62 @@ from sse_asgi.dialects import OPENAI
 FOLDER = EXAMPLES / "llm_chat"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 QUESTION = "What is <b>1 & {1}</b>?"
-ANSWER = (FOLDER / "words.txt").read_text().format(question=QUESTION)
-BEGUN = re.compile("language model. I am a loop")
+WORDS = [f"{number}: Grüße,\n\n<i>世界</i> 😀 " for number in range(60)]
+HALF, ANSWER = "".join(WORDS[:30]), "".join(WORDS)
 START_SECONDS = 60.0  # two processes start at once
 WORKERS = ("--workers", "2", "--timeout-worker-healthcheck", "60")
 
 Open = Callable[..., Page]
 
 
-def serve(*options: str, port: int = 0, **environment: str) -> Server:
+class Model(Wire):
+    """A server of OpenAI's protocol. Its first half comes at once; the second half waits, unless it is asked to go on.
+
+    Attributes:
+        released: Whether the second half comes.
+        bodies: What it was asked.
+        closed: How many of its answers have ended.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = False
+        self.bodies: list[dict[str, Any]] = []
+        self.closed = 0
+        self.answers["/v1/chat/completions"] = lambda request: EventSourceResponse(self._say(request), dialect=OPENAI)
+
+    async def _say(self, request: Request) -> AsyncIterator[object]:
+        body = await request.json()
+        self.bodies.append(body)
+        so_far = next((one["content"] for one in body["messages"] if one["role"] == "assistant"), "")
+        try:
+            for number, word in enumerate(WORDS):
+                while number == 30 and not (self.released or so_far):
+                    await anyio.sleep(0.02)
+                if number >= so_far.count(":"):
+                    yield {"choices": [{"delta": {"content": word}}]}
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture(scope="module")
+def model_server() -> Iterator[Model]:
+    with Model() as model:
+        yield model
+
+
+@pytest.fixture
+def model(model_server: Model) -> Model:
+    model_server.released = False
+    model_server.bodies.clear()
+    model_server.closed = 0
+    return model_server
+
+
+def serve(*options: str, port: int = 0, environment: dict[str, str]) -> Server:
     port = port or free_port()
     command = ["uvicorn", "app:app", "--app-dir", str(FOLDER), "--port", str(port), "--no-access-log", *options]
-    server = Server([sys.executable, "-m", *command], port, {"WORD_SECONDS": "0.008", **environment})
+    server = Server([sys.executable, "-m", *command], port, environment)
     until(lambda: answers(server), START_SECONDS)
     return server
 
@@ -47,23 +91,27 @@ def answers(server: Server) -> str | None:
     """Return its answer; None if it does not answer yet."""
     assert server.process.poll() is None, server.log()
     with suppress(OSError):
-        return server.get("/read.js")
+        return server.get("/")
     return None
 
 
+def asking(model: Model) -> dict[str, str]:
+    return {"LLM_URL": f"{model.url}/v1", "LLM_MODEL": "half-a-model"}
+
+
 @pytest.fixture(scope="module")
-def single() -> Iterator[Server]:
+def single(model_server: Model) -> Iterator[Server]:
     """Serve the chat in one process, in memory."""
-    server = serve()
+    server = serve(environment=asking(model_server))
     yield server
     server.remove()
 
 
 @pytest.fixture(scope="module")
-def double(shared_redis: RedisServer) -> Iterator[Server]:
+def double(shared_redis: RedisServer, model_server: Model) -> Iterator[Server]:
     """Serve the chat in two processes, on Redis."""
-    hub = {"SSE_BACKEND_URL": shared_redis.url, "SSE_HUB_NAME": secrets.token_hex(8), "SSE_PRESENCE_TTL": "1"}
-    server = serve(*WORKERS, **hub)  # type: ignore[arg-type]
+    hub = {"SSE_BACKEND_URL": shared_redis.url, "SSE_HUB_NAME": secrets.token_hex(8), "SSE_PRESENCE_TTL": "3"}
+    server = serve(*WORKERS, environment=asking(model_server) | hub)
     yield server
     server.remove()
 
@@ -98,21 +146,19 @@ def url_of(server: Server) -> str:
     return f"http://127.0.0.1:{server.port}/"
 
 
-def ask(page: Page, question: str = QUESTION) -> None:
-    """Ask, and wait until the answer has begun."""
-    page.get_by_label("Question").fill(question)
+def ask(page: Page) -> None:
+    page.get_by_label("Question").fill(QUESTION)
     page.get_by_role("button", name="Ask").click()
-    expect(page.locator("article")).to_have_attribute("data-state", "writing")
 
 
-def says(page: Page, text: str | re.Pattern[str]) -> None:
-    expect(page.locator(".text")).to_have_text(text)
-
-
-def ends(page: Page, state: str) -> str:
-    """Wait until the page says how the answer has ended; return its text."""
+def says(page: Page, text: str, state: str) -> None:
+    """Wait until the page has exactly this text, and shows this state of it."""
     expect(page.locator("article")).to_have_attribute("data-state", state)
-    return page.locator(".text").evaluate("node => node.textContent")  # type: ignore[no-any-return]
+    page.wait_for_function("text => document.querySelector('.text').textContent === text", arg=text)
+
+
+def go_on(page: Page) -> None:
+    page.get_by_role("button", name="Go on").click()
 
 
 def process_of(page: Page) -> int:
@@ -120,107 +166,99 @@ def process_of(page: Page) -> int:
     return int(page.locator(".writer").inner_text().rpartition(" ")[2])
 
 
-def go_on(page: Page) -> None:
-    page.get_by_role("button", name="Go on").click()
-
-
-def test_a_text_is_the_same_everywhere(server: Server, open_: Open) -> None:
-    """In a tab that is reloaded in the middle, in one that stays, on a phone, and for who comes after the end."""
+def test_a_text_is_the_same_everywhere(server: Server, model: Model, open_: Open) -> None:
+    """In a tab that is reloaded in the middle, one that stays, a phone, and a page that is opened later."""
     first = open_(url_of(server))
     ask(first)
-    says(first, BEGUN)
-    others = [open_(first.url), open_(first.url, **PHONE)]
+    says(first, HALF, "writing")
+    other, phone = open_(first.url), open_(first.url, **PHONE)
     first.reload()
-    pages = [first, *others]
-    assert [ends(page, "finished") for page in pages] == [ANSWER] * 3
-    assert ends(open_(first.url), "finished") == ANSWER
+    for page in (first, other, phone):
+        says(page, HALF, "writing")
+    model.released = True
+    for page in (first, other, phone, open_(first.url)):
+        says(page, ANSWER, "finished")
+    assert len(model.bodies) == 1
     expect(first.locator(".asked")).to_have_text([QUESTION])
-    expect(others[1].locator("body")).to_have_js_property("scrollWidth", 390)
+    expect(phone.locator("body")).to_have_js_property("scrollWidth", 390)
 
 
-def test_it_is_stopped_from_another_page(server: Server, open_: Open) -> None:
-    """All pages say so and keep the same text; either of them lets it go on, to the same end."""
+def test_it_is_stopped_from_another_page(server: Server, model: Model, open_: Open) -> None:
+    """The request to the model is closed, and all pages say so; each of them lets it go on, to the same end."""
     first = open_(url_of(server))
     ask(first)
     phone = open_(first.url, **PHONE)
-    says(phone, BEGUN)
+    says(phone, HALF, "writing")
     phone.get_by_role("button", name="Stop").click()
-    texts = {ends(page, "cancelled") for page in (first, phone, open_(first.url))}
-    assert len(texts) == 1
-    assert ANSWER.startswith(texts.pop())
+    for page in (first, phone, open_(first.url)):
+        says(page, HALF, "cancelled")
     expect(first.locator(".state")).to_have_text("Stopped.")
+    until(lambda: model.closed == 1)
     go_on(first)
-    assert {ends(first, "finished"), ends(phone, "finished"), ends(open_(first.url), "finished")} == {ANSWER}
+    for page in (first, phone, open_(first.url)):
+        says(page, ANSWER, "finished")
 
 
-def test_the_process_that_writes_is_killed(double: Server, open_: Open) -> None:
+def test_the_process_that_writes_is_killed(double: Server, model: Model, open_: Open) -> None:
     """Within the lease and a third, all pages say that the answer was interrupted; another process goes on."""
     first = open_(url_of(double))
     ask(first)
     phone = open_(first.url, **PHONE)
-    says(phone, BEGUN)
+    for page in (first, phone):
+        says(page, HALF, "writing")
     victim = process_of(first)
     os.kill(victim, signal.SIGKILL)
-    texts = {ends(first, "lost"), ends(phone, "lost"), ends(open_(first.url), "lost")}
-    assert len(texts) == 1
-    assert ANSWER.startswith(texts.pop())
+    for page in (first, phone, open_(first.url)):
+        says(page, HALF, "lost")
     go_on(phone)
-    assert {ends(first, "finished"), ends(phone, "finished")} == {ANSWER}
+    for page in (first, phone):
+        says(page, ANSWER, "finished")
     assert process_of(first) != victim
 
 
-def test_the_only_process_is_killed(open_: Open) -> None:
+def test_the_only_process_is_killed(model: Model, open_: Open) -> None:
     """Its memory is lost, and the page is not: it says so when the next process is there, and goes on."""
-    server = serve()
+    server = serve(environment=asking(model))
     try:
         page = open_(url_of(server))
         ask(page)
-        says(page, BEGUN)
+        says(page, HALF, "writing")
         server.process.kill()
         server.process.wait()
         expect(page.get_by_role("status")).to_have_text("Reconnecting…")
-        again = serve(port=server.port)
+        again = serve(port=server.port, environment=asking(model))
     finally:
         server.remove()
     try:
-        assert ANSWER.startswith(ends(page, "gone"))
+        says(page, HALF, "gone")
         go_on(page)
-        assert ends(page, "finished") == ANSWER
-        assert ends(open_(page.url), "finished") == ANSWER
+        says(page, ANSWER, "finished")
+        says(open_(page.url), ANSWER, "finished")
     finally:
         again.remove()
 
 
-def test_a_model_is_asked(wire: Wire, open_: Open) -> None:
-    """Its name is shown, it gets the conversation, and Stop closes the request to it."""
-    closed = threading.Event()
-    bodies: list[dict[str, object]] = []
+def test_a_model_gets_the_conversation(single: Server, model: Model, open_: Open) -> None:
+    """The earlier question and its answer; the same question is asked again, and the page shows the model's name."""
+    model.released = True
+    page = open_(url_of(single))
+    expect(page.locator("#model")).to_have_text("half-a-model")
+    ask(page)
+    says(page, ANSWER, "finished")
+    ask(page)
+    expect(page.locator("article.finished")).to_have_count(2)
+    question = {"role": "user", "content": QUESTION}
+    assert [body["model"] for body in model.bodies] == ["half-a-model"] * 2
+    assert model.bodies[1]["messages"] == [question, {"role": "assistant", "content": ANSWER}, question]
 
-    async def completion(request: Request) -> AsyncIterator[object]:
-        bodies.append(await request.json())
-        try:
-            yield {"choices": [{"delta": {"content": "Yes, "}}]}
-            if len(bodies) == 1:
-                await anyio.sleep_forever()
-            yield {"choices": [{"delta": {"content": "it is."}}]}
-        finally:
-            closed.set()
 
-    wire.answers["/v1/chat/completions"] = lambda request: EventSourceResponse(completion(request), dialect=OPENAI)
-    server = serve(LLM_URL=f"{wire.url}/v1", LLM_MODEL="a-model")
+def test_without_a_model_it_says_so(open_: Open) -> None:
+    """The built-in text is not passed off as an answer."""
+    server = serve(environment={"WORD_SECONDS": "0"})
     try:
         page = open_(url_of(server))
-        ask(page, "Is it?")
-        says(page, "Yes, ")
-        expect(page.locator("#model")).to_have_text("a-model")
-        page.get_by_role("button", name="Stop").click()
-        ends(page, "cancelled")
-        assert closed.wait(5)
-        go_on(page)
-        assert ends(page, "finished") == "Yes, Yes, it is."
+        expect(page.locator("#model")).to_have_text("built-in text, not a language model")
+        ask(page)
+        says(page, (FOLDER / "words.txt").read_text().format(question=QUESTION), "finished")
     finally:
         server.remove()
-    question = {"role": "user", "content": "Is it?"}
-    assert (bodies[0]["model"], bodies[0]["messages"]) == ("a-model", [question])
-    assert isinstance(bodies[1]["messages"], list)
-    assert bodies[1]["messages"][:2] == [question, {"role": "assistant", "content": "Yes, "}]

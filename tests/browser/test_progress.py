@@ -1,4 +1,4 @@
-"""The pages of the report that takes a minute, plain and with htmx, and the worker that is no web server."""
+"""The pages of the report that takes a minute, plain and with htmx, and the worker that is not a web server."""
 
 import secrets
 import subprocess
@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from browser.peers import Example
 from examples.conftest import EXAMPLES, load_example
 from real_redis.launcher import RedisServer
+from sse_asgi import ServerSentEvent
 
 MODULES = Path(__file__).with_name("node_modules")
 READY = "60 of 60 shops"
@@ -48,7 +49,7 @@ def example() -> Any:
     module.made = []
     report = module.report
 
-    def counted() -> Iterator[str]:
+    def counted() -> Iterator[ServerSentEvent]:
         module.made.append(1)
         yield from report()
 
@@ -96,13 +97,13 @@ def test_it_is_cancelled(
 
 
 def test_a_worker_makes_it(context: BrowserContext, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is no web server; a page that was open before shows it, and the worker knows the end."""
+    """A process that is not a web server; a page that was open before shows it, and the worker knows the end."""
     monkeypatch.setenv("SSE_BACKEND_URL", shared_redis.url)
     monkeypatch.setenv("SSE_HUB_NAME", secrets.token_hex(8))
     example = load_example("progress/progress")
     with Example(example.app) as server:
         page = opened(context, server.url)
-        expect(page.locator("#report")).to_have_text("Nobody has started it.")
+        expect(page.locator("#report")).to_contain_text("Not started yet.")
         command = [sys.executable, str(EXAMPLES / "progress" / "worker.py")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
             expect(page.locator("#report")).to_contain_text(READY, timeout=30_000)

@@ -12,7 +12,15 @@ import pytest
 from sse_asgi.testing import EventStreamClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = ("publish_subscribe", "who_visits", "login_chat", "mounted_stream", "dashboard/dashboard")
+NAMES = (
+    "publish_subscribe",
+    "who_visits",
+    "login_chat",
+    "mounted_stream",
+    "dashboard/dashboard",
+    "progress/progress",
+    "llm_chat/app",
+)
 
 Load = Callable[[str], Any]
 

@@ -306,7 +306,7 @@ async def test_an_end_that_is_refused_is_logged(caplog: pytest.LogCaptureFixture
     backend.refused = ("end",)
     producer, texts = await produced(["1"], backend)
     assert (texts, producer.record.state) == (["1"], "finished")
-    assert "the end of the run a was not stored: no room" in caplog.text
+    assert "the end of the run a could not be stored: no room" in caplog.text
 
 
 async def test_a_source_that_never_waits_does_not_hold_the_loop() -> None:

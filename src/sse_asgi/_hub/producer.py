@@ -103,12 +103,7 @@ class Producer:
             state = "finished"
         except _BoundError as error:
             reason = str(error)
-            logger.error(
-                "the run %s failed: its source has yielded more than its %s allows",
-                key,
-                reason,
-                extra=about("run_failed"),
-            )  # noqa: TRY400
+            _beyond(key, reason)
         except OwnershipLostError:
             await self._give_up()
         except Exception:
@@ -163,18 +158,14 @@ class Producer:
             await self._give_up()
             return
         except SSEError as error:
-            logger.error(
-                "events of the run %s were not stored: %s", one_line(key), error, extra=about("run_events_not_stored")
-            )  # noqa: TRY400
+            _not_stored("the last events", key, error)
             state, reason = "failed", ""
         try:
             ended = await self._backend.end_run(
                 key, state, reason=reason, owner=owner, appended=appended, ttl=self.terms.ttl
             )
         except SSEError as error:
-            logger.error(
-                "the end of the run %s was not stored: %s", one_line(key), error, extra=about("run_end_not_stored")
-            )  # noqa: TRY400
+            _not_stored("the end", key, error)
         else:
             if not ended:
                 await self._give_up()
@@ -186,12 +177,7 @@ class Producer:
         try:
             await self._learn_end()
         except SSEError as error:
-            logger.error(
-                "the end of the run %s was not stored: %s",
-                one_line(self.record.key),
-                error,
-                extra=about("run_end_not_stored"),
-            )  # noqa: TRY400
+            _not_stored("the end", self.record.key, error)
             self._know("lost", "log")
 
     async def _learn_end(self) -> None:
@@ -210,3 +196,12 @@ class Producer:
         owner, ttl = self.record.owner, self.terms.ttl
         await self._backend.end_run(self.record.key, "lost", reason="log", owner=owner, ttl=ttl)
         self._know("lost", "log")
+
+
+def _beyond(key: str, bound: str) -> None:
+    told = "the run %s failed: its source has yielded more than its %s allows"
+    logger.error(told, key, bound, extra=about("run_failed"))
+
+
+def _not_stored(what: str, key: str, error: SSEError) -> None:
+    logger.error("%s of the run %s could not be stored: %s", what, one_line(key), error, extra=about("run_not_stored"))

@@ -297,6 +297,6 @@ class Runs:
                     "the run %s ends with its lease: %s",
                     key,
                     str(error) or "the backend is away",
-                    extra=about("run_end_not_stored"),
+                    extra=about("run_not_stored"),
                 )
         producer.stop("lost", "shutdown")

@@ -83,9 +83,10 @@ class Content:
 
     async def close(self, timer: Timer, patience: float) -> None:
         """Wait for `patience` seconds at most until a stopped run has ended, then close the feed."""
-        with timer.move_on_after(patience):
-            while self._child is not None:
-                await self._wakeup
+        if self._child is not None:
+            with timer.move_on_after(patience):
+                while self._child is not None:
+                    await self._wakeup
         if self._child is not None:
             told = "the content of the stream %s took more than %s s to clean up"
             logger.warning(told, named(self._scope), patience, extra=self._about("cleanup_timed_out"))
