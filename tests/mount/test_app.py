@@ -260,6 +260,7 @@ async def test_urls_are_made_from_names() -> None:
     )
     assert app.url_path_for("events:stream") == "/events/"
     assert app.url_path_for("events:stats") == "/events/stats"
+    assert app.url_path_for("events:client") == "/events/client.js"
     assert app.url_path_for("rooms:stream", room="lobby") == "/rooms/lobby/"
     with pytest.raises(NoMatchFound):
         app.url_path_for("rooms:stats", room="lobby")

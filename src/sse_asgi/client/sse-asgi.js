@@ -22,11 +22,11 @@ export function connect(url, options = {}) {
   need(!headers || share !== true, "share must name the user if there are headers");
 
   const address = new URL(url, document.baseURI), group = share && navigator.locks && address + " " + share;
-  const seen = new Set(), page = new AbortController(), target = new EventTarget();
+  const page = new AbortController(), target = new EventTarget();
   let last = "", retry = 1_000, silence = SILENCE, status = 0, turn = 0, until = 0, rounds = 0, failures = 0;
   let state, renewed, works, member, say, leading, held, misses, attempt;
   for (const type in on) {
-    need(on[type].call, `on.${type} must be a function`);
+    need(on[type]?.call, `on.${type} must be a function`);
     target.addEventListener(type, on[type]);
   }
 
@@ -40,8 +40,8 @@ export function connect(url, options = {}) {
   function take(event) {
     const {type, data, id} = event;
     if (group && id) {
-      if (seen.has(id + type)) return;
-      if (seen.add(id + type).size > 1_000) seen.delete(seen.values().next().value);
+      const [life, place] = id.split("-"), [current, reached] = last.split("-");
+      if (life === current && +place <= +reached) return;
     }
     last = id ?? last;
     if (leading) say({event});
@@ -99,7 +99,7 @@ export function connect(url, options = {}) {
       if (polls && !held) enter("polling");
       await read(answer.body, signal, text => {
         const quiet = Date.now() - heard;
-        if (quiet > 999 && /^:|^event: sse\.position/m.test(text)) silence = 2 * quiet + 2_000;
+        if (quiet > 999 && state === "streaming" && /^:|^event: sse\.position/m.test(text)) silence = 2 * quiet + 2_000;
         heard += quiet;
         patience = Infinity;
         if (polls) return;
@@ -131,9 +131,9 @@ export function connect(url, options = {}) {
         if (!safe) return finish();
         if (polls) works = 1, failures = 0;
         if (held && retry) {
-          const events = held;
+          const news = held;
           held = 0;
-          return events.forEach(take);
+          return news.forEach(hear);
         }
       } catch (reason) {
         error = reason;
@@ -145,6 +145,12 @@ export function connect(url, options = {}) {
       else if (works) poll();
       wait = Math.random() * Math.min(LONGEST, (retry || 1_000) * 2 ** ++failures);
     }
+  }
+
+  function hear(news) {
+    if (news.event) return take(news.event);
+    ({status} = news);
+    news.state === "closed" ? finish() : enter(news.state);
   }
 
   // Tabs queue for a lock. Its holder leads: it streams, and passes the events on.
@@ -159,32 +165,28 @@ export function connect(url, options = {}) {
     })).catch(() => {
       if (signal.aborted) return;
       if (leading) stop(), start();
-      else run();
+      else held = 0, run();
     });
-    const catchUp = () => {
-      if (signal.aborted || leading || held) return;
-      held = [];
-      run();
-    };
     const timer = setInterval(() => {
       if (leading) return;
-      say();
-      if (++misses > 2) misses = 0, hold({steal: true});
-    }, 400 + 100 * Math.random());
+      if (misses++) say();
+      if (misses > 3) misses = 0, hold({steal: true});
+    }, 300 + 100 * Math.random());
     const channel = new BroadcastChannel(group);
     say = news => channel.postMessage(news);
     channel.onmessage = ({data: news}) => {
       if (leading) return news || say({state, status});
       if (!news) return;
       misses = 0;
-      if (news.event) held ? held.push(news.event) : take(news.event);
-      else if (news.state) ({status} = news), news.state === "closed" ? finish() : enter(news.state);
-      else if (news.from !== last) catchUp();
+      if (news.from === undefined) held ? held.push(news) : hear(news);
+      else if (held) attempt?.abort();
+      else if (news.from !== last) held = [], run();
     };
     signal.addEventListener("abort", () => { channel.close(); clearInterval(timer); });
+    held = [];
     hold({signal});
     say();
-    setTimeout(catchUp, 50);
+    setTimeout(() => signal.aborted || leading || run(), 50);
   }
 
   function start() {
