@@ -34,6 +34,8 @@ WINGS = (
     ("backends",),
     ("_hub",),
     ("_stream",),
+    ("_annotations", "_openapi"),
+    ("fastapi",),
     ("_mount",),
     ("tickets", "testing"),
     ("config",),
@@ -45,13 +47,14 @@ WINGS = (
 
 # The modules and wings that may import each library, apart from the standard library and anyio.
 LIBRARIES: dict[str, set[str]] = {
-    "starlette": {"_servers", "_stream", "_mount", "config", "testing"},
+    "starlette": {"_servers", "_stream", "fastapi", "_mount", "config", "testing"},
+    "pydantic": {"_log.models", "_openapi", "fastapi"},
     "pydantic_core": {"_log.event", "dialects"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
     "itsdangerous": {"_mount.tickets"},
     "trio": {"_loop._trio"},
-    "fastapi": {"_demo"},
+    "fastapi": {"fastapi", "_demo"},
     "uvicorn": {"_demo"},
 }
 
@@ -217,6 +220,14 @@ DOORS = {
     "dialects": ["AG_UI", "AI_SDK", "ANTHROPIC", "Dialect", "OPENAI"],
     "decoder": ["DecodedEvent", "EventDecoder"],
     "encoder": ["encode"],
+    "fastapi": [
+        "EventName",
+        "EventSourceResponse",
+        "LastEventID",
+        "assert_no_open_dependencies",
+        "event_schema",
+        "prepare",
+    ],
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
     "publisher": ["Publisher"],
     "testing": ["EventStream", "EventStreamClient"],

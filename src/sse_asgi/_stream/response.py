@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 from starlette.background import BackgroundTask
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .._hub.feed import SubscriptionFeed
 from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_never
@@ -137,10 +137,15 @@ class EventSourceResponse(Response):
         if not admit(scope):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
-        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = scope["method"] == "GET" and not self._reconnect_after_end
-        self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
+        self._connection = Connection(
+            self._feed, self._terms, scope, receive, send, head=self._head(), final_id=final_id
+        )
         return self._connection.run(self.background)
+
+    def _head(self) -> Message:
+        """Return the message before the body; it is sent with the first bytes."""
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
 
     @property
     def reason(self) -> str | None:

@@ -1,0 +1,528 @@
+"""FastAPI: endpoints that yield typed events, their OpenAPI, and the dependencies that a stream keeps open.
+
+FastAPI gives the generator of a `yield` endpoint to the response class, inside another generator that sleeps after each
+item. EventSourceResponse takes it out, and finds the types of its items by the route in the scope of the request. They
+are compiled when the application starts, or else at the first request.
+
+FastAPI asks no response class for its OpenAPI. So `prepare` replaces `app.openapi`, as FastAPI's documentation says,
+by an object that adds the events to each new document.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+from types import AsyncGeneratorType, MappingProxyType
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, Unpack
+
+import fastapi
+import fastapi.routing
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import ResponseValidationError
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ._annotations import EventName, Items, Kind, annotation_of, function_of, items_of, kinds_of, yields
+from ._hub.hub import Hub
+from ._hub.options import check_known
+from ._log.event import own_event
+from ._log.models import EventModels, UnknownEventError
+from ._log.others import fields_of_event
+from ._openapi import LAST_EVENT_ID, MEDIA_TYPE, Stream, add_streams, mounted_operation
+from ._stream.feeds import IterableFeed
+from ._stream.framing import Framing
+from ._stream.last_event_id import last_event_id
+from ._stream.response import HEADERS, Content
+from ._stream.response import EventSourceResponse as UntypedResponse
+from ._stream.terms import StreamOptions
+from .dialects import Dialect
+
+__all__ = [
+    "EventName",
+    "EventSourceResponse",
+    "LastEventID",
+    "assert_no_open_dependencies",
+    "event_schema",
+    "prepare",
+]
+
+logger = logging.getLogger("sse_asgi.fastapi")
+
+DEFAULT_HEADERS = frozenset(name for name, _ in HEADERS)
+YIELDS = (0, 134)  # the first FastAPI that gives what an endpoint yields to a response class
+LATE_EXIT = (0, 118)  # the first that closes a dependency after the response
+KEPT_AS = "_sse_asgi_events"
+# FastAPI's options for writing a model: `response_model_exclude_none` and others.
+WRITING = ("include", "exclude", "by_alias", "exclude_unset", "exclude_defaults", "exclude_none")
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in fastapi.__version__.split(".")[:2])
+
+
+# The response
+
+
+class RouteOptions(StreamOptions, total=False):
+    """The options of EventSourceResponse that an endpoint can have: all but its content, status and background."""
+
+    max_lifetime: float | None
+    drain_timeout: float
+    encoded: bool
+
+
+class EventSourceResponse(UntypedResponse):
+    """The response class of endpoints that `yield`, whose items have the types of their annotation.
+
+    `@app.get("/chat", response_class=EventSourceResponse)`. An endpoint may also return one.
+    """
+
+    _options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    _late: "_LateHeaders | None" = None
+
+    def __init__(
+        self,
+        content: Content,
+        *,
+        status_code: int = 200,
+        background: BackgroundTask | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None:
+        """Prepare a response, see `sse_asgi.EventSourceResponse`."""
+        given: dict[str, Any] = {**self._options, **options}
+        super().__init__(_unwrapped(content), status_code=status_code, background=background, **given)
+
+    @classmethod
+    def having(cls, **options: Unpack[RouteOptions]) -> type[Self]:
+        """Return a response class with these options, for `response_class=`.
+
+        Args:
+            **options: Those of `sse_asgi.EventSourceResponse`, without content, status_code and background.
+
+        Raises:
+            TypeError: An unknown option, or one of a wrong type.
+            ValueError: A bad value.
+        """
+        check_known("EventSourceResponse.having", options, RouteOptions.__annotations__.keys())
+        cls((), **options)
+        members = {"_options": MappingProxyType({**cls._options, **options}), "__doc__": cls.__doc__}
+        return type(cls.__name__, (cls,), {**members, "__module__": cls.__module__})
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve one request."""
+        route = scope.get("route")
+        if isinstance(route, APIRoute) and isinstance(self._feed, IterableFeed):
+            framing = _compiled(route).framing
+            if framing is not None:
+                self._feed.framing = framing
+            self._late = _LateHeaders.of(route, self.content, self.raw_headers)
+        _replace_defaults(self.raw_headers)
+        return super().__call__(scope, receive, send)
+
+    def _head(self) -> Message:
+        head = super()._head()
+        if self._late is not None and isinstance(self._feed, IterableFeed):
+            self._feed.framing = _FirstFraming(self._feed.framing, partial(self._late.complete, head))
+        return head
+
+
+def _replace_defaults(headers: list[tuple[bytes, bytes]]) -> None:
+    """Let later headers replace those that a stream has by default."""
+    last = {name: place for place, (name, _) in enumerate(headers)}
+    if len(last) < len(headers):
+        pairs = enumerate(headers)
+        headers[:] = [one for place, one in pairs if one[0] not in DEFAULT_HEADERS or place == last[one[0]]]
+
+
+class _LateHeaders(NamedTuple):
+    """What an endpoint sets on its `Response` parameter until its first item.
+
+    FastAPI itself takes only what the dependencies have set there, because the generator has not begun by then.
+
+    Attributes:
+        given: The parameter.
+        own: The headers of the response without those of the parameter, which FastAPI has appended.
+    """
+
+    given: Response
+    own: list[tuple[bytes, bytes]]
+
+    @classmethod
+    def of(cls, route: APIRoute, content: Any, headers: list[tuple[bytes, bytes]]) -> Self | None:
+        """Return those of a generator that has not begun; None if it has no such parameter."""
+        frame = getattr(content, "ag_frame", None) or getattr(content, "gi_frame", None)
+        given = None if frame is None else frame.f_locals.get(route.dependant.response_param_name)
+        return cls(given, headers[: len(headers) - len(given.raw_headers)]) if isinstance(given, Response) else None
+
+    def complete(self, head: Message) -> None:
+        """Put them into the head, which has no effect if it was sent."""
+        head["headers"][:] = [*self.own, *self.given.raw_headers]
+        _replace_defaults(head["headers"])
+        head["status"] = self.given.status_code or head["status"]
+
+
+class _FirstFraming:
+    """Calls a function before it makes the first frame, by another framing."""
+
+    def __init__(self, framing: Framing, first: Callable[[], None]) -> None:
+        self._framing = framing
+        self._first: Callable[[], None] | None = first
+
+    def write(self, item: Any) -> bytes:
+        """Return the frame of an item."""
+        self._begin()
+        return self._framing.write(item)
+
+    def rest(self) -> bytes:
+        """Return what is left."""
+        self._begin()
+        return self._framing.rest()
+
+    def _begin(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            first()
+
+
+def _unwrapped(content: Any) -> Any:
+    """Return the generator inside FastAPI's own, which has not begun; any other content as it is."""
+    is_wrapper = isinstance(content, AsyncGeneratorType) and content.ag_code.co_name == "_async_stream_raw"
+    if is_wrapper and content.ag_frame is not None:
+        return content.ag_frame.f_locals.get("async_gen", content)
+    return content
+
+
+async def _last_event_id(
+    request: Request,
+    last_event_id_header: Annotated[  # noqa: ARG001 - documents the header
+        str | None, Header(alias="Last-Event-ID", description=LAST_EVENT_ID)
+    ] = None,
+) -> str | None:
+    return last_event_id(request.scope)
+
+
+LastEventID = Annotated[str | None, Depends(_last_event_id)]
+"""The id of the last event that the client has seen: the header, or else the query, as `EventSourceResponse` reads it.
+
+None if the request has none. Every text is accepted, because an answer of 422 would end an EventSource for good.
+"""
+
+
+# The types of an endpoint's items
+
+
+class _EventResponse(dict[str, Any]):
+    """One of the `responses=` of a route, which knows its events."""
+
+    events: Mapping[str, Kind]
+
+
+def event_schema(**events: Kind) -> dict[int | str, dict[str, Any]]:
+    """Return `responses=` that say which events an endpoint sends, and the type of each one's data.
+
+    The items that an endpoint yields then get the names of these events, by their types.
+
+    Args:
+        **events: The type of the data, by the name of the event; `message` is that of events without a name.
+    """
+    response = _EventResponse(description="Event stream", content={MEDIA_TYPE: {"schema": {"type": "string"}}})
+    response.events = events
+    return {200: response}
+
+
+class _ModelFraming:
+    """Makes frames of the items that an endpoint yields, by their types."""
+
+    def __init__(self, route: APIRoute, models: EventModels, dialect: Dialect | None, *, named: bool) -> None:
+        self._route, self._models, self._dialect, self._named = route, models, dialect, named
+
+    def write(self, item: Any) -> bytes:
+        """Return one frame.
+
+        Raises:
+            ResponseValidationError: The item has none of the types, or an unknown name.
+        """
+        try:
+            return self._frame(item) if self._dialect is None else self._spoken(item, self._dialect)
+        except ValidationError as error:
+            errors = [{**one, "loc": ("response", *one["loc"])} for one in error.errors(include_url=False)]
+            raise _refusal(self._route, errors, item) from error
+        except UnknownEventError as error:
+            errors = [{"type": "event_name", "loc": ("response", "event"), "msg": str(error), "input": item.event}]
+            raise _refusal(self._route, errors, item) from error
+
+    def _frame(self, item: Any) -> bytes:
+        given = own_event(item)
+        if given is None:
+            return self._models.of_item(item).frame(item)
+        return (self._models.event(given, fields_of_event(item)) if self._named else given).encode()
+
+    def _spoken(self, item: Any, dialect: Dialect) -> bytes:
+        return dialect.item(item if own_event(item) is not None else self._models.of_item(item).plain(item))
+
+    def rest(self) -> bytes:
+        """Return no bytes."""
+        return b""
+
+
+def _refusal(route: APIRoute, errors: list[dict[str, Any]], item: Any) -> ResponseValidationError:
+    code = function_of(route.endpoint).__code__
+    context = {"file": code.co_filename, "line": code.co_firstlineno, "function": code.co_name, "path": _path(route)}
+    known = "endpoint_ctx" in inspect.signature(ResponseValidationError).parameters  # not in old versions
+    given: dict[str, Any] = {"endpoint_ctx": context} if known else {}
+    return ResponseValidationError(errors, body=item, **given)
+
+
+class _Compiled(NamedTuple):
+    """What the annotation and the `responses=` of a route say about its events.
+
+    Attributes:
+        models: The events; None if they are not known.
+        framing: Makes frames of what the endpoint yields; None if it yields nothing, or items of any type.
+    """
+
+    models: EventModels | None
+    framing: _ModelFraming | None
+
+
+def _compiled(route: APIRoute) -> _Compiled:
+    """Return the events of a route, which are compiled once, and kept with the route."""
+    found: _Compiled | None = vars(route).get(KEPT_AS)
+    if found is None:
+        found = vars(route)[KEPT_AS] = _compile(route)
+    return found
+
+
+def _compile(route: APIRoute) -> _Compiled:
+    """Compile the events of a route.
+
+    Raises:
+        TypeError: A type cannot be validated or written, or the annotation is not that of a generator.
+        ValueError: The names of the events contradict each other, or one cannot be a name.
+    """
+    declared = next((one.events for one in route.responses.values() if isinstance(one, _EventResponse)), None)
+    options = {name: getattr(route, f"response_model_{name}") for name in WRITING}
+    try:
+        items = _items(route)
+        kinds = declared if items is None else kinds_of(items, declared)
+        models = EventModels(kinds, options) if kinds else None
+        if models is None or items is None:
+            return _Compiled(models, None)
+        named = declared is not None or any(name for name, _ in items)
+        framing = _ModelFraming(route, models, _spoken(route, named=named), named=named)
+    except (TypeError, ValueError) as error:
+        raise type(error)(_named(route, error)) from error
+    return _Compiled(models, framing)
+
+
+def _spoken(route: APIRoute, *, named: bool) -> Dialect | None:
+    dialect: Dialect | None = _options(route).get("dialect")
+    if named and dialect is not None:
+        msg = "a dialect has event names of its own: leave out event_schema() and EventName()"
+        raise ValueError(msg)
+    return dialect
+
+
+def _items(route: APIRoute) -> Items | None:
+    """Return the items that an endpoint yields; None if it yields none of which the types matter."""
+    typed = issubclass(_response_class(route), EventSourceResponse) and not _options(route).get("encoded")
+    if not typed or not yields(route.endpoint):
+        return None
+    return items_of(annotation_of(route.endpoint))
+
+
+# Routes
+
+
+class _Streaming(NamedTuple):
+    """A route that streams, as the application includes it."""
+
+    route: APIRoute
+    path: str
+    dependant: Dependant
+
+
+def _streaming(app: FastAPI) -> Iterator[_Streaming]:
+    for context in _contexts(app):
+        route = getattr(context, "original_route", context)
+        if isinstance(route, APIRoute) and _streams(route):
+            yield _Streaming(route, context.path_format, context.dependant)
+
+
+def _contexts(app: FastAPI) -> Iterator[Any]:
+    """Iterate over all routes; those of included routers stand in one of the application since FastAPI 0.137."""
+    contexts: Callable[[Any], Iterator[Any]] = getattr(fastapi.routing, "iter_route_contexts", iter)
+    return contexts(app.routes)
+
+
+def _streams(route: APIRoute) -> bool:
+    try:
+        annotation = annotation_of(route.endpoint)
+    except TypeError:
+        annotation = None
+    returned = annotation if isinstance(annotation, type) and issubclass(annotation, Response) else Response
+    types = (_response_class(route).media_type, returned.media_type)
+    return MEDIA_TYPE in types or any(isinstance(one, _EventResponse) for one in route.responses.values())
+
+
+def _response_class(route: APIRoute) -> type[Response]:
+    given = route.response_class
+    found: type[Response] = given.value if isinstance(given, DefaultPlaceholder) else given
+    return found
+
+
+def _options(route: APIRoute) -> Mapping[str, Any]:
+    kind = _response_class(route)
+    return kind._options if issubclass(kind, EventSourceResponse) else {}  # noqa: SLF001 - of this module
+
+
+def _named(route: APIRoute, what: object) -> str:
+    """Say what is wrong with a route, and name it: `GET /chat (app.chat): ...`."""
+    function = function_of(route.endpoint)
+    return f"{_path(route)} ({function.__module__}.{function.__qualname__}): {what}"
+
+
+def _path(route: APIRoute, path: str | None = None) -> str:
+    return f"{'/'.join(sorted(route.methods or ()))} {path or route.path_format}"
+
+
+# The start-up
+
+
+def prepare(app: object) -> None:
+    """Check the routes of an application that stream, and add their events to its OpenAPI.
+
+    EventSourceMiddleware does this when the application starts. Call it to get `app.openapi()` without a server. A
+    request-scoped dependency that would stay open for as long as a stream is logged as a warning.
+
+    Args:
+        app: The application, with all its routes. Anything but a FastAPI application is left alone.
+
+    Raises:
+        RuntimeError: This FastAPI is too old for an endpoint that yields.
+        TypeError: The annotation of an endpoint cannot be used.
+        ValueError: The names of its events contradict each other.
+    """
+    if not isinstance(app, FastAPI):
+        return
+    document: Any = app.openapi
+    if not isinstance(document, _OpenAPI):
+        app.openapi = document = _OpenAPI(app)  # type: ignore[method-assign]
+    for one in _streaming(app):
+        _check(one.route)
+        _compiled(one.route)
+    document.warn(_advice(app))
+    for context in _contexts(app):
+        prepare(getattr(getattr(context, "original_route", context), "app", None))
+
+
+def assert_no_open_dependencies(app: FastAPI) -> None:
+    """Fail if a dependency would stay open for as long as a stream; for tests.
+
+    Raises:
+        AssertionError: It names each route, its dependency and the fix.
+    """
+    found = [*_open_dependencies(app)]
+    if found:
+        raise AssertionError("\n".join(found))
+
+
+def _check(route: APIRoute) -> None:
+    if not yields(route.endpoint):
+        return
+    if _version() < YIELDS:
+        what = (
+            f"FastAPI must be 0.134 or newer for an endpoint that yields (got {fastapi.__version__}): upgrade it, or "
+        )
+        raise RuntimeError(_named(route, f"{what}return EventSourceResponse(generator())"))
+    kind = _response_class(route)
+    if isinstance(route.response_class, DefaultPlaceholder) and issubclass(kind, UntypedResponse):
+        what = "an endpoint that yields must have response_class= itself (got the default of a router or application)"
+        raise TypeError(_named(route, what))
+
+
+def _advice(app: FastAPI) -> Iterator[str]:
+    """Return what to change in routes that work, but not as they could."""
+    for route, _, _ in _streaming(app):
+        kind = _response_class(route)
+        if yields(route.endpoint) and issubclass(kind, UntypedResponse) and not issubclass(kind, EventSourceResponse):
+            yield _named(route, "its items are not validated: import EventSourceResponse from sse_asgi.fastapi")
+    yield from _open_dependencies(app)
+
+
+def _open_dependencies(app: FastAPI) -> Iterator[str]:
+    """Describe each dependency that a stream keeps open, unless its `scope="request"` says that it is meant to be."""
+    if _version() < LATE_EXIT:
+        return
+    scoped = (
+        'Depends(..., scope="function") closes it before the stream begins, scope="request" says that it is meant, '
+    )
+    fix = f"{scoped if 'scope' in Dependant.__dataclass_fields__ else ''}or open what it gives inside the generator"
+    for route, path, dependant in _streaming(app):
+        for way in {way[-1]: way for way in _ways_to_open(dependant, ())}.values():
+            names = " -> ".join(getattr(one, "__qualname__", repr(one)) for one in way)
+            yield f"{_path(route, path)} keeps its dependency {names} open for as long as the stream: {fix}"
+
+
+def _ways_to_open(dependant: Dependant, above: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    for one in dependant.dependencies:
+        way = (*above, one.call)
+        if one.call is not None and yields(one.call) and getattr(one, "scope", None) is None:
+            yield way
+        yield from _ways_to_open(one, way)
+
+
+# OpenAPI
+
+
+class _OpenAPI:
+    """Stands for `app.openapi`, and adds the events of streams to each document that it makes."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._make = app.openapi
+        self._document: dict[str, Any] | None = None
+        self._told: set[str] = set()
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the document; FastAPI makes it once, and again when there are more routes."""
+        document = self._make()
+        if document is not self._document:
+            add_streams(document, [*self._streams(document["paths"])])
+            self._document = document
+        return document
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Log each text once."""
+        for text in texts:
+            if text not in self._told:
+                self._told.add(text)
+                logger.warning("%s", text)
+
+    def _streams(self, paths: dict[str, Any]) -> Iterator[Stream]:
+        for route, path, _ in _streaming(self._app):
+            if getattr(route, "is_sse_stream", False):  # of fastapi.sse, which documents it
+                continue
+            models = _compiled(route).models
+            statuses = [status for status, one in route.responses.items() if isinstance(one, _EventResponse)]
+            for method in (route.methods or ()) if path in paths else ():
+                operation = paths[path].get(method.lower(), {}).get("responses", {})
+                response = operation.get(str(next(iter(statuses), route.status_code or 200)))
+                if response is not None:
+                    content = response.setdefault("content", {})
+                    if not route.response_field:
+                        content.pop("application/json", None)
+                    yield Stream(content, models)
+        for context in _contexts(self._app):
+            mounted = getattr(context, "original_route", context)
+            hub = getattr(getattr(mounted, "app", None), "hub", None)
+            if isinstance(hub, Hub) and hasattr(mounted.app, "routes"):  # an EventSourceApp
+                path, operation = mounted_operation(context.path)
+                if path not in paths:
+                    paths[path] = {"get": operation}
+                    yield Stream(operation["responses"]["200"]["content"], hub.events)
