@@ -33,9 +33,9 @@ WINGS = (
     ("dialects",),
     ("backends",),
     ("_hub",),
-    ("_stream",),
     ("_annotations", "_openapi"),
     ("fastapi",),
+    ("_stream",),
     ("_mount",),
     ("tickets", "testing"),
     ("config",),
@@ -222,7 +222,6 @@ DOORS = {
     "encoder": ["encode"],
     "fastapi": [
         "EventName",
-        "EventSourceResponse",
         "LastEventID",
         "assert_no_open_dependencies",
         "event_schema",

@@ -59,7 +59,8 @@ def _is_untyped(kind: object) -> bool:
 
 def _named_kind(kind: Kind) -> tuple[str | None, Kind]:
     """Return the name that an annotation gives to an event, and the type without it."""
-    if get_origin(kind) is not Annotated:
+    origin: Any = get_origin(kind)
+    if origin is not Annotated:
         return None, kind
     base, *others = get_args(kind)
     name = next((one.name for one in others if isinstance(one, EventName)), None)

@@ -1,19 +1,14 @@
-"""FastAPI: endpoints that yield typed events, their OpenAPI, and the dependencies that a stream keeps open.
+"""FastAPI: the types of what endpoints yield, their OpenAPI, and the dependencies that a stream keeps open.
 
-FastAPI gives the generator of a `yield` endpoint to the response class, inside another generator that sleeps after each
-item. EventSourceResponse takes it out, and finds the types of its items by the route in the scope of the request. They
-are compiled when the application starts, or else at the first request.
-
-FastAPI asks no response class for its OpenAPI. So `prepare` replaces `app.openapi`, as FastAPI's documentation says,
-by an object that adds the events to each new document.
+The types of an endpoint that yields are compiled when the application starts, or else at its first request, and kept
+with its route. FastAPI asks no response class for its OpenAPI. So `prepare` replaces `app.openapi`, as FastAPI's
+documentation says, by an object that adds the events to each new document.
 """
 
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from functools import partial
-from types import AsyncGeneratorType, MappingProxyType
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import fastapi
 import fastapi.routing
@@ -23,28 +18,19 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.background import BackgroundTask
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
 
 from ._annotations import EventName, Items, Kind, annotation_of, function_of, items_of, kinds_of, yields
 from ._hub.hub import Hub
-from ._hub.options import check_known
 from ._log.event import own_event
+from ._log.last_event_id import last_event_id
 from ._log.models import EventModels, UnknownEventError
 from ._log.others import fields_of_event
 from ._openapi import LAST_EVENT_ID, MEDIA_TYPE, Stream, add_streams, mounted_operation
-from ._stream.feeds import IterableFeed
-from ._stream.framing import Framing
-from ._stream.last_event_id import last_event_id
-from ._stream.response import HEADERS, Content
-from ._stream.response import EventSourceResponse as UntypedResponse
-from ._stream.terms import StreamOptions
 from .dialects import Dialect
 
 __all__ = [
     "EventName",
-    "EventSourceResponse",
     "LastEventID",
     "assert_no_open_dependencies",
     "event_schema",
@@ -53,7 +39,6 @@ __all__ = [
 
 logger = logging.getLogger("sse_asgi.fastapi")
 
-DEFAULT_HEADERS = frozenset(name for name, _ in HEADERS)
 YIELDS = (0, 134)  # the first FastAPI that gives what an endpoint yields to a response class
 LATE_EXIT = (0, 118)  # the first that closes a dependency after the response
 KEPT_AS = "_sse_asgi_events"
@@ -65,136 +50,7 @@ def _version() -> tuple[int, ...]:
     return tuple(int(part) for part in fastapi.__version__.split(".")[:2])
 
 
-# The response
-
-
-class RouteOptions(StreamOptions, total=False):
-    """The options of EventSourceResponse that an endpoint can have: all but its content, status and background."""
-
-    max_lifetime: float | None
-    drain_timeout: float
-    encoded: bool
-
-
-class EventSourceResponse(UntypedResponse):
-    """The response class of endpoints that `yield`, whose items have the types of their annotation.
-
-    `@app.get("/chat", response_class=EventSourceResponse)`. An endpoint may also return one.
-    """
-
-    _options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    _late: "_LateHeaders | None" = None
-
-    def __init__(
-        self,
-        content: Content,
-        *,
-        status_code: int = 200,
-        background: BackgroundTask | None = None,
-        **options: Unpack[RouteOptions],
-    ) -> None:
-        """Prepare a response, see `sse_asgi.EventSourceResponse`."""
-        given: dict[str, Any] = {**self._options, **options}
-        super().__init__(_unwrapped(content), status_code=status_code, background=background, **given)
-
-    @classmethod
-    def having(cls, **options: Unpack[RouteOptions]) -> type[Self]:
-        """Return a response class with these options, for `response_class=`.
-
-        Args:
-            **options: Those of `sse_asgi.EventSourceResponse`, without content, status_code and background.
-
-        Raises:
-            TypeError: An unknown option, or one of a wrong type.
-            ValueError: A bad value.
-        """
-        check_known("EventSourceResponse.having", options, RouteOptions.__annotations__.keys())
-        cls((), **options)
-        members = {"_options": MappingProxyType({**cls._options, **options}), "__doc__": cls.__doc__}
-        return type(cls.__name__, (cls,), {**members, "__module__": cls.__module__})
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Serve one request."""
-        route = scope.get("route")
-        if isinstance(route, APIRoute) and isinstance(self._feed, IterableFeed):
-            framing = _compiled(route).framing
-            if framing is not None:
-                self._feed.framing = framing
-            self._late = _LateHeaders.of(route, self.content, self.raw_headers)
-        _replace_defaults(self.raw_headers)
-        return super().__call__(scope, receive, send)
-
-    def _head(self) -> Message:
-        head = super()._head()
-        if self._late is not None and isinstance(self._feed, IterableFeed):
-            self._feed.framing = _FirstFraming(self._feed.framing, partial(self._late.complete, head))
-        return head
-
-
-def _replace_defaults(headers: list[tuple[bytes, bytes]]) -> None:
-    """Let later headers replace those that a stream has by default."""
-    last = {name: place for place, (name, _) in enumerate(headers)}
-    if len(last) < len(headers):
-        pairs = enumerate(headers)
-        headers[:] = [one for place, one in pairs if one[0] not in DEFAULT_HEADERS or place == last[one[0]]]
-
-
-class _LateHeaders(NamedTuple):
-    """What an endpoint sets on its `Response` parameter until its first item.
-
-    FastAPI itself takes only what the dependencies have set there, because the generator has not begun by then.
-
-    Attributes:
-        given: The parameter.
-        own: The headers of the response without those of the parameter, which FastAPI has appended.
-    """
-
-    given: Response
-    own: list[tuple[bytes, bytes]]
-
-    @classmethod
-    def of(cls, route: APIRoute, content: Any, headers: list[tuple[bytes, bytes]]) -> Self | None:
-        """Return those of a generator that has not begun; None if it has no such parameter."""
-        frame = getattr(content, "ag_frame", None) or getattr(content, "gi_frame", None)
-        given = None if frame is None else frame.f_locals.get(route.dependant.response_param_name)
-        return cls(given, headers[: len(headers) - len(given.raw_headers)]) if isinstance(given, Response) else None
-
-    def complete(self, head: Message) -> None:
-        """Put them into the head, which has no effect if it was sent."""
-        head["headers"][:] = [*self.own, *self.given.raw_headers]
-        _replace_defaults(head["headers"])
-        head["status"] = self.given.status_code or head["status"]
-
-
-class _FirstFraming:
-    """Calls a function before it makes the first frame, by another framing."""
-
-    def __init__(self, framing: Framing, first: Callable[[], None]) -> None:
-        self._framing = framing
-        self._first: Callable[[], None] | None = first
-
-    def write(self, item: Any) -> bytes:
-        """Return the frame of an item."""
-        self._begin()
-        return self._framing.write(item)
-
-    def rest(self) -> bytes:
-        """Return what is left."""
-        self._begin()
-        return self._framing.rest()
-
-    def _begin(self) -> None:
-        first, self._first = self._first, None
-        if first is not None:
-            first()
-
-
-def _unwrapped(content: Any) -> Any:
-    """Return the generator inside FastAPI's own, which has not begun; any other content as it is."""
-    is_wrapper = isinstance(content, AsyncGeneratorType) and content.ag_code.co_name == "_async_stream_raw"
-    if is_wrapper and content.ag_frame is not None:
-        return content.ag_frame.f_locals.get("async_gen", content)
-    return content
+# Dependencies
 
 
 async def _last_event_id(
@@ -298,6 +154,11 @@ def _compiled(route: APIRoute) -> _Compiled:
     return found
 
 
+def framing_of(route: APIRoute) -> _ModelFraming | None:
+    """Return the framing of the items that an endpoint yields, for EventSourceResponse; None if they have no types."""
+    return _compiled(route).framing
+
+
 def _compile(route: APIRoute) -> _Compiled:
     """Compile the events of a route.
 
@@ -321,7 +182,7 @@ def _compile(route: APIRoute) -> _Compiled:
 
 
 def _spoken(route: APIRoute, *, named: bool) -> Dialect | None:
-    dialect: Dialect | None = _options(route).get("dialect")
+    dialect: Dialect | None = (_options(route) or {}).get("dialect")
     if named and dialect is not None:
         msg = "a dialect has event names of its own: leave out event_schema() and EventName()"
         raise ValueError(msg)
@@ -330,8 +191,8 @@ def _spoken(route: APIRoute, *, named: bool) -> Dialect | None:
 
 def _items(route: APIRoute) -> Items | None:
     """Return the items that an endpoint yields; None if it yields none of which the types matter."""
-    typed = issubclass(_response_class(route), EventSourceResponse) and not _options(route).get("encoded")
-    if not typed or not yields(route.endpoint):
+    options = _options(route)
+    if options is None or options.get("encoded") or not yields(route.endpoint):
         return None
     return items_of(annotation_of(route.endpoint))
 
@@ -376,9 +237,9 @@ def _response_class(route: APIRoute) -> type[Response]:
     return found
 
 
-def _options(route: APIRoute) -> Mapping[str, Any]:
-    kind = _response_class(route)
-    return kind._options if issubclass(kind, EventSourceResponse) else {}  # noqa: SLF001 - of this module
+def _options(route: APIRoute) -> Mapping[str, Any] | None:
+    """Return the options of an EventSourceResponse that is the response class of a route; None if it has another."""
+    return getattr(_response_class(route), "options", None)
 
 
 def _named(route: APIRoute, what: object) -> str:
@@ -416,7 +277,7 @@ def prepare(app: object) -> None:
     for one in _streaming(app):
         _check(one.route)
         _compiled(one.route)
-    document.warn(_advice(app))
+    document.warn(_open_dependencies(app))
     for context in _contexts(app):
         prepare(getattr(getattr(context, "original_route", context), "app", None))
 
@@ -440,19 +301,9 @@ def _check(route: APIRoute) -> None:
             f"FastAPI must be 0.134 or newer for an endpoint that yields (got {fastapi.__version__}): upgrade it, or "
         )
         raise RuntimeError(_named(route, f"{what}return EventSourceResponse(generator())"))
-    kind = _response_class(route)
-    if isinstance(route.response_class, DefaultPlaceholder) and issubclass(kind, UntypedResponse):
+    if isinstance(route.response_class, DefaultPlaceholder) and _options(route) is not None:
         what = "an endpoint that yields must have response_class= itself (got the default of a router or application)"
         raise TypeError(_named(route, what))
-
-
-def _advice(app: FastAPI) -> Iterator[str]:
-    """Return what to change in routes that work, but not as they could."""
-    for route, _, _ in _streaming(app):
-        kind = _response_class(route)
-        if yields(route.endpoint) and issubclass(kind, UntypedResponse) and not issubclass(kind, EventSourceResponse):
-            yield _named(route, "its items are not validated: import EventSourceResponse from sse_asgi.fastapi")
-    yield from _open_dependencies(app)
 
 
 def _open_dependencies(app: FastAPI) -> Iterator[str]:

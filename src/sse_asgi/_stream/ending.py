@@ -15,6 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope
 
 from .._log.event import ServerSentEvent, as_frame
+from .._log.last_event_id import last_event_id
 from .._loop.running import checkpoint
 from .._loop.timer import shared_timer
 from .._servers.shutdown import ShutdownNotice, farewell
@@ -22,7 +23,6 @@ from ..encoder import encode
 from .content import Content
 from .event_source import is_event_source
 from .foreign import can_be_interrupted, end_incomplete
-from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import last_words
 from .terms import Terms
