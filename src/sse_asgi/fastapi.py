@@ -301,19 +301,15 @@ def _check(route: APIRoute) -> None:
             f"FastAPI must be 0.134 or newer for an endpoint that yields (got {fastapi.__version__}): upgrade it, or "
         )
         raise RuntimeError(_named(route, f"{what}return EventSourceResponse(generator())"))
-    if isinstance(route.response_class, DefaultPlaceholder) and _options(route) is not None:
-        what = "an endpoint that yields must have response_class= itself (got the default of a router or application)"
-        raise TypeError(_named(route, what))
 
 
 def _open_dependencies(app: FastAPI) -> Iterator[str]:
     """Describe each dependency that a stream keeps open, unless its `scope="request"` says that it is meant to be."""
     if _version() < LATE_EXIT:
         return
-    scoped = (
-        'Depends(..., scope="function") closes it before the stream begins, scope="request" says that it is meant, '
-    )
-    fix = f"{scoped if 'scope' in Dependant.__dataclass_fields__ else ''}or open what it gives inside the generator"
+    fix = "open what it gives inside the generator"
+    if "scope" in Dependant.__dataclass_fields__:
+        fix = f'Depends(..., scope="function") closes it before, scope="request" says that it is meant, or {fix}'
     for route, path, dependant in _streaming(app):
         for way in {way[-1]: way for way in _ways_to_open(dependant, ())}.values():
             names = " -> ".join(getattr(one, "__qualname__", repr(one)) for one in way)

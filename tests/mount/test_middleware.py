@@ -1,6 +1,7 @@
 """EventSourceMiddleware: the hub's life, get_hub, and clients that have seen the end."""
 
 import inspect
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -251,3 +252,14 @@ async def test_a_client_that_has_seen_the_end_does_not_reach_the_application(que
     assert reached == []
     async with client.stream("/", method="POST", last_event_id="sse.end") as stream:
         assert (stream.status_code, reached) == (200, ["POST"])
+
+
+async def test_an_application_of_fastapi_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it starts, also behind the middleware as a plain wrapper; one without FastAPI needs nothing of that."""
+    app = FastAPI()
+    make = app.openapi
+    async with EventStreamClient(EventSourceMiddleware(app)):
+        assert app.openapi != make
+    monkeypatch.delitem(sys.modules, "fastapi")
+    async with EventStreamClient(application(None, PlainTextResponse("x"))):
+        pass

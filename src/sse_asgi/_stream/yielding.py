@@ -40,12 +40,13 @@ class LateHeaders(NamedTuple):
 
     @classmethod
     def of(cls, route: Any, content: Any, headers: RawHeaders, names: Collection[bytes]) -> Self | None:
-        """Return those of a generator that has not begun; None if it has no such parameter."""
+        """Return those of an endpoint's generator that has not begun; None if it has no such parameter."""
         frame = getattr(content, "ag_frame", None) or getattr(content, "gi_frame", None)
         given = None if frame is None else frame.f_locals.get(route.dependant.response_param_name)
-        return (
-            cls(given, headers[: len(headers) - len(given.raw_headers)], names) if isinstance(given, Response) else None
-        )
+        if not isinstance(given, Response):
+            return None
+        end = len(headers) - len(given.raw_headers)
+        return cls(given, headers[:end], names) if headers[end:] == given.raw_headers else None
 
     def complete(self, head: Message) -> None:
         """Put them into the head, which has no effect if it was sent."""
