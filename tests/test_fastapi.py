@@ -504,11 +504,10 @@ def test_a_mounted_app_is_documented() -> None:
     assert [*app.openapi()["paths"]] == ["/events/{room}/"]
     assert "itemSchema" in content(inner)["text/event-stream"]
 
-    @app.get("/events/{room}/")
-    def other(room: str) -> int:
-        return 1
-
-    assert "application/json" in content(app, "/events/{room}/")
+    app = FastAPI()
+    app.mount("/events", EventSourceApp(Hub()))
+    app.get("/events/", response_model=Done)(returns)  # a route that FastAPI documents stays
+    assert "application/json" in content(app, "/events/")
 
 
 def test_only_applications_of_fastapi_are_prepared() -> None:
