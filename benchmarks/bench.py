@@ -16,7 +16,7 @@ from suite.processes import prepare
 from suite.report import save
 
 QUESTIONS = ("fanout", "latency", "idle", "connects", "storm", "channels", "tokens", "encode", "slow", "growth")
-QUESTIONS += ("dialects", "redis", "compress", "profile", "instructions")
+QUESTIONS += ("dialects", "yields", "redis", "compress", "profile", "instructions")
 
 
 def main() -> None:

@@ -96,6 +96,7 @@ class _ModelFraming:
 
     def __init__(self, route: APIRoute, models: EventModels, dialect: Dialect | None, *, named: bool) -> None:
         self._route, self._models, self._dialect, self._named = route, models, dialect, named
+        self._by_class = {} if dialect is not None else models.by_class
 
     def write(self, item: Any) -> bytes:
         """Return one frame.
@@ -104,7 +105,8 @@ class _ModelFraming:
             ResponseValidationError: The item has none of the types, or an unknown name.
         """
         try:
-            return self._frame(item) if self._dialect is None else self._spoken(item, self._dialect)
+            model = self._by_class.get(type(item))  # of nearly all items
+            return self._frame(item) if model is None else model.frame(item)
         except ValidationError as error:
             errors = [{**one, "loc": ("response", *one["loc"])} for one in error.errors(include_url=False)]
             raise _refusal(self._route, errors, item) from error
@@ -114,12 +116,11 @@ class _ModelFraming:
 
     def _frame(self, item: Any) -> bytes:
         given = own_event(item)
+        if self._dialect is not None:
+            return self._dialect.item(self._models.of_item(item).plain(item) if given is None else item)
         if given is None:
             return self._models.of_item(item).frame(item)
         return (self._models.event(given, fields_of_event(item)) if self._named else given).encode()
-
-    def _spoken(self, item: Any, dialect: Dialect) -> bytes:
-        return dialect.item(item if own_event(item) is not None else self._models.of_item(item).plain(item))
 
     def rest(self) -> bytes:
         """Return no bytes."""

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from ..encoder import encode
-from .event import RenderedEvent, ServerSentEvent, as_published, own_event
+from .event import RenderedEvent, ServerSentEvent, as_frame, as_published, own_event
 from .names import RESERVED
 from .others import fields_of_event
 
@@ -28,7 +28,7 @@ class EventModel:
         is_text: Whether the data is text, which is sent as it is, and not as JSON.
     """
 
-    __slots__ = ("_event", "_options", "_start", "_validate", "_write", "adapter", "is_text", "name")
+    __slots__ = ("_event", "_is_any_text", "_options", "_start", "_validate", "_write", "adapter", "is_text", "name")
 
     def __init__(self, name: str, kind: Any, options: Mapping[str, Any]) -> None:
         """Compile the type.
@@ -50,9 +50,12 @@ class EventModel:
         self.name = name
         self.adapter = _adapter(name, kind)
         self.is_text = bare(kind) is str
+        self._is_any_text = kind is str
         self._validate = self.adapter.validator.validate_python
         self._write = self.adapter.serializer.to_json
-        self._options = {"by_alias": True, **options}
+        # Each option that is left out saves time at each event.
+        self._options = {"by_alias": True, **{name: one for name, one in options.items() if one not in (None, False)}}
+        self._options["by_alias"] = options.get("by_alias", True)
 
     def data(self, value: Any) -> bytes:
         """Validate a value, and return the data of its event.
@@ -78,9 +81,11 @@ class EventModel:
 
     def frame(self, value: Any) -> bytes:
         """Validate a value, and return the frame of its event. The errors are those of `data`."""
-        data = self.data(value)
-        # JSON is one line.
-        return encode(data, event=self._event) if self.is_text else self._start + data + b"\n\n"
+        if self.is_text:
+            text = value if self._is_any_text and type(value) is str else self.data(value)
+            return as_frame(text) if self._event is None else encode(text, event=self._event)
+        written: bytes = self._write(self._validate(value, from_attributes=True), **self._options)
+        return self._start + written + b"\n\n"  # JSON is one line
 
 
 class EventModels:
@@ -88,13 +93,14 @@ class EventModels:
 
     Attributes:
         models: The type of each event's data, by the event's name.
+        by_class: The same, by the class of the data, where it is one.
     """
 
     def __init__(self, kinds: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> None:
         """Compile the types; for the arguments and the errors see EventModel."""
         self.models = {name: EventModel(name, kind, options or {}) for name, kind in kinds.items()}
         self._kinds = dict(kinds)
-        self._by_class = {
+        self.by_class = {
             one: self.models[name]
             for name, kind in kinds.items()
             for one in map(bare, members_of(kind))
@@ -121,7 +127,7 @@ class EventModels:
         Raises:
             pydantic.ValidationError: None fits.
         """
-        by_class = self._by_class
+        by_class = self.by_class
         model = by_class.get(type(item))
         if model is None and len(self.models) == 1:
             return next(iter(self.models.values()))
