@@ -15,7 +15,10 @@ from sse_asgi.testing import EventStreamClient
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
-    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("guide", "llm", "deployment")))
+    for path in (
+        ROOT / "README.md",
+        *(ROOT / "docs" / f"{name}.md" for name in ("guide", "fastapi", "llm", "deployment")),
+    )
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
