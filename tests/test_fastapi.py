@@ -15,6 +15,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import ResponseValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
 from sse_asgi.dialects import OPENAI
@@ -463,7 +465,9 @@ def test_an_endpoint_that_returns_a_response_is_documented() -> None:
     branches = content(app, "/a")["text/event-stream"]["itemSchema"]["oneOf"]
     assert [one["properties"]["event"]["const"] for one in branches] == ["token", "done"]
     assert content(app, "/a").keys() == content(app, "/c", "post").keys() == {"text/event-stream"}
-    assert "404" in app.openapi()["paths"]["/a"]["get"]["responses"]
+    responses = app.openapi()["paths"]["/a"]["get"]["responses"]
+    assert responses.keys() == {"200", "404"}
+    assert responses["200"]["description"] == "Events: token, done"  # what tools that do not know itemSchema show
 
 
 def test_json_beside_a_stream_is_kept() -> None:
@@ -511,8 +515,11 @@ def test_a_mounted_app_is_documented() -> None:
 
 
 def test_only_applications_of_fastapi_are_prepared() -> None:
-    """Anything else is left alone."""
+    """Also one that is mounted in another application; anything else is left alone."""
     prepare(returns)
+    inner = application(tokens)
+    prepare(Starlette(routes=[Route("/", returns), Mount("/inner", inner)]))
+    assert "itemSchema" in inner.openapi()["paths"]["/"]["get"]["responses"]["200"]["content"]["text/event-stream"]
 
 
 def test_the_id_is_documented_as_a_header() -> None:

@@ -19,6 +19,7 @@ from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.responses import Response
+from starlette.routing import Host, Mount
 
 from ._annotations import EventName, Items, Kind, annotation_of, function_of, items_of, kinds_of, yields
 from ._hub.hub import Hub
@@ -86,7 +87,9 @@ def event_schema(**events: Kind) -> dict[int | str, dict[str, Any]]:
     Args:
         **events: The type of the data, by the name of the event; `message` is that of events without a name.
     """
-    response = _EventResponse(description="Event stream", content={MEDIA_TYPE: {"schema": {"type": "string"}}})
+    response = _EventResponse(
+        description=f"Events: {', '.join(events)}", content={MEDIA_TYPE: {"schema": {"type": "string"}}}
+    )
     response.events = events
     return {200: response}
 
@@ -263,24 +266,24 @@ def prepare(app: object) -> None:
     request-scoped dependency that would stay open for as long as a stream is logged as a warning.
 
     Args:
-        app: The application, with all its routes. Anything but a FastAPI application is left alone.
+        app: The application, with all its routes, and those of FastAPI that are mounted in it. Others are left alone.
 
     Raises:
         RuntimeError: This FastAPI is too old for an endpoint that yields.
         TypeError: The annotation of an endpoint cannot be used.
         ValueError: The names of its events contradict each other.
     """
-    if not isinstance(app, FastAPI):
-        return
-    document: Any = app.openapi
-    if not isinstance(document, _OpenAPI):
-        app.openapi = document = _OpenAPI(app)  # type: ignore[method-assign]
-    for one in _streaming(app):
-        _check(one.route)
-        _compiled(one.route)
-    document.warn(_open_dependencies(app))
-    for context in _contexts(app):
-        prepare(getattr(getattr(context, "original_route", context), "app", None))
+    if isinstance(app, FastAPI):
+        document: Any = app.openapi
+        if not isinstance(document, _OpenAPI):
+            app.openapi = document = _OpenAPI(app)  # type: ignore[method-assign]
+        for one in _streaming(app):
+            _check(one.route)
+            _compiled(one.route)
+        document.warn(_open_dependencies(app))
+    for route in getattr(app, "routes", ()):
+        if isinstance(route, Mount | Host):
+            prepare(route.app)
 
 
 def assert_no_open_dependencies(app: FastAPI) -> None:

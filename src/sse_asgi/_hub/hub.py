@@ -177,7 +177,8 @@ class Hub(OpenHub):
         Raises:
             HubClosedError: The hub is not open.
             ValueError: There is no data, or an id; a field, key or channel name is bad; a name or type begins with
-                `sse.`; a channel is a pattern.
+                `sse.`; a channel is a pattern; the hub's `events` has no event of this type, or its data have another
+                type.
             TypeError: The data cannot be written as JSON, a key is not a str, or the data is a function and the backend
                 crosses processes.
             BackendError: The event was not stored.
