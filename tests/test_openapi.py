@@ -120,6 +120,16 @@ def test_a_discriminator_follows() -> None:
     assert discriminator["mapping"] == {"cat": f"{REF}Cat-Output", "dog": f"{REF}Dog"}
 
 
+def test_fields_may_have_the_names_of_keywords() -> None:
+    """A model with a field `mapping` has a property of this name, which is no discriminator."""
+
+    class Odd(BaseModel):
+        mapping: dict[str, int]
+
+    _, schemas = documented(EventModels({"a": Odd}))
+    assert schemas["Odd"] == Odd.model_json_schema(mode="serialization")
+
+
 def test_a_mount_is_an_operation() -> None:
     """Its path, with the parameters of the mount, the channels, and the id in both places."""
     path, operation = mounted_operation("/rooms/{room}/n/{n:int}")

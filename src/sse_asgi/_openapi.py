@@ -135,14 +135,16 @@ def _renamed(schema: Any, names: dict[str, str]) -> Any:
     if not isinstance(schema, dict):
         return schema
     changed = {key: _renamed(value, names) for key, value in schema.items() if value is not None}
-    reference = changed.get("$ref")
-    if isinstance(reference, str):
-        name = reference.removeprefix(REF)
-        changed["$ref"] = REF + names.get(name, name)
-    mapping = changed.get("mapping")  # of a discriminator
+    mapping = changed.get("mapping")  # of a discriminator, or the schema of a field with this name
     if isinstance(mapping, dict):
-        changed["mapping"] = {
-            key: REF + names.get(str(value).removeprefix(REF), str(value).removeprefix(REF))
-            for key, value in mapping.items()
-        }
+        changed["mapping"] = {key: _reference(value, names) for key, value in mapping.items()}
+    if "$ref" in changed:
+        changed["$ref"] = _reference(changed["$ref"], names)
     return changed
+
+
+def _reference(value: Any, names: dict[str, str]) -> Any:
+    if not isinstance(value, str) or not value.startswith(REF):
+        return value
+    name = value.removeprefix(REF)
+    return REF + names.get(name, name)
