@@ -33,6 +33,8 @@ WINGS = (
     ("dialects",),
     ("backends",),
     ("_hub",),
+    ("_annotations", "_openapi"),
+    ("fastapi",),
     ("_stream",),
     ("_mount",),
     ("telemetry", "tickets", "testing"),
@@ -45,14 +47,15 @@ WINGS = (
 
 # The modules and wings that may import each library, apart from the standard library and anyio.
 LIBRARIES: dict[str, set[str]] = {
-    "starlette": {"_servers", "_stream", "_mount", "config", "telemetry", "testing"},
+    "starlette": {"_servers", "_stream", "fastapi", "_mount", "config", "telemetry", "testing"},
     "opentelemetry": {"telemetry"},
+    "pydantic": {"_log.models", "_openapi", "fastapi"},
     "pydantic_core": {"_log.event", "dialects"},
     "redis": {"backends.redis._address", "backends.redis._endpoint", "backends.redis._url"},
     "hiredis": {"backends.redis._resp"},
     "itsdangerous": {"_mount.tickets"},
     "trio": {"_loop._trio"},
-    "fastapi": {"_demo"},
+    "fastapi": {"fastapi", "_demo"},
     "uvicorn": {"_demo"},
 }
 
@@ -218,6 +221,13 @@ DOORS = {
     "dialects": ["AG_UI", "AI_SDK", "ANTHROPIC", "Dialect", "OPENAI"],
     "decoder": ["DecodedEvent", "EventDecoder"],
     "encoder": ["encode"],
+    "fastapi": [
+        "EventName",
+        "LastEventID",
+        "assert_no_open_dependencies",
+        "event_schema",
+        "prepare",
+    ],
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
     "publisher": ["Publisher"],
     "telemetry": ["Telemetry", "context_of", "traced"],

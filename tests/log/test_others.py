@@ -11,7 +11,7 @@ from hypothesis import given
 
 from sse_asgi import ServerSentEvent
 from sse_asgi._log.event import as_event, as_published
-from sse_asgi._log.others import advice_on, fields_of_frame
+from sse_asgi._log.others import advice_on, fields_of_frame, is_event_class
 from strategies import PATIENT, fields
 
 fastapi_sse = pytest.importorskip("fastapi.sse")  # which the lowest version of FastAPI does not have
@@ -143,3 +143,14 @@ def test_a_mapping_of_fields_is_told(value: dict[str, Any]) -> None:
 def test_other_data_are_not(value: object) -> None:
     """No advice for what may well be meant."""
     assert advice_on(value) is None
+
+
+def test_a_class_of_events_is_known() -> None:
+    """Also one that is derived from it."""
+
+    class Derived(sse_starlette.ServerSentEvent):
+        pass
+
+    assert is_event_class(fastapi_sse.ServerSentEvent)
+    assert is_event_class(Derived)
+    assert not is_event_class(dict)

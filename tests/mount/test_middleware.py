@@ -1,6 +1,7 @@
 """EventSourceMiddleware: the hub's life, get_hub, and clients that have seen the end."""
 
 import inspect
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
@@ -285,3 +286,17 @@ async def test_telemetry_must_be_a_telemetry() -> None:
     """The error shows what to write."""
     with pytest.raises(TypeError, match=r"telemetry must be a sse_asgi.telemetry.Telemetry \(got True\)"):
         EventSourceMiddleware(Starlette(), telemetry=True)  # type: ignore[arg-type]
+
+
+# FastAPI
+
+
+async def test_an_application_of_fastapi_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it starts, also behind the middleware as a plain wrapper; one without FastAPI needs nothing of that."""
+    app = FastAPI()
+    make = app.openapi
+    async with EventStreamClient(EventSourceMiddleware(app)):
+        assert app.openapi != make
+    monkeypatch.delitem(sys.modules, "fastapi")
+    async with EventStreamClient(application(None, PlainTextResponse("x"))):
+        pass

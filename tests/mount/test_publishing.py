@@ -315,3 +315,11 @@ async def test_an_event_needs_data(body: str, kind: str) -> None:
         answer = await post(client, body, kind)
         assert (answer.status, "there is no data" in answer.json["detail"]) == (400, True)
         assert await kept(hub) == []
+
+
+async def test_data_of_another_type_is_400() -> None:
+    """A hub with `events=` refuses it, and the sender is told why."""
+    async with posted(Hub(events={"message": int})) as (_, client):
+        assert (await post(client, "5")).status == 202
+        refused = await post(client, "five")
+        assert (refused.status, "data must have the type" in refused.json["detail"]) == (400, True)

@@ -8,7 +8,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from fastapi import FastAPI
 from starlette.background import BackgroundTask
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, ServerSentEvent
@@ -412,3 +414,54 @@ async def test_a_run_has_events_and_no_chunks() -> None:
         run = await hub.start_run("a", ["1"])
         with pytest.raises(TypeError, match="encoded"):
             EventSourceResponse(run, encoded=True)
+
+
+# With FastAPI
+
+
+async def endpoint(response: Response) -> AsyncIterator[int]:
+    response.headers["x-late"] = "1"
+    yield 1
+
+
+def in_fastapi(kind: type[EventSourceResponse]) -> FastAPI:
+    pytest.importorskip("fastapi.sse")  # an older FastAPI does not take endpoints that yield
+    app = FastAPI()
+    app.api_route("/", methods=["GET", "HEAD"], response_class=kind, status_code=201)(endpoint)
+    return app
+
+
+async def test_a_response_class_has_options() -> None:
+    """They are checked once, and kept by a class that has more of them."""
+    with pytest.raises(TypeError, match="ping_interval"):
+        EventSourceResponse.having(ping=1)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="retry"):
+        EventSourceResponse.having(retry=-1)
+    kind = EventSourceResponse.having(retry=7, padding=5).having(padding=0)
+    assert kind.options == {"retry": 7, "padding": 0}
+    async with EventStreamClient(in_fastapi(kind)) as client, client.stream("/") as stream:
+        assert (await stream.read()).startswith(b"retry: 7\ndata: 1\n\n")
+
+
+async def test_an_endpoint_of_fastapi_sets_the_head() -> None:
+    """Until its first item; a HEAD does not run it."""
+    app = in_fastapi(EventSourceResponse)
+    async with EventStreamClient(app) as client:
+        async with client.stream("/") as stream:
+            assert (stream.status_code, stream.headers["x-late"]) == (201, "1")
+        async with client.stream("/", method="HEAD") as stream:
+            assert (stream.status_code, stream.headers.get("x-late")) == (201, None)
+
+
+async def test_a_subscription_in_fastapi_is_no_iterable() -> None:
+    """A response that an endpoint returns has no items of a type."""
+    app = FastAPI()
+    async with Hub() as hub:
+
+        @app.get("/")
+        async def subscribe() -> EventSourceResponse:
+            return EventSourceResponse(hub.subscribe("a"))
+
+        async with EventStreamClient(app) as client, client.stream("/") as stream:
+            await hub.publish("a", "1")
+            assert (await stream.next_event()).data == "1"

@@ -2,12 +2,13 @@
 
 import operator
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
+from .._log.models import EventModels
 from .._loop.running import checkpoint, running_loop
 from ..backends.base import NO_PRESENCE, Backend
 from ..backends.memory import MemoryBackend
@@ -59,6 +60,7 @@ class Hub(RunningHub):
         presence_ttl: float = 15.0,
         presence_grace: float = 5.0,
         max_runs: int = 1000,
+        events: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepare a hub; it is opened by `async with`, by EventSourceMiddleware or by `hub.lifespan`.
 
@@ -78,11 +80,14 @@ class Hub(RunningHub):
             presence_grace: Seconds for which a reader that has left is still present. A page that is reloaded, or a
                 server that restarts, then causes no `sse.leave`.
             max_runs: The most runs that this process produces at the same time.
+            events: The type of each event's data, by the event's name: `{"token": Token}`, or `"message"` for events
+                without a name. pydantic validates and writes what is published. Other names, and data that do not have
+                the type, are a ValueError where they are published. None lets every event through as it is.
 
         Raises:
             ValueError: A bound is below 1, an overflow rule is unknown, a pattern has no `*`, or a number of seconds is
-                bad.
-            TypeError: `backend` is not a Backend.
+                bad, or the name of an event is.
+            TypeError: `backend` is not a Backend, or pydantic cannot validate or write a type of `events`.
         """
         if backend is not None and not isinstance(backend, Backend):
             msg = (
@@ -94,6 +99,7 @@ class Hub(RunningHub):
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
         self._patterns = Patterns(patterns)
+        self.events = None if events is None else EventModels(events)
         check_seconds("presence_ttl", presence_ttl)
         if not presence_grace >= 0:
             msg = f"presence_grace must be 0 seconds or more (got {presence_grace})"
@@ -172,7 +178,8 @@ class Hub(RunningHub):
         Raises:
             HubClosedError: The hub is not open.
             ValueError: There is no data, or an id; a field, key or channel name is bad; a name or type begins with
-                `sse.`; a channel is a pattern.
+                `sse.`; a channel is a pattern; the hub's `events` has no event of this type, or its data have another
+                type.
             TypeError: The data cannot be written as JSON, a key is not a str, or the data is a function and the backend
                 crosses processes.
             BackendError: The event was not stored.
@@ -201,7 +208,7 @@ class Hub(RunningHub):
         """Return the channels and the event to publish, or raise the errors of publish for bad arguments."""
         names = (check_channel(channels),) if isinstance(channels, str) else check_channels(channels)
         check_key("key", key)
-        message = as_published(data, event, retry)
+        message = (as_published if self.events is None else self.events.as_published)(data, event, retry)
         if isinstance(message, RenderedEvent) and not self.backend.in_process:
             msg = "a function as data cannot leave this process: publish plain data and subscribe with transform="
             raise TypeError(msg)

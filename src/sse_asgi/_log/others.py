@@ -20,13 +20,22 @@ def fields_of_event(value: object) -> dict[str, Any] | None:
     """Return the fields of another library's event, as ServerSentEvent takes them; None if it is not one."""
     if type(value) in PLAIN:
         return None
-    names = {f"{base.__module__}.{base.__qualname__}" for base in type(value).__mro__}
+    names = _names(type(value))
     if FASTAPI in names:
         return _common_fields(value) | {"data": _fastapi_data(value)}
     if SSE_STARLETTE in names:
         data = value.data  # type: ignore[attr-defined]
         return _common_fields(value) | {"data": data if data is None else str(data)}
     return None
+
+
+def is_event_class(kind: type) -> bool:
+    """Return True for another library's class of events."""
+    return not _names(kind).isdisjoint({FASTAPI, SSE_STARLETTE})
+
+
+def _names(kind: type) -> set[str]:
+    return {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
 
 
 def _common_fields(value: Any) -> dict[str, Any]:

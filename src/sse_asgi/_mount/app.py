@@ -38,6 +38,7 @@ class EventSourceApp:
     `GET /events/client.js` is the module that a page reads with.
 
     Attributes:
+        hub: The hub.
         routes: The app's routes by name, for `url_path_for("events:stream")` and `url_path_for("events:client")` where
             it is mounted as `events`.
     """
@@ -124,7 +125,7 @@ class EventSourceApp:
             TypeError: An unknown option, or an option of a wrong type, or a function with other parameters.
             ValueError: A bad channel name, origin, header or option, or an option that needs another.
         """
-        self._hub = _checked_hub(hub)
+        self.hub = _checked_hub(hub)
         self._cross_origin = CrossOrigin(cors_origins, cors_headers)
         self._stats = check_callable("stats", stats, "request")
         served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
@@ -174,7 +175,7 @@ class EventSourceApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan where this app is the outermost."""
         if scope["type"] == "lifespan":
-            await Router(lifespan=self._hub.lifespan).lifespan(scope, receive, send)
+            await Router(lifespan=self.hub.lifespan).lifespan(scope, receive, send)
         elif scope["type"] == "http":
             await (await self._answer(scope, send))(scope, receive, send)
         else:
@@ -224,7 +225,7 @@ class EventSourceApp:
     async def _report(self, request: Request, cors: dict[str, str]) -> ASGIApp:
         assert self._stats is not None
         await verdict("stats", self._stats(request))
-        content = {**self._hub.stats()._asdict(), "hub": self._hub.state}
+        content = {**self.hub.stats()._asdict(), "hub": self.hub.state}
         return JSONResponse(content, headers={**cors, "Cache-Control": "no-store"})
 
 

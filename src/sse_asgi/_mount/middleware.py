@@ -1,5 +1,6 @@
 """EventSourceMiddleware: opens the hub with the application, and guards all event streams of the application."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from contextvars import Context
@@ -131,13 +132,11 @@ class EventSourceMiddleware:
                 await send(message)
 
             stack.callback(look_away)
+            async with _starting("", receive, send):
+                _prepare(scope.get("app", self.app))
             if self.hub is not None:
-                try:
+                async with _starting("the hub cannot be opened: ", receive, send):
                     await stack.enter_async_context(self._opened(self.hub))
-                except Exception as error:
-                    await receive()
-                    await send({"type": "lifespan.startup.failed", "message": f"the hub cannot be opened: {error}"})
-                    raise
                 scope.setdefault("state", {})["hub"] = self.hub
             await self.app(scope, partial(_receive_when_quiet, receive, notice, server), close_first)
 
@@ -180,6 +179,25 @@ class EventSourceMiddleware:
 
         self._supervisor = spawn(supervise, opened.set, context=Context())  # not the context of this request
         await opened
+
+
+@asynccontextmanager
+async def _starting(what: str, receive: Receive, send: Send) -> AsyncIterator[None]:
+    """Tell the server that the application cannot start, if the block fails."""
+    try:
+        yield
+    except Exception as error:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": f"{what}{error}"})
+        raise
+
+
+def _prepare(app: ASGIApp) -> None:
+    """Check and document the streams of an application of FastAPI, which is imported only if it is in use."""
+    if "fastapi" in sys.modules:
+        from ..fastapi import prepare  # noqa: PLC0415 - optional
+
+        prepare(app)
 
 
 async def _stop_client(scope: Scope, send: Send) -> None:

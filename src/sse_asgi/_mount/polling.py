@@ -20,13 +20,13 @@ from .._hub.delivery import PING, Carrier
 from .._hub.feed import SubscriptionFeed
 from .._hub.gate import FINISHED
 from .._hub.subscription import Subscription
+from .._log.last_event_id import last_event_id
 from .._loop.timer import shared_timer
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .._servers.shutdown import current_notice, farewell
 from .._stream.connection import Connection
 from .._stream.ending import FINAL, has_seen_the_end
 from .._stream.guarded import admit
-from .._stream.last_event_id import last_event_id
 from .._stream.limits import refused_body
 from .._stream.terms import Terms
 from ..exceptions import BackendError, HubClosedError

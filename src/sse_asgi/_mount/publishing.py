@@ -119,6 +119,8 @@ async def _publish(hub: Hub, channels: tuple[str, ...], event: ServerSentEvent, 
     except BackendError as error:
         detail = "the event was not published, because the backend is out of reach: repeat the request"
         raise HTTPException(503, detail, RETRY_AFTER) from error
+    except ValueError as error:  # of a hub whose events have types
+        raise HTTPException(400, f"the body cannot be published: {error}") from error
 
 
 def _scoped(key: str, channels: tuple[str, ...], event: ServerSentEvent) -> str:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from .._hub.hub import Hub
 from .._hub.options import Options, check_callable
 from .._hub.subscription import Subscription
-from .._stream.last_event_id import last_event_id
+from .._log.last_event_id import last_event_id
 from .._stream.response import EventSourceResponse
 from .._stream.terms import ResponseOptions
 from .access import Access, Admission

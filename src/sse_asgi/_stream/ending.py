@@ -16,6 +16,7 @@ from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope
 
 from .._log.event import ServerSentEvent, as_frame
+from .._log.last_event_id import last_event_id
 from .._log.logged import about, named
 from .._log.names import END
 from .._loop.running import checkpoint
@@ -25,7 +26,6 @@ from ..encoder import encode
 from .content import Content
 from .event_source import is_event_source
 from .guarded import can_be_interrupted, end_incomplete
-from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import last_words
 from .terms import Terms

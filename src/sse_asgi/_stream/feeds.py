@@ -122,7 +122,12 @@ def current_turn() -> Turn:
 
 
 class IterableFeed:
-    """The feed of an iterable, which is pulled only while no send is pending."""
+    """The feed of an iterable, which is pulled only while no send is pending.
+
+    Attributes:
+        framing: Makes frames of the items. It may be replaced until `run` begins.
+        needs_run: See Feed, like `ended`.
+    """
 
     immediate = False
     kind = "iterable"
@@ -139,7 +144,7 @@ class IterableFeed:
             framing: Makes frames of the items; None writes them as events.
         """
         self._iterable = iterable
-        self._framing = framing or EventFraming(iterable)
+        self.framing = framing or EventFraming(iterable)
         self._cleanup_timeout = cleanup_timeout
         self._frames: list[bytes] = []
         self._size = 0
@@ -195,7 +200,7 @@ class IterableFeed:
     async def run(self) -> None:
         """Iterate from first to last and close the iterator, all in this one task."""
         self.needs_run = False
-        iterator, carrier, turn, write = async_iterator(self._iterable), self._carrier, self._turn, self._framing.write
+        iterator, carrier, turn, write = async_iterator(self._iterable), self._carrier, self._turn, self.framing.write
         try:
             async for item in iterator:
                 if self._stopped:  # it yields while it is cleaned up, and no later send would end a wait
@@ -216,7 +221,7 @@ class IterableFeed:
             return
         finally:
             await close_iterator(iterator)
-        if rest := self._framing.rest():
+        if rest := self.framing.rest():
             self._hold(rest)
         self.ended = self.reason_of_end()
 

@@ -2,19 +2,22 @@
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar, Self, Unpack
 
 import anyio
 from starlette.background import BackgroundTask
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .._hub.feed import SubscriptionFeed
-from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, seconds_or_never
+from .._hub.options import NOT_GIVEN, NotGiven, check_drain_timeout, check_known, seconds_or_never
 from .._hub.run import Run, RunSubscription
 from .._hub.run_feed import RunFeed
 from .._hub.subscription import Subscription
 from .._log.event import ServerSentEvent
+from .._log.last_event_id import last_event_id
 from ..dialects import Dialect
 from ..encoder import encode
 from .connection import Connection
@@ -22,10 +25,10 @@ from .ending import end_headers, has_seen_the_end, run_background
 from .feeds import Feed, IterableFeed
 from .framing import ChunkFraming, DialectFraming
 from .guarded import admit, default_drain_timeout
-from .last_event_id import last_event_id
 from .limits import refusal
 from .spoken import PassedOn, SpokenSubscription, check_dialect, last_words
-from .terms import Terms, shared_terms
+from .terms import StreamOptions, Terms, shared_terms
+from .yielding import FirstFraming, LateHeaders, replace_defaults, unwrapped
 
 Content = Run | Subscription | AsyncIterable[Any] | Iterable[Any]
 
@@ -35,15 +38,32 @@ HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
+DEFAULT_NAMES = frozenset(name for name, _ in HEADERS)
 PING_SECONDS = 15.0
 MAX_PADDING = 8192
 ENDS_FOR_GOOD = "until and reconnect_after_end exclude each other: what ends with an event is over; choose one of them"
 
 
+class RouteOptions(StreamOptions, total=False):
+    """The options that a response class can have: all but content, status_code and background."""
+
+    max_lifetime: float | None
+    drain_timeout: float
+    encoded: bool
+
+
 class EventSourceResponse(Response):
-    """Streams a subscription, a run or an iterable, until the content, the client, the server or a limit ends it."""
+    """Streams a subscription, a run or an iterable, until the content, the client, the server or a limit ends it.
+
+    It is also the response class of FastAPI's endpoints that yield: `@app.get("/x", response_class=...)`.
+
+    Attributes:
+        options: Those that `having` was given.
+    """
 
     media_type = "text/event-stream"
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    _late: LateHeaders | None = None
     _reason: str | None = None  # of an answer without a connection; a class attribute saves memory of idle streams
 
     def __init__(
@@ -106,6 +126,7 @@ class EventSourceResponse(Response):
             ValueError: A number of seconds that is not above 0, a bad `retry`, `padding` or `drain_timeout`, `on_error`
                 together with `dialect`, or `reconnect_after_end` together with a subscription's `until`.
         """
+        content = unwrapped(content)
         if isinstance(content, Run):
             content = content.follow()
         self.content = content
@@ -132,8 +153,37 @@ class EventSourceResponse(Response):
         self._reconnect_after_end = reconnect_after_end
         self._connection: Connection | None = None
 
+    @classmethod
+    def having(cls, **options: Unpack[RouteOptions]) -> type[Self]:
+        """Return a response class with these options, for `response_class=` of FastAPI.
+
+        Args:
+            **options: See the constructor; all but `content`, `status_code` and `background`.
+
+        Raises:
+            TypeError: An unknown option, or one of a wrong type.
+            ValueError: A bad value.
+        """
+        check_known(f"{cls.__name__}.having", options, RouteOptions.__annotations__.keys())
+        cls((), **options)
+
+        def __init__(  # noqa: N807 - of the new class
+            self: Any, content: Any, *, status_code: int = 200, background: Any = None, **more: Unpack[RouteOptions]
+        ) -> None:
+            given: RouteOptions = {**options, **more}
+            cls.__init__(self, content, status_code=status_code, background=background, **given)
+
+        members = {
+            "__init__": __init__,
+            "__doc__": cls.__doc__,
+            "options": MappingProxyType({**cls.options, **options}),
+        }
+        return type(cls.__name__, (cls,), {**members, "__module__": cls.__module__})
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one request. The returned coroutine is the connection's own, without another one around it."""
+        if hasattr(route := scope.get("route"), "dependant"):
+            self._fit(route)
         if scope["method"] == "HEAD":
             return self._answer(scope, send, self.status_code, self.raw_headers, "finished")
         if self._is_over(scope):
@@ -143,12 +193,30 @@ class EventSourceResponse(Response):
         if not admit(scope, self._feed.kind):
             return self._refuse(scope, send)
         self._terms = shared_terms(self._with_drain(scope))
-        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         final_id = scope["method"] == "GET" and not (
             self._reconnect_after_end or isinstance(self.content, RunSubscription)  # which has an end of its own
         )
-        self._connection = Connection(self._feed, self._terms, scope, receive, send, head=head, final_id=final_id)
+        self._connection = Connection(
+            self._feed, self._terms, scope, receive, send, head=self._head(), final_id=final_id
+        )
         return self._connection.run(self.background)
+
+    def _fit(self, route: Any) -> None:
+        """Take what a route of FastAPI says about the items that its endpoint yields, and about the head."""
+        from ..fastapi import framing_of  # noqa: PLC0415 - imported if it is in use
+
+        framing = framing_of(route)
+        if framing is not None and isinstance(self._feed, IterableFeed):
+            self._feed.framing = framing
+        self._late = LateHeaders.of(route, self.content, self.raw_headers, DEFAULT_NAMES)
+        replace_defaults(self.raw_headers, DEFAULT_NAMES)
+
+    def _head(self) -> Message:
+        """Return the message before the body; it is sent with the first bytes."""
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        if self._late is not None and isinstance(self._feed, IterableFeed):
+            self._feed.framing = FirstFraming(self._feed.framing, partial(self._late.complete, head))
+        return head
 
     @property
     def reason(self) -> str | None:

@@ -11,12 +11,10 @@ from ..dialects import Dialect
 MAX_SHARED = 64
 
 
-class ResponseOptions(TypedDict, total=False):
-    """The options of EventSourceResponse that EventSourceApp passes on as they are."""
+class StreamOptions(TypedDict, total=False):
+    """Those options of EventSourceResponse that do not depend on the request."""
 
-    status_code: int
     headers: Mapping[str, str] | None
-    background: BackgroundTask | None
     ping_interval: float | None
     retry: int | None
     start_timeout: float
@@ -26,6 +24,13 @@ class ResponseOptions(TypedDict, total=False):
     reconnect_after_end: bool
     padding: int
     dialect: Dialect | None
+
+
+class ResponseOptions(StreamOptions, total=False):
+    """The options of EventSourceResponse that EventSourceApp passes on as they are."""
+
+    status_code: int
+    background: BackgroundTask | None
 
 
 class Terms(NamedTuple):

@@ -1,8 +1,8 @@
 """The id of the last event that a client has seen, as its request says it."""
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qsl
-
-from starlette.types import Scope
 
 HEADER = b"last-event-id"
 PARAMETER = "last_event_id"  # of pages, which put it into the URL of a new EventSource
@@ -11,7 +11,7 @@ CLIENTS_PARAMETERS = frozenset({"lastEventId", "evs_last_event_id", "Last-Event-
 IN_ALL_NAMES = b"vent"
 
 
-def last_event_id(scope: Scope) -> str | None:
+def last_event_id(scope: Mapping[str, Any]) -> str | None:
     """Return the header, or else the newest id of the query; None if the request has neither.
 
     A polyfill keeps the query of the page's URL and adds its own parameter behind it. So a polyfill's parameter is

@@ -3,7 +3,7 @@
 import pytest
 
 from sse_asgi import Hub
-from sse_asgi._stream.last_event_id import last_event_id
+from sse_asgi._log.last_event_id import last_event_id
 from stream.helpers import numbers, serve
 
 pytestmark = pytest.mark.anyio
