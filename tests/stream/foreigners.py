@@ -1,6 +1,7 @@
 """Event streams of another library below the middleware, and a stalled client, for the tests of the guard."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
@@ -14,6 +15,26 @@ from starlette.types import Message, Scope
 from sse_asgi import EventSourceMiddleware, Hub
 
 SCOPE: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+
+class Telemetry:
+    """Notes what it is told."""
+
+    def observe(self, _: Hub) -> AbstractContextManager[None]:
+        raise AssertionError
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def opened(self, _: Scope, kind: str) -> "Telemetry":
+        self.told.append(kind)
+        return self
+
+    def started(self) -> None:
+        self.told.append("started")
+
+    def ended(self, reason: str) -> None:
+        self.told.append(reason)
 
 
 def application(hub: Hub | None, endpoint: Any, **options: Any) -> Starlette:

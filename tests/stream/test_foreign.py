@@ -18,7 +18,7 @@ from sse_asgi._loop.timer import shared_timer
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream.guarded import admit, cut_off, watch_again
 from sse_asgi.testing import EventStreamClient
-from stream.foreigners import SCOPE, Cycle, Transport, application, half, plain
+from stream.foreigners import SCOPE, Cycle, Telemetry, Transport, application, half, plain
 from stream.limited import assert_refused, forever, limited, ours, theirs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("notice")]
@@ -547,3 +547,39 @@ async def test_our_stream_is_broken_off_behind_its_last_bytes(passing: int) -> N
         await stream.ended(2)
         assert not stream.complete
         assert stream.content.startswith(b"data: x\n\nretry: ")
+
+
+# Telemetry
+
+
+def failing(_: Request) -> StreamingResponse:
+    async def frames() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        raise LookupError
+
+    return StreamingResponse(frames(), media_type="text/event-stream")
+
+
+def own(_: Request) -> EventSourceResponse:
+    return EventSourceResponse(iter("a"))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        (failing, ["foreign", "started", "error"]),
+        (own, ["iterable", "started", "finished"]),
+        (lambda _: PlainTextResponse("x"), []),
+    ],
+)
+async def test_telemetry_is_told_of_streams(endpoint: Any, told: list[str]) -> None:
+    """Of their kind, their head and the reason of their end; also by a guard around that of the stream."""
+    telemetry = Telemetry()
+    app = Starlette(routes=[Mount("/in", application(None, endpoint))])
+    app.add_middleware(EventSourceMiddleware, telemetry=telemetry)
+    try:
+        async with EventStreamClient(app).stream("/in/") as stream:
+            await stream.read()
+    except (LookupError, BaseExceptionGroup):
+        assert endpoint is failing
+    assert telemetry.told == told

@@ -9,26 +9,9 @@ from sse_asgi import ConnectionLimit
 from sse_asgi._loop.timer import shared_timer
 from sse_asgi._stream import guarded
 from sse_asgi._stream.foreign import Guard, GuardTerms
-from stream.foreigners import SCOPE
+from stream.foreigners import SCOPE, Telemetry
 
 pytestmark = pytest.mark.anyio
-
-
-class Telemetry:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def opened(self, _: Scope, kind: str) -> "Telemetry":
-        self.told.append(kind)
-        return self
-
-    def started(self) -> None:
-        self.told.append("started")
-
-    def ended(self, reason: str) -> None:
-        self.told.append(reason)
 
 
 async def nothing(*_: Any) -> Message:

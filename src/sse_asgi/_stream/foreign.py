@@ -62,7 +62,7 @@ class Guard:
     """Watches one response, and takes it over if it turns out to be a foreign event stream.
 
     Attributes:
-        observer: The telemetry of this middleware, or else of one around it.
+        observer: The telemetry of this middleware, or else of one around it; None if another guard tells it.
         reason: The reason why a foreign stream has ended, as far as it is known.
     """
 
@@ -102,8 +102,8 @@ class Guard:
     async def run(self, app: ASGIApp) -> None:
         """Serve the request."""
         self._outer: Guard | None = self._scope.get(KEY)
-        if self.observer is None and self._outer is not None:
-            self.observer = self._outer.observer
+        if self._outer is not None:  # which leaves the stream to this guard, so that it is observed once
+            self.observer, self._outer.observer = self.observer or self._outer.observer, None
         self._scope[KEY] = self
         self._interrupt = new_interrupt(current_task())
         try:
