@@ -379,4 +379,4 @@ async def test_an_end_that_cannot_be_learned(caplog: pytest.LogCaptureFixture) -
 
     producer, _ = await produced(short_and_silent(), Mute(), meanwhile=ends_elsewhere)
     assert (producer.record.state, producer.record.reason) == ("lost", "log")
-    assert "the end of the run a was not stored" in caplog.text
+    assert "the end of the run a could not be stored" in caplog.text
