@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 
+from servers.processes import clock
 from sse_asgi import Hub
 
 PATIENCE = 15.0
@@ -23,7 +23,7 @@ class Follower:
         ids: Their ids.
         gaps: The reasons of all gaps.
         end: What the end says; None before.
-        ended: When the end came, on the monotonic clock.
+        ended: When the end came, on `clock()`.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Follower:
             async for event in subscription:
                 data = event.data or ""
                 if event.event == "sse.end":
-                    self.end, self.ended = json.loads(data), time.monotonic()
+                    self.end, self.ended = json.loads(data), clock()
                 elif event.event == "sse.gap":
                     self.gaps.append(json.loads(data)["reason"])
                 else:
@@ -91,7 +91,7 @@ class Source:
     Attributes:
         begun: How often it was begun.
         given: How many items it has given to the run.
-        cleaned: When its `finally`, which awaits, has ended, on the monotonic clock; None before.
+        cleaned: When its `finally`, which awaits, has ended, on `clock()`; None before.
     """
 
     def __init__(self) -> None:
@@ -115,4 +115,4 @@ class Source:
                 self.given += 1
         finally:
             await anyio.sleep(0.02)
-            self.cleaned = time.monotonic()
+            self.cleaned = clock()

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from real_redis.followers import PATIENCE, read_all
 from real_redis.launcher import RedisServer
-from servers.processes import Server, wait_until
+from servers.processes import Server, clock, wait_until
 from sse_asgi import Hub
 from sse_asgi.backends.redis import RedisBackend
 from sse_asgi.decoder import EventDecoder
@@ -69,7 +68,7 @@ async def test_a_worker_is_killed(start_server: StartServer, hub: Hub) -> None:
         await is_there(hub, "a")
         following = asyncio.create_task(read_all(hub, "a"))
         await asyncio.sleep(0.1)
-        killed = time.monotonic()
+        killed = clock()
         server.process.kill()
         live = await following
         assert live.ended - killed < 3 * LEASE

@@ -1,9 +1,9 @@
 -- Renew the leases of runs, end those whose leases have run out, and forget those that were kept for long enough.
 --
 -- KEYS: meta, index, the schedule
--- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds of a lease, 1 to end runs
---       whose lease has run out (else: ran out long ago), the payload of the last event of a lost run, then for each
---       run its key and its owner
+-- ARGV: an epoch to begin with, the epoch that the caller knows, PUBLISH or SPUBLISH, seconds of a lease, the time up
+--       to which to end runs whose lease has run out (later: ran out long ago), the payload of the last event of a lost
+--       run, then for each run its key and its owner
 -- Returns 1 if there may be more runs to end or forget, else 0; then the keys of those of the given runs that are not
 -- running any more, or have another owner.
 --
@@ -21,7 +21,7 @@ for argument = 7, #ARGV, 2 do
     end
 end
 
-local horizon = string.format('%.3f', ARGV[5] == '1' and clock() or clock() - LONG)
+local horizon = string.format('%.3f', clock() <= tonumber(ARGV[5]) and clock() or clock() - LONG)
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. horizon, 'LIMIT', 0, AT_ONCE)
 for _, key in ipairs(due) do
     local run = run_of(base, key, verb, ARGV[1], ARGV[2])
