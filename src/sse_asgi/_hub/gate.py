@@ -223,13 +223,13 @@ class Gate:
         entries = buffer.entries
         if not entries or self.ready or self.state is not OPEN or not self._same_for_all or buffer.dropped:
             return b""
-        body = entries[0].frame
-        if len(entries) > 1:
+        body, count = entries[0].frame, len(entries)
+        if count > 1:
             frames = [entry.frame for entry in entries]
             body = b"".join(frames) if all(frames) and buffer.size <= BODY_LIMIT else b""
         if body:
             tally = self._tally
-            tally.delivered += len(entries)
+            tally.delivered += count
             tally.size += len(body)
             self.position = self.written = entries[-1].position
             buffer.entries, buffer.size = (), 0

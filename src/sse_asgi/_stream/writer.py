@@ -98,8 +98,8 @@ class Writer:
                 self._unsent, self.sending = None, False
             while self.until is None or time.monotonic() < self.until:
                 body = feed.take()
-                if body and self.started:  # the same as emit, without a coroutine for each event
-                    self._begin()
+                if body and self.started:  # the same as emit, without two calls for each event
+                    self.sending, self.ping_due, self.last = True, False, time.monotonic()
                     await self.server_send({"type": "http.response.body", "body": body, "more_body": True})
                     self.sending = False
                 elif body or (self.ping_due and pings and self.until is None and not feed.ended):
@@ -112,7 +112,7 @@ class Writer:
 
     async def emit(self, body: bytes) -> None:
         """Send one body; the head and the greeting go before the first one."""
-        self._begin()
+        self.sending, self.ping_due, self.last = True, False, time.monotonic()
         if self._opening is not None:
             (head, greeting, send), self._opening = self._opening, None
             self.started = True
@@ -141,10 +141,6 @@ class Writer:
     def rest(self) -> None:
         """Let others send from now on, if the server allows it."""
         self.rests = self._direct and self.started
-
-    def _begin(self) -> None:
-        self.sending, self.ping_due = True, False
-        self.last = time.monotonic()
 
     # Called by others, while the writer rests
 
