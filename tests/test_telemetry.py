@@ -496,3 +496,28 @@ async def test_without_an_sdk_nothing_happens() -> None:
         await hub.publish("default", traced("x"))
         assert (await stream.next_event()).data == "x"
         assert b"traceparent" not in stream.content
+
+
+async def test_runs_are_counted_by_their_ends(sdk: Sdk) -> None:
+    """Those that this process produces; the ends of a hub that was closed are kept."""
+    go_on = anyio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "1"
+        await go_on.wait()
+
+    def failing() -> Iterator[str]:
+        yield "1"
+        raise LookupError
+
+    async with Hub() as hub:
+        with sdk.telemetry.observe(hub):
+            running = await hub.start_run("a", source)
+            assert await (await hub.start_run("b", failing)).wait() == "failed"
+            found = sdk.scrape()
+            assert (found["sse_hub_runs"], found["sse_hub_runs_ended_total failed"]) == (1, 1)
+            go_on.set()
+            await running.wait()
+            assert sdk.scrape()["sse_hub_runs"] == 0
+    found = sdk.scrape()
+    assert (found["sse_hub_runs_ended_total finished"], found["sse_hub_runs_ended_total lost"]) == (1, 0)

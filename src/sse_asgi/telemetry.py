@@ -52,6 +52,7 @@ class Metric(NamedTuple, Generic[T]):
 # Reported as 0 from the beginning, so that a query sees the first one as an increase.
 GAP_REASONS = dict.fromkeys(("trimmed", "expired", "evicted", "epoch", "fork", "malformed", "overflow"))
 ERRORS = dict.fromkeys(("BackendError", "PublishUnknownError"))
+RUN_STATES = dict.fromkeys(("finished", "failed", "cancelled", "lost"))
 # A counter never goes back, even if its hub is closed.
 COUNTERS: tuple[Metric[Tally], ...] = (
     Metric("sse.hub.events.published", "{event}", "Events that were published", lambda tally: tally.published),
@@ -77,6 +78,7 @@ class _Past(NamedTuple):
     counted: Counter[str]
     gaps: Counter[str]
     errors: Counter[str]
+    runs: Counter[str]
 
 
 class Telemetry:
@@ -106,7 +108,7 @@ class Telemetry:
         self._tracer = trace.get_tracer("sse_asgi", own, tracer_provider)
         self._providers = meter_provider, tracer_provider
         self._channel_group = channel_group
-        self._past = _Past((), Counter(), Counter(), Counter())
+        self._past = _Past((), Counter(), Counter(), Counter(), Counter())
         self._open: dict[_ObservedStream, None] = {}
         self._opened: Counter[Labels] = Counter()
         self._lifetime = meter.create_histogram(
@@ -129,8 +131,13 @@ class Telemetry:
             counter(one.name, [self._total(one)], one.unit, one.description)
         for number in GAUGES:
             gauge(number.name, [self._now(number)], number.unit, number.description)
-        counter("sse.hub.gaps", [self._gaps], "{gap}", "Gaps that were announced to readers")
-        counter("sse.hub.publish.errors", [self._errors], "{error}", "Calls of publish that failed")
+        gaps = self._counted("gaps", "sse.gap.reason", GAP_REASONS)
+        counter("sse.hub.gaps", [gaps], "{gap}", "Gaps that were announced to readers")
+        errors = self._counted("errors", "error.type", ERRORS)
+        counter("sse.hub.publish.errors", [errors], "{error}", "Calls of publish that failed")
+        gauge("sse.hub.runs", [self._runs], "{run}", "Runs that this process produces")
+        ended = self._counted("runs", "sse.run.state", RUN_STATES)
+        counter("sse.hub.runs.ended", [ended], "{run}", "Runs of this process that have ended")
         counter("sse.server.streams.opened", [self._streams_opened], "{stream}", "Event streams that were opened")
         gauge("sse.server.active_streams", [self._streams_open], "{stream}", "Event streams that are open")
         if self._channel_group is not None:
@@ -171,6 +178,7 @@ class Telemetry:
             past.counted + Counter({one.name: one.read(tally) for one in COUNTERS}),
             past.gaps + tally.gaps,
             past.errors + tally.errors,
+            past.runs + tally.runs,
         )
 
     def opened(self, scope: Scope, kind: str) -> "_ObservedStream":
@@ -189,15 +197,20 @@ class Telemetry:
     def _now(self, metric: Metric[Stats]) -> Found:
         return lambda _: [Observation(sum(metric.read(one.registry.stats()) for one in self._past.hubs))]
 
-    def _gaps(self, _: CallbackOptions) -> Iterable[Observation]:
-        past = self._past
-        gaps = sum((one.registry.tally.gaps.copy() for one in past.hubs), past.gaps)
-        return [Observation(gaps[reason], {"sse.gap.reason": reason}) for reason in {**GAP_REASONS, **gaps}]
+    def _counted(self, field: str, label: str, known: dict[str, None]) -> Found:
+        """Return a reader of a Counter of the Tally; the known values of its label are reported from the beginning."""
 
-    def _errors(self, _: CallbackOptions) -> Iterable[Observation]:
-        past = self._past
-        errors = sum((one.registry.tally.errors.copy() for one in past.hubs), past.errors)
-        return [Observation(errors[kind], {"error.type": kind}) for kind in {**ERRORS, **errors}]
+        def read(_: CallbackOptions) -> Iterable[Observation]:
+            past = self._past
+            counts: Counter[str] = getattr(past, field).copy()
+            for one in past.hubs:
+                counts.update(getattr(one.registry.tally, field).copy())
+            return [Observation(counts[value], {label: value}) for value in {**known, **counts}]
+
+        return read
+
+    def _runs(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(sum(one.runs.running for one in self._past.hubs))]
 
     def _up(self, _: CallbackOptions) -> Iterable[Observation]:
         hubs = self._past.hubs
@@ -225,6 +238,7 @@ class _ObservedHub:
 
     def __init__(self, hub: Hub, registry: Registry, tracer: Tracer, latency: Histogram) -> None:
         self.registry = registry
+        self.runs = hub._runs  # noqa: SLF001 - one library
         self._backend = hub.backend
         self._system = type(hub.backend).__name__.removesuffix("Backend").lower()
         self._tracer = tracer

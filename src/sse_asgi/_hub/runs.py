@@ -150,7 +150,7 @@ class Runs:
         return producer
 
     def _gone(self, owner: str) -> None:
-        del self._producers[owner]
+        self._registry.tally.runs[self._producers.pop(owner).record.state] += 1
         for wakeup in self._waiting:
             wakeup.set()
 

@@ -48,6 +48,7 @@ class Tally:
     Attributes:
         gaps: By their reasons.
         errors: Calls of publish that failed because the event was not stored, by the type of the exception.
+        runs: Runs of this process that have ended, by their states.
         size: Bytes of the delivered events.
 
     The others are described in Stats.
@@ -62,6 +63,7 @@ class Tally:
         "published",
         "reconnects",
         "replayed",
+        "runs",
         "size",
         "unpublished",
     )
@@ -78,3 +80,4 @@ class Tally:
         self.reconnects: int = 0
         self.gaps: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.runs: Counter[str] = Counter()
