@@ -45,6 +45,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SSE_HISTORY_BYTES", "4096", 4096),
         ("SSE_TOTAL_BYTES", "4096", 4096),
         ("SSE_BUFFER_SIZE", "1", 1),
+        ("SSE_MAX_RUNS", "1", 1),
         ("SSE_BUFFER_BYTES", "4096", 4096),
         ("SSE_OVERFLOW", "replay", "replay"),
         ("SSE_OVERFLOW", "close", "close"),

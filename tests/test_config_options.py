@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sse_asgi import Hub, MemoryBackend, Settings, create_hub
+from sse_asgi import Hub, MemoryBackend, RunLimitError, Settings, create_hub
 from sse_asgi.backends.redis import RedisBackend
 
 
@@ -24,6 +24,16 @@ async def test_the_hub_gets_the_options() -> None:
         options = hub.subscribe("a").options
     assert (options.buffer_size, options.buffer_bytes, options.overflow) == (3, 99, "latest")
     assert options.ping_interval == 2.5
+
+
+@pytest.mark.anyio
+async def test_the_hub_gets_the_limit_of_runs_and_the_types_of_events() -> None:
+    async with create_hub(Settings(max_runs=1), events={"said": str}) as hub:
+        await hub.start_run("a", ["x"], ttl=60)
+        with pytest.raises(RunLimitError):
+            await hub.start_run("b", ["x"])
+        with pytest.raises(ValueError, match="said"):
+            await hub.publish("a", "x", event="shouted")
 
 
 @pytest.mark.anyio

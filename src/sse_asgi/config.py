@@ -8,7 +8,7 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
 from ipaddress import IPv6Address
@@ -67,6 +67,7 @@ class Settings:
         presence_ttl: `SSE_PRESENCE_TTL`: seconds without a sign of life after which the readers of a process are
             removed.
         presence_grace: `SSE_PRESENCE_GRACE`: seconds for which a reader that has left stays listed.
+        max_runs: `SSE_MAX_RUNS`: runs that this process may produce at the same time.
         url_variable: The name of the variable that `backend_url` was read from, for error messages.
     """
 
@@ -83,6 +84,7 @@ class Settings:
     patterns: tuple[str, ...] = ()
     presence_ttl: float = 15.0
     presence_grace: float = 5.0
+    max_runs: int = 1000
     url_variable: str = field(default="SSE_BACKEND_URL", repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -166,12 +168,13 @@ def _patterns(text: str) -> tuple[str, ...]:
     return Patterns([name.strip() for name in text.split(",")]).names
 
 
-def create_hub(settings: Settings | str | None = None) -> Hub:
+def create_hub(settings: Settings | str | None = None, *, events: Mapping[str, Any] | None = None) -> Hub:
     """Return the hub that the settings describe; it is not open yet.
 
     Args:
         settings: A URL, such as `redis://localhost`, replaces the `backend_url` of the environment's settings. None
             reads all settings from the environment.
+        events: The type of each event's data, by the event's name; see Hub.
 
     Raises:
         ValueError: A scheme or an option is unknown, or a value is not allowed. The message lists those that are known.
@@ -196,6 +199,8 @@ def create_hub(settings: Settings | str | None = None) -> Hub:
         patterns=settings.patterns,
         presence_ttl=settings.presence_ttl,
         presence_grace=settings.presence_grace,
+        max_runs=settings.max_runs,
+        events=events,
     )
 
 
@@ -340,6 +345,7 @@ _RULES = {
     "patterns": _Rule("channel names with a *, separated by commas", _patterns),
     "presence_ttl": _Rule("a number of seconds above 0", float, lambda value: 0 < value < math.inf),
     "presence_grace": _Rule("a number of seconds, 0 for none", float, lambda value: 0 <= value < math.inf),
+    "max_runs": _Rule("a whole number of runs, at least 1", int, lambda value: value >= 1),
     "ping_interval": _Rule("a number of seconds, 0 for no pings", float, lambda value: 0 <= value < math.inf),
 }
 
