@@ -535,7 +535,12 @@ def test_a_source_that_fails_is_told_by_the_state(new_publisher: Callable[..., P
     assert new_publisher().run("report", report) == "failed"
 
 
-def test_an_interrupted_call_cancels_its_run(new_publisher: Callable[..., Publisher], settings: Settings) -> None:
+def test_an_interrupted_call_cancels_its_run(
+    new_publisher: Callable[..., Publisher], settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    # A process that was started in the background of a shell ignores SIGINT.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, previous))
     started = threading.Event()
 
     def report() -> Iterator[str]:

@@ -77,7 +77,10 @@ def test_the_rest_is_cut_off_at_the_timeout(serve: Serve, name: str) -> None:
 
 
 def test_a_second_signal_cuts_them_off(serve: Serve, name: str) -> None:
-    """It is one that comes a second later or more, because a process may get the first one twice."""
+    """It is one that comes a second later or more, because a process may get the first one twice.
+
+    Not granian's: its own handler of the second of two signals at once may wait for ever (`WorkerSignal.set`).
+    """
     server = start(serve, name, DRAIN="30")
     clients = Clients(server)
     for path in ("/ours", "/sync", "/foreign"):
@@ -85,8 +88,8 @@ def test_a_second_signal_cuts_them_off(serve: Serve, name: str) -> None:
     clients.wait(0)
     workers = server.workers()
     for worker in workers:
-        os.kill(worker, signal.SIGTERM)
-        os.kill(worker, signal.SIGTERM)
+        for _ in range(1 if name == "granian" else 2):
+            os.kill(worker, signal.SIGTERM)
     time.sleep(1.5)
     assert clients.running() == 3
     deadline = time.monotonic() + 10
