@@ -39,7 +39,7 @@ __all__ = [
     "prepare",
 ]
 
-logger = logging.getLogger("sse_asgi.fastapi")
+logger: logging.Logger = logging.getLogger("sse_asgi.fastapi")
 
 YIELDS = (0, 134)  # the first FastAPI that gives what an endpoint yields to a response class
 LATE_EXIT = (0, 118)  # the first that closes a dependency after the response

@@ -38,7 +38,7 @@ class Delivery:
         self.now: float = now
         self.at_once: bool = at_once and bool(entry.frame)
         self.message: Any = None
-        self.held = 0
+        self.held: int = 0
         self.when_sent: Callable[[float], None] | None = None
 
 

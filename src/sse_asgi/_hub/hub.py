@@ -99,7 +99,7 @@ class Hub(RunningHub):
             Options(buffer_size=buffer_size, buffer_bytes=buffer_bytes, overflow=overflow, ping_interval=ping_interval)
         )
         self._patterns = Patterns(patterns)
-        self.events = None if events is None else EventModels(events)
+        self.events: EventModels | None = None if events is None else EventModels(events)
         check_seconds("presence_ttl", presence_ttl)
         if not presence_grace >= 0:
             msg = f"presence_grace must be 0 seconds or more (got {presence_grace})"

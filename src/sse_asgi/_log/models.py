@@ -47,9 +47,9 @@ class EventModel:
             raise ValueError(msg)
         self._event = None if name == MESSAGE else name
         self._start = encode("", event=self._event)[: -len(b"\n\n")]
-        self.name = name
-        self.adapter = _adapter(name, kind)
-        self.is_text = bare(kind) is str
+        self.name: str = name
+        self.adapter: Any = _adapter(name, kind)
+        self.is_text: bool = bare(kind) is str
         self._is_any_text = kind is str
         self._validate = self.adapter.validator.validate_python
         self._write = self.adapter.serializer.to_json
@@ -98,9 +98,11 @@ class EventModels:
 
     def __init__(self, kinds: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> None:
         """Compile the types; for the arguments and the errors see EventModel."""
-        self.models = {name: EventModel(name, kind, options or {}) for name, kind in kinds.items()}
+        self.models: dict[str, EventModel] = {
+            name: EventModel(name, kind, options or {}) for name, kind in kinds.items()
+        }
         self._kinds = dict(kinds)
-        self.by_class = {
+        self.by_class: dict[type, EventModel] = {
             one: self.models[name]
             for name, kind in kinds.items()
             for one in map(bare, members_of(kind))

@@ -125,7 +125,7 @@ class EventSourceApp:
             TypeError: An unknown option, or an option of a wrong type, or a function with other parameters.
             ValueError: A bad channel name, origin, header or option, or an option that needs another.
         """
-        self.hub = _checked_hub(hub)
+        self.hub: Hub = _checked_hub(hub)
         self._cross_origin = CrossOrigin(cors_origins, cors_headers)
         self._stats = check_callable("stats", stats, "request")
         served = ServedChannels(channels, default=default_channel, limit=max_channels, gathered=hub.patterns)
