@@ -326,11 +326,13 @@ class _ObservedStream:
         opened[self.labels] += 1
 
     def started(self) -> None:
+        """End the span of connecting, because the head is sent."""
         span, self._span = self._span, None
         if span is not None:
             span.end()
 
     def ended(self, reason: str) -> None:
+        """Count the end of the stream."""
         if self._span is not None and reason == "error":
             self._span.set_status(Status(StatusCode.ERROR))
         self.started()
