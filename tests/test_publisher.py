@@ -26,6 +26,14 @@ from sse_asgi.backends.base import Sink
 from sse_asgi.publisher import _leave
 
 
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Let SIGINT interrupt this process; one that a shell has started in the background ignores it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.fixture
 def settings(shared_redis: RedisServer) -> Settings:
     return own_hub(shared_redis)
@@ -535,12 +543,7 @@ def test_a_source_that_fails_is_told_by_the_state(new_publisher: Callable[..., P
     assert new_publisher().run("report", report) == "failed"
 
 
-def test_an_interrupted_call_cancels_its_run(
-    new_publisher: Callable[..., Publisher], settings: Settings, request: pytest.FixtureRequest
-) -> None:
-    # A process that was started in the background of a shell ignores SIGINT.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, previous))
+def test_an_interrupted_call_cancels_its_run(new_publisher: Callable[..., Publisher], settings: Settings) -> None:
     started = threading.Event()
 
     def report() -> Iterator[str]:

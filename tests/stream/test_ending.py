@@ -384,7 +384,7 @@ async def test_middleware_completes_nothing_below_ours(passing: int) -> None:
         async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
             return await call_next(request)
 
-    app: ASGIApp = EventSourceResponse(Job(before=3).run(), max_lifetime=0.1)
+    app: ASGIApp = EventSourceResponse(Job(before=3).run(), max_lifetime=0.5)
     for _ in range(passing):
         app = EventSourceMiddleware(Passing(app))
     async with EventStreamClient(EventSourceMiddleware(app)).stream("/", method="POST") as stream:
