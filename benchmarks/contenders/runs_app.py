@@ -58,13 +58,15 @@ class ByHand:
         task.add_done_callback(tasks.discard)
 
     async def _produce(self, run: str, source: AsyncIterator[str]) -> None:
+        number = 0
         async for token in source:
-            await self._append(run, token.encode())
-        await self._append(run, END)
+            number += 1
+            await self._append(run, number, token.encode())
+        await self._append(run, number + 1, END)
 
-    async def _append(self, run: str, data: bytes) -> None:
+    async def _append(self, run: str, number: int, data: bytes) -> None:
         async with self.redis.pipeline(transaction=False) as pipe:
-            await pipe.xadd(f"run:{run}", {"d": data}).publish(f"run:{run}", data).execute()
+            await pipe.xadd(f"run:{run}", {"d": data}).publish(f"run:{run}", b"%d %b" % (number, data)).execute()
 
     async def follow(self, run: str) -> Callable[..., Awaitable[None]]:
         async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -79,15 +81,20 @@ class ByHand:
     async def _read(self, run: str) -> AsyncIterator[bytes]:
         async with self.redis.pubsub() as news:
             await news.subscribe(f"run:{run}")
+            seen = 0  # what was written meanwhile comes twice
             for _, fields in await self.redis.xrange(f"run:{run}"):
+                seen += 1
                 if fields[b"d"] == END:
                     return
                 yield fields[b"d"]
             async for message in news.listen():
                 if message["type"] == "message":
-                    if message["data"] == END:
+                    number, _, data = message["data"].partition(b" ")
+                    if int(number) <= seen:
+                        continue
+                    if data == END:
                         return
-                    yield message["data"]
+                    yield data
 
 
 contender: Any = ByHand() if os.environ.get("BY_HAND") else Ours()
