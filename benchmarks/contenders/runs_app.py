@@ -6,6 +6,7 @@
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -21,7 +22,7 @@ tasks: set[Any] = set()
 
 
 async def tokens(count: int, rate: float) -> AsyncIterator[str]:
-    due = time.monotonic()
+    due = time.monotonic() + random.random() / rate  # models do not write in step
     for _ in range(count):
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))
