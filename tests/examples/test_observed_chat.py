@@ -4,9 +4,11 @@ import asyncio
 import json
 import re
 import secrets
+import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from examples.conftest import EXAMPLES
 from real_redis.launcher import RedisServer
-from servers.processes import PATIENCE, Server, free_port, wait_until
+from servers.processes import PATIENCE, Server, wait_until
 
 FOLDER = EXAMPLES / "observed_chat"
 READERS, LEAVERS, EVENTS = 40, 15, 50
@@ -24,12 +26,22 @@ METRIC = re.compile(r"\bsse_\w+?(?=[{\[\s)]|$)")
 LABELS = {"sse_stream_end_reason", "sse_gap_reason", "sse_channel_group"}
 
 
+def pair_of_ports() -> int:
+    """Return the first of two free ports, below those that the system gives to other sockets."""
+    while True:
+        first = 20_000 + 2 * secrets.randbelow(5_000)
+        with suppress(OSError), socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", first))
+            two.bind(("127.0.0.1", first + 1))
+            return first
+
+
 class Chat:
     """The chat's server, its Redis, and the ports of its workers' metrics."""
 
     def __init__(self, folder: Path) -> None:
         self.redis = RedisServer(folder).start()
-        first = free_port()
+        first = pair_of_ports()
         self.ports = first, first + 1
         self.server = Server.start(
             ("uvicorn", "observed_chat:app", "--app-dir", str(FOLDER), "--port", "{port}", "--workers", "2"),
