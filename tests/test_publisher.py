@@ -567,3 +567,16 @@ def test_an_interrupted_call_cancels_its_run(new_publisher: Callable[..., Publis
 async def test_an_event_loop_is_not_blocked_by_a_run(new_publisher: Callable[..., Publisher]) -> None:
     with pytest.raises(RuntimeError, match="start_run"):
         new_publisher().run("report", ["1"])
+
+
+@pytest.mark.anyio
+async def test_an_interrupted_wait_leaves_the_run_of_another_process_alone() -> None:
+    async def forever() -> AsyncIterator[str]:
+        yield "1"
+        await anyio.sleep_forever()
+
+    async with Hub() as hub:
+        run = await hub.start_run("report", forever)
+        with anyio.move_on_after(0.05):
+            await publisher._run_to_end(hub, key="report", source=["x"], options={})
+        assert run.state == "running"
