@@ -26,7 +26,7 @@ class Delivery:
         message: The ASGI message that the first connection made of the entry, and that all others send; None before.
         held: How many readers did not send the event at once.
         when_sent: Called once, with the time, when the event was sent to the readers that are up to date; None if
-            nobody asks. Code that sends later takes it away, and calls it then.
+            no telemetry asks for it. Code that sends the event later sets this to None, and makes the call then.
     """
 
     __slots__ = ("at_once", "entry", "held", "message", "now", "position", "when_sent")

@@ -16,10 +16,10 @@ from .view import is_last
 
 
 class Run:
-    """A finite stream that outlives its request: return `EventSourceResponse(run)` to whoever follows it.
+    """A finite stream that outlives its request: return `EventSourceResponse(run)` to each client that follows it.
 
     Attributes:
-        key: The key that it was started with. It is no credential: authorize each request that follows a run.
+        key: The key that it was started with. A key is not a credential, so authorize each request that follows a run.
         started: Whether this call of `start_run` started it; False if it was there already.
     """
 
@@ -71,7 +71,7 @@ class Run:
         return RunSubscription(self, self._source, last_event_id, self._options)
 
     async def wait(self) -> RunState:
-        """Wait until it has ended, in whatever process, and return its state.
+        """Wait until the run has ended, in any process, and return its state.
 
         Raises:
             RuntimeError: Another event loop than the hub's runs here.
@@ -143,7 +143,7 @@ class RunSubscription(Subscription):
         super().attach(news)
 
     async def _history(self, upto: Position) -> History:
-        """Read one page, and see to it that the last page has an end: nobody else would tell this reader."""
+        """Read one page. Add the end to the last page if the log lacks it, because no later event would bring it."""
         page = await super()._history(upto)
         record = await self.run.look_up()  # after the page, so that the page is of this run if the record is
         if record is None:  # lost with the log, or forgotten; the page may be of a later run with this key

@@ -13,7 +13,7 @@ LONGEST = 256
 class RunFeed(SubscriptionFeed):
     """Gives the frames of a run as those of any subscription, and ends after the event `sse.end`.
 
-    Frames are not looked at one by one. The end is found where bytes leave the feed, in whatever way they do.
+    The feed does not check each frame. It looks for the end in the last bytes of each body that leaves it.
     """
 
     __slots__ = ()

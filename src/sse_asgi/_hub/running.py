@@ -30,11 +30,12 @@ class RunningHub(OpenHub):
     ) -> Run:
         """Run a source once, in a task of this hub, and keep its events for everybody who follows it.
 
-        Whoever starts a key that is there gets that run: also from another process, and after its end. Return
-        `EventSourceResponse(run)` to a client. Its disconnect does not stop the run; `cancel_run` does.
+        A second start with the same key returns the same run, also in another process, and after the run has ended.
+        Return `EventSourceResponse(run)` to a client. Its disconnect does not stop the run; `cancel_run` does.
 
         Args:
-            key: Names the run in all processes, such as `"chat:42"`; a name like a channel's. It is no credential.
+            key: Names the run in all processes, such as `"chat:42"`, by the rules of a channel's name. It is not a
+                credential.
             source: An async or sync generator function without arguments, or an iterable of what `publish` takes as
                 data. None items are skipped. A sync one runs in a thread of its own.
             ttl: Seconds that the run is kept after its end. Then its key is free.
@@ -84,7 +85,7 @@ class RunningHub(OpenHub):
         return None if record is None else self._run(registry, record)
 
     async def cancel_run(self, key: str) -> bool:
-        """End a run as cancelled, and stop its source, in whatever process it is.
+        """End a run as cancelled, and stop its source, in any process.
 
         Its readers get its last event at once. What it has yielded so far stays readable for its `ttl`.
 

@@ -3,9 +3,9 @@
 One task of each process renews the leases of its runs, three times in a lease. It also ends the runs of processes whose
 leases have run out. So the readers of a run learn within a lease and a third that its process is gone.
 
-`cancel` ends a run in the log, in one step, whoever produces it. The order to stop the source then travels on the
-library's own channel, like those of `hub.disconnect`. If the order is lost, the source stops at its next append, or
-when its lease is next renewed.
+`cancel` ends a run in the log, in one step, also if another process produces it. The order to stop the source then
+travels on the library's own channel, like those of `hub.disconnect`. If the order is lost, the source stops at its next
+append, or when its lease is next renewed.
 """
 
 import logging
@@ -155,7 +155,7 @@ class Runs:
             wakeup.set()
 
     async def cancel(self, key: str) -> bool:
-        """End a run, and stop its source, in whatever process it is; return True if it was running."""
+        """End a run, and stop its source, in any process; return True if the run was running."""
         self._keep_up()
         ended = await self._backend.end_run(key, "cancelled")
         if ended and not self._stop(key, "cancelled"):

@@ -9,7 +9,7 @@ The state of a run is a record beside its events. Its events are on a channel of
     cancelled   `cancel_run` was called, or nobody followed for `orphan_timeout`.
     lost        The lease has run out, or the owner was shut down, or the log has lost events of the run.
 
-    (none)  -> running      start_run: whoever comes first is the owner. Who comes later gets the record.
+    (none)  -> running      start_run: the first caller is the owner. Later callers get the record.
     running -> running      append_run, by the owner only; renew_runs, by its process
     running -> an end       end_run: by the owner, or by `cancel_run` of any process
     running -> lost         renew_runs of any process, when the lease has run out
