@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,47 @@ def test_an_interrupt_ends_the_wait(own_redis: RedisServer, settings: Settings) 
         one.publish("a", "after")
     elsewhere = Settings(backend_url=own_redis.url, hub_name=settings.hub_name)
     assert texts(elsewhere) == ["before", "after"]
+
+
+def test_an_interrupt_in_the_middle_of_the_start_of_a_call(
+    own_redis: RedisServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the hub's thread has the call already, and the caller has nothing yet to wait for."""
+    with Publisher(own_redis.url, settings=settings) as one:
+        one.publish("a", "before")
+        own_redis.save()
+        portal = one._worker()._opened.result().portal
+        start = portal.start_task_soon
+
+        def interrupted(*arguments: Any) -> None:
+            start(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(portal, "start_task_soon", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            one.publish("a", "interrupted")
+        monkeypatch.undo()
+        own_redis.start()
+        one.publish("a", "after")
+    assert texts(Settings(backend_url=own_redis.url, hub_name=settings.hub_name)) == ["before", "after"]
+
+
+@pytest.mark.anyio
+async def test_a_call_that_was_given_up_early_does_nothing() -> None:
+    called: list[Hub] = []
+
+    async def function(hub: Hub) -> None:
+        called.append(hub)
+
+    def ended(_: Callable[[], None]) -> None:
+        raise RuntimeError
+
+    for soon in (ended, lambda function: function()):
+        call = publisher._Call(function, soon)
+        call.give_up()
+        with pytest.raises(CancelledError):
+            await call.run(Hub())
+    assert called == []
 
 
 def test_an_interrupt_while_connecting_leaves_it_usable(own_redis: RedisServer, settings: Settings) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Self, TypeVar, Unpack
+from typing import Any, Generic, NamedTuple, Self, TypeVar, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -176,11 +176,42 @@ def _leave(first: "_Worker") -> None:
 
 
 class _Opened(NamedTuple):
-    """A hub that is open in its thread, and the function that ends both from any thread."""
+    """A hub that is open in its thread, and functions for other threads: one that ends both, and one that calls there.
+
+    `soon` does not wait, and raises RuntimeError if the event loop has ended.
+    """
 
     hub: Hub
     portal: BlockingPortal
     stop: Callable[[], object]
+    soon: Callable[[Callable[[], None]], object]
+
+
+class _Call(Generic[T]):
+    """A call in the hub's thread, which its caller can give up at any time, also before it has begun."""
+
+    def __init__(
+        self, function: Callable[[Hub], Coroutine[Any, Any, T]], soon: Callable[[Callable[[], None]], object]
+    ) -> None:
+        self._function = function
+        self._soon = soon
+        self._given_up = False
+        self._scope: anyio.CancelScope | None = None
+
+    async def run(self, hub: Hub) -> T:
+        with anyio.CancelScope() as self._scope:
+            if not self._given_up:
+                return await self._function(hub)
+        raise CancelledError
+
+    def give_up(self) -> None:
+        self._given_up = True
+        with contextlib.suppress(RuntimeError):
+            self._soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class _Worker:
@@ -218,13 +249,14 @@ class _Worker:
     def call(self, function: Callable[[Hub], Coroutine[Any, Any, T]]) -> T:
         """Call an async function with the hub, in the thread of the hub, and wait for its result."""
         opened = self._open()
-        with self._lock:
-            self._check()
-            answer: Future[T] = opened.portal.start_task_soon(function, opened.hub)
+        call = _Call(function, opened.soon)
         try:
+            with self._lock:
+                self._check()
+                answer = opened.portal.start_task_soon(call.run, opened.hub)
             return answer.result()
-        except BaseException:  # KeyboardInterrupt
-            answer.cancel()
+        except BaseException:  # KeyboardInterrupt, which may come before there is an answer to cancel
+            call.give_up()
             raise
 
     def _open(self) -> _Opened:
@@ -280,5 +312,6 @@ class _Worker:
         stop = anyio.Event()
         async with create_hub(self._settings) as hub, BlockingPortal() as portal:
             with contextlib.suppress(InvalidStateError):  # the Publisher was closed before the hub was open
-                self._opened.set_result(_Opened(hub, portal, partial(thread_safe_caller(), stop.set)))
+                soon = thread_safe_caller()
+                self._opened.set_result(_Opened(hub, portal, partial(soon, stop.set), soon))
                 await stop.wait()
