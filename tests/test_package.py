@@ -231,7 +231,7 @@ DOORS = {
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
     "publisher": ["Publisher"],
     "telemetry": ["Telemetry", "context_of", "traced"],
-    "testing": ["EventStream", "EventStreamClient"],
+    "testing": ["Cookies", "EventStream", "EventStreamClient", "SyncEventStream", "SyncEventStreamClient"],
     "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
 }
 

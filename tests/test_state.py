@@ -24,7 +24,7 @@ from types import (
     ModuleType,
     NoneType,
 )
-from typing import Any, NamedTuple, TypeVar, get_origin
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_origin
 
 import pytest
 from anyio.lowlevel import RunVar
@@ -41,6 +41,7 @@ CONSTANT: tuple[type[Any], ...] = (
         Pattern,
         Logger,
         RunVar,
+        ParamSpec,
         TypeVar,
         JSONDecoder,
         JSONEncoder,

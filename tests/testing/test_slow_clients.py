@@ -4,7 +4,6 @@ import anyio
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from sse_asgi import testing
 from sse_asgi.testing import EventStreamClient
 from streaming_apps import HEAD, Probe, body, streaming
 
@@ -60,7 +59,7 @@ async def test_a_disconnect_is_received_when_the_response_has_ended() -> None:
 
 async def test_an_application_that_does_not_leave_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """An application that ignores the disconnect is cancelled after GRACE_SECONDS."""
-    monkeypatch.setattr(testing, "GRACE_SECONDS", SOON)
+    monkeypatch.setattr("sse_asgi.testing._client.GRACE_SECONDS", SOON)
     cancelled = anyio.Event()
 
     async def deaf(_: Scope, __: Receive, send: Send) -> None:

@@ -1,0 +1,17 @@
+"""The test kit: clients that read streams in process.
+
+`sse_asgi.testing.plugin` has fixtures for pytest. Nothing else here imports pytest.
+"""
+
+from ._client import EventStreamClient
+from ._cookies import Cookies
+from ._stream import EventStream
+from ._sync import SyncEventStream, SyncEventStreamClient
+
+__all__ = [
+    "Cookies",
+    "EventStream",
+    "EventStreamClient",
+    "SyncEventStream",
+    "SyncEventStreamClient",
+]
