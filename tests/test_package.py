@@ -231,7 +231,14 @@ DOORS = {
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
     "publisher": ["Publisher"],
     "telemetry": ["Telemetry", "context_of", "traced"],
-    "testing": ["Cookies", "EventStream", "EventStreamClient", "SyncEventStream", "SyncEventStreamClient"],
+    "testing": [
+        "Cookies",
+        "EventStream",
+        "EventStreamClient",
+        "SyncEventStream",
+        "SyncEventStreamClient",
+        "assert_clean",
+    ],
     "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
 }
 

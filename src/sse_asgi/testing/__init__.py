@@ -1,8 +1,9 @@
-"""The test kit: clients that read streams in process.
+"""The test kit: clients that read streams in process, and a check that nothing is left.
 
 `sse_asgi.testing.plugin` has fixtures for pytest. Nothing else here imports pytest.
 """
 
+from ._clean import assert_clean
 from ._client import EventStreamClient
 from ._cookies import Cookies
 from ._stream import EventStream
@@ -14,4 +15,5 @@ __all__ = [
     "EventStreamClient",
     "SyncEventStream",
     "SyncEventStreamClient",
+    "assert_clean",
 ]
