@@ -232,6 +232,7 @@ DOORS = {
     "publisher": ["Publisher"],
     "telemetry": ["Telemetry", "context_of", "traced"],
     "testing": [
+        "Clock",
         "Cookies",
         "EventStream",
         "EventStreamClient",

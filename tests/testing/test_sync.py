@@ -158,3 +158,11 @@ async def test_an_async_test_uses_the_other_client(hub: Hub) -> None:
     with pytest.raises(RuntimeError, match=r"use `async with EventStreamClient\(app\)` in an async test"):
         with SyncEventStreamClient(EventSourceApp(hub)):
             pytest.fail("it blocks")
+
+
+def test_the_time_can_be_moved(client: SyncEventStreamClient) -> None:
+    """advance() sends the pings that are due."""
+    with client.stream("/") as stream:
+        stream.received(b"sse.position")
+        client.advance(15)
+        assert stream.text.endswith("\n\n:\n")

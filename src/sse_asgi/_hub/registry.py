@@ -8,7 +8,6 @@ events around it: `publish` lets the event loop turn, so without this a loop of 
 each reader. Where sending to all readers takes longer than a millisecond, so long is the pause.
 """
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -17,6 +16,7 @@ import anyio
 from .._log.event import Entry, History
 from .._log.position import MAX_SEQUENCE, Position
 from .._loop.running import checkpoint
+from .._loop.timer import shared_timer
 from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend, Member
 from ..exceptions import CLOSED, HubClosedError
@@ -87,6 +87,7 @@ class Registry:
         self._channels: dict[str, _Channel] = {}
         self._position: Position | None = None
         self._closed = False
+        self._timer = shared_timer()
         self._reading = anyio.Semaphore(
             READS_AT_ONCE if backend.in_process else REMOTE_READS_AT_ONCE, fast_acquire=True
         )
@@ -207,7 +208,7 @@ class Registry:
     def deliver(self, entry: Entry) -> None:
         """Offer an event once to every reader of its channels, and move the position behind it."""
         channels = self._known(entry.channels)
-        began = time.monotonic()
+        began = self._timer.now()
         at_once = all(channel.is_quiet(began) for channel in channels)
         delivery = Delivery(entry, began, at_once=at_once)
         if self.when_sent is not None:
@@ -215,7 +216,7 @@ class Registry:
         readers = _readers(channels)
         for receiver in readers.values():
             receiver.offer(delivery)
-        ended = time.monotonic()
+        ended = self._timer.now()
         if sent := len(readers) - delivery.held:  # counted once for all of them: an addition for each would cost 1 %
             self.tally.delivered += sent
             self.tally.size += sent * len(entry.frame)

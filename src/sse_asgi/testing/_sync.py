@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from .._loop.running import running_loop
 from ..decoder import DecodedEvent
 from ._client import EventStreamClient
+from ._clock import Clock
 from ._cookies import Cookies
 from ._request import RequestOptions, check_options
 from ._stream import EventStream
@@ -129,6 +130,7 @@ class SyncEventStreamClient:
         self._backend = backend
         self._stack = ExitStack()
         self._running: BlockingPortal | None = None
+        self._clock: Clock
 
     @property
     def cookies(self) -> Cookies:
@@ -149,6 +151,7 @@ class SyncEventStreamClient:
             raise RuntimeError(msg)
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal(self._backend))
+            self._clock = portal.call(Clock)
             stack.enter_context(portal.wrap_async_context_manager(self._client))
             self._stack = stack.pop_all()
             self._running = portal
@@ -220,6 +223,18 @@ class SyncEventStreamClient:
             return await result if isinstance(result, Coroutine) else result
 
         return self._portal().call(run)
+
+    def advance(self, seconds: float) -> None:
+        """Move the time of the application's event loop forward; see Clock.advance.
+
+        Args:
+            seconds: How far, 0 or more.
+
+        Raises:
+            RuntimeError: The client's `with` block is not open.
+            ValueError: `seconds` is negative or not finite.
+        """
+        self._portal().call(self._clock.advance, seconds)
 
     def _portal(self) -> BlockingPortal:
         if self._running is None:
