@@ -56,7 +56,8 @@ LIBRARIES: dict[str, set[str]] = {
     "itsdangerous": {"_mount.tickets"},
     "trio": {"_loop._trio"},
     "fastapi": {"fastapi", "_demo"},
-    "uvicorn": {"_demo"},
+    "uvicorn": {"_demo", "testing._live"},
+    "pytest": {"testing.contract", "testing.plugin"},
 }
 
 MAX_BODY_LINES = 30
@@ -232,14 +233,18 @@ DOORS = {
     "publisher": ["Publisher"],
     "telemetry": ["Telemetry", "context_of", "traced"],
     "testing": [
+        "ClientFactory",
         "Clock",
         "Cookies",
         "EventStream",
         "EventStreamClient",
+        "LiveServer",
+        "RedisServer",
         "SyncEventStream",
         "SyncEventStreamClient",
         "assert_clean",
     ],
+    "testing.plugin": ["redis_server", "sse_client", "sse_server"],
     "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
 }
 

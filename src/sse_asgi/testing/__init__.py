@@ -1,4 +1,4 @@
-"""The test kit: clients that read streams in process, a clock to move, and a check that nothing is left.
+"""The test kit: clients, real servers, a clock to move, and a check that nothing is left.
 
 `sse_asgi.testing.plugin` has fixtures for pytest. Nothing else here imports pytest.
 """
@@ -7,14 +7,19 @@ from ._clean import assert_clean
 from ._client import EventStreamClient
 from ._clock import Clock
 from ._cookies import Cookies
+from ._live import LiveServer
+from ._redis import RedisServer
 from ._stream import EventStream
-from ._sync import SyncEventStream, SyncEventStreamClient
+from ._sync import ClientFactory, SyncEventStream, SyncEventStreamClient
 
 __all__ = [
+    "ClientFactory",
     "Clock",
     "Cookies",
     "EventStream",
     "EventStreamClient",
+    "LiveServer",
+    "RedisServer",
     "SyncEventStream",
     "SyncEventStreamClient",
     "assert_clean",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.datastructures import Headers
@@ -241,3 +241,17 @@ class SyncEventStreamClient:
             msg = "SyncEventStreamClient needs its block: with SyncEventStreamClient(app) as client: ..."
             raise RuntimeError(msg)
         return self._running
+
+
+class ClientFactory(Protocol):
+    """The type of the fixture `sse_client`."""
+
+    def __call__(
+        self,
+        app: ASGIApp,
+        *,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
+        backend: str = "asyncio",
+    ) -> SyncEventStreamClient:
+        """Return a client for an application whose lifespan has started; see SyncEventStreamClient."""
