@@ -57,7 +57,7 @@ LIBRARIES: dict[str, set[str]] = {
     "trio": {"_loop._trio"},
     "fastapi": {"fastapi", "_demo"},
     "uvicorn": {"_demo", "testing._live"},
-    "pytest": {"testing.contract", "testing.plugin"},
+    "pytest": {"testing.contract", "testing.contract._base", "testing.contract._pages", "testing.plugin"},
 }
 
 MAX_BODY_LINES = 30
@@ -244,6 +244,7 @@ DOORS = {
         "SyncEventStreamClient",
         "assert_clean",
     ],
+    "testing.contract": ["BackendContract"],
     "testing.plugin": ["redis_server", "sse_client", "sse_server"],
     "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
 }

@@ -45,6 +45,8 @@ CONSTANT: tuple[type[Any], ...] = (
         TypeVar,
         JSONDecoder,
         JSONEncoder,
+        pytest.MarkDecorator,
+        type(pytest.fixture(lambda: None)),
         MappingProxyType,
         ModuleType,
     ),
@@ -124,7 +126,8 @@ def _is_ours(value: Any) -> bool:
 
 
 def _kept_by(function: FunctionType) -> Parts:
-    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values()]
+    attributes = [one for name, one in vars(function).items() if name != "pytestmark"]
+    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *attributes]
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return [(f"kept by {function.__qualname__}", one) for one in (*kept, *cells)]
 

@@ -13,11 +13,11 @@ from typing import Any
 import anyio
 import pytest
 
-from backends.recorder import connected, texts
 from sse_asgi import BackendError, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
 from sse_asgi.backends import _shelf, memory
 from sse_asgi.backends.base import Member, is_presence
+from sse_asgi.testing.contract._recorder import connected, texts
 
 pytestmark = pytest.mark.anyio
 

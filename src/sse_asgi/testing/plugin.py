@@ -15,8 +15,6 @@ from ._live import LiveServer
 from ._redis import URL_VARIABLE, RedisServer
 from ._sync import ClientFactory, SyncEventStreamClient
 
-pytest.register_assert_rewrite("sse_asgi.testing.contract")
-
 
 @pytest.fixture
 def sse_client() -> Iterator[ClientFactory]:

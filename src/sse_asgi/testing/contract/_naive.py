@@ -3,8 +3,9 @@
 from random import Random
 from typing import Any, NamedTuple
 
-from sse_asgi import Backend, ServerSentEvent
-from sse_asgi._log.position import Position
+from ..._log.event import ServerSentEvent
+from ..._log.position import Position
+from ...backends.base import Backend
 
 
 class Published(NamedTuple):

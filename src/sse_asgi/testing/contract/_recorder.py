@@ -6,9 +6,9 @@ from typing import Any
 
 import anyio
 
-from sse_asgi import Backend, ServerSentEvent
-from sse_asgi._log.event import Entry
-from sse_asgi._log.position import Position
+from ..._log.event import Entry, ServerSentEvent
+from ..._log.position import Position
+from ...backends.base import Backend
 
 
 class Tape:
@@ -48,6 +48,10 @@ async def put(
 
 def texts(entries: Any) -> list[str]:
     return [entry.event.data for entry in entries]
+
+
+def types(entries: Any) -> list[str | None]:
+    return [entry.event.event for entry in entries]
 
 
 async def settled(tape: Tape, count: int) -> None:
