@@ -1,8 +1,11 @@
 """How a suite gets its backends, and that it finds a backend which breaks the contract."""
 
+from typing import Unpack
+
 import pytest
 
-from sse_asgi.testing.contract._base import Contract
+from sse_asgi import Backend, MemoryBackend
+from sse_asgi.testing.contract._base import BackendOptions, Contract
 
 pytest_plugins = ["pytester"]
 
@@ -80,3 +83,25 @@ def test_a_suite_needs_a_backend() -> None:
     """Without make_backend each test fails with what to do."""
     with pytest.raises(NotImplementedError, match="make_backend must return a backend: override it"):
         Contract().make_backend()
+
+
+class Plain(MemoryBackend):
+    """A backend without what is optional."""
+
+    attend, start_run = Backend.attend, Backend.start_run
+
+
+@pytest.mark.parametrize("made", [MemoryBackend, Plain])
+def test_what_a_backend_does_not_have_is_skipped(made: type[Backend]) -> None:
+    """With the reason; what it has is tested."""
+
+    class Suite(Contract):
+        def make_backend(self, **_: Unpack[BackendOptions]) -> Backend:
+            return made()
+
+    for make, reason in ((Suite().with_presence, "does not support presence"), (Suite().with_runs, "support runs")):
+        if made is MemoryBackend:
+            assert isinstance(make(history_size=1), MemoryBackend)
+        else:
+            with pytest.raises(pytest.skip.Exception, match=reason):
+                make()

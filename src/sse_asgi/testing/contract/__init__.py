@@ -1,12 +1,6 @@
 """BackendContract: the tests that every backend passes, the library's own and others.
 
-    from sse_asgi.testing.contract import BackendContract
-
-
-    class TestMyBackend(BackendContract):
-        def make_backend(self, **options):
-            return MyBackend(**options)
-
+A subclass whose name begins with `Test`, and which has `make_backend`, is collected by pytest with all of them.
 It needs pytest, with anyio's plugin, which comes with anyio.
 """
 
