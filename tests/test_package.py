@@ -238,6 +238,7 @@ DOORS = {
         "Cookies",
         "EventStream",
         "EventStreamClient",
+        "FaultyBackend",
         "LiveServer",
         "RedisServer",
         "SyncEventStream",

@@ -1,4 +1,4 @@
-"""The test kit: clients, real servers, a clock to move, and a check that nothing is left.
+"""The test kit: clients, real servers, a clock to move, faults, and a check that nothing is left.
 
 `sse_asgi.testing.plugin` has fixtures for pytest. Nothing else here imports pytest.
 """
@@ -7,6 +7,7 @@ from ._clean import assert_clean
 from ._client import EventStreamClient
 from ._clock import Clock
 from ._cookies import Cookies
+from ._faults import FaultyBackend
 from ._live import LiveServer
 from ._redis import RedisServer
 from ._stream import EventStream
@@ -18,6 +19,7 @@ __all__ = [
     "Cookies",
     "EventStream",
     "EventStreamClient",
+    "FaultyBackend",
     "LiveServer",
     "RedisServer",
     "SyncEventStream",
