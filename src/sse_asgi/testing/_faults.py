@@ -85,7 +85,7 @@ class FaultyBackend(Backend):
         self.inner: Backend = inner
         self.delay: float = delay
         self.connected: bool = True
-        self.in_process = inner.in_process
+        self.in_process: bool = inner.in_process
         self.keeps_history: bool = inner.keeps_history
         self._lines: list[_Line] = []
         self._repeated = 0

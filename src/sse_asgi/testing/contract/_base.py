@@ -22,8 +22,8 @@ class Contract:
         random_logs: How many random logs are compared with one that keeps everything.
     """
 
-    pytestmark = pytest.mark.anyio
-    random_logs = 30
+    pytestmark: pytest.MarkDecorator = pytest.mark.anyio
+    random_logs: int = 30
 
     @pytest.fixture
     def anyio_backend(self) -> str:

@@ -124,6 +124,7 @@ class RunContract(Contract):
             assert await backend.get_run("b") is None
 
     async def test_one_call_ends_a_run(self) -> None:
+        """Of many calls at the same time one has ended it, and its end is one event."""
         backend = self.with_runs()
         ended = []
         async with connected(backend):
