@@ -62,7 +62,7 @@ async def test_a_request_that_does_not_end_is_a_timeout(monkeypatch: pytest.Monk
     """request() of an endless stream raises a TimeoutError, and disconnects."""
     monkeypatch.setattr("sse_asgi.testing._client.REQUEST_SECONDS", 0.05)
     async with EventStreamClient(APP) as client:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"^GET /endless has not ended in 0\.05 s: read .* client\.stream"):
             await client.request("GET", "/endless")
 
 

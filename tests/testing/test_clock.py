@@ -112,6 +112,21 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
         assert response.reason == "slow"
 
 
+async def test_a_poll_ends() -> None:
+    """When its wait is over."""
+    clock, answers = Clock(), []
+    async with EventStreamClient(EventSourceApp(Hub())) as client, anyio.create_task_group() as tasks:
+
+        async def poll() -> None:
+            answers.append(await client.request("GET", "/?poll=1&wait=4"))
+
+        tasks.start_soon(poll)
+        await clock.advance(3)
+        assert answers == []
+        await clock.advance(1)
+        assert [answer.status_code for answer in answers] == [200]
+
+
 async def test_history_expires() -> None:
     """A reader that comes after `history_ttl` gets a gap."""
     clock = Clock()

@@ -62,6 +62,12 @@ async def test_each_hub_loses_its_own(backend: FaultyBackend) -> None:
         assert await take(subscription, 2) == ["0", "1"]
 
 
+def test_a_drop_needs_a_hub(backend: FaultyBackend) -> None:
+    """There is no way on which an event could be lost."""
+    with pytest.raises(RuntimeError, match="open the hub first"):
+        backend.drop()
+
+
 async def test_without_history_a_drop_is_a_gap() -> None:
     """The reader is told that something is missing."""
     backend = FaultyBackend(MemoryBackend(history_size=0))

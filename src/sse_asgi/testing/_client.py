@@ -97,8 +97,12 @@ class EventStreamClient:
         """
         check_options("EventStreamClient.request", options)
         async with self._stream(url, method, options) as stream:
-            await stream.read(REQUEST_SECONDS)
-            await stream.ended(REQUEST_SECONDS)
+            try:
+                await stream.read(REQUEST_SECONDS)
+                await stream.ended(REQUEST_SECONDS)
+            except TimeoutError as error:
+                msg = f"{method} {url} has not ended in {REQUEST_SECONDS:g} s: read what goes on with client.stream"
+                raise TimeoutError(msg) from error
         return stream
 
     @asynccontextmanager

@@ -15,9 +15,9 @@ class Clock:
     """The time of an event loop. It goes on as always, and `advance` moves it forward.
 
     Everything that the library times in this event loop follows it: pings, `start_timeout`, `send_timeout`,
-    `max_lifetime`, `cleanup_timeout`, `drain_timeout`, `revalidate`, presence, the leases and patience of runs, and all
-    that a MemoryBackend keeps for a time. These do not: Redis, tickets and `expires_at`, which have the time of day,
-    polls, and the sleeps of the application.
+    `max_lifetime`, `cleanup_timeout`, `revalidate`, the wait of polls, presence, the leases and patience of runs, and
+    all that a MemoryBackend keeps for a time. These do not: Redis, tickets and `expires_at`, which have the time of
+    day, and the sleeps of the application.
 
     Make it before streams are opened: earlier deadlines are rounded up, to a quarter of a second. It cannot be taken
     back, because time never goes back; the next test has an event loop of its own.

@@ -102,8 +102,14 @@ class FaultyBackend(Backend):
 
         Args:
             count: How many events.
+
+        Raises:
+            RuntimeError: No hub is connected.
         """
         _check(count)
+        if not self._lines:
+            msg = "no hub of this FaultyBackend is open, so no event can be lost on its way: open the hub first"
+            raise RuntimeError(msg)
         for line in self._lines:
             line.to_lose += count
 
