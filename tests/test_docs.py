@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from servers.kinds import KINDS, STOP_SECONDS
 from sse_asgi.config import _EVERY_RULE, _RULES, Settings, _redis_url, _variable
 from sse_asgi.testing import EventStreamClient
+from test_package import WINGS
 
 ROOT = Path(__file__).parent.parent
 SOURCE = "https://github.com/sse-asgi/sse-asgi/blob/main/"
@@ -27,7 +28,7 @@ ELSEWHERE = {
     "haproxy": "tests/proxies runs it",
     "caddyfile": "its heading says that it was not run",
     "yaml": "tests/browser/test_site.py parses them, because only the site's environment has a parser",
-    "jsx": "tests/clients/test_react.py runs it",
+    "jsx": "tests/browser/test_guides.py runs it",
     "text": "no code: lists that tests read, and output",
 }
 
@@ -318,6 +319,27 @@ def test_every_metric_is_documented() -> None:
     names = re.findall(r'"(sse\.[a-z_.]+)"', (ROOT / "src" / "sse_asgi" / "telemetry.py").read_text())
     rows = re.findall(r"^\| `sse\..*$", (ROOT / "docs" / "telemetry.md").read_text(), re.MULTILINE)
     assert set(names) == set(re.findall(r"`(sse\.[a-z_.]+)`", "\n".join(rows)))
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """Each page of docs/ is in zensical.toml, once."""
+    listed = re.findall(r'= "([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text())
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+def test_the_picture_of_the_wings_is_right() -> None:
+    """docs/diagrams/wings.svg has wings in the order in which they may import each other."""
+    picture = (ROOT / "docs" / "diagrams" / "wings.svg").read_text()
+    shown = [name.strip("/") for name in re.findall(r'class="name"[^>]*>([^<]+)<', picture)]
+    levels = {wing: level for level, row in enumerate(WINGS) for wing in row}
+    order = [levels["" if name == "sse_asgi" else name.partition(",")[0]] for name in shown]
+    assert order == sorted(order, reverse=True)
+    assert {name for name in levels if name.startswith("_")} - {*shown} == {
+        "_annotations",
+        "_openapi",
+        "_demo",
+        "__main__",
+    }
 
 
 def test_architecture_is_one_page() -> None:
