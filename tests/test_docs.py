@@ -148,9 +148,11 @@ def test_indented_blocks_are_found() -> None:
 
 
 def anchors_of(path: Path) -> set[str]:
-    """Return the anchors of a document's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", without_blocks(path.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+    """Return the anchors of a document's headings, as GitHub makes them, and those of the names in the reference."""
+    text = without_blocks(path.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+    return made | set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
