@@ -39,7 +39,8 @@ UNITS = re.compile(
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """Once, by the name from which users import it."""
+    """Once, by the name from which users import it, as `::: sse_asgi.Hub`."""
+    assert PUBLIC.keys() - {*DIRECTIVES} == set()
     assert sorted(DIRECTIVES) == sorted(PUBLIC)
 
 
