@@ -18,7 +18,9 @@ def test_the_blocks_of_the_page_pass(pytester: pytest.Pytester) -> None:
     for text, name in blocks:
         (pytester.path / name).write_text(text)
         tests += len(re.findall("^(?:async )?def test_", text, re.MULTILINE))
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "error")
+    # Another test of this process may have imported the plugin.
+    warnings = ("-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *warnings)
     outcomes = result.parseoutcomes()
     assert outcomes.keys() == {"passed"}
     assert outcomes["passed"] >= tests + 40
