@@ -100,9 +100,9 @@ class EventStreamClient:
             try:
                 await stream.read(REQUEST_SECONDS)
                 await stream.ended(REQUEST_SECONDS)
-            except TimeoutError as error:
+            except TimeoutError:
                 msg = f"{method} {url} has not ended in {REQUEST_SECONDS:g} s: read what goes on with client.stream"
-                raise TimeoutError(msg) from error
+                raise TimeoutError(msg) from None
         return stream
 
     @asynccontextmanager
