@@ -8,7 +8,11 @@ from pathlib import Path
 
 Measurement = tuple[str, str, str, float | str]
 
-ROWS = {"redis": "fault", "clients": "client"}  # the heading of the first column, where the rows are not servers
+ROWS = {
+    "redis": "fault",
+    "clients": "client",
+    "comparison": "fact",
+}  # the heading of the first column, where the rows are not servers
 
 
 def table_of(name: str, measurements: list[Measurement]) -> str:
@@ -18,7 +22,10 @@ def table_of(name: str, measurements: list[Measurement]) -> str:
     for table, row, column, value in measurements:
         if table == name:
             rows[row][column] = value
-    lines = [f"| {ROWS.get(name, 'server')} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"| {ROWS.get(name.partition('_')[0], 'server')} | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for row, cells in rows.items():
         texts = [_shown(cells.get(column, "never")) for column in columns]
         lines.append(f"| {row} | {' | '.join(texts)} |")
@@ -41,7 +48,7 @@ def write(measurements: list[Measurement], document: str) -> str:
 def _order(measurement: Measurement) -> tuple[str, ...]:
     """Sort the columns by name, unless their order tells something."""
     table, row, column, _ = measurement
-    return (table,) if table == "clients" else (table, row, column)
+    return (table,) if table.startswith(("clients", "comparison")) else (table, row, column)
 
 
 if __name__ == "__main__":
