@@ -70,7 +70,7 @@ CELLS: dict[str, dict[str, tuple[str, str]]] = {
             "shared by all readers of a node",
             f"{LIBRARY}/redis_shard.go#L222",
         ),
-        "publishing while Redis is away": ("is an error", f"{LIBRARY}/broker_redis.go#L834"),
+        "publishing while Redis is away": ("fails", f"{LIBRARY}/broker_redis.go#L834"),
         "`1`, Redis dies and is back, `2`": (
             "it subscribes again; lost events are found by positions, for its own clients",
             f"{GUIDE}/server/history_and_recovery.md?plain=1#L84-L88",

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from servers.processes import Server
 from strangers.comparison.channels import burst, burst_from_outside, of_channel, of_redis, stall
-from strangers.comparison.peers import LITESTAR, NCHAN, OURS, Peer, nchan
+from strangers.comparison.peers import LITESTAR, NCHAN, OURS, Peer
 from strangers.comparison.responses import of_generators, of_nchan
 
 BACKLOG = 100  # events
@@ -17,7 +18,14 @@ Cells = dict[str, str]
 
 def observe(peers: dict[str, Peer], folder: Path) -> dict[str, Cells]:
     """Run every peer; return the cells of each column."""
-    ours, litestar = peers[OURS].start, peers[LITESTAR].start
+    starting = Lock()  # one after the other, because each start takes a processor
+
+    def in_turn(start: Callable[..., Server], *arguments: str, **environment: str) -> Server:
+        with starting:
+            return start(*arguments, **environment)
+
+    peers = {name: peer._replace(start=partial(in_turn, peer.start)) for name, peer in peers.items()}
+    ours, litestar, nchan = (peers[name].start for name in (OURS, LITESTAR, NCHAN))
     jobs: list[tuple[str, Callable[[], Cells]]] = [
         *((name, partial(_generators, peer)) for name, peer in peers.items() if name != NCHAN),
         (NCHAN, partial(_observed, nchan, of_nchan)),
