@@ -16,9 +16,9 @@ FACTS = [(table, fact) for table, facts in page.TABLES.items() for fact in facts
 
 
 @pytest.fixture(scope="module")
-def running() -> dict[str, Peer]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Peer]:
     """Return the peers that run here."""
-    return peers()
+    return peers(tmp_path_factory.mktemp("nginx"))
 
 
 @pytest.fixture(scope="module")

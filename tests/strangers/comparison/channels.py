@@ -13,12 +13,13 @@ from strangers.comparison.apps.contents import FLOOD, PART
 from strangers.comparison.readers import ACCEPTED, Reader, post, resident, shown
 from strangers.comparison.responses import FLOODED, SMALL
 
+SUBSCRIBED = 1.0  # seconds, for those that show nothing when they have subscribed
 AGAIN = 5.0  # seconds in which a reader must have an event, once Redis is back
 
 
 def _listen(reader: Reader) -> None:
     """Wait until it has subscribed, which some do after they have sent the head."""
-    reader.until(lambda: reader.content, 0.3)
+    reader.until(lambda: reader.content, SUBSCRIBED)
 
 
 def _has(reader: Reader, data: str) -> Callable[[], bool]:
@@ -85,11 +86,11 @@ def stall(server: Server, publish: Callable[[Server], None]) -> Stalled:
     pid = server.workers()[0]
     before = resident(pid)
     with Reader(server.port, "/channel/", buffer=SMALL) as reader:
-        time.sleep(0.3)
+        _listen(reader)
         publish(server)
         grown = resident(pid) - before
         time.sleep(1.2)  # longer than the send_timeout of nchan
-        reader.until_quiet(0.5)
+        reader.until_quiet(1.0)
         events = reader.events
     messages = [event for event in events if event.event == "message"]
     return Stalled(grown, len(messages), len(events) > len(messages), reader.ending)
@@ -126,7 +127,7 @@ def of_redis(start: Callable[[str], Server], folder: Path) -> dict[str, str]:
         _listen(reader)
         alone = _connections(redis)
         for _ in range(10):
-            _listen(stack.enter_context(Reader(server.port, "/channel/")))
+            stack.enter_context(Reader(server.port, "/channel/"))
         crowded = _connections(redis)
         _publish(server, "1")
         assert reader.until(_has(reader, "1")), (reader.content, server.log())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,8 @@ class Peer(NamedTuple):
 
     Attributes:
         version: The version that runs.
-        start: Starts a server with its defaults; keyword arguments are environment variables.
+        start: Starts a server with its defaults; keyword arguments are environment variables,
+            and an argument is the URL of a Redis for nchan.
         send_timeout: The default of the option that cuts off a client which reads nothing; "" without the option.
     """
 
@@ -54,9 +56,9 @@ def _aiohttp() -> Server:
     return server
 
 
-def nchan(redis: str = "") -> Server:
+def _nchan(folder: Path, redis: str = "") -> Server:
     """Start nginx with nchan, whose channel is in a Redis if there is one."""
-    home, port = Path(tempfile.mkdtemp(prefix="nchan")), free_port()
+    home, port = Path(tempfile.mkdtemp(dir=folder)), free_port()
     text = (APPS / "nginx.conf").read_text().replace("HOME", str(home)).replace("PORT", str(port))
     store = f"upstream store {{ nchan_redis_server {redis}; nchan_redis_connect_timeout 1s; }}" if redis else ""
     text = text.replace("STORE", store).replace("PASS", "nchan_redis_pass store;" if redis else "")
@@ -80,8 +82,8 @@ def _debian() -> str:
     return text.partition(":")[2].partition("+")[0]
 
 
-def peers() -> dict[str, Peer]:
-    """Return the peers by their columns."""
+def peers(folder: Path) -> dict[str, Peer]:
+    """Return the peers by their columns; nginx has its files in this folder."""
     return {
         OURS: Peer(sse_asgi.__version__, _uvicorn("ours"), _default(sse_asgi.EventSourceResponse)),
         SSE_STARLETTE: Peer(
@@ -90,5 +92,5 @@ def peers() -> dict[str, Peer]:
         FASTAPI: Peer(version("fastapi"), _uvicorn("on_fastapi")),
         LITESTAR: Peer(version("litestar"), _uvicorn("on_litestar")),
         AIOHTTP: Peer(version("aiohttp-sse"), _aiohttp, _default(aiohttp_sse.sse_response)),
-        NCHAN: Peer(_debian(), nchan, "60 s by default"),
+        NCHAN: Peer(_debian(), partial(_nchan, folder), "60 s by default"),
     }

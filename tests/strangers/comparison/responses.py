@@ -28,14 +28,14 @@ def _seen(reader: Reader) -> str:
 def refused(server: Server, path: str) -> str:
     """An exception with the status 402."""
     with Reader(server.port, path) as reader:
-        reader.rest(2)
+        reader.rest()
         return str(reader.status) if reader.status != 200 else f"200, {_seen(reader)}"
 
 
 def failed(server: Server) -> str:
     """A generator yields `one`, and raises."""
     with Reader(server.port, "/fails") as reader:
-        return _seen(reader.rest(2))
+        return _seen(reader.rest())
 
 
 def cleaned(server: Server) -> str:
@@ -53,9 +53,9 @@ def cleaned(server: Server) -> str:
 def asked_again(server: Server) -> str:
     """A job that has finished is asked for again, as an EventSource does."""
     with Reader(server.port, "/job") as reader:
-        reader.rest(2)
+        reader.rest()
     with Reader(server.port, "/job", last_event_id=reader.last_event_id) as again:
-        again.rest(2)
+        again.rest()
     return f"{again.status}, " + ("runs again" if server.log().count("job runs") > 1 else "does not run")
 
 
@@ -92,13 +92,13 @@ def stopped(server: Server, path: str) -> str:
         except subprocess.TimeoutExpired:
             return f"runs on after {STOP:g} s"
         assert clock() - began < 1
-        return f"ends within 1 s, bodies are {reader.rest(2).ending}"
+        return f"ends within 1 s, bodies are {reader.rest().ending}"
 
 
 def events(port: int, path: str) -> Events:
     """The types and data of the events of a short stream."""
     with Reader(port, path) as reader:
-        reader.until(lambda: reader.ending or reader.events, 2)
+        reader.until(lambda: reader.ending or reader.events)
         return [(one.event, one.data) for one in reader.events if one.event != "sse.end"]
 
 
