@@ -37,9 +37,12 @@ def _shown(value: float | str) -> str:
 
 
 def write(measurements: list[Measurement], document: str) -> str:
-    """Replace the text between `<!-- table NAME -->` and `<!-- end -->`."""
+    """Replace the text between `<!-- table NAME -->` and `<!-- end -->`, where something was measured."""
+    measured = {measurement[0] for measurement in measurements}
 
     def replaced(match: re.Match[str]) -> str:
+        if match[2] not in measured:
+            return match[0]
         return f"{match[1]}\n{table_of(match[2], measurements)}\n{match[3]}"
 
     return re.sub(r"(<!-- table (\w+) -->)\n(?:.*?\n)??(<!-- end -->)", replaced, document, flags=re.DOTALL)
