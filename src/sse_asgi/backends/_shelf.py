@@ -193,7 +193,8 @@ class Shelf:
     def reserve(self, size: int) -> None:
         """Count bytes that are kept elsewhere as part of the bound."""
         self.total += size
-        self._make_room()
+        if self.total > self._total_bytes:
+            self._make_room()
 
     def _make_room(self) -> None:
         while self.total > self._total_bytes and self.logs:
