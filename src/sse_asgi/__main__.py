@@ -1,9 +1,14 @@
-"""The command `python -m sse_asgi`, also installed as `sse-asgi`: a demo, and publishing from a shell."""
+"""The command `python -m sse_asgi`, also installed as `sse-asgi`: a demo, publishing, and the client's side.
+
+The commands of the client's side are in `_cli`, because they need the extra `cli`.
+"""
 
 import argparse
+import importlib
 import logging
 import os
 import sys
+from typing import NoReturn
 
 from . import _demo
 from .exceptions import SSEError
@@ -11,6 +16,12 @@ from .publisher import Publisher
 
 MAX_PORT = 65535
 INTERRUPTED = 130  # the exit code that shells give a command that Ctrl-C ended
+PROG = "python -m sse_asgi"
+WITH_CLI = {
+    "tail": "print the events of a stream as they arrive",
+    "bench": "measure a stream with many readers",
+    "doctor": "find out what is wrong with a deployed stream",
+}
 
 
 def main() -> None:
@@ -18,6 +29,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["demo", *arguments]
+    if arguments[0] in WITH_CLI:
+        sys.exit(_run_with_cli(arguments))
     options = _parser().parse_args(arguments)
     if options.command == "demo":
         _demo.run(options.host, options.port)
@@ -25,11 +38,27 @@ def main() -> None:
         _publish(options)
 
 
+def _run_with_cli(arguments: list[str]) -> int:
+    try:
+        app = importlib.import_module("._cli.app", __package__)
+    except ImportError as error:
+        sys.exit(f'The command {arguments[0]} needs {error.name}: pip install "sse-asgi[cli]"')
+    code: int = app.run(arguments, PROG)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See: {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sse_asgi",
-        description="Server-Sent Events for ASGI: run a demo, or publish an event from a shell.",
-        epilog="Each command has its own help: python -m sse_asgi publish --help",
+    parser = _Parser(
+        prog=PROG,
+        description="Server-Sent Events for ASGI: run a demo, publish an event, or look at a stream as its clients do.",
+        epilog="Each command has its own help: python -m sse_asgi tail --help",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
@@ -49,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("channel", help="name of the channel")
     publish.add_argument("data", help="data of the event; - reads it from standard input")
     publish.add_argument("--event", metavar="TYPE", help="type of the event (default: message)")
+    for name, text in WITH_CLI.items():
+        commands.add_parser(name, help=text)
     return parser
 
 

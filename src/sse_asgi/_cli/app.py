@@ -1,0 +1,99 @@
+"""The commands' arguments, their help, and their exit codes: 0, 1 after an error or with findings, 2 for arguments.
+
+Typer makes Ctrl-C the exit code 130, and a closed pipe (`| head`) a quiet end.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+
+import anyio
+import typer
+
+from .following import Follower, StreamError
+from .request import StreamRequest
+from .tail import tail
+
+WRONG_ARGUMENTS = 2
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="Address of the stream.", show_default=False)]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header of each request. Repeat it for more."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", "-d", metavar="TEXT", help="Body of a POST. @FILE reads a file, @- standard input."),
+]
+Method = Annotated[
+    str, typer.Option("--method", "-X", metavar="METHOD", help="Default: GET, or POST with --data.", show_default=False)
+]
+Insecure = Annotated[bool, typer.Option("--insecure", "-k", help="Accept any certificate.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+TimeField = Annotated[
+    str | None,
+    typer.Option(
+        "--time-field",
+        metavar="NAME",
+        help="The field of the events' JSON data that has the time of publication, for the lag: seconds or "
+        "milliseconds since 1970, or ISO 8601. A hub on Redis needs none: its ids have the time.",
+    ),
+]
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def run(arguments: Sequence[str], prog: str) -> int:
+    """Run one of the commands, and return its exit code.
+
+    Args:
+        arguments: The command's name, and its arguments.
+        prog: The name of the program, for its help.
+    """
+    try:
+        return app(arguments, prog_name=prog, standalone_mode=False) or 0
+    except (ValueError, typer.TyperException) as error:
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        command = f"{prog} {arguments[0]}"
+        print(f"{command}: {text.rstrip('.')}. See: {command} --help", file=sys.stderr)  # noqa: T201
+        return WRONG_ARGUMENTS
+    except StreamError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+
+
+@app.callback()
+def _commands() -> None:
+    """Read a stream of Server-Sent Events, measure it, or find out what is wrong with it."""
+
+
+@app.command("tail")
+def _tail(
+    url: Url,
+    *,
+    header: Headers = None,
+    data: Data = None,
+    method: Method = "",
+    last_event_id: Annotated[
+        str, typer.Option("--last-event-id", metavar="ID", help="Begin after this event.", show_default=False)
+    ] = "",
+    time_field: TimeField = None,
+    as_json: Json = False,
+    insecure: Insecure = False,
+) -> None:
+    """Print the events of a stream as they arrive: time, type, id, lag and data.
+
+    After an interruption it reconnects with the last id, as a browser does, and says so on stderr. It ends with exit
+    code 0 at the stream's end (the event sse.end, or a 204), with 1 if the server refuses, and with 130 at Ctrl-C.
+
+    Example: sse-asgi tail https://example.com/events/?channel=news
+    """
+    request = StreamRequest.of(url, headers=header or (), data=data, method=method, insecure=insecure)
+    follower = Follower(request, last_event_id=last_event_id)
+    _wait_for(lambda: tail(follower, as_json=as_json, time_field=time_field))
+
+
+def _wait_for(work: Callable[[], Awaitable[object]]) -> None:
+    anyio.run(work)
