@@ -10,6 +10,8 @@ import pytest
 
 from cli.conftest import Run
 from cli.scripted import Answer, Asked, Scripted
+from sse_asgi._cli import app
+from sse_asgi._cli.following import StreamError
 
 END = b"event: sse.end\nid: sse.end\ndata: {}\n\n"
 
@@ -63,6 +65,17 @@ def test_a_refusal_is_one_line(run: Run) -> None:
         code, output, errors = run("tail", server.url)
     assert (code, output) == (1, "")
     assert errors == f"{server.url} answered 404 Not Found: check the path, and whether it ends in a slash\n"
+
+
+def test_an_error_of_a_stream_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the message of the error, without a traceback."""
+
+    async def fail(*_: object, **__: object) -> None:
+        message = "the stream cannot be followed"
+        raise StreamError(message)
+
+    monkeypatch.setattr(app, "tail", fail)
+    assert run("tail", "http://127.0.0.1:1/") == (1, "", "the stream cannot be followed\n")
 
 
 @pytest.mark.parametrize("command", ["tail"])

@@ -5,15 +5,18 @@ Typer makes Ctrl-C the exit code 130, and a closed pipe (`| head`) a quiet end.
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, TypeVar
 
 import anyio
 import typer
 
+from .doctor import Plan, doctor
 from .following import Follower, StreamError
 from .request import StreamRequest
 from .tail import tail
 
+T = TypeVar("T")
 WRONG_ARGUMENTS = 2
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="Address of the stream.", show_default=False)]
@@ -95,5 +98,54 @@ def _tail(
     _wait_for(lambda: tail(follower, as_json=as_json, time_field=time_field))
 
 
-def _wait_for(work: Callable[[], Awaitable[object]]) -> None:
-    anyio.run(work)
+@app.command("doctor")
+def _doctor(
+    url: Url,
+    *,
+    direct: Annotated[
+        str | None,
+        typer.Option("--direct", metavar="URL", help="The same stream without the proxies: names the hop at fault."),
+    ] = None,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", metavar="SECONDS", min=1.0, help="How long to watch. Many proxies cut after 60 s."),
+    ] = 65.0,
+    publish: Annotated[
+        str | None,
+        typer.Option("--publish", metavar="COMMAND", help="A shell command that sends an event; run three times."),
+    ] = None,
+    restart: Annotated[
+        str | None,
+        typer.Option("--restart", metavar="COMMAND", help="A shell command that restarts the application; run last."),
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option("--origin", metavar="ORIGIN", help="Try CORS for pages of this origin: https://your.page"),
+    ] = None,
+    header: Headers = None,
+    data: Data = None,
+    method: Method = "",
+    as_json: Json = False,
+    insecure: Insecure = False,
+) -> int:
+    """Find out what is wrong with a deployed stream, where, and what to change.
+
+    It opens the stream with and without compression, watches what arrives for --wait seconds, tries HEAD, CORS and a
+    resume by Last-Event-ID, and with --restart the farewell. The exit code is 1 if it found a problem.
+
+    Example: sse-asgi doctor https://example.com/events/ --direct http://10.0.0.5:8000/events/
+    """
+    request = StreamRequest.of(url, headers=header or (), data=data, method=method, insecure=insecure)
+    plan = Plan(
+        request,
+        direct=None if direct is None else replace(request, url=StreamRequest.of(direct).url),
+        wait=wait,
+        origin=origin,
+        publish=publish,
+        restart=restart,
+    )
+    return _wait_for(lambda: doctor(plan, as_json=as_json))
+
+
+def _wait_for(work: Callable[[], Awaitable[T]]) -> T:
+    return anyio.run(work)
