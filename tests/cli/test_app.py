@@ -1,17 +1,22 @@
 """The commands of the client's side: their arguments, exit codes and errors."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from cli.conftest import Run
 from cli.scripted import Answer, Asked, Scripted
 from sse_asgi._cli import app
+from sse_asgi._cli.bench import Bench
+from sse_asgi._cli.doctor import Examination, Plan, Report
 from sse_asgi._cli.following import StreamError
+from sse_asgi._cli.request import StreamRequest
 
 END = b"event: sse.end\nid: sse.end\ndata: {}\n\n"
 
@@ -78,12 +83,42 @@ def test_an_error_of_a_stream_is_one_line(run: Run, monkeypatch: pytest.MonkeyPa
     assert run("tail", "http://127.0.0.1:1/") == (1, "", "the stream cannot be followed\n")
 
 
-@pytest.mark.parametrize("command", ["tail"])
+@pytest.mark.parametrize("command", ["tail", "bench", "doctor"])
 def test_each_command_has_a_help(run: Run, command: str) -> None:
     """With an example."""
     code, output, _ = run(command, "--help")
     assert code == 0
     assert f"Example: sse-asgi {command} https://" in " ".join(output.split())
+
+
+def test_the_options_of_the_doctor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All reach the plan; the direct URL gets the same request."""
+    plans: list[Plan] = []
+
+    async def examine(examination: Examination) -> Report:
+        plans.append(examination._plan)
+        return Report()
+
+    monkeypatch.setattr(Examination, "run", examine)
+    options = ("--wait", "2", "--publish", "p", "--restart", "r", "--origin", "https://o", "-H", "A: b", "-d", "x")
+    code, output, errors = run("doctor", "http://a", "--direct", "http://b", *options)
+    request = StreamRequest("http://a", "POST", {"A": "b"}, b"x")
+    assert plans == [Plan(request, replace(request, url="http://b"), 2.0, "https://o", "p", "r")]
+    assert (code, output, errors) == (0, "\nNo problems found\n", "Watching http://a for 2 s ...\n")
+
+
+def test_the_options_of_the_bench(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All reach it; with --json nothing else is printed."""
+    seen: list[Bench] = []
+
+    async def measure(work: Bench) -> None:
+        seen.append(work)
+        work.measurement.opened, work.measurement.connecting = [0.5], 1.0
+
+    monkeypatch.setattr(Bench, "run", measure)
+    code, output, errors = run("bench", "http://a", "-n", "7", "-s", "2", "--time-field", "at", "--json")
+    assert (code, json.loads(output)["readers"], errors) == (0, 7, "")
+    assert (seen[0]._seconds, seen[0]._time_field) == (2.0, "at")
 
 
 def test_an_interrupt_is_130(run: Run) -> None:

@@ -14,6 +14,7 @@ from sse_asgi._cli.doctor import Examination, Plan, Report
 from sse_asgi._cli.findings import Finding
 from sse_asgi._cli.following import StreamError
 from sse_asgi._cli.request import StreamRequest
+from sse_asgi._cli.watch import Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +101,7 @@ async def test_what_a_command_publishes_must_arrive() -> None:
 async def test_a_command_that_fails_ends_it() -> None:
     """With its exit code."""
     with Scripted(Stream()) as server:
-        with pytest.raises(StreamError, match="^the command of --publish ended with exit code 7$"):
+        with pytest.raises(StreamError, match=r"^the command of --publish ended with exit code 7$"):
             await examine(server.url, publish="exit 7")
 
 
@@ -160,7 +161,7 @@ def test_json_is_one_object(run: Run) -> None:
 
 def test_a_report_without_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
     """Several problems are counted; control characters of a server are escapes."""
-    watch = doctor.Watch(StreamRequest.of("http://127.0.0.1:1/"))
+    watch = Watch(StreamRequest.of("http://127.0.0.1:1/"))
     doctor.show(Report([Finding("a", "b", "\x1b", "d")] * 2, [], [watch]))
     lines = capsys.readouterr().out.splitlines()
     assert (lines[0], lines[3], lines[-1]) == ("http://127.0.0.1:1/: no answer", "  \\x1b.", "2 problems found")

@@ -1,9 +1,12 @@
 """What is concluded from what was seen, without a server."""
 
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 
-from sse_asgi._cli import findings
+from sse_asgi._cli import findings, probes
 from sse_asgi._cli.request import StreamRequest
 from sse_asgi._cli.watch import COMPLETE, Arrival, Watch
 from sse_asgi.decoder import DecodedEvent
@@ -50,6 +53,14 @@ def test_a_good_stream_has_no_finding() -> None:
     assert findings.of_buffering(url, None) == findings.of_buffering(url, direct, [1.0, 2.0]) == []
     assert findings.of_compression(url, seen(1, 2, 3), direct=False) == findings.of_delay(url, direct) == []
     assert findings.of_end(url, direct) == findings.of_silence(url) == []
+
+
+def test_every_code_is_documented() -> None:
+    """docs/command-line.md has a row for each code, and for no other."""
+    sources = "".join(Path(str(one.__file__)).read_text() for one in (findings, probes))
+    table = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text().partition("| code |")[2]
+    rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    assert set(re.findall(r'Finding\(\s*"([\w-]+)"', sources)) == set(re.findall("`(.+?)`", " ".join(rows)))
 
 
 # Heads

@@ -11,9 +11,11 @@ from typing import Annotated, TypeVar
 import anyio
 import typer
 
-from .doctor import Plan, doctor
+from .bench import Bench, allow_readers, report
+from .doctor import Examination, Plan, print_report
 from .following import Follower, StreamError
 from .request import StreamRequest
+from .screen import notes
 from .tail import tail
 
 T = TypeVar("T")
@@ -144,7 +146,46 @@ def _doctor(
         publish=publish,
         restart=restart,
     )
-    return _wait_for(lambda: doctor(plan, as_json=as_json))
+    _say(f"Watching {url} for {wait:g} s ...", quietly=as_json)
+    return print_report(_wait_for(Examination(plan).run), as_json=as_json)
+
+
+@app.command("bench")
+def _bench(
+    url: Url,
+    *,
+    readers: Annotated[
+        int, typer.Option("--readers", "-n", metavar="COUNT", min=1, max=50_000, help="How many connections to open.")
+    ] = 100,
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", "-s", metavar="SECONDS", min=0.1, max=86_400, help="How long all of them read."),
+    ] = 10.0,
+    header: Headers = None,
+    data: Data = None,
+    method: Method = "",
+    time_field: TimeField = None,
+    as_json: Json = False,
+    insecure: Insecure = False,
+) -> int:
+    """Open many readers of a stream, and measure connects a second, and the percentiles of how late events arrive.
+
+    The lag is counted from the publication if the events tell its time (--time-field), else from the first reader that
+    got the event. Publish while it runs. The exit code is 1 if a reader failed.
+
+    Example: sse-asgi bench https://example.com/events/ --readers 500 --seconds 30
+    """
+    request = StreamRequest.of(url, headers=header or (), data=data, method=method, insecure=insecure)
+    allow_readers(readers)
+    work = Bench(request, readers=readers, seconds=seconds, time_field=time_field)
+    _say(f"Opening {readers} readers of {url}, which then read for {seconds:g} s ...", quietly=as_json)
+    _wait_for(work.run)
+    return report(work.measurement, as_json=as_json)
+
+
+def _say(text: str, *, quietly: bool) -> None:
+    if not quietly:
+        notes().print(text, style="dim")
 
 
 def _wait_for(work: Callable[[], Awaitable[T]]) -> T:

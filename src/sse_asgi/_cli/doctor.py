@@ -15,7 +15,6 @@ from .findings import Finding
 from .following import StreamError
 from .probes import Outcome
 from .request import StreamRequest
-from .screen import notes as errors
 from .screen import printable, results
 from .watch import COMPLETE, Watch
 
@@ -70,6 +69,7 @@ class Examination:
         self._direct_zipped = None if plan.direct is None else Watch(plan.direct, encoding="gzip")
         self._published: list[float] = []
         self._failure = ""
+        self._watching = True
         self._report = Report()
 
     async def run(self) -> Report:
@@ -91,6 +91,7 @@ class Examination:
     async def _watch(self) -> None:
         plan = self._plan
         async with anyio.create_task_group() as others:
+            others.start_soon(self._show_progress)
             if plan.publish is not None:
                 others.start_soon(self._publish, plan.publish)
             async with anyio.create_task_group() as tasks:
@@ -99,19 +100,19 @@ class Examination:
                 if plan.request.method == "GET":
                     tasks.start_soon(self._add, probes.head(plan.request))
                 tasks.start_soon(self._add, probes.cors(plan.request, plan.origin))
-                others.start_soon(self._show_progress)
-            others.cancel_scope.cancel()
+            self._watching = False
 
     async def _add(self, probe: Awaitable[Outcome]) -> None:
         self._report.add(await probe)
 
     async def _publish(self, command: str) -> None:
         """Publish some events; the moments count from the command's end, when the server has the event."""
-        await self._url.until(lambda: self._url.head)
+        await self._url.until(lambda: self._url.head or self._url.looked)
         for _ in range(PUBLISHES):
             await anyio.sleep(min(BETWEEN_PUBLISHES, self._plan.wait / (PUBLISHES + 2)))
-            self._failure = self._failure or await probes.shell(command, "--publish")
-            self._published.append(time.monotonic())
+            if self._watching and not self._failure:
+                self._failure = await probes.shell(command, "--publish")
+                self._published.append(time.monotonic())
 
     async def _show_progress(self) -> None:
         console = Console(stderr=True)
@@ -119,11 +120,11 @@ class Examination:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("", total=self._plan.wait)
             began = time.monotonic()
-            while True:
+            while self._watching:
                 seconds, pings = time.monotonic() - began, sum(one.pings for one in self._url.arrivals)
                 text = f"{seconds:.0f} of {self._plan.wait:g} s, {len(self._url.events)} events, {pings} pings"
                 progress.update(task, completed=seconds, description=text)
-                await anyio.sleep(0.25)
+                await anyio.sleep(0.1)
 
     def _judge(self) -> bool:
         """Judge the watched streams; return False if there is no stream."""
@@ -199,14 +200,7 @@ def show_json(report: Report) -> None:
     print(json.dumps(values, ensure_ascii=False, indent=2))  # noqa: T201
 
 
-async def doctor(plan: Plan, *, as_json: bool) -> int:
-    """Examine a stream, print the report, and return the exit code: 1 with findings, else 0.
-
-    Raises:
-        StreamError: A command of the user failed.
-    """
-    if not as_json:
-        errors().print(f"Watching {plan.request.url} for {plan.wait:g} s ...", style="dim")
-    report = await Examination(plan).run()
+def print_report(report: Report, *, as_json: bool) -> int:
+    """Print a report, and return the exit code: 1 with findings, else 0."""
     (show_json if as_json else show)(report)
     return 1 if report.findings else 0
