@@ -148,7 +148,16 @@ def test_wrong_arguments_are_one_line(run: Run, arguments: tuple[str, ...]) -> N
     """It names the help, and the exit code is 2."""
     code, _, errors = run(*arguments)
     assert code == 2
-    assert re.fullmatch(r"python -m sse_asgi.*: .*\. See: python -m sse_asgi.* --help\n", errors)
+    assert re.fullmatch(r"sse-asgi.*: .*\. See: sse-asgi.* --help\n", errors)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/a/b/sse-asgi", "sse-asgi"), ("/a/sse_asgi/__main__.py", "python -m sse_asgi")]
+)
+def test_it_calls_itself_as_the_user_does(monkeypatch: pytest.MonkeyPatch, path: str, name: str) -> None:
+    """By the script, or by the module."""
+    monkeypatch.setattr(sys, "argv", [path])
+    assert __main__._prog() == name
 
 
 def test_a_command_of_the_extra_gets_its_arguments(run: Run) -> None:

@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from . import _demo
@@ -16,7 +17,6 @@ from .publisher import Publisher
 
 MAX_PORT = 65535
 INTERRUPTED = 130  # the exit code that shells give a command that Ctrl-C ended
-PROG = "python -m sse_asgi"
 WITH_CLI = {
     "tail": "print the events of a stream as they arrive",
     "bench": "measure a stream with many readers",
@@ -38,12 +38,18 @@ def main() -> None:
         _publish(options)
 
 
+def _prog() -> str:
+    """Return the command that the user has typed."""
+    name = Path(sys.argv[0]).name
+    return "python -m sse_asgi" if name == "__main__.py" else name
+
+
 def _run_with_cli(arguments: list[str]) -> int:
     try:
         app = importlib.import_module("._cli.app", __package__)
     except ImportError as error:
         sys.exit(f'The command {arguments[0]} needs {error.name}: pip install "sse-asgi[cli]"')
-    code: int = app.run(arguments, PROG)
+    code: int = app.run(arguments, _prog())
     return code
 
 
@@ -56,9 +62,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=PROG,
+        prog=_prog(),
         description="Server-Sent Events for ASGI: run a demo, publish an event, or look at a stream as its clients do.",
-        epilog="Each command has its own help: python -m sse_asgi tail --help",
+        epilog=f"Each command has its own help: {_prog()} tail --help",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(

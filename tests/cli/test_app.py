@@ -57,7 +57,7 @@ def test_a_wrong_argument_is_one_line(run: Run, arguments: tuple[str, ...], erro
     """It names the help, and the exit code is 2."""
     code, output, errors = run(*arguments)
     assert (code, output) == (2, "")
-    assert errors == f"python -m sse_asgi tail: {error}. See: python -m sse_asgi tail --help\n"
+    assert errors == f"sse-asgi tail: {error}. See: sse-asgi tail --help\n"
 
 
 def test_a_refusal_is_one_line(run: Run) -> None:
