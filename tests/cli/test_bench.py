@@ -118,6 +118,24 @@ def test_an_event_before_all_readers_are_open_has_no_lag() -> None:
     assert (work.measurement.events, work._behind) == (1, [])
 
 
+def test_the_same_content_is_another_event_after_the_last_reader() -> None:
+    """So that a stream without ids that repeats itself can be measured."""
+    work = Bench(StreamRequest.of("http://a/"), readers=2, seconds=1)
+    work._reading = 2
+    event = DecodedEvent("message", "x", "")
+    assert [work._behind_first(event, now) for now in (1.0, 1.5, 7.0, 7.25, 9.0)] == [0, 0.5, 0, 0.25, 0]
+
+
+def test_only_a_bounded_number_of_lags_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events are counted further."""
+    monkeypatch.setattr(bench, "MAX_LAGS", 2)
+    work = Bench(StreamRequest.of("http://a/"), readers=1, seconds=1)
+    work._all_open = 0.0
+    for _ in range(4):
+        work._note(DecodedEvent("message", "x", ""))
+    assert (work.measurement.events, len(work._behind)) == (4, 2)
+
+
 def test_it_asks_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the system's limit, which it names if it is too low."""
     limits = [(100, 1000)]
@@ -127,6 +145,9 @@ def test_it_asks_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(limits) == 1
     allow_readers(500)
     assert limits[-1] == (500 + bench.SPARE_FILES, 1000)
+    with monkeypatch.context() as windows:
+        windows.setitem(sys.modules, "resource", None)
+        allow_readers(1000)
     with pytest.raises(StreamError, match=r"1064 open files are needed, and the limit is 1000: raise it by ulimit -n"):
         allow_readers(1000)
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -119,7 +120,7 @@ async def test_a_stream_that_ends_is_noted() -> None:
         report = await Examination(Plan(request, None, 1.2)).run()
         assert "resuming was not tried, because the request is not a GET" in report.notes
         report = await examine(server.url)
-        assert "the stream ended by itself after 0.0 s" in report.notes
+        assert any(re.fullmatch(r"the stream ended by itself after 0\.\d s", note) for note in report.notes)
 
 
 async def test_tls_is_not_noted() -> None:

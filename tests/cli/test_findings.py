@@ -49,7 +49,7 @@ def codes(found: list[findings.Finding]) -> list[str]:
 def test_a_good_stream_has_no_finding() -> None:
     """Neither alone nor beside the direct one."""
     url, direct = seen(1, 2, 3), seen(1, 2, 3, url=DIRECT)
-    assert findings.of_answer(url) == findings.of_headers(url) == findings.of_http_version(url) == []
+    assert findings.of_answer(url) == findings.of_headers(url, direct) == findings.of_http_version(url) == []
     assert findings.of_buffering(url, None) == findings.of_buffering(url, direct, [1.0, 2.0]) == []
     assert findings.of_compression(url, seen(1, 2, 3), direct=False) == findings.of_delay(url, direct) == []
     assert findings.of_end(url, direct) == findings.of_silence(url) == []
@@ -102,7 +102,14 @@ def test_a_head_is_held_by_the_hop() -> None:
 )
 def test_missing_headers(headers: dict[str, str], expected: list[str]) -> None:
     """A nginx takes X-Accel-Buffering away, so that it is not missed."""
-    assert codes(findings.of_headers(seen(headers={**GOOD, **headers}))) == expected
+    assert codes(findings.of_headers(seen(headers={**GOOD, **headers}), None)) == expected
+
+
+def test_a_header_that_the_proxy_took_is_not_missed() -> None:
+    """If the direct stream has it."""
+    bare = seen(headers={**GOOD, "X-Accel-Buffering": ""})
+    assert findings.of_headers(bare, seen(url=DIRECT)) == []
+    assert codes(findings.of_headers(bare, bare)) == ["x-accel-buffering"]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,16 @@ def test_events_are_late() -> None:
 def test_how_a_stream_ends(times: tuple[float, ...], end: str, looked: float, expected: list[str]) -> None:
     """After the longest silence, or while it was sending."""
     assert codes(findings.of_end(seen(*times, end=end, looked=looked), None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"),
+    [({"Transfer-Encoding": "chunked"}, b"HTTP/1.1"), ({"Content-Length": "9"}, b"HTTP/1.1"), ({}, b"HTTP/2")],
+)
+def test_a_body_that_tells_its_end_was_not_cut(headers: dict[str, str], version: bytes) -> None:
+    """A silence before it is one of the application."""
+    watch = seen(0.5, end=COMPLETE, looked=2.0, headers={**GOOD, **headers}, version=version)
+    assert findings.of_end(watch, None) == []
 
 
 def test_a_finished_stream_was_not_cut() -> None:

@@ -130,12 +130,22 @@ def watched(url: str, *ids: str, method: str = "GET") -> Watch:
         (("1", "2"), "POST", "resuming was not tried, because the request is not a GET"),
         (("", ""), "GET", "the events have no ids, so what is sent while a client is away is lost for it"),
         (("1",), "GET", "resuming was not tried, because fewer than two events with ids arrived: give --publish"),
+        (("1", "1"), "GET", "resuming was not tried, because fewer than two events with ids arrived: give --publish"),
         ((), "GET", "resuming was not tried, because fewer than two events with ids arrived: give --publish"),
     ],
 )
 async def test_what_cannot_be_resumed(ids: tuple[str, ...], method: str, note: str) -> None:
     """It is a note, because a stream may do without."""
     assert await probes.resume(watched("http://127.0.0.1:1/", *ids, method=method), None) == ([], [note])
+
+
+async def test_positions_are_not_expected_again() -> None:
+    """Only the events of the application are; a position before one is where to resume from."""
+    events = [("sse.position", "1"), ("sse.position", "2"), ("message", "3")]
+    watch = Watch(StreamRequest.of("http://127.0.0.1:1/"))
+    watch.events = [(DecodedEvent(name, "x", one), 0.0) for name, one in events]
+    assert probes._neighbours([event for event, _ in watch.events]) == ("2", "3")
+    assert probes._neighbours([event for event, _ in watch.events[:2]]) is None
 
 
 def resumed(*frames: bytes) -> Callable[[Asked, Answer], object]:

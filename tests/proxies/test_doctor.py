@@ -202,7 +202,7 @@ FAULTS: dict[str, tuple[Fault, dict[str, Any]]] = {
     "status": (Fault(head=lambda head: head.replace(b"200 OK", b"503 Service Unavailable")), {"wait": SHORT}),
     "cache-control": (Fault(head=without("cache-control")), {"wait": SHORT}),
     "no-transform": (Fault(head=without("cache-control", "\r\ncache-control: no-cache")), {"wait": SHORT}),
-    "x-accel-buffering": (Fault(head=without("x-accel-buffering")), {"wait": SHORT}),
+    "x-accel-buffering": (Fault(head=without("x-accel-buffering")), {"wait": SHORT, "direct": None}),
     "buffering": (Fault(lumps=2.0), {}),
     "cut-off": (Fault(limit=1.0), {}),
     "head": (Fault(hangs="HEAD"), {"wait": SHORT}),
@@ -220,7 +220,7 @@ def test_a_wrong_proxy(upstream: Server, code: str, monkeypatch: pytest.MonkeyPa
     path = options.pop("path", PINGED)
     publish = publishing(upstream.port) if path == "/events/" else None
     with Scripted(proxy(upstream.port, fault)) as wrong:
-        direct = local(upstream.port, path)
+        direct = options.pop("direct", local(upstream.port, path))
         report = examine(local(wrong.port, path), direct, publish=publish, **options)
     assert codes(report) == [code]
     if code in ("head-held", "buffering", "cut-off", "resume"):

@@ -4,9 +4,9 @@ All readers share one event loop with their measuring, so the numbers include th
 busy itself.
 """
 
+import importlib
 import json
 import math
-import resource
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -29,6 +29,7 @@ from .screen import results
 
 CONNECTING_AT_ONCE = 50
 SPARE_FILES = 64
+MAX_LAGS = 1_000_000
 TICK = 0.1
 BUSY = 0.1
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
@@ -86,7 +87,8 @@ class Bench:
         self._all_tried = anyio.Event()
         self._began = 0.0
         self._all_open = math.inf
-        self._first_seen: dict[DecodedEvent, float] = {}
+        self._reading = 0
+        self._seen: dict[DecodedEvent, tuple[float, int]] = {}
         self._behind: list[float] = []
 
     async def run(self) -> None:
@@ -125,10 +127,15 @@ class Bench:
                 response = await stack.enter_async_context(self._request.open(client, silence=None))
                 _check(response)
                 self.measurement.opened.append(time.monotonic() - began)
+            self._reading += 1
+            stack.callback(self._leave)
             decoder = EventDecoder()
             async for piece in pieces(response):
                 for event in decoder.feed(piece):
                     self._note(event)
+
+    def _leave(self) -> None:
+        self._reading -= 1
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -143,18 +150,23 @@ class Bench:
 
     def _note(self, event: DecodedEvent) -> None:
         """Measure an event, if all readers could get it."""
-        now = time.monotonic()
-        self.measurement.events += 1
-        if now < self._all_open:
+        one, now = self.measurement, time.monotonic()
+        one.events += 1
+        if now < self._all_open or max(len(one.lags), len(self._behind)) >= MAX_LAGS:
             return
         seconds = lag(event, self._time_field)
-        if seconds is not None:
-            self.measurement.lags.append(seconds)
-        elif event in self._first_seen:
-            self._behind.append(now - self._first_seen[event])
+        if seconds is None:
+            self._behind.append(self._behind_first(event, now))
         else:
-            self._first_seen[event] = now
-            self._behind.append(0.0)
+            one.lags.append(seconds)
+
+    def _behind_first(self, event: DecodedEvent, now: float) -> float:
+        """Return how long ago the first reader got an event; after the last reader, the same content is a new event."""
+        first, count = self._seen.get(event, (now, 0))
+        self._seen[event] = first, count + 1
+        if count + 1 >= self._reading:
+            del self._seen[event]
+        return now - first
 
     async def _show_progress(self) -> None:
         """Show how far it is, and measure how late the turns of this event loop are."""
@@ -192,6 +204,10 @@ def allow_readers(readers: int) -> None:
     Raises:
         StreamError: The system does not allow it.
     """
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # on Windows, where there is no such limit
+        return
     count = readers + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= count or soft == resource.RLIM_INFINITY:

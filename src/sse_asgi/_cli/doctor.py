@@ -133,7 +133,7 @@ class Examination:
         if no_stream:
             report.findings, report.notes = no_stream, []
             return False
-        found = [*findings.of_headers(url), *findings.of_http_version(url)]
+        found = [*findings.of_headers(url, direct), *findings.of_http_version(url)]
         held = findings.of_buffering(url, direct, self._published)
         found += held or self._judge_compression()
         if direct is not None and not held:

@@ -78,8 +78,11 @@ def of_answer(watch: Watch, direct: Watch | None = None) -> list[Finding]:
     return []
 
 
-def of_headers(watch: Watch) -> list[Finding]:
-    """Find headers without which caches, compressors and proxies treat a stream like a page."""
+def of_headers(watch: Watch, direct: Watch | None) -> list[Finding]:
+    """Find headers without which caches, compressors and proxies treat a stream like a page.
+
+    An nginx obeys X-Accel-Buffering and removes it, so it may be missing there, or if the direct stream has it.
+    """
     assert watch.response is not None
     url, headers, found = watch.request.url, watch.response.headers, []
     control: str = headers.get("Cache-Control", "").lower()
@@ -89,7 +92,10 @@ def of_headers(watch: Watch) -> list[Finding]:
     elif "no-transform" not in control:
         problem = f"Cache-Control is {control}, so a proxy may compress the stream, and hold events back for that"
         found.append(Finding("no-transform", url, problem, "Send Cache-Control: no-cache, no-transform"))
-    if headers.get("X-Accel-Buffering") != "no" and server_of(watch) != "nginx":  # nginx removes the header
+    has_it = any(
+        one and one.response and one.response.headers.get("X-Accel-Buffering") == "no" for one in (watch, direct)
+    )
+    if not has_it and server_of(watch) not in ("nginx", "openresty"):
         problem = "X-Accel-Buffering: no is missing, so an nginx in front of this server collects events"
         found.append(Finding("x-accel-buffering", url, problem, "Send X-Accel-Buffering: no"))
     return found
@@ -187,6 +193,8 @@ def of_end(watch: Watch, direct: Watch | None) -> list[Finding]:
     """Find that an idle stream was cut off, or that any stream was after a while."""
     if not watch.end or watch.finished:
         return []
+    if watch.end == COMPLETE and _tells_its_end(watch):
+        return []
     by = _between(watch, direct, direct and not direct.end)
     idle = watch.last_silence
     if idle >= HELD and idle >= watch.longest_silence:
@@ -198,6 +206,13 @@ def of_end(watch: Watch, direct: Watch | None) -> list[Finding]:
     problem = f"The stream was cut off {watch.looked - watch.began:.1f} s after its beginning, while it was sending"
     fix = "Raise the limit of a whole response in the proxy or the server, or end streams earlier with max_lifetime="
     return [Finding("cut-off", by, problem, fix)]
+
+
+def _tells_its_end(watch: Watch) -> bool:
+    """Return True if a complete body can be told from one that was cut off, which needs a length or chunks."""
+    assert watch.response is not None
+    is_http_1 = watch.response.http_version in ("HTTP/1.0", "HTTP/1.1")
+    return not is_http_1 or not {"transfer-encoding", "content-length"}.isdisjoint(watch.response.headers)
 
 
 def of_silence(watch: Watch) -> list[Finding]:

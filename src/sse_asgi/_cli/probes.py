@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
+from itertools import pairwise
 from typing import NamedTuple
 
 import anyio
 import httpx
 
+from .._log.names import RESERVED
 from ..decoder import DecodedEvent
 from .findings import DOCS, Finding
 from .following import StreamError
@@ -112,41 +114,58 @@ async def resume(url: Watch, direct: Watch | None) -> Outcome:
     """Come back after the first event with an id, as a browser does, and expect the second one."""
     if url.request.method != "GET":
         return Outcome([], ["resuming was not tried, because the request is not a GET"])
-    events = [event for event, _ in url.events if not event.event.startswith("sse.")]
-    ids = list(dict.fromkeys(event.id for event, _ in url.events if event.id))
-    if events and not ids:
+    events = [event for event, _ in url.events]
+    if any(map(_is_real, events)) and not any(event.id for event in events):
         return Outcome([], ["the events have no ids, so what is sent while a client is away is lost for it"])
-    if len(ids) <= 1:
+    ids = _neighbours(events)
+    if ids is None:
         return Outcome([], ["resuming was not tried, because fewer than two events with ids arrived: give --publish"])
-    problem = await _resume_problem(url.request, ids)
+    problem = await _resume_problem(url.request, *ids)
     if not problem:
         return Outcome([], [])
     where, fix = url.request.url, "Send what follows the event that Last-Event-ID names, from a history"
-    if direct is not None and not await _resume_problem(direct.request, ids):
+    if direct is not None and not await _resume_problem(direct.request, *ids):
         where = f"between {direct.request.url} and {url.request.url}"
         fix = "Let the proxy pass the request's header Last-Event-ID on, and do not cache the answers"
     return Outcome([Finding("resume", where, problem, fix)], [])
 
 
-async def _resume_problem(request: StreamRequest, ids: Sequence[str]) -> str:
-    watch = Watch(request, last_event_id=ids[0])
+def _is_real(event: DecodedEvent) -> bool:
+    """Return True for events of the application; a gap stands for some."""
+    return event.event == GAP or not event.event.startswith(RESERVED)
+
+
+def _neighbours(events: Sequence[DecodedEvent]) -> tuple[str, str] | None:
+    """Return an id, and that of the event of the application which came next, or None."""
+    for before, after in pairwise(event for event in events if event.id):
+        if _is_real(after) and before.id != after.id:
+            return before.id, after.id
+    return None
+
+
+async def _resume_problem(request: StreamRequest, before: str, after: str) -> str:
+    watch = Watch(request, last_event_id=before)
     with anyio.move_on_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run, PATIENCE)
-            await watch.until(lambda: watch.end or any(event.id for event, _ in watch.events))
+            await watch.until(lambda: watch.end or _first_real(watch))
             tasks.cancel_scope.cancel()
-    return _judge_resumed([event for event, _ in watch.events if event.id], ids)
+    return _judge_resumed(_first_real(watch), before, after)
 
 
-def _judge_resumed(events: Sequence[DecodedEvent], ids: Sequence[str]) -> str:
-    asked = f"After Last-Event-ID: {ids[0]},"
-    if not events:
-        return f"{asked} the event {ids[1]} does not come again, so a client that was away misses it"
-    if events[0].event == GAP or events[0].id == ids[1]:
+def _first_real(watch: Watch) -> DecodedEvent | None:
+    return next((event for event, _ in watch.events if event.id and _is_real(event)), None)
+
+
+def _judge_resumed(event: DecodedEvent | None, before: str, after: str) -> str:
+    asked = f"After Last-Event-ID: {before},"
+    if event is None:
+        return f"{asked} the event {after} does not come again, so a client that was away misses it"
+    if event.event == GAP or event.id == after:
         return ""
-    if events[0].id == ids[0]:
+    if event.id == before:
         return f"{asked} this event comes again: the header is ignored, and a client gets events twice"
-    return f"{asked} the next event is {events[0].id} instead of {ids[1]}, so the header is ignored or events are lost"
+    return f"{asked} the next event is {event.id} instead of {after}, so the header is ignored or events are lost"
 
 
 # Restarting
