@@ -17,15 +17,13 @@ from typing import Any
 
 import anyio
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..decoder import DecodedEvent, EventDecoder
 from .age import lag
 from .following import StreamError
 from .request import EVENT_STREAM, FAILURES, StreamRequest, explain, media_type, pieces
-from .screen import results
+from .screen import progress, results
 
 CONNECTING_AT_ONCE = 50
 SPARE_FILES = 64
@@ -170,14 +168,13 @@ class Bench:
 
     async def _show_progress(self) -> None:
         """Show how far it is, and measure how late the turns of this event loop are."""
-        console = Console(stderr=True)
-        one, columns = self.measurement, (TextColumn("reading"), BarColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=self._seconds)
+        one = self.measurement
+        with progress("reading") as shown:
+            task = shown.add_task("", total=self._seconds)
             while True:
                 now = time.monotonic()
                 text = f"{len(one.opened)} of {one.readers} readers, {one.events} events"
-                progress.update(task, completed=max(0.0, now - self._all_open), description=text)
+                shown.update(task, completed=max(0.0, now - self._all_open), description=text)
                 await anyio.sleep(TICK)
                 one.delays.append(time.monotonic() - now - TICK)
 

@@ -6,8 +6,6 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 import anyio
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from . import findings, probes
@@ -15,7 +13,7 @@ from .findings import Finding
 from .following import StreamError
 from .probes import Outcome
 from .request import StreamRequest
-from .screen import printable, results
+from .screen import printable, progress, results
 from .watch import COMPLETE, Watch
 
 PUBLISHES = 3
@@ -115,15 +113,13 @@ class Examination:
                 self._published.append(time.monotonic())
 
     async def _show_progress(self) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("watching the stream"), BarColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=self._plan.wait)
+        with progress("watching the stream") as shown:
+            task = shown.add_task("", total=self._plan.wait)
             began = time.monotonic()
             while self._watching:
                 seconds, pings = time.monotonic() - began, sum(one.pings for one in self._url.arrivals)
                 text = f"{seconds:.0f} of {self._plan.wait:g} s, {len(self._url.events)} events, {pings} pings"
-                progress.update(task, completed=seconds, description=text)
+                shown.update(task, completed=seconds, description=text)
                 await anyio.sleep(0.1)
 
     def _judge(self) -> bool:

@@ -4,6 +4,7 @@ import sys
 from typing import NoReturn
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 
 class _Screen(Console):
@@ -24,6 +25,14 @@ def results() -> Console:
 def notes() -> Console:
     """Return a console on stderr that prints texts as they are."""
     return _Screen(stderr=True, soft_wrap=True, highlight=False, emoji=False, markup=False)
+
+
+def progress(label: str) -> Progress:
+    """Return a bar on stderr that is gone at its end, and is not shown at all if stderr is not a terminal."""
+    console = Console(stderr=True)
+    console.quiet = not console.is_terminal  # old versions print an empty line even if the bar is disabled
+    columns = (TextColumn(label), BarColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=console, transient=True, disable=console.quiet)
 
 
 def printable(text: str) -> str:
