@@ -138,12 +138,13 @@ def test_http_1_with_tls(url: str, version: bytes, expected: list[str]) -> None:
         ((1.1,), (1,), False),  # timers are not exact
         ((1, 2, 3, 4), (1, 4), False),  # two of four: a slow moment is no buffer
         ((1, 2, 3, 4), (4,), True),
+        ((1, 2, 3), (1, 2, 5), False),  # a pause of its own
         ((1, 2, 3), (1, 2), True),  # the last one is still held
         ((19.5,), (), False),  # it may come yet
     ],
 )
 def test_what_is_held(moments: tuple[float, ...], arrivals: tuple[float, ...], *, held: bool) -> None:
-    """More than half of the moments, or the last one, without an arrival soon after."""
+    """More than half of the moments without an arrival soon after, or the last one without any."""
     assert findings.is_held(moments, seen(*arrivals)) == held
 
 

@@ -197,7 +197,7 @@ def test_a_killed_server_has_no_farewell(start: Start, port: int) -> None:
 FAULTS: dict[str, tuple[Fault, dict[str, Any]]] = {
     "unreachable": (Fault(limit=0.0), {"wait": SHORT}),
     "head-held": (Fault(hangs="GET"), {"wait": SHORT}),
-    "silent": (Fault(), {"wait": SHORT, "path": "/idle?name=silent"}),
+    "silent": (Fault(), {"path": "/idle?name=silent"}),
     "content-type": (Fault(head=without("content-type", "\r\ncontent-type: text/plain")), {"wait": SHORT}),
     "status": (Fault(head=lambda head: head.replace(b"200 OK", b"503 Service Unavailable")), {"wait": SHORT}),
     "cache-control": (Fault(head=without("cache-control")), {"wait": SHORT}),
@@ -215,7 +215,7 @@ FAULTS: dict[str, tuple[Fault, dict[str, Any]]] = {
 def test_a_wrong_proxy(upstream: Server, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fault is the only one that is found."""
     monkeypatch.setattr("sse_asgi._cli.probes.PATIENCE", 1.0)
-    monkeypatch.setattr("sse_asgi._cli.findings.SILENCE", 1.0)
+    monkeypatch.setattr("sse_asgi._cli.findings.SILENCE", 0.8)
     fault, options = FAULTS[code][0], {**FAULTS[code][1]}
     path = options.pop("path", PINGED)
     publish = publishing(upstream.port) if path == "/events/" else None

@@ -119,11 +119,14 @@ def of_http_version(watch: Watch) -> list[Finding]:
 
 
 def is_held(moments: Iterable[float], watch: Watch) -> bool:
-    """Return True if pieces that must have been sent at these moments arrived late, or not at all."""
+    """Return True if most pieces that must have been sent at these moments arrived late, or the last one never did.
+
+    A single late one proves nothing: two answers of a language model do not pause at the same time.
+    """
     seen = [moment for moment in moments if moment <= watch.looked - HELD]
     delays = [min((one.time - at for one in watch.arrivals if one.time >= at - EARLY), default=math.inf) for at in seen]
     late = [delay > HELD for delay in delays]
-    return bool(late) and (late[-1] or sum(late) * 2 > len(late))
+    return bool(late) and (delays[-1] == math.inf or sum(late) * 2 > len(late))
 
 
 def of_buffering(url: Watch, direct: Watch | None, published: Sequence[float] = ()) -> list[Finding]:
