@@ -204,6 +204,7 @@ async def test_a_restart_needs_a_command() -> None:
         ("complete", "stream", []),
         ("cut", "stream", ["restart-cut"]),
         ("open", "stream", ["restart-open"]),
+        ("slow", "stream", []),
         ("complete", "502 Bad Gateway", ["restart-status", "restart-gone"]),
         ("complete", "cut", ["restart-gone"]),
     ],
@@ -214,17 +215,17 @@ async def test_a_restart(first: str, later: str, expected: list[str]) -> None:
     async def script(asked: Asked, answer: Answer) -> None:
         if len(server.asked) == 1 or later == "stream":
             await answer.begin()
-            await answer.send(b"retry: 5\n" if expected else b":\n")
-            await asyncio.sleep(0.2 if len(server.asked) == 1 and first != "open" else 5)
-            if first == "complete":
+            await answer.send(b":\n" if first == "complete" else b"retry: 5\n")
+            await asyncio.sleep({"open": 5.0, "slow": 0.7}.get(first, 0.2) if len(server.asked) == 1 else 5)
+            if first in ("complete", "slow"):
                 await answer.end()
         elif later != "cut":
             await answer.refuse(later)
 
     with Scripted(script) as server:
-        outcome = await probes.restart(StreamRequest.of(server.url), "sleep 0.4")
+        outcome = await probes.restart(StreamRequest.of(server.url), "sleep 0.3")
     assert [one.code for one in outcome.findings] == expected
-    assert len(outcome.notes) == (not expected)
+    assert len(outcome.notes) == (first == "complete")
 
 
 async def test_a_command_that_fails_is_an_error() -> None:

@@ -228,6 +228,8 @@ async def _come_back(request: StreamRequest, watch: Watch, done: anyio.Event) ->
     statuses: set[int] = set()
     with anyio.move_on_after(RESTART_SECONDS):
         await watch.until(lambda: watch.end or done.is_set())
+        with anyio.move_on_after(PATIENCE):  # a command may return before the old process has ended
+            await watch.until(lambda: watch.end)
         while True:
             again = Watch(request)
             await again.run(OPEN_SECONDS)
