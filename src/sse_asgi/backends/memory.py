@@ -20,7 +20,7 @@ from operator import itemgetter
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
 from .._log.logged import about
 from .._log.names import RESERVED
-from .._log.position import Position, new_epoch
+from .._log.position import Position, new_epoch, new_position
 from .._log.run import RunRecord, RunState
 from .._loop.running import running_loop
 from .._servers.workers import worker_count
@@ -156,7 +156,7 @@ class MemoryBackend(Backend):
             if idempotency_key is not None and idempotency_key in self._published.known:
                 return self._published.known[idempotency_key][1]
         epoch, last = self._position
-        position = self._position = Position(epoch, last + 1)
+        position = self._position = new_position(Position, (epoch, last + 1))
         entry = Entry(event, position if self.keeps_history else None, channels, key)
         if idempotency_key is not None:
             self._published.remember(idempotency_key, now, entry.position)
