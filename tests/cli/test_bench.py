@@ -100,6 +100,18 @@ async def test_without_a_stream_it_ends_at_once() -> None:
         report(one, as_json=False)
 
 
+async def test_a_head_that_does_not_come_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the time is bounded also if a proxy holds the head back."""
+    monkeypatch.setattr(bench, "HEAD_SECONDS", 0.3)
+
+    async def script(asked: Asked, answer: Answer) -> None:
+        await asyncio.sleep(60)
+
+    with Scripted(script) as server:
+        one = await measure(server.url, readers=2)
+    assert one.failures == {"no head within 0.3 s": 2}
+
+
 async def test_a_terminal_has_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the readers and events so far."""
     terminal = io.StringIO()

@@ -26,6 +26,7 @@ from .request import EVENT_STREAM, FAILURES, StreamRequest, explain, media_type,
 from .screen import progress, results
 
 CONNECTING_AT_ONCE = 50
+HEAD_SECONDS = 10.0
 SPARE_FILES = 64
 MAX_LAGS = 1_000_000
 TICK = 0.1
@@ -112,6 +113,8 @@ class Bench:
             await self._read(client)
         except FAILURES as error:
             self.measurement.failures[explain(error)] += 1
+        except TimeoutError:
+            self.measurement.failures[f"no head within {HEAD_SECONDS:g} s"] += 1
         except _NoStreamError as error:
             self.measurement.failures[str(error)] += 1
         else:
@@ -122,7 +125,8 @@ class Bench:
         async with AsyncExitStack() as stack:
             async with self._turn():
                 began = time.monotonic()
-                response = await stack.enter_async_context(self._request.open(client, silence=None))
+                with anyio.fail_after(HEAD_SECONDS):
+                    response = await stack.enter_async_context(self._request.open(client, silence=None))
                 _check(response)
                 self.measurement.opened.append(time.monotonic() - began)
             self._reading += 1
