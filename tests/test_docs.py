@@ -1,5 +1,6 @@
 """The blocks of the documents run, their links lead somewhere, their tables match the code, and README stays short."""
 
+import logging
 import re
 import subprocess
 from collections.abc import Iterator
@@ -60,6 +61,16 @@ BLOCKS = [
 ]
 
 
+@pytest.fixture
+def levels() -> Iterator[None]:
+    """Restore the levels of the package's loggers, of which a block silences one."""
+    yield
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("sse_asgi"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("levels")
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_python_runs(block: str) -> None:
     """Each block runs unchanged and on its own."""
@@ -343,6 +354,7 @@ def test_the_picture_of_the_wings_is_right() -> None:
     assert order == sorted(order, reverse=True)
     assert {name for name in levels if name.startswith("_")} - {*shown} == {
         "_annotations",
+        "_cli",
         "_openapi",
         "_demo",
         "__main__",

@@ -41,7 +41,7 @@ WINGS = (
     ("config",),
     ("publisher",),
     ("",),
-    ("_demo",),
+    ("_cli", "_demo"),
     ("__main__",),
 )
 
@@ -58,6 +58,9 @@ LIBRARIES: dict[str, set[str]] = {
     "fastapi": {"fastapi", "_demo"},
     "uvicorn": {"_demo", "testing._live"},
     "pytest": {"testing.contract", "testing.contract._base", "testing.contract._pages", "testing.plugin"},
+    "httpx": {"_cli"},
+    "rich": {"_cli"},
+    "typer": {"_cli"},
 }
 
 MAX_BODY_LINES = 30
@@ -342,7 +345,8 @@ def test_importing_changes_nothing(fresh: dict[str, bool], part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "opentelemetry", "logging.handlers"]
+    "name",
+    ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "opentelemetry", "httpx", "logging.handlers"],
 )
 def test_importing_does_not_import(fresh: dict[str, list[str]], name: str) -> None:
     """A library that only some users need is not imported for all."""
