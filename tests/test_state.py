@@ -9,7 +9,7 @@ import ast
 from _collections import _tuplegetter  # type: ignore[import-not-found] # the fields of a NamedTuple
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from json import JSONDecoder, JSONEncoder
 from logging import Logger
@@ -62,6 +62,7 @@ HELD: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
     ((tuple, frozenset), iter),
     ((staticmethod, classmethod), lambda value: [value.__func__]),
     (property, lambda value: [value.fget, value.fset, value.fdel]),
+    (cached_property, lambda value: [value.func]),  # the value is kept by each object
     (partial, lambda value: [value.func, *value.args, *value.keywords.values()]),
 )
 
@@ -111,6 +112,8 @@ def changeable(name: str, value: Any, changed: set[str], seen: set[int]) -> Iter
 def parts_of(name: str, value: Any) -> Parts | None:
     """Return the values in a value, with their names; None if the value can change itself."""
     if isinstance(value, CONSTANT) or type(value) is object or get_origin(value) is not None:
+        return []
+    if type(value).__module__ == "dataclasses":  # the mark of a default that is made for each object
         return []
     for kinds, held in HELD:
         if isinstance(value, kinds):

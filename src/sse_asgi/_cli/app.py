@@ -45,10 +45,6 @@ TimeField = Annotated[
     ),
 ]
 
-app = typer.Typer(
-    add_completion=False, rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]}
-)
-
 
 def run(arguments: Sequence[str], prog: str) -> int:
     """Run one of the commands, and return its exit code.
@@ -58,7 +54,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
         prog: The name of the program, for its help.
     """
     try:
-        return app(arguments, prog_name=prog, standalone_mode=False) or 0
+        return _commands()(arguments, prog_name=prog, standalone_mode=False) or 0
     except (ValueError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         command = f"{prog} {arguments[0]}"
@@ -69,12 +65,19 @@ def run(arguments: Sequence[str], prog: str) -> int:
         return 1
 
 
-@app.callback()
-def _commands() -> None:
-    """Read a stream of Server-Sent Events, measure it, or find out what is wrong with it."""
+def _commands() -> typer.Typer:
+    app = typer.Typer(
+        help="Read a stream of Server-Sent Events, measure it, or find out what is wrong with it.",
+        add_completion=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command("tail")(_tail)
+    app.command("doctor")(_doctor)
+    app.command("bench")(_bench)
+    return app
 
 
-@app.command("tail")
 def _tail(
     url: Url,
     *,
@@ -100,7 +103,6 @@ def _tail(
     _wait_for(lambda: tail(follower, as_json=as_json, time_field=time_field))
 
 
-@app.command("doctor")
 def _doctor(
     url: Url,
     *,
@@ -150,7 +152,6 @@ def _doctor(
     return print_report(_wait_for(Examination(plan).run), as_json=as_json)
 
 
-@app.command("bench")
 def _bench(
     url: Url,
     *,
