@@ -77,8 +77,9 @@ class assert_clean:  # noqa: N801 - it reads as an assertion
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         """Raise AssertionError if something is left."""
-        latest = time.monotonic() + self._timeout
-        while exc_type is None and self._left() and time.monotonic() < latest:
+        late, latest = False, time.monotonic() + self._timeout
+        while exc_type is None and self._left() and not late:
+            late = time.monotonic() >= latest  # then one more look: a look may take long
             time.sleep(LOOK_SECONDS)
         self._check(exc_type)
 
@@ -91,8 +92,9 @@ class assert_clean:  # noqa: N801 - it reads as an assertion
     async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         """Raise AssertionError if something is left."""
         self._makers.unwatch()
-        latest = time.monotonic() + self._timeout
-        while exc_type is None and self._left() and time.monotonic() < latest:  # noqa: ASYNC110 - nothing tells of it
+        late, latest = False, time.monotonic() + self._timeout
+        while exc_type is None and self._left() and not late:
+            late = time.monotonic() >= latest
             await anyio.sleep(LOOK_SECONDS)
         self._check(exc_type)
 
@@ -160,11 +162,12 @@ class Makers:
 
 def _hub_things() -> list[Thing]:
     things = []
-    for one in gc.get_objects():
+    kinds = (Producer, *_classes(Hub))
+    for one in gc.get_referrers(*kinds):  # an object refers to its class
         if type(one) is Producer and one.record.state == RUNNING:
             words = f"the run {one.record.key!r}: let it end, or `await hub.cancel_run({one.record.key!r})`"
             things.append(Thing(one, words))
-        elif issubclass(type(one), Hub):  # isinstance would ask proxies for their class
+        elif type(one) in kinds[1:]:  # isinstance would ask proxies for their class
             try:
                 readers = one.subscriptions()
             except SSEError:  # it is closed, or its event loop has ended
@@ -177,6 +180,11 @@ def _hub_things() -> list[Thing]:
                     Thing(reader, f"the subscription{identity} to {channels}: leave its block, or its stream")
                 )
     return things
+
+
+def _classes(kind: type) -> list[type]:
+    """Return a class and all that are derived from it."""
+    return [kind, *(one for derived in kind.__subclasses__() for one in _classes(derived))]
 
 
 def _name(coroutine: Any) -> str:
