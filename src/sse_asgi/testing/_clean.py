@@ -182,9 +182,12 @@ def _hub_things() -> list[Thing]:
     return things
 
 
-def _classes(kind: type) -> list[type]:
+def _classes(kind: type[Hub]) -> list[type[Hub]]:
     """Return a class and all that are derived from it."""
-    return [kind, *(one for derived in kind.__subclasses__() for one in _classes(derived))]
+    found = [kind]
+    for derived in kind.__subclasses__():
+        found += _classes(derived)
+    return found
 
 
 def _name(coroutine: Any) -> str:
