@@ -1,4 +1,4 @@
-"""The options of one stream: their types, and the checked values that its connection works with."""
+"""The options of one stream and of a middleware: their types, and the checked values that their parts work with."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
@@ -7,6 +7,8 @@ import anyio.lowlevel
 from starlette.background import BackgroundTask
 
 from ..dialects import Dialect
+from .limits import ConnectionLimit
+from .observed import StreamObserver
 
 MAX_SHARED = 64
 
@@ -46,6 +48,16 @@ class Terms(NamedTuple):
     dialect: Dialect | None = None
     drain_timeout: float = 0.0
     always_complete: bool = False  # an answer that has all that it can have, whenever it ends
+
+
+class GuardTerms(NamedTuple):
+    """The options of a middleware, checked; see EventSourceMiddleware."""
+
+    ping_interval: float
+    max_lifetime: float
+    limit: ConnectionLimit | None
+    drain_timeout: float = 0.0
+    observer: StreamObserver | None = None
 
 
 _terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
