@@ -90,6 +90,17 @@ async def test_a_subscription_needs_the_application_no_more_once_it_waits() -> N
         assert (await stream.next_event()).data == "x"
 
 
+async def test_an_exception_of_the_application_is_raised_on() -> None:
+    """The server, and what is around the middleware, get it."""
+
+    async def endpoint(_: Request) -> Response:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        async with EventStreamClient(application(None, endpoint)).stream("/"):
+            pass
+
+
 async def test_get_hub_finds_it_from_a_request() -> None:
     """It works as a function, and as a FastAPI dependency, whose annotations exist at run time."""
     hub = Hub()

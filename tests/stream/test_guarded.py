@@ -28,8 +28,9 @@ async def send(_: Message) -> None:
 
 async def within(app: Any, terms: GuardTerms) -> None:
     """Run an application in a guard with these terms."""
-    with Guard(terms, {**SCOPE}, nothing, send) as guard:
-        await guard.run(app)
+    guard = Guard(terms, {**SCOPE}, nothing, send)
+    await guard.run(app)
+    guard.leave()
 
 
 async def test_a_guard_admits_refuses_and_tells() -> None:
@@ -52,7 +53,8 @@ async def test_a_guard_admits_refuses_and_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "handed"), [("known", True), ("stranger", False), ("open", False), ("task", False), ("unguarded", False)]
+    ("case", "handed"),
+    [("known", True), ("bare", True), ("stranger", False), ("open", False), ("task", False), ("unguarded", False)],
 )
 async def test_a_stream_is_handed_over_past_known_coroutines_alone(case: str, *, handed: bool) -> None:
     """A stranger in between, another task, or an open dependency of FastAPI keeps it where it is."""
@@ -77,11 +79,13 @@ async def test_a_stream_is_handed_over_past_known_coroutines_alone(case: str, *,
             tasks.start_soon(router, scope, receive, send)
 
     router = Router([Mount("/", stranger if case == "stranger" else stream)])
-    scope = {**SCOPE, "root_path": "", "fastapi_inner_astack": stack}
-    with Guard(GuardTerms(1.0, 1.0, None), scope, nothing, send) as guard:
-        await guard.run(app if case == "task" else router)
-        if guard.rest is not None:
-            await guard.rest
+    scope = {**SCOPE, "root_path": ""}
+    if case != "bare":
+        scope["fastapi_inner_astack"] = stack
+    guard = Guard(GuardTerms(1.0, 1.0, None), scope, nothing, send)
+    await guard.run(app if case == "task" else router)
+    if guard.rest is not None:
+        await guard.rest
     assert log == ([True, False, "on"] if handed else [False, True])
     stack.pop_all()
 

@@ -113,10 +113,16 @@ class EventSourceMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with Guard(self._terms, scope, receive, send) as guard:
+        guard = Guard(self._terms, scope, receive, send)
+        try:
             await guard.run(self.app)
             if guard.rest is not None:
                 await guard.rest
+        except BaseException as error:
+            guard.fail(error)
+            raise
+        finally:
+            guard.leave()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         notice = current_notice()

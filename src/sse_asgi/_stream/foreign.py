@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -79,7 +79,7 @@ class Guard:
     )
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
-        """Begin to watch; no message has been sent yet."""
+        """Begin to watch, and let the request's stream find this guard; no message has been sent yet."""
         self._terms = terms
         self._scope = scope
         self._receive = receive
@@ -93,24 +93,22 @@ class Guard:
         self.task = current_task()
         self._interrupt: Interrupt | None = None
         self.rest: Coroutine[Any, Any, None] | None = None
+        self._outer: Guard | None = scope.get(KEY)
+        if self._outer is not None:  # which leaves the stream to this guard, so that it is observed once
+            self.observer, self._outer.observer = self.observer or self._outer.observer, None
+        scope[KEY] = self
 
     @property
     def passes_on(self) -> Send | None:
         """The `send` behind this guard if a stream of our own is sent through it unchanged; else None."""
         return None if self._watching else self._send
 
-    def __enter__(self) -> Self:
-        """Let the request's stream find this guard."""
-        self._outer: Guard | None = self._scope.get(KEY)
-        if self._outer is not None:  # which leaves the stream to this guard, so that it is observed once
-            self.observer, self._outer.observer = self.observer or self._outer.observer, None
-        self._scope[KEY] = self
-        return self
+    def fail(self, error: BaseException) -> None:
+        """Note the exception of the application, or of the rest of a stream."""
+        self.reason = self.reason or reason_of(error)
 
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+    def leave(self) -> None:
         """Release everything: the application and the stream have ended."""
-        if error is not None:
-            self.reason = self.reason or reason_of(error)
         self._scope[KEY] = self._outer
         if self._stream is not None:
             self._stream.forget()
