@@ -7,6 +7,7 @@ from pathlib import Path
 from .environments import CACHE, CONTENDERS, ROOT, nchan, node, python, source_of
 
 SERVE = ("--loop", "uvloop", "--http", "httptools", "--backlog", "4096", "--log-level", "warning", "--no-access-log")
+SERVE += ("--interface", "asgi3")  # `controlled` returns the application's coroutine
 
 
 @dataclass(frozen=True)
