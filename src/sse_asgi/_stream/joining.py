@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import anyio.lowlevel
 from starlette.types import Message
 
 from .._hub.delivery import Delivery
 from .._hub.registry import PAUSE_SECONDS
+from .._loop.running import LoopVar
 from .sender import Sender
 
 JOIN_SECONDS = 0.005
@@ -96,13 +96,9 @@ class Joiner:
             callback(ended)
 
 
-_joiner: anyio.lowlevel.RunVar[Joiner] = anyio.lowlevel.RunVar("_joiner")
+_joiner: LoopVar[Joiner] = LoopVar(Joiner)
 
 
 def current_joiner() -> Joiner:
     """Return the joiner of the running event loop."""
-    joiner = _joiner.get(None)
-    if joiner is None:
-        joiner = Joiner()
-        _joiner.set(joiner)
-    return joiner
+    return _joiner.get()

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
-import anyio.lowlevel
 from starlette.background import BackgroundTask
 
+from .._loop.running import LoopVar
 from ..dialects import Dialect
 from .limits import ConnectionLimit
 from .observed import StreamObserver
@@ -60,15 +60,14 @@ class GuardTerms(NamedTuple):
     observer: StreamObserver | None = None
 
 
-_terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
+_terms: LoopVar[dict[Terms, Terms]] = LoopVar(dict)
 
 
 def shared_terms(terms: Terms) -> Terms:
     """Return the first equal terms of this event loop: thousands of connections use a few different ones."""
     if terms.on_error is not None or terms.dialect is not None:  # either may hold on to its request
         return terms
-    known = _terms.get(None)
-    if known is None or len(known) >= MAX_SHARED:
-        known = {}
-        _terms.set(known)
+    known = _terms.get()
+    if len(known) >= MAX_SHARED:
+        known.clear()
     return known.setdefault(terms, terms)
