@@ -51,7 +51,7 @@ from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
 from .guarded import cut_off, hand_over, watch_again
 from .terms import Terms
-from .upload import watch_client
+from .upload import behind_no_body, watch_client
 from .writer import Writer
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -166,6 +166,7 @@ class Connection:
         self._notice.listen(self._on_shutdown, self._scope, drain=drain)
         self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
         content = reader_of_body(self._writer.feed)
+        self._receive = behind_no_body(self._receive)  # no stream but one that reads the body needs more
         self._watcher = watch_client(self._scope, self._receive, self, content, self._deadlines.timer)
         return True
 

@@ -58,8 +58,6 @@ def watch_client(
         content: The content, which may read the body; None if nothing does, so that the body is discarded.
         timer: The event loop's.
     """
-    if isinstance(receive, NoBody):
-        receive = receive.behind()
     if content is None or not _may_have_body(scope):
         return watch(receive, connection, timer.context)
     shared: Upload | None = scope.get(KEY)
@@ -84,6 +82,11 @@ def _length(scope: Scope) -> int | None:
         if name == b"content-length":
             length = int(value) if value.isdigit() else None
     return length
+
+
+def behind_no_body(receive: Receive) -> Receive:
+    """Return the server's own `receive` of a request without a body, to watch with; any other `receive` as it is."""
+    return receive.behind() if isinstance(receive, NoBody) else receive
 
 
 class NoBody:
