@@ -16,7 +16,7 @@ from suite.processes import prepare
 from suite.report import save
 
 QUESTIONS = ("fanout", "latency", "idle", "connects", "storm", "channels", "tokens", "encode", "slow", "growth")
-QUESTIONS += ("dialects", "runs", "yields", "redis", "compress", "profile", "instructions")
+QUESTIONS += ("dialects", "runs", "yields", "redis", "compress", "profile", "steps", "instructions")
 
 
 def main() -> None:

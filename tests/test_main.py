@@ -1,6 +1,7 @@
 """`python -m sse_asgi`: publishing one event from a shell, and the arguments of both commands."""
 
 import io
+import re
 import subprocess
 import sys
 import tomllib
@@ -134,20 +135,54 @@ def test_without_a_command_it_is_the_demo(
     assert calls == [(host, port)]
 
 
-def test_help_names_both_commands(run: Run) -> None:
-    """--help lists the commands and runs neither of them."""
+def test_help_names_each_command(run: Run) -> None:
+    """--help lists the commands and runs none of them."""
     code, output, _ = run("--help")
     assert code == 0
-    assert "demo" in output
-    assert "publish" in output
+    for command in ("demo", "publish", "tail", "bench", "doctor"):
+        assert f"\n    {command} " in output
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ("publish", "redis://localhost"), ("--port", "65536")])
-def test_wrong_arguments_print_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
-    """Wrong arguments print the usage, and the exit code is 2."""
+def test_wrong_arguments_are_one_line(run: Run, arguments: tuple[str, ...]) -> None:
+    """It names the help, and the exit code is 2."""
     code, _, errors = run(*arguments)
     assert code == 2
-    assert "usage: python -m sse_asgi" in errors
+    assert re.fullmatch(r"sse-asgi.*: .*\. See: sse-asgi.* --help\n", errors)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/a/b/sse-asgi", "sse-asgi"), ("/a/sse_asgi/__main__.py", "python -m sse_asgi")]
+)
+def test_it_calls_itself_as_the_user_does(monkeypatch: pytest.MonkeyPatch, path: str, name: str) -> None:
+    """By the script, or by the module."""
+    monkeypatch.setattr(sys, "argv", [path])
+    assert __main__._prog() == name
+
+
+def test_a_command_of_the_extra_gets_its_arguments(run: Run) -> None:
+    """With its exit code."""
+    code, output, errors = run("tail", "nowhere")
+    assert (code, output) == (2, "")
+    assert "the URL must begin with http:// or https://" in errors
+
+
+def test_an_interrupt_while_it_starts_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the command runs."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__.importlib, "import_module", interrupt)  # type: ignore[attr-defined]
+    assert run("tail", "http://127.0.0.1:1/") == (130, "", "")
+
+
+def test_a_missing_extra_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.delitem(sys.modules, "sse_asgi._cli.app", raising=False)
+    code, output, errors = run("tail", "http://127.0.0.1:1/")
+    assert (code, output, errors) == ('The command tail needs typer: pip install "sse-asgi[cli]"', "", "")
 
 
 def test_the_script_is_the_module() -> None:

@@ -47,18 +47,6 @@ def test_what_shows_a_row_exists(number: str, shown: str) -> None:
         assert not test or re.search(rf"^(?:async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), name
 
 
-def test_links_lead_somewhere() -> None:
-    """To files and to headings of this and other documents."""
-    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        path, _, anchor = target.partition("#")
-        file = ROOT / "docs" / (path or "migrating.md")
-        assert file.is_file(), target
-        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-        assert not anchor or anchor in {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}, (
-            target
-        )
-
-
 def test_our_options_are_there() -> None:
     """Each option that is named for here is one of something public."""
     known = {name for one in OPTIONS for name in inspect.signature(one).parameters}

@@ -41,7 +41,7 @@ WINGS = (
     ("config",),
     ("publisher",),
     ("",),
-    ("_demo",),
+    ("_cli", "_demo"),
     ("__main__",),
 )
 
@@ -56,7 +56,11 @@ LIBRARIES: dict[str, set[str]] = {
     "itsdangerous": {"_mount.tickets"},
     "trio": {"_loop._trio"},
     "fastapi": {"fastapi", "_demo"},
-    "uvicorn": {"_demo"},
+    "uvicorn": {"_demo", "testing._live"},
+    "pytest": {"testing.contract", "testing.contract._base", "testing.contract._pages", "testing.plugin"},
+    "httpx": {"_cli"},
+    "rich": {"_cli"},
+    "typer": {"_cli"},
 }
 
 MAX_BODY_LINES = 30
@@ -231,7 +235,21 @@ DOORS = {
     "exceptions": ["BackendError", "HubClosedError", "PublishUnknownError", "SSEError", "SlowReaderError"],
     "publisher": ["Publisher"],
     "telemetry": ["Telemetry", "context_of", "traced"],
-    "testing": ["EventStream", "EventStreamClient"],
+    "testing": [
+        "ClientFactory",
+        "Clock",
+        "Cookies",
+        "EventStream",
+        "EventStreamClient",
+        "FaultyBackend",
+        "LiveServer",
+        "RedisServer",
+        "SyncEventStream",
+        "SyncEventStreamClient",
+        "assert_clean",
+    ],
+    "testing.contract": ["BackendContract"],
+    "testing.plugin": ["redis_server", "sse_client", "sse_server"],
     "tickets": ["ChannelSigner", "RedactTickets", "Ticket", "TicketError"],
 }
 
@@ -327,7 +345,8 @@ def test_importing_changes_nothing(fresh: dict[str, bool], part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "opentelemetry", "logging.handlers"]
+    "name",
+    ["fastapi", "uvicorn", "redis", "trio", "pydantic", "itsdangerous", "opentelemetry", "httpx", "logging.handlers"],
 )
 def test_importing_does_not_import(fresh: dict[str, list[str]], name: str) -> None:
     """A library that only some users need is not imported for all."""

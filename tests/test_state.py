@@ -9,7 +9,7 @@ import ast
 from _collections import _tuplegetter  # type: ignore[import-not-found] # the fields of a NamedTuple
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from json import JSONDecoder, JSONEncoder
 from logging import Logger
@@ -24,7 +24,7 @@ from types import (
     ModuleType,
     NoneType,
 )
-from typing import Any, NamedTuple, TypeVar, get_origin
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_origin
 
 import pytest
 
@@ -41,9 +41,12 @@ CONSTANT: tuple[type[Any], ...] = (
         Pattern,
         Logger,
         LoopVar,
+        ParamSpec,
         TypeVar,
         JSONDecoder,
         JSONEncoder,
+        pytest.MarkDecorator,
+        type(pytest.fixture(lambda: None)),
         MappingProxyType,
         ModuleType,
     ),
@@ -59,6 +62,7 @@ HELD: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
     ((tuple, frozenset), iter),
     ((staticmethod, classmethod), lambda value: [value.__func__]),
     (property, lambda value: [value.fget, value.fset, value.fdel]),
+    (cached_property, lambda value: [value.func]),  # the value is kept by each object
     (partial, lambda value: [value.func, *value.args, *value.keywords.values()]),
 )
 
@@ -109,6 +113,8 @@ def parts_of(name: str, value: Any) -> Parts | None:
     """Return the values in a value, with their names; None if the value can change itself."""
     if isinstance(value, CONSTANT) or type(value) is object or get_origin(value) is not None:
         return []
+    if type(value).__module__ == "dataclasses":  # the mark of a default that is made for each object
+        return []
     for kinds, held in HELD:
         if isinstance(value, kinds):
             return [(name, one) for one in held(value)]
@@ -123,7 +129,8 @@ def _is_ours(value: Any) -> bool:
 
 
 def _kept_by(function: FunctionType) -> Parts:
-    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values()]
+    attributes = [one for name, one in vars(function).items() if name != "pytestmark"]
+    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *attributes]
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return [(f"kept by {function.__qualname__}", one) for one in (*kept, *cells)]
 

@@ -1,9 +1,15 @@
-"""The command `python -m sse_asgi`, also installed as `sse-asgi`: a demo, and publishing from a shell."""
+"""The command `python -m sse_asgi`, also installed as `sse-asgi`: a demo, publishing, and the client's side.
+
+The commands of the client's side are in `_cli`, because they need the extra `cli`.
+"""
 
 import argparse
+import importlib
 import logging
 import os
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 from . import _demo
 from .exceptions import SSEError
@@ -11,6 +17,11 @@ from .publisher import Publisher
 
 MAX_PORT = 65535
 INTERRUPTED = 130  # the exit code that shells give a command that Ctrl-C ended
+WITH_CLI = {
+    "tail": "print the events of a stream as they arrive",
+    "bench": "measure a stream with many readers",
+    "doctor": "find out what is wrong with a deployed stream",
+}
 
 
 def main() -> None:
@@ -18,6 +29,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["demo", *arguments]
+    if arguments[0] in WITH_CLI:
+        sys.exit(_run_with_cli(arguments))
     options = _parser().parse_args(arguments)
     if options.command == "demo":
         _demo.run(options.host, options.port)
@@ -25,11 +38,35 @@ def main() -> None:
         _publish(options)
 
 
+def _prog() -> str:
+    """Return the command that the user has typed."""
+    name = Path(sys.argv[0]).name
+    return "python -m sse_asgi" if name == "__main__.py" else name
+
+
+def _run_with_cli(arguments: list[str]) -> int:
+    try:
+        app = importlib.import_module("._cli.app", __package__)
+    except ImportError as error:
+        sys.exit(f'The command {arguments[0]} needs {error.name}: pip install "sse-asgi[cli]"')
+    except KeyboardInterrupt:  # while it is imported; later it is typer that handles it
+        return INTERRUPTED
+    code: int = app.run(arguments, _prog())
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See: {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sse_asgi",
-        description="Server-Sent Events for ASGI: run a demo, or publish an event from a shell.",
-        epilog="Each command has its own help: python -m sse_asgi publish --help",
+    parser = _Parser(
+        prog=_prog(),
+        description="Server-Sent Events for ASGI: run a demo, publish an event, or look at a stream as its clients do.",
+        epilog=f"Each command has its own help: {_prog()} tail --help",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
@@ -49,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("channel", help="name of the channel")
     publish.add_argument("data", help="data of the event; - reads it from standard input")
     publish.add_argument("--event", metavar="TYPE", help="type of the event (default: message)")
+    for name, text in WITH_CLI.items():
+        commands.add_parser(name, help=text)
     return parser
 
 

@@ -150,9 +150,13 @@ class _AGUI(_JSONDialect):
 
 
 OPENAI: Dialect = _OpenAI()
+"""Chat completions and responses of OpenAI, and of services like it; ends with `data: [DONE]`."""
 ANTHROPIC: Dialect = _Anthropic()
+"""Messages of Anthropic: the type of an item is the event's type."""
 AI_SDK: Dialect = _AISDK()
+"""UI messages of the AI SDK, with its header; ends with `data: [DONE]`."""
 AG_UI: Dialect = _AGUI()
+"""Events of AG-UI."""
 
 
 # Items

@@ -78,6 +78,14 @@ class Publisher:
     ) -> str | None:
         """Publish one event and wait until it is stored; arguments, result and errors are those of `Hub.publish`.
 
+        Args:
+            channels: See Hub.publish, like all arguments below.
+            data: See Hub.publish; it cannot be a function.
+            event: See Hub.publish.
+            retry: See Hub.publish.
+            key: See Hub.publish.
+            idempotency_key: See Hub.publish.
+
         Raises:
             RuntimeError: An event loop runs in this thread, and would be blocked; or the Publisher is closed.
         """

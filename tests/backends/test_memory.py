@@ -7,16 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
-from backends.recorder import connected, texts
 from sse_asgi import BackendError, Hub, MemoryBackend, ServerSentEvent
 from sse_asgi._log.event import RenderedEvent
 from sse_asgi.backends import _shelf, memory
 from sse_asgi.backends.base import Member, is_presence
+from sse_asgi.testing.contract._recorder import connected, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +36,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Put the backend's time in the test's hands."""
     clock = Clock()
-    monkeypatch.setattr(memory, "time", clock)
+    monkeypatch.setattr(memory, "SystemTime", lambda: SimpleNamespace(now=clock.monotonic))
     return clock
 
 

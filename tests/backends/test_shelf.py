@@ -76,6 +76,18 @@ def test_all_channels_share_a_bound() -> None:
     assert log.shelf.loss(("a",), 0) == (6, "trimmed")
 
 
+def test_a_removed_channel_leaves_nothing() -> None:
+    """Its bytes are given back; removing a channel that was never there, or has dropped all it had, does nothing."""
+    log = Log()
+    log.put("a")
+    log.put("b")
+    kept = log.shelf.total
+    for _ in range(2):
+        log.shelf.remove("a")
+        assert log.shelf.total == kept / 2
+        assert (log.held("a"), log.held("b")) == ([], [2])
+
+
 def test_channels_are_bounded() -> None:
     """A channel that was emptied knows its past when it is used again; of too many only the common past is known."""
     log = Log(ROOM._replace(channels=1))

@@ -167,7 +167,7 @@ def test_a_process_that_is_gone_takes_its_tabs_along(enter: Enter, redis: RedisS
         assert time.monotonic() - died < LEASE * 5 / 3
         ada.sees("Carl")
         line.mend()
-        bob.is_live()
+        bob.is_live(seconds=40)  # the page waited longer after each failure, at most for 30 s
         for visitor, others in ((ada, ["Bob", "Carl"]), (bob, ["Ada", "Carl"]), (carl, ["Ada", "Bob"])):
             visitor.sees(*others)
         ada.is_told("Bob joined", "Carl joined", "Bob left", "Bob joined")

@@ -95,3 +95,34 @@ def test_events_of_a_channel_are_shown(open_: Open, monkeypatch: pytest.MonkeyPa
     one.get_by_role("button", name="Log in").click()
     one.get_by_role("link", name="analytics").click()
     expect(one.get_by_role("status")).to_have_text("streaming")
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_step_of_the_tutorial_shows_messages(open_: Open, step: int) -> None:
+    """Every tab shows a message, once and as text; from step 4 on, a newcomer too."""
+    page = open_(f"tutorial/step_{step}/chat")
+    one, other = page(), page()
+    for tab in (one, other):
+        expect(tab.get_by_role("status")).to_have_text("streaming")
+    one.get_by_label("Name").fill("Ada")
+    one.get_by_label("Message").fill(TAGS)
+    one.get_by_role("button").click()
+    for tab in (one, other):
+        expect(tab.get_by_role("listitem")).to_have_text([f"Ada: {TAGS}"])
+    expect(page().get_by_role("listitem")).to_have_count(1 if step == 4 else 0)
+
+
+def test_the_chat_of_the_tutorial_works(open_: Open) -> None:
+    """Visitors log in, see who is here and what was said, and say more."""
+    page = open_("tutorial/step_6/chat")
+    ada, bob = page(), page()
+    for tab, name in ((ada, "Ada"), (bob, "Bob")):
+        tab.get_by_label("Name").fill(name)
+        tab.get_by_role("button", name="Enter").click()
+        expect(tab.get_by_role("status")).to_have_text("streaming")
+        expect(tab.locator("#here")).to_contain_text(name)
+        tab.get_by_label("Message").fill(f"I am {name}")
+        tab.get_by_role("button", name="Send").click()
+    for tab in (ada, bob):
+        expect(tab.get_by_role("listitem")).to_have_text(["Ada: I am Ada", "Bob: I am Bob"])
+        expect(tab.locator("#here")).to_have_text("Ada, Bob")

@@ -14,7 +14,7 @@ from browser.peers import Wire
 from sse_asgi import EventSourceResponse
 
 MODULES = Path(__file__).with_name("node_modules")
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "htmx.md").read_text()
 SCRIPTS = {
     2: ("htmx.org/dist/htmx.js", "htmx-ext-sse/dist/sse.js"),
     4: ("htmx4/dist/htmx.js", "htmx4/dist/ext/hx-sse.js"),

@@ -41,14 +41,14 @@ class Visitor:
         self.page.get_by_label("Your name").fill(self.name)
         self.page.get_by_role("button", name="Enter").click()
 
-    def is_live(self) -> None:
+    def is_live(self, seconds: float = 10) -> None:
         """Wait until the page says that it is live and shows the room."""
-        self.is_connection("live")
+        self.is_connection("live", seconds)
         expect(self.log).to_have_attribute("aria-busy", "false")
 
-    def is_connection(self, state: str) -> None:
+    def is_connection(self, state: str, seconds: float = 10) -> None:
         """Wait until the page shows this state."""
-        expect(self.connection).to_have_attribute("data-state", state)
+        expect(self.connection).to_have_attribute("data-state", state, timeout=1000 * seconds)
 
     def watch(self) -> None:
         """Keep every state that the page shows."""

@@ -21,7 +21,7 @@ from sse_asgi._hub.outbox import Outbox
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 30.0
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "publishing.md"
 
 
 class Faulty(MemoryBackend):

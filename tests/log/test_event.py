@@ -406,12 +406,6 @@ def test_an_entry_keeps_what_it_was_given() -> None:
     assert (entry.event, entry.position, entry.channels, entry.key) == (event, POSITION, ("a", "b"), "k")
 
 
-def test_an_entry_writes_another_event_at_its_position() -> None:
-    """The event of a reader's transform gets the entry's id."""
-    entry = Entry(ServerSentEvent("x"), POSITION)
-    assert entry.write(ServerSentEvent("y")) == b"id: 0123abcd-42\ndata: y\n\n"
-
-
 def test_a_reader_sees_the_id_and_its_own_channels() -> None:
     """The event of a reader has the position as id and those of the entry's channels that the reader reads."""
     entry = Entry(ServerSentEvent("x", event="chat", retry=5, comment="c"), POSITION, ("a", "b", "c"))

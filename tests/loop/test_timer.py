@@ -66,7 +66,7 @@ async def test_alarms_of_one_time_ring_in_the_order_they_were_set(monkeypatch: p
     timer, bell = Timer(), Bell()
     with monkeypatch.context() as patch:
         now = time.monotonic()
-        patch.setattr(time, "monotonic", lambda: now)
+        patch.setattr(timer, "now", lambda: now)
         for name in "abc":
             timer.after(0.01, bell.ring(name))
     assert await bell.heard(3) == ["a", "b", "c"]
@@ -174,7 +174,7 @@ async def test_an_alarm_can_be_cancelled_by_another(monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         now = time.monotonic()
-        patch.setattr(time, "monotonic", lambda: now)
+        patch.setattr(timer, "now", lambda: now)
         timer.after(0.01, first)
         alarms.append(timer.after(0.01, bell.ring("cancelled")))
         timer.after(0.01, bell.ring("last"))
@@ -337,3 +337,37 @@ async def test_an_alarm_that_has_rung_holds_no_other() -> None:
     assert await bell.heard(2) == ["kept", "other"]
     gc.collect()
     assert gone() is None
+
+
+# A clock that tests move
+
+SHORT = 0.01
+
+
+async def test_a_task_sleeps_by_the_timer() -> None:
+    """A sleep that is cancelled leaves nothing scheduled."""
+    timer = shared_timer()
+    began = timer.now()
+    await timer.sleep(SHORT)
+    assert timer.now() >= began + SHORT
+    with anyio.move_on_after(SHORT):
+        await timer.sleep(60)
+    assert not any(timer._scheduled.values())
+
+
+async def test_the_time_can_be_another_one() -> None:
+    """What is due by it rings when the timer is told, at its exact time, and a limit at once looks again."""
+    timer, rung, time = shared_timer(), [], 1e6
+    timer.take_time_from(lambda: time)
+    assert timer.next_time == math.inf
+    timer.after(10.1, lambda: rung.append("alarm"))
+    timer.limit(20.1, lambda: rung.append("limit"))
+    assert 0 <= timer.next_time - (time + 10.1) < 0.00001
+    time += 10.2
+    timer.ring()
+    assert rung == ["alarm"]
+    time += 10
+    timer.ring()
+    assert (rung, timer.next_time) == (["alarm"], time)
+    timer.ring()
+    assert rung == ["alarm", "limit"]

@@ -101,6 +101,34 @@ async def test_an_exception_of_the_application_is_raised_on() -> None:
             pass
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_a_shutdown_waits_for_the_runs(interrupted: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """They go on to their own end, or until a signal comes again; without a `drain_timeout` nothing waits."""
+    monkeypatch.setattr("sse_asgi._servers.shutdown.SAME_SECONDS", 0.0)
+    go_on = anyio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "1"
+        await go_on.wait()
+
+    async def go() -> None:
+        await anyio.wait_all_tasks_blocked()
+        assert hub.stats().runs == 1
+        if interrupted:
+            current_notice().hear_signal()
+        else:
+            go_on.set()
+
+    hub = Hub()
+    async with anyio.create_task_group() as tasks:
+        async with EventStreamClient(EventSourceMiddleware(Starlette(), hub=hub, drain_timeout=60)):
+            run = await hub.start_run("a", source)
+            current_notice().hear()
+            tasks.start_soon(go)
+    assert hub.state == "closed"
+    assert run.state == ("lost" if interrupted else "finished")
+
+
 async def test_get_hub_finds_it_from_a_request() -> None:
     """It works as a function, and as a FastAPI dependency, whose annotations exist at run time."""
     hub = Hub()

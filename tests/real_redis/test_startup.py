@@ -77,8 +77,8 @@ async def test_missing_rights(
 
 
 def documented_rules() -> list[str]:
-    lines = (Path(__file__).parents[2] / "docs" / "redis.md").read_text().splitlines()
-    return [rule for line in lines if line.startswith(("    ~", "    +")) for rule in line.split()]
+    text = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    return [rule for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) for rule in block.split()]
 
 
 def test_the_documented_rights_name_all_commands() -> None:

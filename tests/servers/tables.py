@@ -8,7 +8,11 @@ from pathlib import Path
 
 Measurement = tuple[str, str, str, float | str]
 
-ROWS = {"redis": "fault", "clients": "client"}  # the heading of the first column, where the rows are not servers
+ROWS = {
+    "redis": "fault",
+    "clients": "client",
+    "comparison": "fact",
+}  # the heading of the first column, where the rows are not servers
 
 
 def table_of(name: str, measurements: list[Measurement]) -> str:
@@ -18,7 +22,10 @@ def table_of(name: str, measurements: list[Measurement]) -> str:
     for table, row, column, value in measurements:
         if table == name:
             rows[row][column] = value
-    lines = [f"| {ROWS.get(name, 'server')} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"| {ROWS.get(name.partition('_')[0], 'server')} | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for row, cells in rows.items():
         texts = [_shown(cells.get(column, "never")) for column in columns]
         lines.append(f"| {row} | {' | '.join(texts)} |")
@@ -30,9 +37,12 @@ def _shown(value: float | str) -> str:
 
 
 def write(measurements: list[Measurement], document: str) -> str:
-    """Replace the text between `<!-- table NAME -->` and `<!-- end -->`."""
+    """Replace the text between `<!-- table NAME -->` and `<!-- end -->`, where something was measured."""
+    measured = {measurement[0] for measurement in measurements}
 
     def replaced(match: re.Match[str]) -> str:
+        if match[2] not in measured:
+            return match[0]
         return f"{match[1]}\n{table_of(match[2], measurements)}\n{match[3]}"
 
     return re.sub(r"(<!-- table (\w+) -->)\n(?:.*?\n)??(<!-- end -->)", replaced, document, flags=re.DOTALL)
@@ -41,7 +51,7 @@ def write(measurements: list[Measurement], document: str) -> str:
 def _order(measurement: Measurement) -> tuple[str, ...]:
     """Sort the columns by name, unless their order tells something."""
     table, row, column, _ = measurement
-    return (table,) if table == "clients" else (table, row, column)
+    return (table,) if table.startswith(("clients", "comparison")) else (table, row, column)
 
 
 if __name__ == "__main__":

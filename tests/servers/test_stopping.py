@@ -68,7 +68,7 @@ def stop_with_fifty_streams(server: Server, way: str) -> tuple[Server, float]:
 def test_it_stops_with_fifty_streams(serve: Serve, record: Record, kind: Kind, way: str) -> None:
     """Idle, busy, in threads, of a hub and of Starlette. Each gets a retry of its own."""
     server, took = stop_with_fifty_streams(serve(kind), way)
-    if "panicked at" in server.log():  # granian's extension does this rarely, see docs/deployment.md
+    if "panicked at" in server.log():  # granian's extension does this rarely, see docs/shutdown.md
         server, took = stop_with_fifty_streams(serve(kind), way)
     number, each = WAYS[way][0], STREAMS // len(PATHS)
     assert took < kind.stop_seconds

@@ -99,7 +99,7 @@ async def test_events_are_not_held_for_long(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sse_asgi._hub.registry.PAUSE_SECONDS", 1.0)
     monkeypatch.setattr("sse_asgi._stream.joining.JOIN_SECONDS", 0.0)
     # A clock that stands still: sending takes no time, however busy the machine is.
-    monkeypatch.setattr("sse_asgi._stream.joining.time", SimpleNamespace(monotonic=lambda: 1e12))
+    monkeypatch.setattr(current_joiner(), "timer", SimpleNamespace(now=lambda: 1e12))
     async with Hub() as hub, Server().serve(EventSourceApp(hub)) as server:
         for number in range(10):
             await hub.publish("default", number)

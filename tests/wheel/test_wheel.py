@@ -70,7 +70,7 @@ def test_the_readme_has_links_that_work_on_a_package_index(metadata: Message) ->
     base = f"{dict(url.split(', ') for url in metadata.get_all('Project-URL', ()))['Source']}/blob/main/"
     inside = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
     links = re.findall(r"\]\(([^)#]+)", str(metadata.get_payload()))
-    assert {"docs/guide.md", "LICENSE"} <= set(inside)
+    assert {"docs/index.md", "LICENSE"} <= set(inside)
     assert [link for link in links if not link.startswith("https://")] == []
     assert [link.removeprefix(base) for link in links if link.startswith(base)] == inside
     assert [name for name in inside if not (ROOT / name).is_file()] == []

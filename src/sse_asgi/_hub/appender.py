@@ -5,7 +5,7 @@ appends. The events that the source yields meanwhile are joined into the next ap
 or WAITING_BYTES wait, as they do when the backend is away.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .._log.event import ServerSentEvent
 from .._log.run import RUNNING, RunRecord
@@ -46,17 +46,17 @@ class Appender:
         """How many events were given: those that are stored, and those that wait."""
         return self._owned.appended + len(self._pending)
 
-    async def put(self, event: ServerSentEvent) -> None:
-        """Append an event, now or soon.
+    def put(self, event: ServerSentEvent) -> Awaitable[None]:
+        """Append an event, now or soon, while this is awaited.
 
         Raises:
             OwnershipLostError: The run is not ours any more.
             BackendError: The backend has refused this event or one before it.
         """
+        return self._append([event]) if self._backend.in_process else self._append_soon(event)
+
+    async def _append_soon(self, event: ServerSentEvent) -> None:
         self._pending.append(event)
-        if self._backend.in_process:
-            await self._append()
-            return
         self._size += len(event.encode())
         self._start()
         await self._wait(lambda: len(self._pending) >= WAITING or self._size >= WAITING_BYTES)
@@ -83,21 +83,21 @@ class Appender:
 
     async def _append_in_task(self) -> None:
         try:
-            while self._pending:
-                await self._append()
+            while events := self._pending[:WAITING]:
+                await self._append(events)
+                del self._pending[: len(events)]
+                self._size = sum(len(event.encode()) for event in self._pending)
                 self._news.set()
         except Exception as error:  # noqa: BLE001 - raised in the source's task
             self._error = error
         finally:
             self._task = None
 
-    async def _append(self) -> None:
-        """Append what waits in one call."""
-        owned, events = self._owned, self._pending[:WAITING]
+    async def _append(self, events: list[ServerSentEvent]) -> None:
+        """Append events in one call."""
+        owned = self._owned
         record = await self._backend.append_run(owned.key, owned.owner, owned.appended, events)
         wanted = owned.appended + len(events)
-        if record is None or record[1:3] != (owned.owner, RUNNING) or record.appended != wanted:
+        if record is None or record.appended != wanted or record.owner != owned.owner or record.state != RUNNING:
             raise OwnershipLostError
         self._owned = record
-        del self._pending[: len(events)]
-        self._size = sum(len(event.encode()) for event in self._pending)

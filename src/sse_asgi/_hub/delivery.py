@@ -19,7 +19,7 @@ class Delivery:
 
     Attributes:
         entry: The entry.
-        now: When the delivery began, by time.monotonic().
+        now: When the delivery began, by the timer's clock.
         position: The entry's position.
         at_once: True if the event is sent by itself, because its channels were quiet and all readers get the same
             frame; False if it is joined with the events around it.

@@ -7,13 +7,13 @@ cost a trip to the other loop and back.
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from .._loop.running import running_loop, thread_safe_caller
+from .._loop.running import checkpoint_here, running_loop, thread_safe_caller
 from .._loop.tasks import Child, spawn
 from .._loop.wakeup import new_wakeup
 from ..exceptions import HubClosedError
@@ -22,15 +22,20 @@ T = TypeVar("T")
 
 
 class Home:
-    """The event loop in which a hub was opened."""
+    """The event loop in which a hub was opened.
 
-    __slots__ = ("_call", "_loop", "_process")
+    Attributes:
+        checkpoint: Lets every other task of this event loop that is ready run once, while it is awaited.
+    """
+
+    __slots__ = ("_call", "_loop", "_process", "checkpoint")
 
     def __init__(self) -> None:
         """Remember the running event loop and its process."""
         self._loop: Any = running_loop()
         self._call = thread_safe_caller()
         self._process = os.getpid()
+        self.checkpoint: Callable[[], Awaitable[None]] = checkpoint_here()
 
     def is_here(self) -> bool:
         """Return True if this event loop runs in the calling thread."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from .._log.event import RenderedEvent, ServerSentEvent, as_published
 from .._log.models import EventModels
-from .._loop.running import checkpoint, running_loop
+from .._loop.running import running_loop
 from ..backends.base import NO_PRESENCE, Backend
 from ..backends.memory import MemoryBackend
 from ..exceptions import BackendError
@@ -192,7 +192,7 @@ class Hub(RunningHub):
         names, message = self._checked(channels, data, event, retry, key)
         check_key("idempotency_key", idempotency_key)
         # The body of _publish_now, without the cost of an Outgoing and of a second coroutine for each event.
-        await checkpoint()  # before the event is stored: a publisher that is cancelled here has published nothing
+        await home.checkpoint()  # before the event is stored: a publisher that is cancelled here has published nothing
         registry = self._registry or self._opened("cannot publish")
         try:
             position = await registry.store(names, message, key=key, idempotency_key=idempotency_key)

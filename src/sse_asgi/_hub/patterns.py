@@ -78,7 +78,7 @@ class Patterns:
             ValueError: A name is reserved, or is a pattern.
         """
         for name in check_public(channels):
-            if name in self.names or isinstance(name, Pattern):
+            if isinstance(name, Pattern) or name in self.names:
                 msg = f"the pattern {name!r} only gathers what is published to channels that match: publish to those"
                 raise ValueError(msg)
         if not self.names:

@@ -21,7 +21,7 @@ class RunFeed(SubscriptionFeed):
     def offer(self, delivery: Delivery) -> None:
         """Send or hold one live event; finish if it was the end and was sent."""
         super().offer(delivery)
-        if self._gate.written == delivery.position:
+        if self._gate.written is delivery.position:  # it was sent at once
             self._finish_after(delivery.entry.frame)
 
     def take(self) -> bytes:

@@ -10,7 +10,6 @@ append, or when its lease is next renewed.
 
 import logging
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any
@@ -22,6 +21,7 @@ from .._log.logged import about, one_line
 from .._log.run import RUNNING, RunRecord, RunState, followers_channel
 from .._loop.iterators import close_unused
 from .._loop.tasks import Child, spawn
+from .._loop.timer import shared_timer
 from .._loop.wakeup import Wakeup, new_wakeup
 from ..backends.base import Backend
 from ..exceptions import HubClosedError, RunConflictError, RunLimitError, SSEError
@@ -184,15 +184,16 @@ class Runs:
 
     async def _watch(self, producer: Producer, patience: float) -> None:
         """Cancel a run that nobody has followed for `patience` seconds."""
-        followed = time.monotonic()
+        timer = shared_timer()
+        followed = timer.now()
         while producer.record.state == RUNNING and not self._closed:
-            await anyio.sleep(min(patience / 4, self._lease / BEATS))
+            await timer.sleep(min(patience / 4, self._lease / BEATS))
             try:
                 if await self.followers(producer.record.key):
-                    followed = time.monotonic()
+                    followed = timer.now()
             except SSEError:  # not known
-                followed = time.monotonic()
-            if time.monotonic() - followed >= patience and not self._closed:
+                followed = timer.now()
+            if timer.now() - followed >= patience and not self._closed:
                 await self._end(producer, "cancelled", "orphan")
 
     async def _end(self, producer: Producer, state: RunState, reason: str) -> None:
@@ -211,9 +212,9 @@ class Runs:
             self._upkeep = spawn(self._tend, context=Context())  # empty: the task outlives the request that starts it
 
     async def _tend(self) -> None:
-        failed = False
+        failed, timer = False, shared_timer()
         while True:
-            await anyio.sleep(self._lease / BEATS)
+            await timer.sleep(self._lease / BEATS)
             try:
                 await self._renew()
                 failed = False

@@ -101,5 +101,5 @@ def seen_frame(entry: Entry, channels: tuple[str, ...], options: Options) -> byt
     if event is entry.event:
         return entry.frame
     if entry.position is None or not entry.frame:
-        return entry.write(event)
+        return Entry(event, entry.position).frame
     return entry.frame[: entry.frame.index(b"\n") + 1] + event.encode()  # faster than writing the id again

@@ -82,7 +82,7 @@ class ServerSentEvent:
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Self:
-        """Return an event for a frame without an id, written by `encode`; its fields are parsed at the first access."""
+        """Return an event for a frame without an id, written by `encode`."""
         event = object.__new__(cls)
         _set_frame(event, frame)
         return event
@@ -90,7 +90,7 @@ class ServerSentEvent:
     if not TYPE_CHECKING:  # mypy would accept every attribute  # pragma: no branch - always true at run time
 
         def __getattr__(self, name: str) -> object:
-            """Parse the fields of an event that was made of its frame."""
+            """Read the fields that are not set yet from the frame."""
             if name not in _FIELDS:
                 msg = f"{type(self).__name__!r} object has no attribute {name!r}"
                 raise AttributeError(msg)
@@ -266,6 +266,12 @@ def as_published(data: Any, event: str | None, retry: int | None) -> ServerSentE
         ValueError: There is no data, so that no browser would see the event, or an id, which only the log assigns.
         TypeError: The data is not serialisable.
     """
+    if type(data) is str and "\r" not in data:  # nearly every event; its other fields are read from the frame if needed
+        made = object.__new__(ServerSentEvent)
+        _set_frame(made, encode(data, event=event, retry=retry))
+        _set_data(made, data)
+        _set_event(made, event)
+        return made
     if (given := own_event(data)) is not None:
         return _unchanged(given, event, retry)
     if data is None:
@@ -317,7 +323,8 @@ class Entry:
         self.position: Position | None = position
         self.channels: tuple[str, ...] = channels
         self.key: str | None = key
-        self.frame: bytes = self.write(event)
+        body = _POSITION_BODY if event is None else event.encode()
+        self.frame: bytes = b"id: %b\n%b" % (str(position).encode(), body) if body and position is not None else body
         self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":
@@ -325,11 +332,6 @@ class Entry:
         entry = Entry(None, self.position)
         entry.frame = frame
         return entry
-
-    def write(self, event: ServerSentEvent | RenderedEvent | None) -> bytes:
-        """Return the frame of an event at this entry's position; no bytes if each reader gets its own."""
-        body = _POSITION_BODY if event is None else event.encode()
-        return b"id: %b\n%b" % (str(self.position).encode(), body) if body and self.position is not None else body
 
     def for_reader(self, event: ServerSentEvent, channels: Sequence[str]) -> ServerSentEvent:
         """Return an event as a reader of these channels sees it: with its id and the matching channels.

@@ -1,7 +1,8 @@
 """Which event loop runs here, what belongs to it, and how other threads call into it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from types import coroutine
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -58,9 +59,19 @@ class LoopVar(Generic[Value]):
         return value
 
 
-async def checkpoint() -> None:
-    """Let every other task that is ready run once."""
-    await (asyncio.sleep(0) if on_asyncio() else _trio.checkpoint())
+def checkpoint() -> Awaitable[None]:
+    """Let every other task that is ready run once, while this is awaited."""
+    return checkpoint_here()()
+
+
+def checkpoint_here() -> Callable[[], Awaitable[None]]:
+    """Return the function `checkpoint` of the event loop that runs here."""
+    return _turn if on_asyncio() else _trio.checkpoint
+
+
+@coroutine
+def _turn() -> Generator[None, None, None]:
+    yield  # as asyncio.sleep(0) does
 
 
 def thread_safe_caller() -> Callable[[Callable[[], None]], object]:

@@ -15,18 +15,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import anyio.lowlevel
 
 from ._trio import DeadlineHandle
 from .running import LoopVar, on_asyncio
+from .wakeup import new_wakeup
 
 logger = logging.getLogger("sse_asgi.loop")
 
 COARSE_SECONDS = 1.0  # from here on, alarms are rounded up
 GRID_SECONDS = 0.25
+EXACT_SECONDS = 2.0**-20  # the grid of a clock that a test moves
 LOOK_SECONDS = 0.1
 SHUTDOWN_SECONDS = 0.5  # a send, or the body of a request, has this long to end once the server stops
 
@@ -40,7 +42,17 @@ class Timed(Protocol):
     """An object that the timer calls at a scheduled time."""
 
     def ring(self, now: float) -> None:
-        """Act on the scheduled time; `now` is time.monotonic()."""
+        """Act on the scheduled time; `now` is the timer's."""
+
+
+class SystemTime(NamedTuple):
+    """The time where there is no event loop yet, and so no timer.
+
+    Attributes:
+        now: Returns it, in seconds.
+    """
+
+    now: Callable[[], float] = time.monotonic
 
 
 Batch = dict[Timed, None]  # the objects of one time; an object that is removed from it is not called
@@ -119,26 +131,30 @@ class Timer:
         context: An empty context for callbacks of this event loop that belong to no request. The context variables of a
             request would live as long as the handle. Each event loop has its own, because two loops cannot run in one
             context at a time.
+        now: Returns the time of this event loop, in seconds: time.monotonic, unless a test moves it.
     """
 
     def __init__(self) -> None:
         """Start with no alarms."""
         self.context = Context()
+        self.now: Callable[[], float] = time.monotonic
+        self._grid_seconds = GRID_SECONDS
+        self._look_seconds = LOOK_SECONDS
         self._together: dict[Callable[[set[Any]], None], set[Any]] = {}
         self._scheduled: dict[float, Batch] = {}
         self._times: list[float] = []
         self._armed = math.inf
-        self._handle = _CallLater(self._ring, self.context) if on_asyncio() else DeadlineHandle(self._ring)
+        self._handle = _CallLater(self.ring, self.context) if on_asyncio() else DeadlineHandle(self.ring)
 
     def after(self, delay: float, callback: Callable[[], None]) -> Alarm:
         """Call the function after `delay` seconds."""
-        alarm, now = Alarm(callback), time.monotonic()
+        alarm, now = Alarm(callback), self.now()
         alarm.batch = self.schedule(alarm, now + delay, now)
         return alarm
 
     def limit(self, delay: float, callback: Callable[[], None]) -> Alarm:
         """Call the function after `delay` seconds, as a Limit does; never if the delay is infinite."""
-        alarm, now = Limit(self, delay, callback), time.monotonic()
+        alarm, now = Limit(self, delay, callback), self.now()
         alarm.batch = self.schedule(alarm, now + delay, now)
         return alarm
 
@@ -164,15 +180,24 @@ class Timer:
             self.after(delay, partial(self._hand_over, callback))
         items.add(item)
 
+    async def sleep(self, delay: float) -> None:
+        """Wait for `delay` seconds."""
+        wakeup = new_wakeup()
+        alarm = self.after(delay, wakeup.set)
+        try:
+            await wakeup
+        finally:
+            alarm.cancel()
+
     def _hand_over(self, callback: Callable[[set[Any]], None]) -> None:
         callback(self._together.pop(callback))
 
     def schedule(self, timed: Timed, when: float, now: float) -> Batch:
-        """Schedule an object for a time of time.monotonic(); removing it from the batch that is returned cancels it."""
+        """Schedule an object for a time of `now()`; removing it from the batch that is returned cancels it."""
         if when >= now + COARSE_SECONDS:
             if when == math.inf:
                 return {}
-            when = math.ceil(when / GRID_SECONDS) * GRID_SECONDS
+            when = math.ceil(when / self._grid_seconds) * self._grid_seconds
         batch = self._scheduled.get(when)
         if batch is None:
             batch = self._scheduled[when] = {}
@@ -184,15 +209,29 @@ class Timer:
 
     def schedule_again(self, timed: Timed, patience: float, now: float) -> Batch:
         """Schedule the second look of a limit of `patience` seconds; see Limit."""
-        return self.schedule(timed, now + min(LOOK_SECONDS, patience / 4), now)
+        return self.schedule(timed, now + min(self._look_seconds, patience / 4), now)
+
+    def take_time_from(self, now: Callable[[], float]) -> None:
+        """Take the time from a clock that a test moves, and be exact from then on: no rounding, no second look later.
+
+        Args:
+            now: Returns the time in seconds. It must not go back behind the time so far.
+        """
+        self.now, self._grid_seconds, self._look_seconds = now, EXACT_SECONDS, 0.0
+
+    @property
+    def next_time(self) -> float:
+        """The time at which something may be due next; infinite if nothing is scheduled."""
+        return self._times[0] if self._times else math.inf
 
     def _arm(self, when: float) -> None:
         self._armed = when
-        self._handle.move(max(0.0, when - time.monotonic()))
+        self._handle.move(max(0.0, when - self.now()))
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Call everything that is due, and set the event loop's handle for what is due next."""
         self._armed = math.inf
-        now = time.monotonic()
+        now = self.now()
         due = []
         while self._times and self._times[0] <= now:
             due.append(self._scheduled.pop(heapq.heappop(self._times)))

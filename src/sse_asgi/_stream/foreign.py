@@ -16,7 +16,6 @@ waits still lets the shutdown be heard.
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -241,7 +240,7 @@ class ForeignStream:
         self._timer = shared_timer()
         self._alarm = Alarm()
         self._lock = anyio.Lock(fast_acquire=True)
-        self._last = time.monotonic()
+        self._last = self._timer.now()
         self._ping_interval = terms.ping_interval
         self._ends = self._last + spread(terms.max_lifetime)
         self._frames = Frames(encoded=False)
@@ -292,7 +291,7 @@ class ForeignStream:
             if body := message.get("body", b""):
                 self._frames.begin(body)
             await self._send(message)
-        self._last = time.monotonic()
+        self._last = self._timer.now()
         self._frames.end()
         if not message.get("more_body", False):
             self._finish()
@@ -325,7 +324,7 @@ class ForeignStream:
         self._alarm.cancel()
 
     def _watch_clock(self) -> None:
-        now = time.monotonic()
+        now = self._timer.now()
         if now >= self._ends:
             self._end_soon()
             return
@@ -342,7 +341,7 @@ class ForeignStream:
     def _on_shutdown(self) -> None:
         drain, self._drain = self._drain, 0.0
         if drain and not self._ended:
-            now = time.monotonic()
+            now = self._timer.now()
             self._ends = min(self._ends, now + drain)
             self._alarm.cancel()
             self._look_again(now)

@@ -13,7 +13,6 @@ wakes that task.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from starlette.types import Message
 from .._hub.delivery import Delivery
 from .._hub.registry import PAUSE_SECONDS
 from .._loop.running import LoopVar
+from .._loop.timer import shared_timer
 from .sender import Sender
 
 JOIN_SECONDS = 0.005
@@ -41,12 +41,14 @@ class Joiner:
     """The connections of one event loop whose events wait to be joined.
 
     Attributes:
+        timer: The event loop's, which has its time.
         sender: Sends without a task.
         seconds_each: How long sending to one connection took the last time.
     """
 
     def __init__(self) -> None:
         """Begin without connections."""
+        self.timer = shared_timer()
         self.sender = Sender()
         self.seconds_each = 0.0
         self._waiting: dict[Joined, None] = {}
@@ -70,7 +72,7 @@ class Joiner:
         """Send, or wait for another turn of the event loop, or a moment, if the last one brought an event."""
         sending = len(self._waiting) * self.seconds_each
         grew, self._grew = self._grew, False
-        if not grew or time.monotonic() >= self._began + max(JOIN_SECONDS, sending):
+        if not grew or self.timer.now() >= self._began + max(JOIN_SECONDS, sending):
             self._send()
         elif sending < PAUSE_SECONDS:
             loop.call_soon(self._look, loop)
@@ -79,7 +81,7 @@ class Joiner:
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        now = time.monotonic()
+        now = self.timer.now()
         body, message = b"", {}
         for connection in waiting:
             pending = connection.take()
@@ -89,7 +91,7 @@ class Joiner:
                 body = pending
                 message = {"type": "http.response.body", "body": body, "more_body": True}
             connection.pass_on(message, now)
-        ended = time.monotonic()
+        ended = self.timer.now()
         self.seconds_each = (ended - now) / len(waiting)
         when_sent, self._when_sent = self._when_sent, []
         for callback in when_sent:

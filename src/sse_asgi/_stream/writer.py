@@ -37,7 +37,7 @@ class Writer:
         server_send: The request's `send`, past the wrappers that pass bodies on unchanged.
         sending: True if a send is under way that waits for the client.
         started: True if the head was sent.
-        last: The time at which the last send began, by time.monotonic().
+        last: The time at which the last send began, by the timer's clock.
         ping_due: True if a silence has lasted long enough for a ping, or for the head of a stream without an event.
         until: The time at which writing stops, by time.monotonic(); None is never.
     """
@@ -80,7 +80,7 @@ class Writer:
         self._joiner = current_joiner()
         self._interrupt: Interrupt | None = None
         self._unsent: Unsent | None = None
-        self.last = time.monotonic()
+        self.last = self._joiner.timer.now()
         self.rests = self.sending = self.started = self.ping_due = False
         self.until: float | None = None
         feed.attach(wakeup, self if self._direct else None)
@@ -101,7 +101,7 @@ class Writer:
             while self.until is None or time.monotonic() < self.until:
                 body = feed.take()
                 if body and self.started:  # the same as emit, without two calls for each event
-                    self.sending, self.ping_due, self.last = True, False, time.monotonic()
+                    self.sending, self.ping_due, self.last = True, False, self._joiner.timer.now()
                     await self.server_send({"type": "http.response.body", "body": body, "more_body": True})
                     self.sending = False
                 elif body or (self.ping_due and pings and self.until is None and not feed.ended):
@@ -114,7 +114,7 @@ class Writer:
 
     async def emit(self, body: bytes) -> None:
         """Send one body; the head and the greeting go before the first one."""
-        self.sending, self.ping_due, self.last = True, False, time.monotonic()
+        self.sending, self.ping_due, self.last = True, False, self._joiner.timer.now()
         if self._opening is not None:
             (head, greeting, send), self._opening = self._opening, None
             self.started = True
@@ -166,11 +166,11 @@ class Writer:
     def send_waiting(self) -> None:
         """Send the pending events of the feed now, or wake the connection's task for it."""
         if body := self.take():  # the same as send_now, without a call for each ping
-            self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
+            self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, self._joiner.timer.now())
 
     def send_now(self, body: bytes) -> bool:
         """Send a body; return False if the connection's task has to finish the send."""
-        return self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, time.monotonic())
+        return self.pass_on({"type": "http.response.body", "body": body, "more_body": True}, self._joiner.timer.now())
 
     def take(self) -> bytes:
         """Return the bytes that others send for the connection's task; wake that task if there are none."""

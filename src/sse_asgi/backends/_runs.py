@@ -19,9 +19,10 @@ Store = Callable[[Shelf, tuple[str, ...], ServerSentEvent], Position | None]
 
 @dataclass(slots=True)
 class _Kept:
-    """A run in the table, and when its lease ends or it is forgotten."""
+    """A run in the table, its channel, and when its lease ends or it is forgotten."""
 
     record: RunRecord
+    channels: tuple[str]
     ttl: float
     until: float
 
@@ -65,7 +66,7 @@ class RunTable:
         record = self.get(key, now)
         if record is None:
             record = RunRecord(key, owner, RUNNING, begin, begin, 0, fingerprint)
-            self._running[key] = _Kept(record, ttl, now + lease)
+            self._running[key] = _Kept(record, (run_channel(key),), ttl, now + lease)
         return record
 
     def append(
@@ -80,11 +81,10 @@ class RunTable:
         if kept is None or kept.record.owner != owner or kept.record.appended != after:
             return self.get(key, now)
         self._make_room(events)
-        last: Position | None = None
-        for event in events:
-            last = self._keep(key, event)
-        assert last is not None
-        kept.record = kept.record._replace(last=last, appended=after + len(events))
+        last = self._keep(kept, events)
+        # What _replace does, in a third of its time.
+        begin, fingerprint = kept.record.begin, kept.record.fingerprint
+        kept.record = RunRecord(key, owner, RUNNING, begin, last, after + len(events), fingerprint)
         return kept.record
 
     def end(
@@ -123,16 +123,20 @@ class RunTable:
             self._forget(key)
         return gone
 
-    def _keep(self, key: str, event: ServerSentEvent) -> Position:
-        before = self.shelf.total
-        position = self._store(self.shelf, (run_channel(key),), event)
-        assert position is not None
-        self._others.reserve(self.shelf.total - before)
-        return position
+    def _keep(self, kept: _Kept, events: Sequence[ServerSentEvent]) -> Position:
+        """Store events; return the position of the last one."""
+        shelf, before = self.shelf, self.shelf.total
+        last: Position | None = None
+        for event in events:
+            last = self._store(shelf, kept.channels, event)
+        assert last is not None
+        self._others.reserve(shelf.total - before)
+        return last
 
     def _end(self, kept: _Kept, state: RunState, reason: str, now: float) -> None:
         key = kept.record.key
-        kept.record = kept.record._replace(state=state, reason=reason, last=self._keep(key, end_event(state, reason)))
+        last = self._keep(kept, [end_event(state, reason)])
+        kept.record = kept.record._replace(state=state, reason=reason, last=last)
         kept.until = now + kept.ttl
         del self._running[key]
         self._ended[key] = kept
@@ -144,7 +148,9 @@ class RunTable:
         self._others.reserve(self.shelf.total - before)
 
     def _make_room(self, events: Sequence[ServerSentEvent]) -> None:
-        needed = sum(len(event.encode()) + RECORD_BYTES for event in events)
+        needed = RECORD_BYTES * len(events)
+        for event in events:
+            needed += len(event.encode())
         while self.shelf.total + needed > self._bound:
             if not self._ended:
                 raise BackendError(NO_ROOM.format(bound=self._bound))

@@ -114,8 +114,8 @@ class ChannelLog:
         """Return the newest record; there must be one."""
         return self.items[-1]  # type: ignore[return-value]
 
-    def pop_first(self) -> Record:
-        """Remove and return the oldest record."""
+    def pop_first(self) -> tuple[Record, int]:
+        """Remove the oldest record, and return it with its bytes."""
         items, start = self.items, self.start
         record = items[start]
         assert record is not None
@@ -124,8 +124,9 @@ class ChannelLog:
         if start >= FEWEST_DROPPED and start * 2 > len(items):
             del items[:start]
             self.start = 0
-        self.size -= content_size(record[2], record[4])
-        return record
+        size = content_size(record[2], record[4])
+        self.size -= size
+        return record, size
 
     def holds(self, sequence: int) -> bool:
         """Return True if a record of this channel is still here."""
@@ -165,8 +166,7 @@ class Shelf:
 
     def keep(self, sequence: int, now: float, content: Content, channels: tuple[str, ...], key: str | None) -> None:
         """Keep an event for its channels, and drop older ones beyond the bounds. An event beyond them is not kept."""
-        # Most events are a frame without a key: they are measured without a call.
-        size = len(content) if key is None and isinstance(content, bytes) else content_size(content, key)
+        size = content_size(content, key)
         cost = size + RECORD_BYTES * len(channels)
         if size > self._channel_bytes or cost > self._total_bytes:
             self._refuse(sequence, channels)
@@ -193,7 +193,8 @@ class Shelf:
     def reserve(self, size: int) -> None:
         """Count bytes that are kept elsewhere as part of the bound."""
         self.total += size
-        self._make_room()
+        if self.total > self._total_bytes:
+            self._make_room()
 
     def _make_room(self) -> None:
         while self.total > self._total_bytes and self.logs:
@@ -263,7 +264,7 @@ class Shelf:
             self._drop_first(log, "trimmed")
 
     def _drop_first(self, log: ChannelLog, reason: str) -> None:
-        record = log.pop_first()
+        record, size = log.pop_first()
         sequence, _, _, channels, _ = record
         if len(channels) == 1:
             log.past.lose(sequence, reason)
@@ -274,7 +275,7 @@ class Shelf:
         else:
             for past in filter(None, map(self._past, channels)):
                 past.lose(sequence, reason)
-        self.total -= content_size(record[2], record[4]) + RECORD_BYTES * len(channels)
+        self.total -= size + RECORD_BYTES * len(channels)
 
     def _drop_oldest(self) -> None:
         """Drop the oldest record of the channel that was published to least recently."""

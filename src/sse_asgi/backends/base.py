@@ -44,7 +44,11 @@ class Sink(Protocol):
         """
 
     def state(self, *, up: bool) -> None:
-        """Report whether the backend is reachable. A hub starts with True."""
+        """Report that the backend is reachable again, or no longer.
+
+        Args:
+            up: Whether it is reachable. A hub starts with True.
+        """
 
 
 class Member(NamedTuple):

@@ -11,7 +11,6 @@
 import heapq
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import groupby, islice
@@ -20,9 +19,9 @@ from operator import itemgetter
 from .._log.event import Entry, History, ReceivedEntry, RenderedEvent, ServerSentEvent
 from .._log.logged import about
 from .._log.names import RESERVED
-from .._log.position import Position, new_epoch
+from .._log.position import Position, new_epoch, new_position
 from .._log.run import RunRecord, RunState
-from .._loop.running import running_loop
+from .._loop.timer import SystemTime, Timer, shared_timer
 from .._servers.workers import worker_count
 from ._idempotency import PublishedKeys
 from ._members import MemberLists
@@ -90,7 +89,7 @@ class MemoryBackend(Backend):
         """Begin the log of this process."""
         self._process = os.getpid()
         self._sinks: list[Sink] = []
-        self._loop: object | None = None
+        self._timer: Timer | SystemTime = SystemTime()  # until it is connected
         self._position = Position(new_epoch(), 0)
         # Three kinds of events are kept apart, so that none of them pushes out the others.
         share = self._bounds.total_bytes // SHARE
@@ -112,10 +111,11 @@ class MemoryBackend(Backend):
         """
         if self._process != os.getpid():  # a forked process: its readers do not know the positions of the parent's log
             self._begin()
-        if self._sinks and self._loop is not running_loop():
+        timer = shared_timer()  # each event loop has its own
+        if self._sinks and self._timer is not timer:
             msg = "this MemoryBackend is open in another event loop: make one backend for each event loop"
             raise RuntimeError(msg)
-        self._loop = running_loop()
+        self._timer = timer
         return self._connected(sink)
 
     @asynccontextmanager
@@ -150,13 +150,13 @@ class MemoryBackend(Backend):
         key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Position | None:
-        now = time.monotonic()
+        now = self._timer.now()
         if self._published.known:
             self._published.forget_old(now)
             if idempotency_key is not None and idempotency_key in self._published.known:
                 return self._published.known[idempotency_key][1]
         epoch, last = self._position
-        position = self._position = Position(epoch, last + 1)
+        position = self._position = new_position(Position, (epoch, last + 1))
         entry = Entry(event, position if self.keeps_history else None, channels, key)
         if idempotency_key is not None:
             self._published.remember(idempotency_key, now, entry.position)
@@ -239,7 +239,7 @@ class MemoryBackend(Backend):
 
     def _expire(self, channels: tuple[str, ...]) -> None:
         if self._ttl is not None:
-            horizon = time.monotonic() - self._ttl
+            horizon = self._timer.now() - self._ttl
             for shelf in self._shelves[:3]:  # a run is forgotten as a whole
                 shelf.expire(horizon, channels)
 
@@ -247,7 +247,7 @@ class MemoryBackend(Backend):
         self, process: str, *, lease: float, entered: Collection[Member] = (), left: Collection[Member] = ()
     ) -> int:
         """Update the members that a hub has listed. A closed hub is gone when its lease has run out."""
-        changes = self._members.attend(process, time.monotonic(), lease, entered, left)
+        changes = self._members.attend(process, self._timer.now(), lease, entered, left)
         self._publish_presence(changes)
         return self._members.count(process)
 
@@ -257,17 +257,17 @@ class MemoryBackend(Backend):
 
     async def present(self, channel: str) -> Collection[str]:
         """Expire the leases of dead hubs, then return the channel's identities."""
-        self._publish_presence(self._members.expire(time.monotonic()))
+        self._publish_presence(self._members.expire(self._timer.now()))
         return self._members.identities(channel)
 
     async def start_run(self, key: str, owner: str, *, lease: float, ttl: float, fingerprint: str = "") -> RunRecord:
         """Begin a run behind the last event, unless there is one with this key."""
-        now = time.monotonic()
+        now = self._timer.now()
         return self._runs.start(key, owner, fingerprint, self._position, now=now, lease=lease, ttl=ttl)
 
     async def append_run(self, key: str, owner: str, after: int, events: Sequence[ServerSentEvent]) -> RunRecord | None:
         """Store and deliver events of a run without waiting."""
-        return self._runs.append(key, owner, after, events, now=time.monotonic())
+        return self._runs.append(key, owner, after, events, now=self._timer.now())
 
     async def end_run(
         self,
@@ -280,16 +280,16 @@ class MemoryBackend(Backend):
         ttl: float = 0.0,
     ) -> bool:
         """End a run without waiting."""
-        now = time.monotonic()
+        now = self._timer.now()
         return self._runs.end(key, state, reason, owner, appended=appended, begin=self._position, now=now, ttl=ttl)
 
     async def get_run(self, key: str) -> RunRecord | None:
         """Return the record of a run."""
-        return self._runs.get(key, time.monotonic())
+        return self._runs.get(key, self._timer.now())
 
     async def renew_runs(self, owners: Collection[tuple[str, str]], *, lease: float) -> Collection[str]:
         """Renew leases. Only the runs of a hub that was not closed properly can be lost."""
-        return self._runs.renew(owners, now=time.monotonic(), lease=lease)
+        return self._runs.renew(owners, now=self._timer.now(), lease=lease)
 
 
 def _warn_of_workers() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import anyio
 import pytest
 
-from backends.naive import NaiveLog
 from real_redis.helpers import ids, resumed
 from real_redis.launcher import RedisServer
 from real_redis.readers import reading
@@ -18,6 +17,7 @@ from sse_asgi.backends.base import Member
 from sse_asgi.backends.redis import _cursor
 from sse_asgi.backends.redis._cursor import Row
 from sse_asgi.backends.redis._history import HistoryReader, Page, _before, decode
+from sse_asgi.testing.contract._naive import NaiveLog
 
 pytestmark = pytest.mark.anyio
 

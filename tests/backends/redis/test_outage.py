@@ -43,9 +43,9 @@ async def test_an_outage_is_one_warning_and_one_line_at_its_end(caplog: pytest.L
     outage = Outage("here")
     assert [outage.begin(UnusableError(reason)) for reason in ("one", "two")] == [True, False]
     assert outage.reason == "two"
-    assert outage.end(None)
+    assert outage.end()
     assert (outage.reason, outage.began) == ("", None)
-    assert not outage.end(None)
+    assert not outage.end()
     assert said(caplog) == [
         "WARNING Redis at here: one. Reconnecting; readers wait, and publishing fails",
         said(caplog)[1],
@@ -59,7 +59,7 @@ async def test_each_advice_is_one_error(caplog: pytest.LogCaptureFixture) -> Non
     for _ in range(2):
         for reason in ("a", "b", "a"):
             outage.begin(UnusableError(reason, advice=True))
-        outage.end(None)
+        outage.end()
     assert said(caplog) == [f"ERROR Redis at here cannot be used: {reason}" for reason in "abab"]
 
 
@@ -67,6 +67,6 @@ async def test_an_evicting_policy_is_one_warning(caplog: pytest.LogCaptureFixtur
     """In all sessions."""
     outage = Outage("here")
     for _ in range(2):
-        outage.end("allkeys-lru")
+        outage.warn("allkeys-lru")
     assert len(said(caplog)) == 1
     assert "maxmemory-policy allkeys-lru" in said(caplog)[0]

@@ -141,11 +141,12 @@ class SessionKeeper:
         self.current.run_id, self.inbox.clock = session.server.run, session.server.clock
         await session.fence(self._scripts, self._known())
         session.check()
+        self._outage.warn(session.server.evicts)  # before anything can be published
         self.current.set_fenced(session)
         await self._catch_up(session)
         session.check()
         self.current.set_live()
-        if self._outage.end(session.server.evicts):
+        if self._outage.end():
             self._report(up=True)
         self.tried.set()
 

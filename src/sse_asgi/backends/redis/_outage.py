@@ -44,8 +44,8 @@ class Outage:
         self._seen.add(text)
         return new
 
-    def end(self, evicts: str | None) -> bool:
-        """Note that Redis is there. Return True if there was an outage."""
+    def warn(self, evicts: str | None) -> None:
+        """Warn once of a server that may evict keys; see `Server.evicts`."""
         if evicts is not None and not self._warned:
             self._warned = True
             logger.warning(
@@ -55,6 +55,9 @@ class Outage:
                 evicts,
                 extra=about("redis_evicts"),
             )
+
+    def end(self) -> bool:
+        """Note that Redis is there. Return True if there was an outage."""
         self._seen.clear()
         began, self.began, self.reason = self.began, None, ""
         if began is None:

@@ -1,0 +1,41 @@
+"""The page, and the client with which it reads."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+
+from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, create_hub, get_hub
+
+app = FastAPI()
+app.add_middleware(EventSourceMiddleware, hub=create_hub())
+app.mount("/client", StaticFiles(packages=[("sse_asgi", "client")]))
+TheHub = Annotated[Hub, Depends(get_hub)]
+
+
+class Message(BaseModel):
+    """One line of the chat."""
+
+    name: str
+    text: str
+
+
+@app.get("/")
+async def page() -> FileResponse:
+    """Send the page."""
+    return FileResponse(Path(__file__).with_name("index.html"))
+
+
+@app.get("/events")
+async def events(hub: TheHub) -> EventSourceResponse:
+    """Stream every message from now on."""
+    return EventSourceResponse(hub.subscribe("chat"))
+
+
+@app.post("/messages", status_code=204)
+async def send(message: Message, hub: TheHub) -> None:
+    """Publish a message."""
+    await hub.publish("chat", message)
