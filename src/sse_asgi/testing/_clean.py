@@ -184,7 +184,8 @@ def _hub_things() -> list[Thing]:
 
 def _classes(kind: type) -> list[type]:
     """Return a class and all that are derived from it."""
-    return [kind, *(one for derived in kind.__subclasses__() for one in _classes(derived))]
+    derived: list[type] = kind.__subclasses__()
+    return [kind, *(one for each in derived for one in _classes(each))]
 
 
 def _name(coroutine: Any) -> str:
