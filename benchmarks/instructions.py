@@ -5,6 +5,7 @@ short run is subtracted from a long one, so that starting up does not count.
 """
 
 import asyncio
+import importlib
 import itertools
 import os
 import re
@@ -13,10 +14,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 READERS = 20
+TURNS = 8  # of the event loop, until a new stream waits
 TEXT = "The quick brown fox jumps over the lazy dog"
 
 
@@ -83,20 +86,17 @@ def deliver_observed(count: int, *, sdk: bool, direct: bool) -> None:
 
 
 def deliver_directly(count: int, **options: Any) -> None:
-    """Deliver as to uvicorn, whose `send` works in any task. __main__ takes its place, and no events are joined."""
+    """Deliver as to uvicorn, and join no events."""
     from sse_asgi._hub import registry
-    from sse_asgi._servers import known
 
-    known.STEPPABLE = known.STEPPABLE | {__name__}
+    steppable()
     registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
     deliver(count, **options)
 
 
 def ping(count: int) -> None:
     """Ping as under uvicorn, see above. The clock advances by command."""
-    from sse_asgi._servers import known
-
-    known.STEPPABLE = known.STEPPABLE | {__name__}
+    steppable()
     asyncio.run(_ping(count))
 
 
@@ -105,8 +105,8 @@ async def _ping(count: int) -> None:
     from sse_asgi._loop.timer import shared_timer
 
     async with Hub() as hub:
-        app, server = EventSourceApp(hub), _Server()
-        tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
+        app, server = EventSourceApp(hub), Server()
+        tasks = [asyncio.create_task(app(scope(), server.receive, server.send)) for _ in range(READERS)]
         await asyncio.sleep(0.1)
         clock, now = time.monotonic, time.monotonic()
         for _ in range(count):
@@ -142,9 +142,8 @@ def deliver_raw(count: int) -> None:
 def stream_tokens(count: int) -> None:
     """Stream as under uvicorn, see above."""
     from sse_asgi import EventSourceResponse
-    from sse_asgi._servers import known
 
-    known.STEPPABLE = known.STEPPABLE | {__name__}
+    steppable()
     asyncio.run(_stream(count, EventSourceResponse))
 
 
@@ -163,12 +162,9 @@ def stream_tokens_raw(count: int) -> None:
 
 def stream_parts(count: int, write: Callable[[str], Any], **options: Any) -> None:
     """Stream what an AI SDK's agent yields; as under uvicorn, see above."""
-    from functools import partial
-
     from sse_asgi import EventSourceResponse
-    from sse_asgi._servers import known
 
-    known.STEPPABLE = known.STEPPABLE | {__name__}
+    steppable()
     asyncio.run(_stream(count, partial(EventSourceResponse, **options), write))
 
 
@@ -209,13 +205,13 @@ async def _stream(count: int, app: Callable[[AsyncIterator[Any]], Any], write: C
             await asyncio.sleep(0)
             yield write(f"{number:29}")
 
-    server = _Server()
-    await asyncio.gather(*(app(tokens())(_scope(), server.receive, server.send) for _ in range(READERS)))
+    server = Server()
+    await asyncio.gather(*(app(tokens())(scope(), server.receive, server.send) for _ in range(READERS)))
 
 
 async def _publish(count: int, app: Any, publish: Callable[[str], Any]) -> None:
-    server = _Server()
-    tasks = [asyncio.create_task(app(_scope(), server.receive, server.send)) for _ in range(READERS)]
+    server = Server()
+    tasks = [asyncio.create_task(app(scope(), server.receive, server.send)) for _ in range(READERS)]
     await asyncio.sleep(0.1)
     for number in range(count):
         await publish(f"{number:099}")
@@ -249,20 +245,73 @@ async def _request(count: int, *, guarded: bool) -> None:
         return {"type": "http.request"}
 
     for _ in range(count):
-        await app(_scope(), receive, _Server().send)
+        await app(scope(), receive, Server().send)
 
 
-class _Server:
+def steppable() -> None:
+    """Let the server of this file be known to take messages in any task, as uvicorn is."""
+    from sse_asgi._servers import known
+
+    known.STEPPABLE = known.STEPPABLE | {Server.__module__}
+
+
+def connect(count: int, stack: str) -> None:
+    """Open streams that stay open, as under uvicorn."""
+    steppable()
+    asyncio.run(_connect(count, stack))
+
+
+async def _connect(count: int, stack: str) -> None:
+    hub, app = STACKS[stack]()
+    server, tasks = Server(), []
+    async with hub:
+        for _ in range(count):
+            tasks.append(asyncio.create_task(app(scope(), server.receive, server.send)))
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        os._exit(0)  # the ends of the streams do not count
+
+
+def bare() -> tuple[Any, Any]:
+    from sse_asgi import EventSourceApp, Hub
+
+    hub = Hub()
+    return hub, EventSourceApp(hub)
+
+
+def contender(module: str, app: str, hub: str = "") -> Callable[[], tuple[Any, Any]]:
+    """Return a function that imports the application of a contender, and its hub if it has one."""
+
+    def load() -> tuple[Any, Any]:
+        sys.path.insert(0, str(Path(__file__).parent / "contenders"))
+        found = importlib.import_module(module)
+        return getattr(found, hub) if hub else nullcontext(), getattr(found, app)
+
+    return load
+
+
+STACKS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "raw ASGI": contender("raw", "serve"),
+    "bare": bare,
+    "StreamingResponse in Starlette": contender("streaming", "app"),
+    "in Starlette": contender("ours_mounted", "application", "hub"),
+    "in FastAPI": contender("ours_fastapi", "application", "hub"),
+}
+
+
+class Server:
     """A server that takes every message at once; its clients stay."""
+
+    bodies = 0
 
     async def receive(self) -> Any:
         await asyncio.Event().wait()
 
-    async def send(self, _: Any) -> None:
-        pass
+    async def send(self, message: Any) -> None:
+        self.bodies += message["type"] == "http.response.body"
 
 
-def _scope() -> dict[str, Any]:
+def scope() -> dict[str, Any]:
     return {
         "type": "http",
         "method": "GET",
@@ -303,6 +352,11 @@ WORK = {
     "part, JSON text in AI_SDK": Work(lambda count: stream_in_dialect(count, json_part), (30, 90), READERS),
     "chunk of an upstream, raw ASGI": Work(pass_on_raw, (30, 90), READERS),
     "chunk of an upstream, encoded": Work(lambda count: stream_parts(count, chunk, encoded=True), (30, 90), READERS),
+    **{
+        f"connect, {stack}": Work(partial(connect, stack=stack), (100, 300))
+        for stack in STACKS
+        if "FastAPI" not in stack
+    },
     "request": Work(request, (200, 600)),
     "request with the middleware": Work(lambda count: request(count, guarded=True), (200, 600)),
 }

@@ -21,6 +21,10 @@ def instructions(name: str) -> float:
     return float(run("instructions.py", name).rpartition(": ")[2].replace(",", ""))
 
 
+def allocated(stack: str) -> float:
+    return float(run("allocations.py", stack).rpartition(": ")[2].replace(",", ""))
+
+
 def test_fan_out_costs_little_more_than_a_hand_written_app() -> None:
     """A delivery takes less than 1.6 times the CPU of a raw ASGI app, measured in alternating rounds."""
     assert float(run("smoke.py")) < 1.6
@@ -28,8 +32,21 @@ def test_fan_out_costs_little_more_than_a_hand_written_app() -> None:
 
 @pytest.mark.parametrize(
     ("name", "floor", "limit"),
-    [("delivery", "delivery, raw ASGI", 2.2), ("event", "event, as a plain f-string", 13)],
+    [
+        ("delivery", "delivery, raw ASGI", 2.2),
+        ("event", "event, as a plain f-string", 13),
+        ("connect, in Starlette", "connect, StreamingResponse in Starlette", 1.5),
+    ],
 )
 def test_instructions_are_bounded(name: str, floor: str, limit: float) -> None:
-    """An event and a delivery take a bounded multiple of the instructions of the plainest code for it."""
+    """An event, a delivery and a connect take a bounded multiple of the instructions of the plainest code for it."""
     assert instructions(name) < limit * instructions(floor)
+
+
+@pytest.mark.parametrize(
+    ("stack", "floor", "limit"),
+    [("bare", "raw ASGI", 2.6), ("in Starlette", "bare", 1.5), ("in FastAPI", "bare", 1.8)],
+)
+def test_the_memory_of_an_idle_stream_is_bounded(stack: str, floor: str, limit: float) -> None:
+    """What waits between the middleware and a stream is freed: it would more than double an idle stream's bytes."""
+    assert allocated(stack) < limit * allocated(floor)

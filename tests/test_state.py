@@ -1,6 +1,6 @@
 """No module has state: nothing that one call leaves behind is there for another one, or for another event loop.
 
-Every value that a module makes must be known not to change. A value of an unknown type counts as state. A RunVar is
+Every value that a module makes must be known not to change. A value of an unknown type counts as state. A LoopVar is
 allowed, because each event loop has its own value. A dict, list or set is allowed as a constant: its name is in
 capitals, and no module of the package changes it.
 """
@@ -27,9 +27,9 @@ from types import (
 from typing import Any, NamedTuple, ParamSpec, TypeVar, get_origin
 
 import pytest
-from anyio.lowlevel import RunVar
 
 from modules import PACKAGE, PATHS, functions_of, tree_of
+from sse_asgi._loop.running import LoopVar
 
 CONSTANT: tuple[type[Any], ...] = (
     *(
@@ -40,7 +40,7 @@ CONSTANT: tuple[type[Any], ...] = (
         NoneType,
         Pattern,
         Logger,
-        RunVar,
+        LoopVar,
         ParamSpec,
         TypeVar,
         JSONDecoder,
@@ -242,7 +242,7 @@ STATEFUL = {
 STATELESS = {
     "constants": "import re\nONE, TWO = (1, 'x', frozenset({2})), re.compile('x')",
     "a table": "ONE = {'a': len}\ndef look(key): return ONE[key]",
-    "a variable of each event loop": "from anyio.lowlevel import RunVar\n_one = RunVar('one')",
+    "a variable of each event loop": "from sse_asgi._loop.running import LoopVar\n_one = LoopVar(list)",
     "an object with constants": "class One:\n def __init__(self): self.one = 1\nONE = One()",
     "an imported cache": "from urllib.parse import urlsplit",
     "a named tuple": "from typing import NamedTuple\nclass One(NamedTuple):\n one: int = 1\nONE = One()",

@@ -49,14 +49,15 @@ async def tokens(query: str, write: Callable[[str], Any] = str) -> AsyncIterator
 
 
 def controlled(app: Any, publish: Publish) -> Any:
-    """Add /publish to an ASGI application."""
+    """Add /publish to an ASGI application, without a coroutine of its own around the streams."""
 
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != "/publish":
-            await app(scope, receive, send)
-            return
+    async def control(scope: Any, send: Any) -> None:
         await publish_events(publish, scope["query_string"].decode())
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
+
+    def wrapped(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        is_control = scope["type"] == "http" and scope["path"] == "/publish"
+        return control(scope, send) if is_control else app(scope, receive, send)
 
     return wrapped

@@ -7,6 +7,8 @@ from suite.contenders import ALL
 from suite.duel import Values, duel
 from suite.processes import Server
 
+TARGETS = (("ours", "raw", 1.4), ("ours_mounted", "streaming", 1.25))
+
 
 def turn(server: Server, streams: int) -> Callable[[], Values]:
     def take() -> Values:
@@ -30,4 +32,7 @@ def run(setting: Setting) -> Answer:
     answer.say(f"CPU of the server from the request to the head of {streams:,} streams, 100 at once:")
     rows = [[*against(rounds, name, "us", titles), shown(rounds.of(name, "rate"), 0)] for name in rounds.names]
     answer.table(("contender", "µs", "÷ raw ASGI", "sse_asgi ÷ this", "streams/s"), rows)
+    for name, other, limit in TARGETS:
+        if {name, other} <= set(rounds.names):
+            answer.target(f"{titles[name]} ÷ {titles[other]}", limit, rounds.ratio(name, other, "us"))
     return answer

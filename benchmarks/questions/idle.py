@@ -9,6 +9,7 @@ from suite.processes import Server
 
 MOST_RUNS = 3  # a run takes a minute, and runs hardly differ
 PINGS = 15.0
+IN_A_STACK, STACK_KIB = ("ours_mounted", "ours_fastapi"), 12.5
 
 
 def run(setting: Setting) -> Answer:
@@ -30,6 +31,8 @@ def run(setting: Setting) -> Answer:
     rows = [[titles[name], shown(rounds.of(name, "kib")), shown(rounds.of(name, "cpu"))] for name in rounds.names]
     answer.table(("contender", "KiB of resident memory each", "CPU, %"), rows)
     answer.say("raw ASGI, Litestar and the bare Protocol send no pings.")
+    for name in filter(rounds.names.__contains__, IN_A_STACK):
+        answer.target(f"KiB for each connection, {titles[name]},", STACK_KIB, rounds.of(name, "kib"))
     if "ours" in rounds.names:
         answer.target("KiB for each connection", 12, rounds.of("ours", "kib"))
         answer.target("CPU in % of a core", 1.5, rounds.of("ours", "cpu"))

@@ -22,7 +22,7 @@ class Setting:
         quick: Whether to use small numbers, to check that everything works.
         only: The contenders to compare; empty for all.
         points: The points of fanout to measure; empty for all.
-        before: A commit whose library also competes.
+        before: A commit whose library also competes, in every contender that is of this library.
     """
 
     command: str
@@ -34,7 +34,8 @@ class Setting:
 
     def contenders(self, names: Iterable[str]) -> list[Contender]:
         chosen = [BY_NAME[name] for name in names if not self.only or name in self.only]
-        return chosen + ([before(self.before)] if self.before else [])
+        ours = (one for one in chosen if "PYTHONPATH" in one.environment)
+        return chosen + ([before(self.before, one) for one in ours] if self.before else [])
 
     @contextlib.contextmanager
     def servers(self, names: Iterable[str], *variants: Contender) -> Iterator[list[Server]]:

@@ -1,12 +1,13 @@
 """The contenders: how each is started, and its abilities."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .environments import CACHE, CONTENDERS, ROOT, nchan, node, python, source_of
 
 SERVE = ("--loop", "uvloop", "--http", "httptools", "--backlog", "4096", "--log-level", "warning", "--no-access-log")
+SERVE += ("--interface", "asgi3")  # `controlled` returns the application's coroutine
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def nginx(port: int) -> list[str | Path]:
 OUR_SOURCE = {"PYTHONPATH": str(ROOT / "src")}
 ALL = (
     Contender("raw", "raw ASGI app, hand-written", uvicorn("ours", "raw")),
+    Contender("streaming", "Starlette's StreamingResponse", uvicorn("ours", "streaming")),
     Contender("ours", "sse_asgi", uvicorn("ours", "ours"), OUR_SOURCE, resumes=True),
     Contender("ours_mounted", "sse_asgi in Starlette", uvicorn("ours", "ours_mounted"), OUR_SOURCE, resumes=True),
+    Contender("ours_fastapi", "sse_asgi in FastAPI", uvicorn("fastapi", "ours_fastapi"), OUR_SOURCE, resumes=True),
     Contender("ours_redis", "sse_asgi on Redis", uvicorn("ours", "ours"), OUR_SOURCE, resumes=True, redis=True),
     Contender(
         "sse_starlette",
@@ -82,7 +85,7 @@ ALL = (
 BY_NAME = {one.name: one for one in ALL}
 
 
-def before(revision: str) -> Contender:
-    """Return this library at another commit."""
-    source = {"PYTHONPATH": str(source_of(revision))}
-    return Contender("before", f"sse_asgi at {revision}", uvicorn("ours", "ours"), source, resumes=True)
+def before(revision: str, one: Contender) -> Contender:
+    """Return a contender with this library at another commit."""
+    source = {**one.environment, "PYTHONPATH": str(source_of(revision))}
+    return replace(one, name=f"{one.name} before", title=f"{one.title} at {revision}", environment=source)

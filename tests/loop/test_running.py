@@ -7,7 +7,14 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from sse_asgi._loop.running import checkpoint, in_event_loop, on_asyncio, running_loop, thread_safe_caller
+from sse_asgi._loop.running import (
+    LoopVar,
+    checkpoint,
+    in_event_loop,
+    on_asyncio,
+    running_loop,
+    thread_safe_caller,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +51,19 @@ async def test_the_running_loop_is_one_object_for_a_loop(anyio_backend: str) -> 
     assert in_event_loop()
     assert running_loop() is running_loop()
     assert (running_loop() is asyncio.get_running_loop()) if anyio_backend == "asyncio" else not on_asyncio()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_each_event_loop_has_its_own_value_of_a_variable(backend: str) -> None:
+    """It is made when it is asked for the first time; an empty one is kept too."""
+    variable: LoopVar[list[int]] = LoopVar(list)
+
+    async def values() -> list[list[int]]:
+        return [variable.get(), variable.get()]
+
+    one, two = (anyio.run(values, backend=backend) for _ in range(2))
+    assert one[0] is one[1]
+    assert one[0] is not two[0]
 
 
 def test_without_an_event_loop_there_is_no_running_loop() -> None:

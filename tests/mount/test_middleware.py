@@ -24,6 +24,7 @@ from sse_asgi import (
     MemoryBackend,
     get_hub,
 )
+from sse_asgi._servers.known import _running
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi.testing import EventStreamClient
 
@@ -71,6 +72,33 @@ async def test_the_hub_lives_as_long_as_the_application() -> None:
         states.append(hub.state)
     states.append(hub.state)
     assert states == ["up", "up", "up", "closed"]
+
+
+async def test_a_subscription_needs_the_application_no_more_once_it_waits() -> None:
+    """The middleware goes on with it; see tests/stream/test_handing_over.py."""
+    hub = Hub()
+
+    async def endpoint(_: Request) -> Response:
+        return EventSourceResponse(hub.subscribe("a"))
+
+    async with EventStreamClient(application(hub, endpoint)) as client, client.stream("/") as stream:
+        await anyio.wait_all_tasks_blocked()
+        assert not any(
+            one.cr_code.co_qualname == "wrap_app_handling_exceptions.<locals>.wrapped_app" for one in _running()
+        )
+        await hub.publish("a", "x")
+        assert (await stream.next_event()).data == "x"
+
+
+async def test_an_exception_of_the_application_is_raised_on() -> None:
+    """The server, and what is around the middleware, get it."""
+
+    async def endpoint(_: Request) -> Response:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        async with EventStreamClient(application(None, endpoint)).stream("/"):
+            pass
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -1,5 +1,7 @@
 """Starlette's own wrappers of `send` and `receive`, as they are made in real applications."""
 
+import inspect
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -8,10 +10,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from sse_asgi._servers.starlette import behind_send, look_behind, request_behind
+from sse_asgi._servers.starlette import (
+    behind_send,
+    has_callbacks,
+    is_passage,
+    look_behind,
+    request_behind,
+    stacks_of,
+)
 
 pytestmark = pytest.mark.anyio
 SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "root_path": ""}
@@ -62,6 +71,36 @@ async def test_nothing_is_looked_for_behind_the_send_of_other_middleware() -> No
     """A BaseHTTPMiddleware has a queue there, not the server's function."""
     _, wrapped = await seen_by_a_response(Middleware(Passing))
     assert behind_send(wrapped) is not send
+
+
+async def test_coroutines_of_starlette_that_do_nothing_more_are_known() -> None:
+    """Those between a response and ExceptionMiddleware are; ServerErrorMiddleware, which calls its handler, is not."""
+    known: dict[str, bool] = {}
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        frame = inspect.currentframe()
+        while frame is not None and frame.f_code.co_qualname != "Starlette.__call__":
+            known[frame.f_code.co_qualname] = is_passage(frame)
+            frame = frame.f_back
+        await PlainTextResponse("x")(scope, receive, send)
+
+    await Starlette(routes=[Mount("/", endpoint)])(dict(SCOPE), receive, send)
+    assert {name for name, is_known in known.items() if not is_known} == {
+        endpoint.__qualname__,
+        "ServerErrorMiddleware.__call__",
+    }
+    assert known["ExceptionMiddleware.__call__"]
+
+
+async def test_the_stacks_of_fastapi_are_found_in_the_scope() -> None:
+    """Those of others are not, and an empty one has nothing to close."""
+    empty, full = AsyncExitStack(), AsyncExitStack()
+    full.callback(list)
+    scope = {**SCOPE, "fastapi_inner_astack": empty, "fastapi_middleware_astack": full, "mine": full, "fastapi": {}}
+    assert stacks_of(scope) == {"fastapi_inner_astack": empty, "fastapi_middleware_astack": full}
+    assert not has_callbacks(empty)
+    assert has_callbacks(full)
+    await full.aclose()
 
 
 async def test_the_request_is_behind_the_receive_of_a_base_middleware() -> None:

@@ -9,9 +9,11 @@ import anyio.lowlevel
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceMiddleware, EventSourceResponse, Hub, MemoryBackend
+from sse_asgi._servers.known import _running
 from sse_asgi._servers.shutdown import current_notice
 from sse_asgi._stream import connection as connection_module
 from sse_asgi._stream.connection import State
@@ -128,6 +130,28 @@ async def test_the_application_may_revoke_a_subscription() -> None:
             assert b"retry: " in (await stream.read()).splitlines()[-1]
             await stream.ended()
     assert app.noted[-1] == ("revoked", False)
+
+
+async def test_a_subscription_goes_on_in_the_middleware() -> None:
+    """Its stream is handed over when it waits for the first time, once; see test_handing_over.py."""
+    async with Hub() as hub:
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await EventSourceResponse(hub.subscribe("a"))(scope, receive, send)
+            returned.append(hub.subscriptions())
+
+        returned: list[Any] = []
+        # The router awaits the response itself.
+        router = Router([Mount("/mine", app), Mount("/", EventSourceResponse(hub.subscribe("a")))])
+        for path, waits in (("/mine/", True), ("/", False)):
+            async with EventStreamClient(EventSourceMiddleware(router)).stream(path) as stream:
+                await anyio.wait_all_tasks_blocked()
+                assert waits == any(one.cr_code.co_qualname == "Router.app" for one in _running())
+                await hub.publish("a", "x")
+                assert (await stream.next_event()).data == "x"
+                stream.disconnect()
+                await stream.ended()
+            assert returned == [[]]  # the stranger's own end follows that of its stream
 
 
 async def test_leaving_a_subscription_stream_leaves_the_hub() -> None:

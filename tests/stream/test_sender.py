@@ -14,7 +14,8 @@ from starlette.routing import Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
-from sse_asgi._stream.sender import Sender, may_be_direct
+from sse_asgi._servers.known import may_be_stepped
+from sse_asgi._stream.sender import Sender, past_wrappers
 from stream.helpers import Server, directly
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +73,7 @@ async def test_a_foreign_stream_is_not_taken_for_ours() -> None:
     found = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        found.append(may_be_direct(send))
+        found.append(may_be_stepped(past_wrappers(send)))
         await Response("x")(scope, receive, send)
 
     async with Server().serve(EventSourceMiddleware(Starlette(routes=[Mount("/", app)]))):

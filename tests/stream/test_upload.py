@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from sse_asgi import EventSourceApp, EventSourceMiddleware, EventSourceResponse, Hub
-from sse_asgi._stream.upload import AHEAD_BYTES, KEY, UNREAD_BYTES, NoBody, Upload, own_receive
+from sse_asgi._stream.upload import AHEAD_BYTES, UNREAD_BYTES, NoBody, Upload, own_receive
 from sse_asgi.testing import EventStreamClient
 from stream.bodies import CHUNK, STACKS, Contents, Transport, scope_of
 
@@ -214,10 +214,10 @@ async def test_an_application_that_has_read_gets_no_second_message() -> None:
     """The server's messages are passed on once, before and after a stream begins to watch."""
     transport = Transport(b"")
     shared = NoBody(transport.receive)
-    assert (await shared.receive())["type"] == "http.request"
-    assert shared.behind(shared.receive) == transport.receive
+    assert (await shared())["type"] == "http.request"
+    assert shared.behind() == transport.receive
     transport.gone.set()
-    assert (await shared.receive())["type"] == "http.disconnect"
+    assert (await shared())["type"] == "http.disconnect"
 
 
 async def test_a_middleware_in_between_has_its_own_messages() -> None:
@@ -253,7 +253,7 @@ async def test_a_get_that_may_have_a_body_has_an_upload() -> None:
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, _: Send) -> None:
-        seen.append(type(scope[KEY]))
+        seen.append(type(receive))
         assert own_receive(scope, receive) is receive
 
     transport = Transport()

@@ -9,13 +9,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from .running import thread_safe_caller
+from .running import LoopVar, thread_safe_caller
 from .wakeup import new_wakeup
 
 MAX_THREADS = 256
 
 _END = object()
-_limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("_limiter")
+_limiter: LoopVar[anyio.CapacityLimiter] = LoopVar(lambda: anyio.CapacityLimiter(MAX_THREADS))
 
 
 async def iterate_in_thread(iterable: Iterable[Any]) -> AsyncGenerator[Any, None]:
@@ -50,11 +50,7 @@ async def _started(iterable: Iterable[Any]) -> "_Thread":
 
 
 def _shared_limiter() -> anyio.CapacityLimiter:
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(MAX_THREADS)
-        _limiter.set(limiter)
-    return limiter
+    return _limiter.get()
 
 
 def _close(iterator: Iterator[Any]) -> None:

@@ -21,7 +21,7 @@ import anyio
 import anyio.lowlevel
 
 from ._trio import DeadlineHandle
-from .running import on_asyncio
+from .running import LoopVar, on_asyncio
 from .wakeup import new_wakeup
 
 logger = logging.getLogger("sse_asgi.loop")
@@ -248,13 +248,9 @@ class Timer:
             self._arm(self._times[0])
 
 
-_timer: anyio.lowlevel.RunVar[Timer] = anyio.lowlevel.RunVar("_timer")
+_timer: LoopVar[Timer] = LoopVar(Timer)
 
 
 def shared_timer() -> Timer:
-    """Return the timer of the running event loop; call it in a task, because callbacks have no RunVar."""
-    timer = _timer.get(None)
-    if timer is None:
-        timer = Timer()
-        _timer.set(timer)
-    return timer
+    """Return the timer of the running event loop."""
+    return _timer.get()

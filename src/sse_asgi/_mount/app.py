@@ -200,12 +200,13 @@ class EventSourceApp:
         handlers = self._handlers.get(place)
         if handlers is None:
             raise HTTPException(404)
+        handler = handlers.get(request.method)
+        if handler is not None:
+            return await handler(request, cors)
         methods = ", ".join(sorted((*handlers, "OPTIONS")))
         if request.method == "OPTIONS":
             return self._cross_origin.preflight(cors, methods)
-        if request.method not in handlers:
-            raise HTTPException(405, headers={"Allow": methods})
-        return await handlers[request.method](request, cors)
+        raise HTTPException(405, headers={"Allow": methods})
 
     def _place(self, scope: Scope) -> str:
         """Return the path below this app; it is empty if a Route leads here, because the whole path is the route's."""

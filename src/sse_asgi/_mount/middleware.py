@@ -18,9 +18,10 @@ from .._loop.wakeup import new_wakeup
 from .._servers.server import Server
 from .._servers.shutdown import ShutdownNotice, current_notice
 from .._stream.ending import END_HEADERS, has_seen_the_end
-from .._stream.foreign import Guard, GuardTerms
+from .._stream.foreign import Guard
 from .._stream.limits import ConnectionLimit, as_limit
 from .._stream.observed import StreamObserver
+from .._stream.terms import GuardTerms
 from ..exceptions import HubClosedError
 
 NO_HUB = (
@@ -109,10 +110,19 @@ class EventSourceMiddleware:
             if self.hub.state == "closed":
                 await self._open_without_lifespan(self.hub)
             scope.setdefault("state", {})["hub"] = self.hub
-        if scope["type"] == "http":
-            await Guard(self._terms, scope, receive, send).run(self.app)
-        else:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        guard = Guard(self._terms, scope, receive, send)
+        try:
+            await guard.run(self.app)
+            if guard.rest is not None:
+                await guard.rest
+        except BaseException as error:
+            guard.fail(error)
+            raise
+        finally:
+            guard.leave()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         notice = current_notice()

@@ -73,7 +73,8 @@ def read_query(request: Request, limits: QueryLimits) -> Query:
 
 def _first(request: Request, *names: str) -> str | None:
     """Return the first value of the first of these parameters that is there."""
-    return next((value for name in names for value in request.query_params.getlist(name)), None)
+    query = request.query_params
+    return next((query.getlist(name)[0] for name in names if name in query), None) if query else None
 
 
 def _padding(request: Request) -> int | None:

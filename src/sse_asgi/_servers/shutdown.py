@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import anyio.lowlevel
-
+from .._loop.running import LoopVar
 from .._loop.timer import Alarm, shared_timer
 from .known import running_servers
 from .server import Address, AskedServer, Server, address_of
@@ -200,16 +199,12 @@ class ShutdownNotice(Server):
             self._next_look = self._timer.after(POLL_SECONDS, self._look)
 
 
-_notice: anyio.lowlevel.RunVar[ShutdownNotice] = anyio.lowlevel.RunVar("_notice")
+_notice: LoopVar[ShutdownNotice] = LoopVar(ShutdownNotice)
 
 
 def current_notice() -> ShutdownNotice:
     """Return the notice of the running event loop."""
-    notice = _notice.get(None)
-    if notice is None:
-        notice = ShutdownNotice()
-        _notice.set(notice)
-    return notice
+    return _notice.get()
 
 
 def farewell(notice: ShutdownNotice) -> bytes:

@@ -18,7 +18,7 @@ These decisions hold for the whole wing:
 - The content has a native task. anyio cancels by level, so that every await in a `finally` is cancelled again. A native
   task on asyncio gets one cancellation.
 - `receive()` has one owner and is started once. One send is under way at a time.
-- Event loops share nothing: their state is in a `RunVar` or on their timer. No module has state.
+- Event loops share nothing: their state is in a `LoopVar` or on their timer. No module has state.
 - A limit is looked at twice, a tenth of a second apart, before a client or content is given up. A blocked event loop
   finds its timers due before it has read what arrived meanwhile.
 """

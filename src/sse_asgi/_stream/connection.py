@@ -32,6 +32,7 @@ import logging
 import math
 import time
 from enum import Enum
+from functools import partial
 
 import anyio
 from starlette.background import BackgroundTask
@@ -48,9 +49,9 @@ from .content import Content
 from .deadlines import Deadlines
 from .ending import Ending, run_background
 from .feeds import Feed, reader_of_body
-from .guarded import cut_off, watch_again
+from .guarded import cut_off, hand_over, watch_again
 from .terms import Terms
-from .upload import watch_client
+from .upload import behind_no_body, watch_client
 from .writer import Writer
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -82,7 +83,6 @@ class Connection:
         "_aborted",
         "_content",
         "_deadlines",
-        "_feed",
         "_final_id",
         "_may_drain",
         "_notice",
@@ -91,6 +91,7 @@ class Connection:
         "_scope",
         "_terms",
         "_wakeup",
+        "_watcher",
         "_writer",
         "reason",
         "state",
@@ -103,21 +104,24 @@ class Connection:
         self.state = OPEN
         self.reason: str | None = None
         self._aborted = self._may_drain = False
-        self._feed, self._terms, self._final_id = feed, terms, final_id
+        self._terms, self._final_id = terms, final_id
         self._scope, self._receive = scope, receive
         self._wakeup = new_wakeup()
         self._notice = current_notice()
         self._writer = Writer(feed, head, terms.greeting, send, self._wakeup)
         self._content = Content(feed, scope, self._wakeup)
+        self._watcher: Child | None = None
 
     async def run(self, background: BackgroundTask | None) -> None:
         """Stream until the content, the client, the server or a limit ends it; clean up; run the background task.
 
+        A stream that waits for the first time may go to the middleware. This returns then, and runs there once more.
+
         Raises:
             Exception: The content's exception.
         """
-        writer, feed = self._writer, self._feed
-        watcher = self._begin()
+        writer, feed = self._writer, self._writer.feed
+        may_move = self._begin()
         try:
             await self._join()
             while True:
@@ -129,47 +133,59 @@ class Connection:
                 if feed.needs_run:
                     self._content.fetch()
                 writer.rest()
+                if may_move and not self._content.runs:
+                    may_move = False
+                    if hand_over(self._scope, partial(self.run, background)):
+                        return
                 await self._wakeup  # an idle connection waits here, in this one frame
                 writer.rests = False
         except OSError:  # some servers raise it from send when the client has disconnected
             self.reason = "client"
         except BaseException as error:
             self.reason = self.reason or ("error" if isinstance(error, Exception) else "shutdown")
-            await self._leave(watcher, background, self._terms.cleanup_timeout)
+            await self._leave(background, self._terms.cleanup_timeout)
             raise
-        await self._leave(watcher, background)
-        if (failure := self._content.error) is not None:
-            if writer.started:  # else it becomes an error response, like the exception of any endpoint
-                extra = about("stream_failed", self._scope, self._feed.channels)
-                told = "the content of the stream %s failed: %s"
-                logger.error(told, named(self._scope), one_line(repr(failure)), extra=extra)
-            raise failure
+        await self._leave(background)
+        self._raise_failure()
 
-    def _begin(self) -> Child:
-        """Watch the clock, the server and the client; return the watcher of the client."""
+    def _raise_failure(self) -> None:
+        if (failure := self._content.error) is None:
+            return
+        if self._writer.started:  # else it becomes an error response, like the exception of any endpoint
+            extra = about("stream_failed", self._scope, self._writer.feed.channels)
+            told = "the content of the stream %s failed: %s"
+            logger.error(told, named(self._scope), one_line(repr(failure)), extra=extra)
+        raise failure
+
+    def _begin(self) -> bool:
+        """Watch the clock, the server and the client; return False if this was done before the stream moved."""
+        if self._watcher is not None:
+            return False
         self._deadlines = Deadlines(self, self._writer, self._terms)
         drain = self._terms.drain_timeout
         self._notice.listen(self._on_shutdown, self._scope, drain=drain)
         self._may_drain = drain > 0  # from now on: a stream that begins while the server stops ends at once
-        content = reader_of_body(self._feed)
-        return watch_client(self._scope, self._receive, self, content, self._deadlines.timer)
+        content = reader_of_body(self._writer.feed)
+        self._receive = behind_no_body(self._receive)  # no stream but one that reads the body needs more
+        self._watcher = watch_client(self._scope, self._receive, self, content, self._deadlines.timer)
+        return True
 
     async def _join(self) -> None:
         """Delay the head, for `start_timeout` at most, until the client misses nothing that is published later."""
-        if self._feed.immediate:
+        if self._writer.feed.immediate and not self._writer.started:
             if self.state is OPEN:
                 self._content.fetch()
             await checkpoint()
-            while not (self._feed.joined or self._writer.ping_due or self.reason or self._content.error):
+            while not (self._writer.feed.joined or self._writer.ping_due or self.reason or self._content.error):
                 await self._wakeup
             self._writer.ping_due = True
 
     def _conclude(self) -> None:
         """End for the reason for which the feed has ended."""
-        if self._feed.ended == "client":
+        if self._writer.feed.ended == "client":
             self._lose("client")
         else:
-            self.end(self._feed.ended or "error")
+            self.end(self._writer.feed.ended or "error")
 
     # What can happen meanwhile
 
@@ -220,7 +236,7 @@ class Connection:
 
     # The end
 
-    async def _leave(self, watcher: Child, background: BackgroundTask | None, patience: float = math.inf) -> None:
+    async def _leave(self, background: BackgroundTask | None, patience: float = math.inf) -> None:
         """Close and clean up, in spite of any cancellation; after one, the background task has `patience` seconds."""
         self.state = CLOSING
         self._writer.rests = False
@@ -236,7 +252,8 @@ class Connection:
             self._rest = spawn(ending.clean_up, self._forget)
             raise
         finally:
-            watcher.cancel()
+            assert self._watcher is not None
+            self._watcher.cancel()
         try:
             # Else the exception becomes an error response.
             if background is not None and (self._writer.started or self._content.error is None):

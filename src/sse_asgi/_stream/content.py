@@ -43,6 +43,11 @@ class Content:
         """The channels of a subscription."""
         return self._feed.channels
 
+    @property
+    def runs(self) -> bool:
+        """True if the feed runs now."""
+        return self._child is not None
+
     def _about(self, event: str) -> dict[str, Any]:
         return about(event, self._scope, self.channels)
 

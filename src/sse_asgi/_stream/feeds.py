@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from .._hub.delivery import BODY_LIMIT, PING, Carrier
 from .._log.logged import about
 from .._loop.iterators import async_iterator, close_iterator, close_unused
-from .._loop.running import checkpoint
+from .._loop.running import LoopVar, checkpoint
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .framing import EventFraming, Framing
 from .joining import JOIN_SECONDS
@@ -109,16 +109,12 @@ class Turn:
         self._marked = False
 
 
-_turn: anyio.lowlevel.RunVar[Turn] = anyio.lowlevel.RunVar("_turn")
+_turn: LoopVar[Turn] = LoopVar(Turn)
 
 
 def current_turn() -> Turn:
     """Return the turn of the running event loop."""
-    turn = _turn.get(None)
-    if turn is None:
-        turn = Turn()
-        _turn.set(turn)
-    return turn
+    return _turn.get()
 
 
 class IterableFeed:

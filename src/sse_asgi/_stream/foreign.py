@@ -16,9 +16,9 @@ waits still lets the shutdown be heard.
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -26,7 +26,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .._log.logged import about
-from .._loop.tasks import current_task, new_interrupt, spawn
+from .._loop.tasks import Interrupt, current_task, new_interrupt, spawn
 from .._loop.timer import Alarm, Timer, shared_timer, spread
 from .._loop.wakeup import new_wakeup
 from .._servers.abort import RETURN_SECONDS, abort
@@ -34,8 +34,11 @@ from .._servers.interrupt import can_interrupt, interrupt
 from .._servers.shutdown import current_notice, farewell
 from .event_source import is_event_source, may_be_event_source
 from .framing import Frames
-from .limits import ConnectionLimit, refusal
-from .observed import ObservedStream, StreamObserver, reason_of
+from .headers import value_of
+from .limits import refusal
+from .observed import ObservedStream, reason_of
+from .sender import past_wrappers
+from .terms import GuardTerms
 from .upload import own_receive
 
 logger = logging.getLogger("sse_asgi.stream")
@@ -47,22 +50,14 @@ SENDS_A_TURN = 64
 HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
-class GuardTerms(NamedTuple):
-    """The options of a middleware; see EventSourceMiddleware."""
-
-    ping_interval: float
-    max_lifetime: float
-    limit: ConnectionLimit | None
-    drain_timeout: float = 0.0
-    observer: StreamObserver | None = None
-
-
 class Guard:
     """Watches one response, and takes it over if it turns out to be a foreign event stream.
 
     Attributes:
         observer: The telemetry of this middleware, or else of one around it; None if another guard tells it.
         reason: The reason why a foreign stream has ended, as far as it is known.
+        rest: The rest of a stream of our own, to be awaited when the application has returned; None if there is none.
+        task: The task of the request on asyncio; None on trio.
     """
 
     __slots__ = (
@@ -78,10 +73,12 @@ class Guard:
         "_watching",
         "observer",
         "reason",
+        "rest",
+        "task",
     )
 
     def __init__(self, terms: GuardTerms, scope: Scope, receive: Receive, send: Send) -> None:
-        """Begin to watch; no message has been sent yet."""
+        """Begin to watch, and let the request's stream find this guard; no message has been sent yet."""
         self._terms = terms
         self._scope = scope
         self._receive = receive
@@ -92,34 +89,39 @@ class Guard:
         self.observer = terms.observer
         self._observed: ObservedStream | None = None
         self.reason: str | None = None
+        self.task = current_task()
+        self._interrupt: Interrupt | None = None
+        self.rest: Coroutine[Any, Any, None] | None = None
+        self._outer: Guard | None = scope.get(KEY)
+        if self._outer is not None:  # which leaves the stream to this guard, so that it is observed once
+            self.observer, self._outer.observer = self.observer or self._outer.observer, None
+        scope[KEY] = self
 
     @property
     def passes_on(self) -> Send | None:
         """The `send` behind this guard if a stream of our own is sent through it unchanged; else None."""
         return None if self._watching else self._send
 
+    def fail(self, error: BaseException) -> None:
+        """Note the exception of the application, or of the rest of a stream."""
+        self.reason = self.reason or reason_of(error)
+
+    def leave(self) -> None:
+        """Release everything: the application and the stream have ended."""
+        self._scope[KEY] = self._outer
+        if self._stream is not None:
+            self._stream.forget()
+            self.conclude(self.reason)
+        if self._leave is not None:
+            self._leave()
+
     async def run(self, app: ASGIApp) -> None:
-        """Serve the request."""
-        self._outer: Guard | None = self._scope.get(KEY)
-        if self._outer is not None:  # which leaves the stream to this guard, so that it is observed once
-            self.observer, self._outer.observer = self.observer or self._outer.observer, None
-        self._scope[KEY] = self
-        self._interrupt = new_interrupt(current_task())
-        try:
-            with self._interrupt:
-                await app(self._scope, own_receive(self._scope, self._receive), self.send)
-                if self._stream is not None:
-                    await self._stream.complete()
-        except BaseException as error:
-            self.reason = self.reason or reason_of(error)
-            raise
-        finally:
-            self._scope[KEY] = self._outer
+        """Have the application answer; then `rest` may be left."""
+        with new_interrupt(self.task) as self._interrupt:
+            await app(self._scope, own_receive(self._scope, self._receive), self.send)
             if self._stream is not None:
-                self._stream.forget()
-                self.conclude(self.reason)
-            if self._leave is not None:
-                self._leave()
+                await self._stream.complete()
+        self._interrupt = None
 
     def admit(self) -> bool:
         """Let a stream of our own through; return False if a limit refuses it."""
@@ -165,7 +167,7 @@ class Guard:
         """
         if self._outer is not None:
             await self._outer.end_incomplete(send, finish)
-        elif send == self._send:
+        elif send == past_wrappers(self._send):
             await self.interrupt()
         else:
             self._send = partial(self._interrupt_at_end, self._send)
@@ -201,7 +203,7 @@ class Guard:
             headers = message.get("headers", ())
             if not isinstance(headers, list | tuple):
                 message = {**message, "headers": (headers := [*headers])}
-            if _header(headers, b"content-type").lower().startswith(b"text/event-stream"):
+            if value_of(headers, b"content-type").lower().startswith(b"text/event-stream"):
                 return self._begin({**message, "headers": [*headers]})
         if self._observed is not None and message["type"] == "http.response.start":
             self._observed.started()
@@ -224,6 +226,7 @@ class Guard:
 
     def stop_application(self) -> None:
         """Cancel the application, because its stream has ended."""
+        assert self._interrupt is not None  # a stream that waits for its application to return
         self._interrupt.cancel()
 
 
@@ -251,7 +254,7 @@ class ForeignStream:
 
     async def begin(self, head: Message) -> None:
         """Send the head, with headers that keep proxies from holding events back, unless the application set them."""
-        self._frames = Frames(encoded=bool(_header(head["headers"], b"content-encoding")))
+        self._frames = Frames(encoded=bool(value_of(head["headers"], b"content-encoding")))
         headers = MutableHeaders(raw=head["headers"])
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
@@ -398,10 +401,3 @@ class ForeignStream:
 
 async def _discard(_: Message) -> None:
     """Send nothing: the response was broken off."""
-
-
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
-    for key, value in headers:
-        if key.lower() == name:
-            return value
-    return b""

@@ -5,11 +5,10 @@ from collections.abc import AsyncIterable, Iterable
 from itertools import takewhile
 from typing import Any, Protocol
 
-import anyio.lowlevel
-
 from .._log.event import as_frame
 from .._log.logged import about
 from .._log.others import advice_on
+from .._loop.running import LoopVar
 from ..dialects import Dialect
 from ..encoder import encode
 
@@ -19,7 +18,7 @@ MAX_FRAME_BYTES = 16 << 20
 MAX_PLACES = 256
 NO_EVENT = (b":", b"retry:")  # the lines of a block that dispatches none
 
-_places: anyio.lowlevel.RunVar[set[tuple[str, str]]] = anyio.lowlevel.RunVar("_places")
+_places: LoopVar[set[tuple[str, str]]] = LoopVar(set)
 
 
 class Framing(Protocol):
@@ -54,10 +53,7 @@ class EventFraming:
 
 def _warn_once(iterable: object, advice: str) -> None:
     """Log the advice, once for each place of the code in this event loop."""
-    places = _places.get(None)
-    if places is None:
-        places = set()
-        _places.set(places)
+    places = _places.get()
     place = _place_of(iterable)
     if (place, advice) not in places and len(places) < MAX_PLACES:
         places.add((place, advice))

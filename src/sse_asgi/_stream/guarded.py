@@ -1,12 +1,17 @@
 """What a stream of our own asks of the guard of its request, if EventSourceMiddleware is around it."""
 
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from types import FrameType
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from .._loop.tasks import current_task
 from .._loop.timer import Timer
 from .._servers.abort import abort
 from .._servers.interrupt import can_interrupt, interrupt
+from .._servers.starlette import has_callbacks, is_passage, stacks_of
 from .foreign import KEY, Guard
 
 
@@ -20,6 +25,42 @@ def admit(scope: Scope, kind: str) -> bool:
     if not admitted:
         guard.conclude("refused")
     return admitted
+
+
+def hand_over(scope: Scope, go_on: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+    """Have the middleware go on with the stream whose coroutine calls this; then that coroutine must return.
+
+    Otherwise the coroutines of routers and exception handling stay in memory as long as the stream. They have nothing
+    more to do for a stream that has started. Nothing is handed over if any other coroutine is between the stream and
+    the middleware, or if dependencies or files of FastAPI are open: these end with the stream.
+
+    Args:
+        scope: The request's.
+        go_on: Called now; its coroutine is awaited in the current task, when the application has returned.
+
+    Returns:
+        False if the stream has to stay where it is.
+    """
+    guard: Guard | None = scope.get(KEY)
+    if guard is None or guard.task is not current_task():
+        return False
+    stacks = stacks_of(scope)
+    waits_for_stream = sys._getframe(2)  # noqa: SLF001 - inspect would also keep the frames that are closer
+    if any(map(has_callbacks, stacks.values())) or not _is_next_to_guard(waits_for_stream):
+        return False
+    if stacks:  # each of them would keep half a KiB, and so would their places in the scope
+        kept = {key: value for key, value in scope.items() if key not in stacks}
+        scope.clear()
+        scope.update(kept)
+    guard.rest = go_on()
+    return True
+
+
+def _is_next_to_guard(frame: FrameType | None) -> bool:
+    """Return True if this frame, or the first one around it that is not a passage, is that of a guard."""
+    while frame is not None and is_passage(frame):
+        frame = frame.f_back
+    return frame is not None and frame.f_code is Guard.run.__code__
 
 
 def watch_again(scope: Scope, reason: str | None) -> None:

@@ -16,11 +16,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-import anyio.lowlevel
 from starlette.types import Message
 
 from .._hub.delivery import Delivery
 from .._hub.registry import PAUSE_SECONDS
+from .._loop.running import LoopVar
 from .._loop.timer import shared_timer
 from .sender import Sender
 
@@ -98,13 +98,9 @@ class Joiner:
             callback(ended)
 
 
-_joiner: anyio.lowlevel.RunVar[Joiner] = anyio.lowlevel.RunVar("_joiner")
+_joiner: LoopVar[Joiner] = LoopVar(Joiner)
 
 
 def current_joiner() -> Joiner:
     """Return the joiner of the running event loop."""
-    joiner = _joiner.get(None)
-    if joiner is None:
-        joiner = Joiner()
-        _joiner.set(joiner)
-    return joiner
+    return _joiner.get()

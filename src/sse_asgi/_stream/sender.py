@@ -14,20 +14,12 @@ from typing import Any
 
 from starlette.types import Message, Send
 
-from .._servers.known import may_be_stepped
 from .._servers.starlette import behind_send
 
 
-def may_be_direct(send: Any) -> bool:
-    """Return True if `send` is that of a server that takes messages in any task, or a known wrapper around it."""
-    send = behind_send(send)
-    behind = past_guards(send)
-    return may_be_stepped(send) if behind is send else may_be_direct(behind)
-
-
-def past_guards(send: Any) -> Any:
-    """Return the `send` behind EventSourceMiddleware, which passes the messages of our own streams on unchanged."""
-    while (behind := getattr(getattr(send, "__self__", None), "passes_on", None)) is not None:
+def past_wrappers(send: Any) -> Any:
+    """Return the `send` behind Starlette and EventSourceMiddleware, which pass the bodies of our streams unchanged."""
+    while (behind := getattr(getattr(send, "__self__", None), "passes_on", None) or behind_send(send)) is not send:
         send = behind
     return send
 

@@ -1,12 +1,14 @@
-"""The options of one stream: their types, and the checked values that its connection works with."""
+"""The options of one stream and of a middleware: their types, and the checked values that their parts work with."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
-import anyio.lowlevel
 from starlette.background import BackgroundTask
 
+from .._loop.running import LoopVar
 from ..dialects import Dialect
+from .limits import ConnectionLimit
+from .observed import StreamObserver
 
 MAX_SHARED = 64
 
@@ -48,15 +50,24 @@ class Terms(NamedTuple):
     always_complete: bool = False  # an answer that has all that it can have, whenever it ends
 
 
-_terms: anyio.lowlevel.RunVar[dict[Terms, Terms]] = anyio.lowlevel.RunVar("_terms")
+class GuardTerms(NamedTuple):
+    """The options of a middleware, checked; see EventSourceMiddleware."""
+
+    ping_interval: float
+    max_lifetime: float
+    limit: ConnectionLimit | None
+    drain_timeout: float = 0.0
+    observer: StreamObserver | None = None
+
+
+_terms: LoopVar[dict[Terms, Terms]] = LoopVar(dict)
 
 
 def shared_terms(terms: Terms) -> Terms:
     """Return the first equal terms of this event loop: thousands of connections use a few different ones."""
     if terms.on_error is not None or terms.dialect is not None:  # either may hold on to its request
         return terms
-    known = _terms.get(None)
-    if known is None or len(known) >= MAX_SHARED:
-        known = {}
-        _terms.set(known)
+    known = _terms.get()
+    if len(known) >= MAX_SHARED:
+        known.clear()
     return known.setdefault(terms, terms)

@@ -38,11 +38,12 @@ READ_SECONDS = 5.0
 
 def own_receive(scope: Scope, receive: Receive) -> Receive:
     """Return the `receive` that the application calls, through which a stream shares the server's."""
-    if KEY in scope:  # an outer middleware's
+    if KEY in scope or isinstance(receive, NoBody):  # an outer middleware's
         return receive
-    shared: Upload | NoBody = Upload(receive) if _may_have_body(scope) else NoBody(receive)
-    scope[KEY] = shared
-    return shared.receive
+    if not _may_have_body(scope):
+        return NoBody(receive)
+    scope[KEY] = shared = Upload(receive)
+    return shared
 
 
 def watch_client(
@@ -57,11 +58,9 @@ def watch_client(
         content: The content, which may read the body; None if nothing does, so that the body is discarded.
         timer: The event loop's.
     """
-    shared: Upload | NoBody | None = scope.get(KEY)
-    if isinstance(shared, NoBody):
-        return watch(shared.behind(receive), connection, timer.context)
     if content is None or not _may_have_body(scope):
         return watch(receive, connection, timer.context)
+    shared: Upload | None = scope.get(KEY)
     if shared is None:
         return _Patient(receive, connection, _look(scope, receive, content), timer)
     if shared.was_read:  # then a middleware in between may have messages of its own
@@ -85,8 +84,13 @@ def _length(scope: Scope) -> int | None:
     return length
 
 
+def behind_no_body(receive: Receive) -> Receive:
+    """Return the server's own `receive` of a request without a body, to watch with; any other `receive` as it is."""
+    return receive.behind() if isinstance(receive, NoBody) else receive
+
+
 class NoBody:
-    """Shares the `receive()` of a request without a body."""
+    """The `receive` of a request without a body, whose first message the watcher may take from the server."""
 
     __slots__ = ("_receive", "_state")
 
@@ -95,7 +99,7 @@ class NoBody:
         self._receive = receive
         self._state = "untouched"
 
-    async def receive(self) -> Message:
+    async def __call__(self) -> Message:
         """Return the server's next message, or the empty body that the watcher has taken."""
         if self._state == "taken":
             self._state = "read"
@@ -103,17 +107,15 @@ class NoBody:
         self._state = "read"
         return await self._receive()
 
-    def behind(self, receive: Receive) -> Receive:
-        """Return the `receive` to watch with: the server's own, unless there is a middleware in between."""
-        if receive != self.receive:
-            return receive
+    def behind(self) -> Receive:
+        """Return the server's own `receive`, to watch with."""
         if self._state == "untouched":
             self._state = "taken"
         return self._receive
 
 
 class Upload:
-    """Calls `receive()` for the content and for the watcher, and gives the content each byte once."""
+    """The `receive` of a request with a body: calls the server's for the watcher too, and gives each byte once."""
 
     def __init__(self, receive: Receive) -> None:
         """Pass everything on until a stream watches."""
@@ -131,7 +133,7 @@ class Upload:
         """True if the application has read the whole body."""
         return self._complete and not self._unread
 
-    async def receive(self) -> Message:
+    async def __call__(self) -> Message:
         """Return everything that has arrived and was not read yet."""
         self._limit = AHEAD_BYTES
         while not (self._unread or self._gone):

@@ -19,10 +19,11 @@ from .._hub.delivery import PING, Delivery
 from .._loop.running import checkpoint
 from .._loop.tasks import Interrupt, current_task, new_interrupt
 from .._loop.wakeup import Wakeup
+from .._servers.known import may_be_stepped
 from .feeds import Feed
 from .joining import current_joiner
 from .limits import Refusal
-from .sender import Unsent, may_be_direct, past_guards
+from .sender import Unsent, past_wrappers
 
 CHECKPOINT_BYTES = 16 * 1024
 
@@ -31,8 +32,9 @@ class Writer:
     """Sends the frames of a feed to one client.
 
     Attributes:
+        feed: Gives the bytes.
         rests: True if the connection's task sleeps, so that others may send.
-        server_send: The request's `send`, past the guards that pass messages on unchanged.
+        server_send: The request's `send`, past the wrappers that pass bodies on unchanged.
         sending: True if a send is under way that waits for the client.
         started: True if the head was sent.
         last: The time at which the last send began, by the timer's clock.
@@ -42,13 +44,13 @@ class Writer:
 
     __slots__ = (
         "_direct",
-        "_feed",
         "_interrupt",
         "_joiner",
         "_opening",
         "_task",
         "_unsent",
         "_wakeup",
+        "feed",
         "last",
         "ping_due",
         "rests",
@@ -68,11 +70,11 @@ class Writer:
             send: The request's.
             wakeup: Wakes the connection's task.
         """
-        self._feed = feed
-        # The head goes through the guards, which tell their telemetry.
+        self.feed = feed
+        # The head goes through the wrappers: guards tell their telemetry, and Starlette learns that there is an answer.
         self._opening: tuple[Message, bytes, Send] | None = (head, greeting, send)
-        self.server_send = past_guards(send)
-        self._direct = may_be_direct(send)
+        self.server_send = past_wrappers(send)
+        self._direct = may_be_stepped(self.server_send)
         self._wakeup = wakeup
         self._task: asyncio.Task[None] | None = current_task()
         self._joiner = current_joiner()
@@ -91,7 +93,7 @@ class Writer:
         Args:
             pings: False omits a ping that is due, because the stream ends.
         """
-        feed = self._feed
+        feed = self.feed
         with new_interrupt(self._task) as self._interrupt:
             if self._unsent is not None:
                 await self._unsent
@@ -172,7 +174,7 @@ class Writer:
 
     def take(self) -> bytes:
         """Return the bytes that others send for the connection's task; wake that task if there are none."""
-        if self.rests and (body := self._feed.take_plain() or (self._feed.ping() if self.ping_due else b"")):
+        if self.rests and (body := self.feed.take_plain() or (self.feed.ping() if self.ping_due else b"")):
             return body
         self._wakeup.set()
         return b""
