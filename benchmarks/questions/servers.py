@@ -7,7 +7,6 @@ from suite.answer import Answer, Setting, shown
 from suite.contenders import OUR_SOURCE, Contender, granian, hypercorn, uvicorn
 from suite.duel import Rounds, duel
 from suite.environments import python
-from suite.processes import Server
 from suite.proxy import HTTP2, TLS, certificate
 
 from .fanout import Point, turn

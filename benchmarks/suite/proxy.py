@@ -1,4 +1,4 @@
-"""HAProxy on the client's core: the load client speaks plain HTTP/1.1 to it, and it speaks TLS or HTTP/2 to a server."""
+"""HAProxy on the core of the load client, which speaks plain HTTP/1.1: it speaks TLS or HTTP/2 to a server."""
 
 from pathlib import Path
 
