@@ -15,20 +15,9 @@ from suite.contenders import BY_NAME
 from suite.processes import prepare
 from suite.report import save
 
-QUESTIONS = (
-    "fanout",
-    "latency",
-    "idle",
-    "connects",
-    "storm",
-    "channels",
-    "tokens",
-    "encode",
-    "slow",
-    "growth",
-    "servers",
-)
-QUESTIONS += ("dialects", "runs", "yields", "redis", "compress", "profile", "steps", "instructions")
+QUESTIONS = ("fanout", "latency", "idle", "connects", "storm", "channels", "tokens", "encode", "slow", "growth")
+QUESTIONS += ("servers", "workers", "publishes", "dialects", "runs", "yields", "redis", "compress", "profile", "steps")
+QUESTIONS += ("instructions",)
 
 
 def main() -> None:
