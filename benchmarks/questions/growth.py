@@ -9,9 +9,9 @@ from suite.processes import Server
 
 SIZES = (10, 1000, 10_000, 50_000)
 KEPT = (0, 1000, 10_000, 100_000)
-PACE = 100e-6
+PACE = 50e-6
 DELIVERIES = 10_000
-CONNECTS = 300
+CONNECTS = 500
 OTHER_FILES = 1000  # those of a server that are no streams, and the streams that come and go
 COSTS = {"us": "µs of CPU for each delivery", "connect": "µs for each connect", "kib": "KiB each"}
 
