@@ -26,11 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="the number of rounds that count (15, or 3 with --quick)")
     parser.add_argument("--quick", action="store_true", help="use small numbers, to check that everything works")
     parser.add_argument("--only", default="", help=f"contenders, separated by commas: {', '.join(BY_NAME)}")
-    parser.add_argument(
-        "--points",
-        default="",
-        help="points of fanout (1000 readers, ...), or servers (granian, ...), separated by commas",
-    )
+    parser.add_argument("--points", default="", help="points of fanout, separated by commas: 1000 readers, ...")
     parser.add_argument("--before", help="a commit whose library also competes")
     asked = parser.parse_args()
     unknown = {*asked.questions, *filter(None, asked.only.split(","))} - {*QUESTIONS, *BY_NAME}
