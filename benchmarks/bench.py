@@ -16,7 +16,8 @@ from suite.processes import prepare
 from suite.report import save
 
 QUESTIONS = ("fanout", "latency", "idle", "connects", "storm", "channels", "tokens", "encode", "slow", "growth")
-QUESTIONS += ("dialects", "runs", "yields", "redis", "compress", "profile", "steps", "instructions")
+QUESTIONS += ("servers", "workers", "publishes", "dialects", "runs", "yields", "redis", "compress", "profile", "steps")
+QUESTIONS += ("instructions",)
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ import redis.asyncio
 from redis.asyncio.connection import BlockingConnectionPool
 
 from sse_asgi import Hub, ServerSentEvent
-from sse_asgi.backends.redis import RedisBackend, _publisher
+from sse_asgi.backends.redis import RedisBackend
+from sse_asgi.backends.redis import __file__ as our_file
 from sse_asgi.backends.redis._message import payload
 
 HERE = Path(__file__).parent
@@ -224,7 +225,7 @@ async def spread_over(publish: Callable[[int], Awaitable[object]], at_once: int)
 
 
 async def publishing(url: str, rounds: int) -> None:
-    scripts = Path(_publisher.__file__).parent
+    scripts = Path(our_file).parent
     text = (scripts / "log.lua").read_text() + (scripts / "publish.lua").read_text()
     data = payload(ServerSentEvent("x" * 200), ("channel",), None)
     pool = BlockingConnectionPool.from_url(url, max_connections=AT_ONCE, protocol=2)
@@ -238,7 +239,8 @@ async def publishing(url: str, rounds: int) -> None:
             name = f"channel {number % 1000}"
             base = "sse:{default}:"
             keys = [f"{base}m", f"{base}i", f"{base}s:{name}"]
-            return script(keys, ["00000000", "", "PUBLISH", 0, data, name, f"{base}c:{name}", 1000, 3_600_000])
+            kept = (1000, 3_600_000, 4 << 20)
+            return script(keys, ["00000000", "", "PUBLISH", 0, data, 256 << 20, name, f"{base}c:{name}", *kept])
 
         for title, at_once in (("one after the other", 1), (f"{AT_ONCE} at once", AT_ONCE)):
             await Table(f"Publish 200 bytes, {title}: time for each", "µs").measure(
@@ -248,9 +250,19 @@ async def publishing(url: str, rounds: int) -> None:
                     "Hub.publish": partial(spread_over, ours, at_once),
                 },
             )
+
+
+async def capacity(url: str, rounds: int) -> None:
+    """Measure Redis itself, and nothing that an earlier version of this library would lack."""
+    async with redis.asyncio.from_url(url) as client, Hub(RedisBackend(url)) as hub:
+
+        def publish(number: int) -> Awaitable[object]:
+            return hub.publish(f"channel {number % 1000}", "x" * 200)
+
+        await spread_over(publish, AT_ONCE)
         before = await cpu_seconds(client)
         for _ in range(rounds):
-            await spread_over(ours, AT_ONCE)
+            await spread_over(publish, AT_ONCE)
         cost = (await cpu_seconds(client) - before) / PUBLISHES / rounds
         print(f"\nCPU of Redis for each publish, {AT_ONCE} at once: {cost * 1e6:.1f} µs")
 
@@ -410,6 +422,7 @@ async def memory(url: str, _: int) -> None:
 PARTS = {
     "receiving": receiving,
     "publishing": publishing,
+    "capacity": capacity,
     "latency": latency,
     "reconnecting": reconnecting,
     "memory": memory,

@@ -23,6 +23,7 @@ class Contender:
         resumes: Whether it replays the events that a reader has missed.
         posts: Whether events are posted to it one by one; the others make them.
         redis: Whether it needs a redis-server.
+        behind: What HAProxy speaks to it, for the load client; None if the load client speaks to it directly.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Contender:
     resumes: bool = False
     posts: bool = False
     redis: bool = False
+    behind: str | None = None
 
 
 def served(interpreter: str | Path, module: str, port: int) -> list[str | Path]:
@@ -54,6 +56,20 @@ def nginx(port: int) -> list[str | Path]:
     config = home / "nginx.conf"
     config.write_text(nchan().read_text().replace("PORT", str(port)))
     return ["nginx", "-p", home, "-c", config]
+
+
+def hypercorn(module: str) -> Callable[[int], list[str | Path]]:
+    options = ("-k", "uvloop", "--backlog", "4096", "--log-level", "warning")
+    return lambda port: [
+        *(python("servers"), "-m", "hypercorn", f"asgi:{CONTENDERS / module}:app"),
+        *("--bind", f"127.0.0.1:{port}", *options),
+    ]
+
+
+def granian(module: str) -> Callable[[int], list[str | Path]]:
+    options = ("--interface", "asgi", "--loop", "uvloop", "--backlog", "4096", "--no-access-log")
+    options += ("--log-level", "warning", "--working-dir", str(CONTENDERS))
+    return lambda port: [python("servers"), "-m", "granian", f"{module}:app", "--port", str(port), *options]
 
 
 OUR_SOURCE = {"PYTHONPATH": str(ROOT / "src")}

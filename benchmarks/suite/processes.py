@@ -17,6 +17,7 @@ from typing import Any
 
 from .contenders import Contender
 from .environments import environment, load_client
+from .proxy import haproxy
 
 CORES = sorted(map(str, os.sched_getaffinity(0)), key=int)
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
@@ -76,6 +77,10 @@ class Server:
         self.process = pinned(SERVER_CORE, *contender.command(self.port), env=environment(**variables))
         stack.enter_context(ended(self.process))
         await_port(self.port)
+        if contender.behind is not None:
+            upstream, self.port = self.port, free_port()
+            stack.enter_context(ended(pinned(CLIENT_CORE, *haproxy(self.port, upstream, contender.behind))))
+            await_port(self.port)
         self.load = Load(self, stack)
         self.numbers: dict[int, int] = {}
 

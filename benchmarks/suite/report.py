@@ -23,6 +23,7 @@ def conditions() -> dict[str, str]:
         ("fastapi", ("fastapi", "pydantic")),
         ("litestar", ("litestar",)),
         ("aiohttp", ("aiohttp", "aiohttp-sse")),
+        ("servers", ("granian", "Hypercorn", "zttp")),
     ):
         found |= {name: version for name, version in versions(env).items() if name in names}
     package = json.loads((BENCHMARKS / "contenders" / "better_sse" / "package.json").read_text())
@@ -30,6 +31,7 @@ def conditions() -> dict[str, str]:
     found["Node"] = run("node", "--version").strip().removeprefix("v")
     nchan()  # installs the package
     found["nchan"] = run("dpkg-query", "--showformat=${Version}", "--show", "libnginx-mod-nchan")
+    found["HAProxy"] = re.findall(r"version (\S+?)-", run("haproxy", "-v"))[0]
     found["Redis"] = re.findall(r"v=(\S+)", run("redis-server", "--version"))[0]
     commit = run("git", "log", "-1", "--format=%h", "--", "src", cwd=ROOT).strip()
     changed = "-dirty" if run("git", "status", "--porcelain", "src", cwd=ROOT) else ""

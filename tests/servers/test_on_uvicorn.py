@@ -71,6 +71,22 @@ def test_resuming_after_a_disconnect(uvicorn_server: Start) -> None:
     server.stop()
 
 
+def test_events_over_http2_arrive_once_and_in_order(uvicorn_server: Start) -> None:
+    """The publisher sends them itself, in no task of theirs, as it does over HTTP/1.1."""
+    server = uvicorn_server("--http", "zttp", "--http2")
+    streams = [server.open_http2("/hub/") for _ in range(3)]
+    for stream in streams:
+        stream.until(b"\n\n")
+    for number in range(20):
+        server.get(f"/publish?data={number}")
+    for stream in streams:
+        content = stream.until(b"data: 19\n\n")
+        found = [line for line in content.splitlines() if line.startswith(b"data: ") and line != b"data: {}"]
+        assert found == [b"data: %d" % number for number in range(20)]
+        stream.close()
+    server.stop()
+
+
 def test_a_client_that_leaves_is_noticed(uvicorn_server: Start) -> None:
     """The content is cleaned up, and the background task runs, while the server goes on."""
     server = uvicorn_server()

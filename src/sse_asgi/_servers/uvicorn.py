@@ -1,7 +1,7 @@
 """uvicorn: its Server and its requests can be asked, and `send` works in any task.
 
-Observed: in the protocols for h11 and httptools, `send` waits for nothing but the transport's flow control, and
-`receive` for nothing but the request's own event. Neither looks at the task that runs it.
+Observed: in the protocols for h11, httptools and zttp, HTTP/2 included, `send` waits for nothing but the transport's
+flow control, and `receive` for nothing but the request's own event. Neither looks at the task that runs it.
 """
 
 import sys
@@ -61,7 +61,7 @@ class Uvicorn(KnownServer):
     """The facts about uvicorn."""
 
     functions = ("serve", "_serve")
-    steppable = ("uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl")
+    steppable = tuple(f"uvicorn.protocols.http.{name}_impl" for name in ("h11", "httptools", "zttp", "zttp_h2"))
 
     def find(self, frame: FrameType, coroutine: Any, /) -> AskedServer | None:
         """Return the uvicorn.Server if one of its methods runs in this frame."""
