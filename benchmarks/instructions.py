@@ -50,7 +50,7 @@ def deliver(count: int, *, guarded: bool = False, **options: Any) -> None:
     asyncio.run(_deliver(count, guarded=guarded, **options))
 
 
-async def _deliver(count: int, *, guarded: bool, telemetry: Any = None, **options: Any) -> None:
+async def _deliver(count: int, *, guarded: bool, telemetry: Any = None, readers: int = READERS, **options: Any) -> None:
     from sse_asgi import EventSourceApp, EventSourceMiddleware, Hub
 
     hub = Hub()
@@ -59,7 +59,7 @@ async def _deliver(count: int, *, guarded: bool, telemetry: Any = None, **option
         app = EventSourceMiddleware(app, telemetry=telemetry)
     async with hub:
         with nullcontext() if telemetry is None else telemetry.observe(hub):
-            await _publish(count, app, lambda text: hub.publish("default", text))
+            await _publish(count, app, lambda text: hub.publish("default", text), readers)
 
 
 def deliver_observed(count: int, *, sdk: bool, direct: bool) -> None:
@@ -132,11 +132,11 @@ def deliver_another(count: int) -> None:
     deliver(count, transform=lambda _event, _properties: another)
 
 
-def deliver_raw(count: int) -> None:
+def deliver_raw(count: int, readers: int = READERS) -> None:
     sys.path.insert(0, str(Path(__file__).parent / "contenders"))
     import raw
 
-    asyncio.run(_publish(count, raw.serve, lambda text: raw.publish("default", text)))
+    asyncio.run(_publish(count, raw.serve, lambda text: raw.publish("default", text), readers))
 
 
 def stream_tokens(count: int) -> None:
@@ -209,9 +209,9 @@ async def _stream(count: int, app: Callable[[AsyncIterator[Any]], Any], write: C
     await asyncio.gather(*(app(tokens())(scope(), server.receive, server.send) for _ in range(READERS)))
 
 
-async def _publish(count: int, app: Any, publish: Callable[[str], Any]) -> None:
+async def _publish(count: int, app: Any, publish: Callable[[str], Any], readers: int) -> None:
     server = Server()
-    tasks = [asyncio.create_task(app(scope(), server.receive, server.send)) for _ in range(READERS)]
+    tasks = [asyncio.create_task(app(scope(), server.receive, server.send)) for _ in range(readers)]
     await asyncio.sleep(0.1)
     for number in range(count):
         await publish(f"{number:099}")
@@ -329,6 +329,9 @@ WORK = {
     "delivery, raw ASGI": Work(deliver_raw, (30, 90), READERS),
     "delivery": Work(deliver, (30, 90), READERS),
     "delivery, sent by the publisher": Work(deliver_directly, (30, 90), READERS),
+    # more events than are kept, so that each drops one
+    "publish to one reader, raw ASGI": Work(lambda count: deliver_raw(count, 1), (1200, 1800)),
+    "publish to one reader": Work(lambda count: deliver_directly(count, readers=1), (1200, 1800)),
     "ping": Work(ping, (30, 90), READERS),
     "delivery with the middleware": Work(lambda count: deliver(count, guarded=True), (30, 90), READERS),
     "delivery with telemetry, no SDK": Work(lambda count: deliver_observed(count, sdk=False, direct=False), *MANY),
