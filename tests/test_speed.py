@@ -40,7 +40,7 @@ def test_fan_out_costs_little_more_than_a_hand_written_app() -> None:
     ],
 )
 def test_instructions_are_bounded(name: str, floor: str, limit: float) -> None:
-    """An event, a delivery, a publish to one reader and a connect take a bounded multiple of the instructions of the plainest code for it."""
+    """Each takes a bounded multiple of the instructions of the plainest code for it."""
     assert instructions(name) < limit * instructions(floor)
 
 

@@ -45,25 +45,24 @@ def test_a_page_that_was_left_holds_no_stream(browser: Browser, wire: Wire, name
 
 def test_the_readmes_page_works(browser: Browser, wire: Wire) -> None:
     """It shows messages, holds no stream after it was left, and misses no message when the user goes back."""
-    python, script = re.findall(r"```(?:python|js)\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)[
-        :2
-    ]
+    blocks = re.findall(r"```(python|js)\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    script = next(text for language, text in blocks if language == "js")
     names: dict[str, Any] = {"__name__": "block"}
-    exec(python, names)
-    hub = names["app"].user_middleware[0].kwargs["hub"]
+    exec(next(text for language, text in blocks if language == "python" and "EventSourceApp" in text), names)
+    hub = names["hub"]
     with Counting(names["app"]) as server, browser.new_context() as context:
         page = context.new_page()
-        page.goto(f"{server.url}/openapi.json")
-        page.add_script_tag(content="got = []; show = text => got.push(text); reload = () => got.push('gap');")
+        page.goto(f"{server.url}/events/client.js")
+        page.add_script_tag(content="got = []; console.log = text => got.push(text);")
         page.add_script_tag(content=script, type="module")
         until(lambda: hub.stats().connections)
-        context.request.post(f"{server.url}/rooms/lobby?text=one")
+        hub.publish_soon("news", "one")
         page.wait_for_function("got.length === 1")
         page.goto(wire.url)
         until(lambda: server.open == 0)
-        context.request.post(f"{server.url}/rooms/lobby?text=two")
+        hub.publish_soon("news", "two")
         page.evaluate("setTimeout(() => history.back())")
         until(lambda: server.open == 1)
-        context.request.post(f"{server.url}/rooms/lobby?text=three")
+        hub.publish_soon("news", "three")
         page.wait_for_function("window.got?.at(-1) === 'three'")
         assert page.evaluate("got") == ["one", "two", "three"]

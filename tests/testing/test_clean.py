@@ -97,6 +97,24 @@ async def test_a_task_that_ends_in_time_is_not_left() -> None:
 
 
 @pytest.mark.anyio
+async def test_an_open_hub_of_a_derived_class_is_found() -> None:
+    """Its class is not the library's."""
+
+    class Mine(Hub):
+        pass
+
+    async with Mine() as hub:
+        with pytest.raises(AssertionError, match="an open hub"):
+            async with assert_clean(timeout=SOON):
+                await hub.__aexit__(None, None, None)
+                await hub.__aenter__()
+                await hub.publish("a", "x")
+                other = Mine()
+                await other.__aenter__()
+        await other.__aexit__()
+
+
+@pytest.mark.anyio
 async def test_an_open_hub_with_its_readers_and_runs_is_found() -> None:
     """Each is named, with what ends it."""
     hub = Hub()
