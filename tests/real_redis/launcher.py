@@ -1,6 +1,8 @@
 """Real redis-servers that tests start, kill, stop and start again."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,15 +14,16 @@ from typing import Self
 PATIENCE = 15.0
 SERVER_ONLY = ["--save", "", "--repl-diskless-sync-delay", "0"]
 CLUSTER_BUS = 10_000  # above the port
+PORTS = range(11_000, 21_000)  # Linux gives connections those above 32,767, while a server is down too
 
 
 def free_port() -> int:
-    """Find a port that is free, and so low that the bus of a cluster's node has room above it."""
+    """Find a port that is free, as is that of the bus of a cluster's node above it."""
     while True:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
-        if port + CLUSTER_BUS < 1 << 16:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + CLUSTER_BUS))
             return port
 
 
