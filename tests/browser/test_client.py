@@ -197,7 +197,8 @@ def test_it_misses_nothing_while_the_connection_is_cut(any_tab: Tab, site: Site)
         assert [data for _, data, _ in any_tab.call("() => got")] == ["before", "meanwhile"]
         any_tab.goto("about:blank")
     assert site.ids()[:2] == [None, last]
-    assert told[:3] == ["connecting", "streaming", "away"]
+    assert told[:2] == ["connecting", "streaming"]
+    assert "away" in told
 
 
 def test_a_new_token_is_asked_for_once(any_tab: Tab, site: Site) -> None:
