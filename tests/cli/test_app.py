@@ -130,8 +130,12 @@ def test_an_interrupt_is_130(run: Run) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(60)
 
-    with Scripted(interrupting) as server:
-        code, _, errors = run("tail", server.url)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background command ignores it
+    try:
+        with Scripted(interrupting) as server:
+            code, _, errors = run("tail", server.url)
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert (code, errors) == (130, "")
 
 
