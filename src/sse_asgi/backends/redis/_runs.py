@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, cast, get_args
 
 from ..._log.event import ServerSentEvent
@@ -131,16 +131,20 @@ class RunStore:
         """Renew leases, end runs whose leases have run out, forget old ones; return the keys that are gone."""
         keys = self._storage.keys
         lost = payload(end_event("lost", "lease"), (), None)
-        # After an outage every owner has the length of a lease to renew its own. Where Redis only stood still, the
-        # renewals of all processes wait there, and none of them may end runs: it is late.
-        latest = time.monotonic() + via.keeper.inbox.clock + max(0.1, lease / 4) if lease <= via.session.age else 0.0
-        arguments: list[Argument] = [*_begin(via.keeper), via.session.verbs[0], str(lease), f"{latest:.3f}", lost]
-        mine = [text for pair in owners for text in pair]
-        names = [keys.meta, keys.index, keys.schedule]
-        renew = self._scripts.renew_runs.run
-        more, gone = await renew(via.session.server.link, names, [*arguments, *mine])
-        while more:  # a process that had many runs is gone
-            more, _ = await renew(via.session.server.link, names, arguments)
+        names, patience = [keys.meta, keys.index, keys.schedule], max(0.1, lease / 4)
+
+        def renew(mine: list[str]) -> Coroutine[Any, Any, Any]:
+            # After an outage every owner has the length of a lease to renew its own. Where Redis only stood still, the
+            # renewals of all processes wait there, and none of them may end runs: it is late.
+            latest = time.monotonic() + via.keeper.inbox.clock + patience if lease <= via.session.age else 0.0
+            arguments: list[Argument] = [*_begin(via.keeper), via.session.verbs[0], str(lease), f"{latest:.3f}", lost]
+            return self._scripts.renew_runs.run(via.session.server.link, names, [*arguments, *mine])
+
+        sent = time.monotonic()
+        more, gone = await renew([text for pair in owners for text in pair])
+        while more and time.monotonic() - sent < patience:  # a process that had many runs is gone
+            sent = time.monotonic()
+            more, _ = await renew([])
         return [key.decode() for key in gone]
 
     async def _run(self, script: Script, via: Via, key: str, arguments: list[Argument]) -> Any:
