@@ -309,6 +309,30 @@ async def test_an_end_that_is_refused_is_logged(caplog: pytest.LogCaptureFixture
     assert "the end of the run a could not be stored: no room" in caplog.text
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_source_that_waits_has_one_turn_for_each_event() -> None:
+    """Also where an event takes longer than a source may run without a turn: the others had theirs."""
+    turns = 0
+
+    def slow() -> AsyncIterator[str]:
+        async def events() -> AsyncIterator[str]:
+            for _ in range(20):
+                time.sleep(0.002)  # noqa: ASYNC251 - other tasks take as long
+                await anyio.sleep(0)
+                yield "x"
+
+        return events()
+
+    async def tick(producer: Producer, _: Backend) -> None:
+        nonlocal turns
+        while producer.record.state == "running":
+            turns += 1
+            await anyio.sleep(0)
+
+    await produced(slow(), meanwhile=tick)
+    assert turns < 30
+
+
 async def test_a_source_that_never_waits_does_not_hold_the_loop() -> None:
     turns: list[float] = []
 

@@ -15,6 +15,7 @@ from .._loop.iterators import async_iterator, close_iterator
 from .._loop.running import checkpoint
 from .._loop.tasks import Child, spawn
 from .._loop.timer import Alarm, shared_timer
+from .._loop.turn import current_turn
 from ..backends.base import Backend
 from ..exceptions import SSEError
 from .appender import Appender, OwnershipLostError
@@ -120,16 +121,18 @@ class Producer:
 
     async def _produce(self, source: Source) -> None:
         iterator = async_iterator(source)
-        turned = time.monotonic()
+        turn = current_turn()
+        looked, seen = time.monotonic(), turn.mark()
         try:
             async for item in iterator:
                 if self._stopped:  # it yields while it is cleaned up
                     return
                 if item is not None:
                     await self._put(item)
-                if item is None or time.monotonic() - turned > TURN_SECONDS:
-                    await checkpoint()
-                    turned = time.monotonic()
+                if item is None or time.monotonic() - looked > TURN_SECONDS:
+                    if item is None or turn.number == seen:  # a source that waits lets the event loop turn by itself
+                        await checkpoint()
+                    looked, seen = time.monotonic(), turn.mark()
         finally:
             await close_iterator(iterator)
 

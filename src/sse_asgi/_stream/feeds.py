@@ -7,7 +7,6 @@ once, from the iterable's own task. Items that come without a pause are joined, 
 64 KiB: an iterable that computes without awaiting anything would otherwise be heard only when it has finished.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterable, Iterable
@@ -20,7 +19,8 @@ from starlette.requests import ClientDisconnect
 from .._hub.delivery import BODY_LIMIT, PING, Carrier
 from .._log.logged import about
 from .._loop.iterators import async_iterator, close_iterator, close_unused
-from .._loop.running import LoopVar, checkpoint
+from .._loop.running import checkpoint
+from .._loop.turn import Turn, current_turn
 from .._loop.wakeup import Signal, Wakeup, new_wakeup
 from .framing import EventFraming, Framing
 from .joining import JOIN_SECONDS
@@ -81,40 +81,6 @@ class Feed(Protocol):
 
     async def close(self) -> None:
         """Release everything; called while `run` does not run."""
-
-
-class Turn:
-    """Tells one turn of the event loop from the next, on asyncio.
-
-    Attributes:
-        number: The number of this turn. A turn that was not marked may share its number with the next one.
-    """
-
-    __slots__ = ("_marked", "number")
-
-    def __init__(self) -> None:
-        """Begin with turn 0."""
-        self.number = 0
-        self._marked = False
-
-    def mark(self) -> int:
-        """Return the number of this turn, and give the next turn another number."""
-        if not self._marked:
-            self._marked = True
-            asyncio.get_running_loop().call_soon(self._end)
-        return self.number
-
-    def _end(self) -> None:
-        self.number += 1
-        self._marked = False
-
-
-_turn: LoopVar[Turn] = LoopVar(Turn)
-
-
-def current_turn() -> Turn:
-    """Return the turn of the running event loop."""
-    return _turn.get()
 
 
 class IterableFeed:
