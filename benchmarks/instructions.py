@@ -7,6 +7,7 @@ short run is subtracted from a long one, so that starting up does not count.
 import asyncio
 import importlib
 import itertools
+import math
 import os
 import re
 import subprocess
@@ -90,7 +91,8 @@ def deliver_directly(count: int, **options: Any) -> None:
     from sse_asgi._hub import registry
 
     steppable()
-    registry._Channel.is_quiet = lambda *_: True  # noqa: SLF001
+    registry.PAUSE_SECONDS = -math.inf
+    registry.max = min  # type: ignore[attr-defined] # of the pause and the time that sending took
     deliver(count, **options)
 
 
@@ -145,6 +147,27 @@ def stream_tokens(count: int) -> None:
 
     steppable()
     asyncio.run(_stream(count, EventSourceResponse))
+
+
+def stream_runs(count: int) -> None:
+    """Stream runs with a follower each; as under uvicorn, see above."""
+    steppable()
+    asyncio.run(_stream_runs(count))
+
+
+async def _stream_runs(count: int) -> None:
+    from sse_asgi import EventSourceResponse, Hub
+
+    keys = map(str, itertools.count())
+    async with Hub() as hub:
+
+        def app(tokens: AsyncIterator[str]) -> Any:
+            async def serve(scope: Any, receive: Any, send: Any) -> None:
+                await EventSourceResponse(await hub.start_run(next(keys), tokens))(scope, receive, send)
+
+            return serve
+
+        await _stream(count, app)
 
 
 def stream_tokens_raw(count: int) -> None:
@@ -349,6 +372,7 @@ WORK = {
     "delivery with a transform that returns another": Work(deliver_another, (30, 90), READERS),
     "token, raw ASGI": Work(stream_tokens_raw, (30, 90), READERS),
     "token": Work(stream_tokens, (30, 90), READERS),
+    "token of a run": Work(stream_runs, (30, 90), READERS),
     "part, a dict": Work(lambda count: stream_parts(count, part), (30, 90), READERS),
     "part, a dict in AI_SDK": Work(lambda count: stream_in_dialect(count, part), (30, 90), READERS),
     "part, JSON text": Work(lambda count: stream_parts(count, json_part), (30, 90), READERS),

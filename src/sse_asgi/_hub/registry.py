@@ -55,10 +55,6 @@ class _Channel:
         self.subscribed = False
         self.lock = anyio.Lock(fast_acquire=True)
 
-    def is_quiet(self, now: float) -> bool:
-        """Return True if the time in which an event is joined with the last one has passed."""
-        return now > self.quiet_from
-
 
 class Registry:
     """The Source of every subscription and the Sink of the backend, while a hub is open.
@@ -220,11 +216,11 @@ class Registry:
     def _offer(self, entry: Entry, channels: Sequence[_Channel]) -> None:
         began, at_once = self._timer.now(), True
         for channel in channels:
-            at_once = at_once and channel.is_quiet(began)
+            at_once = at_once and began > channel.quiet_from
         delivery = Delivery(entry, began, at_once=at_once)
         if self.when_sent is not None:
             delivery.when_sent = self.when_sent(delivery)
-        readers = _readers(channels)
+        readers = channels[0].readers if len(channels) == 1 else _readers(channels)
         for receiver in readers.values():
             receiver.offer(delivery)
         ended = self._timer.now()
@@ -319,6 +315,4 @@ class Registry:
 
 def _readers(channels: Sequence[_Channel]) -> Mapping[Subscription, Receiver]:
     """Return the readers of any of these channels, each once."""
-    if len(channels) == 1:
-        return channels[0].readers
     return {reader: receiver for channel in channels for reader, receiver in channel.readers.items()}

@@ -20,8 +20,8 @@ class RunFeed(SubscriptionFeed):
 
     def offer(self, delivery: Delivery) -> None:
         """Send or hold one live event; finish if it was the end and was sent."""
-        super().offer(delivery)
-        if self._gate.written is delivery.position:  # it was sent at once
+        SubscriptionFeed.offer(self, delivery)  # super() would look it up for each event
+        if END_LINE in delivery.entry.frame[-LONGEST:] and self._gate.written is delivery.position:  # sent at once
             self._finish_after(delivery.entry.frame)
 
     def take(self) -> bytes:

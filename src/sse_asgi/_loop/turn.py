@@ -1,4 +1,4 @@
-"""Turn: tells whether the event loop has turned since code of the same loop looked last, at the cost of one callback."""
+"""Turn: tells whether the event loop has turned since code of the same loop looked last, for one callback."""
 
 import asyncio
 

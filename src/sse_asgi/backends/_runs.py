@@ -80,7 +80,11 @@ class RunTable:
         kept = self._running.get(key)
         if kept is None or kept.record.owner != owner or kept.record.appended != after:
             return self.get(key, now)
-        self._make_room(events)
+        needed = RECORD_BYTES * len(events)
+        for event in events:
+            needed += len(event.encode())
+        if self.shelf.total + needed > self._bound:
+            self._make_room(needed)
         last = self._keep(kept, events)
         # What _replace does, in a third of its time.
         begin, fingerprint = kept.record.begin, kept.record.fingerprint
@@ -147,10 +151,7 @@ class RunTable:
         self.shelf.remove(run_channel(key))
         self._others.reserve(self.shelf.total - before)
 
-    def _make_room(self, events: Sequence[ServerSentEvent]) -> None:
-        needed = RECORD_BYTES * len(events)
-        for event in events:
-            needed += len(event.encode())
+    def _make_room(self, needed: int) -> None:
         while self.shelf.total + needed > self._bound:
             if not self._ended:
                 raise BackendError(NO_ROOM.format(bound=self._bound))

@@ -166,7 +166,7 @@ class Shelf:
 
     def keep(self, sequence: int, now: float, content: Content, channels: tuple[str, ...], key: str | None) -> None:
         """Keep an event for its channels, and drop older ones beyond the bounds. An event beyond them is not kept."""
-        size = content_size(content, key)
+        size = len(content) if key is None and isinstance(content, bytes) else content_size(content, key)
         cost = size + RECORD_BYTES * len(channels)
         if size > self._channel_bytes or cost > self._total_bytes:
             self._refuse(sequence, channels)
