@@ -39,11 +39,15 @@ async def publish_events(publish: Publish, query: str) -> None:
 
 
 async def tokens(query: str, write: Callable[[str], Any] = str) -> AsyncIterator[Any]:
-    """Yield what `write` makes of n small texts, after a turn of the event loop each where `rest` is 1."""
+    """Yield what `write` makes of n small texts: `rate` a second; or one a turn of the event loop if `rest` is 1."""
     asked = dict(parse_qsl(query))
-    rest = asked["rest"] == "1"
+    rest, rate = asked["rest"] == "1", float(asked.get("rate", 0))
+    due = time.monotonic() + (chance.random() / rate if rate else 0)  # models do not write in step
     for number in range(int(asked["n"])):
-        if rest:
+        if rate:
+            due += 1 / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        elif rest:
             await asyncio.sleep(0)
         yield write(f"{number:08d} {time.monotonic_ns():020d}")
 

@@ -85,17 +85,21 @@ def turn(workers: Workers, runs: int, count: int) -> Callable[[], Values]:
 
 def run(setting: Setting) -> Answer:
     answer = Answer("runs", "Runs")
-    events = 200 if setting.quick else 2000
-    with setting.servers(["ours"]) as servers:
-        turns = {
-            "plain": tokens.turn(servers[0], events, 1),
-            "run": tokens.turn(servers[0], events, 1, path="/run"),
-        }
-        rounds = answer.rounds["memory"] = duel("runs: memory", setting.rounds, turns)
-    answer.say("CPU of the server in µs for each token of 50 generators, in memory:")
+    paces = {
+        f"at {RATE} tokens a second each": (100 if setting.quick else 250, RATE),
+        "as fast as one token a turn of the event loop": (200 if setting.quick else 2000, 0),
+    }
     titles = {"plain": "EventSourceResponse(generator)", "run": "a run with one follower"}
-    answer.table(("stream", "µs"), [[title, shown(rounds.of(name, "us"), 1)] for name, title in titles.items()])
-    answer.target("a run ÷ a plain generator", 2.0, rounds.ratio("run", "plain", "us"))
+    with setting.servers(["ours"]) as servers:
+        for pace, (events, rate) in paces.items():
+            turns = {
+                "plain": tokens.turn(servers[0], events, 1, rate=rate),
+                "run": tokens.turn(servers[0], events, 1, path="/run", rate=rate),
+            }
+            rounds = answer.rounds[f"memory, {pace}"] = duel(f"runs: {pace}", setting.rounds, turns)
+            answer.say(f"CPU of the server in µs for each token of 50 generators, in memory, {pace}:")
+            answer.table(("stream", "µs"), [[title, shown(rounds.of(name, "us"), 1)] for name, title in titles.items()])
+            answer.target("a run ÷ a plain generator", 2.0, rounds.ratio("run", "plain", "us"))
     for runs, count in ((100, RATE), (1000, RATE // 5 if setting.quick else RATE)):
         with contextlib.ExitStack() as stack:
             url = stack.enter_context(redis_server(CLIENT_CORE))

@@ -15,13 +15,13 @@ KINDS = {
 }
 
 
-def turn(server: Server, events: int, rest: int, path: str = "/tokens") -> Callable[[], Values]:
+def turn(server: Server, events: int, rest: int, path: str = "/tokens", rate: int = 0) -> Callable[[], Values]:
     def take() -> Values:
         load = server.load
         load.tell("forget")
         load.tell("ending")
         before = server.cpu()
-        load.open(STREAMS, f"{path}?n={events}&rest={rest}")
+        load.open(STREAMS, f"{path}?n={events}&rest={rest}" + (f"&rate={rate}" if rate else ""))
         load.wait(STREAMS * events)
         load.tell("ends", STREAMS)
         time.sleep(SETTLE)
