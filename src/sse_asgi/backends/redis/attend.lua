@@ -18,7 +18,7 @@ local function announce(kind, identity, channel, size, ttl)
     local message = '- 0 0 ' .. payload
     if keeps then
         local event = number(meta, index, JOINS, ARGV[1], ARGV[2])
-        local at = place(event, index, channel, base .. 'j:' .. channel)
+        local at = place(event, meta, index, channel, base .. 'j:' .. channel)
         message = keep(event, meta, index, payload, at, size, ttl)
     end
     redis.call(verb, base .. 'c:' .. channel, message)

@@ -32,12 +32,22 @@ local function uncount(meta, name)
     return all
 end
 
--- Bound the index. A channel that is not in it was last published to at `forgotten` or before.
-local function bound(meta, index, kind)
+-- Go on after an error once an event is stored. The publisher gets the first error at the end.
+local function attempt(event, ...)
+    local reply = redis.pcall(...)
+    if type(reply) == 'table' and reply.err then event.problem = event.problem or reply.err end
+    return reply
+end
+
+-- Put a channel's last sequence in the index, and bound the index. A channel that is not in it was last published to at
+-- `forgotten` or before.
+local function list(event, meta, index, name)
+    if attempt(event, 'ZADD', index, event.sequence, name) ~= 1 then return end -- it was there, as nearly always
     for _ = 1, redis.call('ZCARD', index) - MAX_CHANNELS do
-        local gone = redis.call('ZPOPMIN', index)
-        redis.call('HSET', meta, kind.forgotten, gone[2])
-        if kind == EVENTS then
+        local gone = attempt(event, 'ZPOPMIN', index)
+        if gone.err then return end
+        attempt(event, 'HSET', meta, event.kind.forgotten, gone[2])
+        if event.kind == EVENTS then
             uncount(meta, gone[1])
             redis.pcall('ZREM', counted(meta), gone[1])
         end
@@ -45,17 +55,12 @@ local function bound(meta, index, kind)
 end
 
 local function number(meta, index, kind, fresh, before)
-    bound(meta, index, kind)
     local known = redis.call('HMGET', meta, 'e', 's', kind.forgotten, kind.newest)
-    local event = {epoch = known[1], forgotten = known[3]}
+    local event = {epoch = known[1], kind = kind, forgotten = known[3], last = known[4] and known[2]}
     local time = redis.call('TIME')
     local clock = time[1] * 1000000 + time[2]
     if event.epoch then
         clock = math.max(clock, known[2] + 1)
-        if known[4] and redis.call('EXISTS', index) == 0 then -- evicted
-            event.forgotten = known[2]
-            redis.call('HSET', meta, kind.forgotten, event.forgotten)
-        end
     else
         event.epoch = fresh
         redis.call('HSET', meta, 'e', fresh, 'o', before)
@@ -65,21 +70,24 @@ local function number(meta, index, kind, fresh, before)
     return event
 end
 
+-- Notice an index that was evicted: each of its channels was last published to at the last sequence or before.
+local function notice(event, meta, index)
+    if event.last and redis.call('EXISTS', index) == 0 then
+        event.forgotten = event.last
+        redis.call('HSET', meta, event.kind.forgotten, event.forgotten)
+    end
+    event.last = nil
+end
+
 local function newest(stream)
     local entries = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
     return entries[1] and string.match(entries[1][1], '^%d+')
 end
 
--- Go on after an error once an event is stored. The publisher gets the first error at the end.
-local function attempt(event, ...)
-    local reply = redis.pcall(...)
-    if type(reply) == 'table' and reply.err then event.problem = event.problem or reply.err end
-    return reply
-end
-
 -- Find the sequence of a channel's event before this one: from the index, or from the best other source.
-local function place(event, index, name, stream)
+local function place(event, meta, index, name, stream)
     local indexed = string.match(redis.call('ZSCORE', index, name) or '', '^%d+$') -- "inf" is not ours
+    if not indexed then notice(event, meta, index) end
     local before = indexed or newest(stream) or event.forgotten or '0'
     return {name = name, stream = stream, indexed = indexed, before = before}
 end
@@ -241,6 +249,6 @@ local function keep(event, meta, index, payload, at, size, ttl, bytes, previous)
         end
         if ttl ~= '0' then attempt(event, 'PEXPIRE', at.stream, ttl) end
     end
-    attempt(event, 'ZADD', index, event.sequence, at.name)
+    list(event, meta, index, at.name)
     return event.epoch .. ' ' .. event.sequence .. ' ' .. (at.indexed or '0') .. ' ' .. payload
 end

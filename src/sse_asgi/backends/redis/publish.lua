@@ -20,7 +20,7 @@ local event = number(meta, index, EVENTS, ARGV[1], ARGV[2])
 local places, previous = {}, {}
 event.bound = tonumber(ARGV[6])
 for channel = 1, (#ARGV - 6) / 5 do
-    local at = place(event, index, ARGV[2 + channel * 5], KEYS[2 + channel])
+    local at = place(event, meta, index, ARGV[2 + channel * 5], KEYS[2 + channel])
     places[channel], previous[channel * 2 - 1], previous[channel * 2] = at, at.name, at.before
 end
 previous = #places > 1 and cjson.encode(previous)

@@ -37,7 +37,7 @@ end
 -- that a reader could have missed.
 local function write(run, payload, is_first)
     local event = number(run.meta, run.index, EVENTS, run.fresh, run.before)
-    local at = place(event, run.index, run.name, run.stream)
+    local at = place(event, run.meta, run.index, run.name, run.stream)
     if is_first then at.indexed = nil end
     local message = keep(event, run.meta, run.index, payload, at, MOST, '0')
     attempt(event, run.verb, run.topic, message)
@@ -55,7 +55,8 @@ end
 local function begin(run, owner, fingerprint, lease, ttl)
     local event = number(run.meta, run.index, EVENTS, run.fresh, run.before)
     redis.call('DEL', run.stream)
-    redis.call('ZADD', run.index, event.sequence, run.name)
+    notice(event, run.meta, run.index)
+    list(event, run.meta, run.index, run.name)
     redis.call('HSET', run.hash, 's', 'running', 'o', owner, 'f', fingerprint, 'b', event.sequence, 'l', event.sequence,
         'n', 0, 'r', '', 't', ttl)
     renew(run, tonumber(lease), tonumber(ttl))
