@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_asgi import ServerSentEvent
-from sse_asgi._hub.gate import CLOSED, MISSED, OPEN, Gate, State
+from sse_asgi._hub.gate import CLOSED, MISSED, OPEN, Gate, State, gap_event
 from sse_asgi._hub.options import Options, Overflow
 from sse_asgi._hub.stats import Tally
 from sse_asgi._log.event import Entry, History, RenderedEvent
@@ -410,10 +410,33 @@ def test_a_gate_without_frames_for_all_gives_none(make: Callable[[], Gate]) -> N
 
 
 def test_entries_that_are_ready_are_not_overtaken() -> None:
-    """They must be taken first, one by one."""
+    """They are the beginning of the body. A gap among them has no id of its own, and is counted as no event."""
     gate = full()
-    gate.give([live(1)])
-    assert gate.take_joined() == b""
+    gate.give([Entry(gap_event("trimmed")), live(1)])
+    expected = [Entry(gap_event("trimmed")).frame, *(live(one).frame for one in (1, 2, 3, 4))]
+    assert gate.take_joined() == b"".join(expected)
+    assert gate.position == gate.written == at(4)
+    assert gate.waiting == (0, 0)
+    assert taken(gate) == []
+
+
+def test_a_reader_that_is_behind_gets_no_live_event_with_those_that_are_ready() -> None:
+    """They come when the gate opens."""
+    gate = closed_holding()
+    gate.give_page(page(2, next=at(3)), at(5))
+    assert gate.take_joined() == live(2).frame
+    assert (gate.position, gate.written, gate.waiting[0]) == (at(3), at(2), 2)
+
+
+def test_what_is_ready_is_taken_one_by_one_if_it_cannot_be_joined() -> None:
+    """It is too much for one body, or not the same for all; or dropped events must be announced behind it."""
+    large = Entry(ServerSentEvent("x" * 70_000), at(1), ("a",))
+    dropped = full("drop_oldest")
+    dropped.hold(live(5))
+    for gate, entry in ((full(), large), (new_gate(transform=lambda event, _: event), live(1)), (dropped, live(1))):
+        gate.give([entry])
+        assert gate.take_joined() == b""
+        assert gate.take() is entry
 
 
 def test_a_transform_gives_each_reader_frames_of_its_own() -> None:

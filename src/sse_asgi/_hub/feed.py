@@ -101,7 +101,7 @@ class SubscriptionFeed:
     def take_plain(self) -> bytes:
         """Take the frames that wait, joined, if they are the same for all readers; else no bytes."""
         gate = self._gate
-        return gate.take_joined() if gate.buffer.entries else b""
+        return gate.take_joined() if gate.buffer.entries and not gate.ready else b""
 
     def _take_one_by_one(self) -> bytes:
         gate, channels, options = self._gate, self._subscription.channels, self._subscription.options

@@ -214,14 +214,16 @@ class Gate:
         return len(ready) + len(buffer.entries), sum(len(entry.frame) for entry in ready) + buffer.size
 
     def take_joined(self) -> bytes:
-        """Take the frames of the buffer as one body, if they are the next ones, and fit and are the same for all.
+        """Take the frames of `ready` and the buffer as one body, if they fit and are the same for all.
 
         Returns:
             The body; no bytes, and nothing is taken, if the entries must be taken one by one or there is none.
         """
+        if self.ready:
+            return self._take_all()
         buffer = self.buffer
         entries = buffer.entries
-        if not entries or self.ready or self.state is not OPEN or not self._same_for_all or buffer.dropped:
+        if not entries or self.state is not OPEN or not self._same_for_all or buffer.dropped:
             return b""
         body, count = entries[0].frame, len(entries)
         if count > 1:
@@ -232,6 +234,23 @@ class Gate:
             tally.delivered += count
             tally.size += len(body)
             self.position = self.written = entries[-1].position
+            buffer.entries, buffer.size = (), 0
+        return body
+
+    def _take_all(self) -> bytes:
+        buffer = self.buffer
+        live = buffer.entries if self.state is OPEN else ()
+        entries = [*self.ready, *live]
+        frames = [entry.frame for entry in entries]
+        body = b"".join(frames) if self._same_for_all and all(frames) and not (live and buffer.dropped) else b""
+        if not body or len(body) > BODY_LIMIT:
+            return b""
+        for entry in entries:
+            self.count(entry, len(entry.frame))
+            self.written = entry.position or self.written
+        self.ready = ()
+        if live:
+            self.position = entries[-1].position
             buffer.entries, buffer.size = (), 0
         return body
 

@@ -193,7 +193,7 @@ class MemoryBackend(Backend):
             if len(entries) == limit or (entries and size > PAGE_BYTES):
                 following = entries[-1].position
                 break
-            position = Position(epoch, sequence)
+            position = new_position(Position, (epoch, sequence))
             if isinstance(content, bytes):
                 entries.append(ReceivedEntry(content, position, names, key))
             else:
