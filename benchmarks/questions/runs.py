@@ -99,7 +99,7 @@ def run(setting: Setting) -> Answer:
             rounds = answer.rounds[f"memory, {pace}"] = duel(f"runs: {pace}", setting.rounds, turns)
             answer.say(f"CPU of the server in µs for each token of 50 generators, in memory, {pace}:")
             answer.table(("stream", "µs"), [[title, shown(rounds.of(name, "us"), 1)] for name, title in titles.items()])
-            answer.target("a run ÷ a plain generator", 2.0, rounds.ratio("run", "plain", "us"))
+            answer.target(f"a run ÷ a plain generator, {pace},", 2.0, rounds.ratio("run", "plain", "us"))
     for runs, count in ((100, RATE), (1000, RATE // 5 if setting.quick else RATE)):
         with contextlib.ExitStack() as stack:
             url = stack.enter_context(redis_server(CLIENT_CORE))

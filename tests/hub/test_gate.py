@@ -410,7 +410,7 @@ def test_a_gate_without_frames_for_all_gives_none(make: Callable[[], Gate]) -> N
 
 
 def test_entries_that_are_ready_are_not_overtaken() -> None:
-    """They are the beginning of the body. A gap among them has no id of its own, and is counted as no event."""
+    """They come first in the body. A gap among them has no id of its own, and is counted as no event."""
     gate = full()
     gate.give([Entry(gap_event("trimmed")), live(1)])
     expected = [Entry(gap_event("trimmed")).frame, *(live(one).frame for one in (1, 2, 3, 4))]

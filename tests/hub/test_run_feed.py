@@ -10,6 +10,8 @@ import pytest
 from sse_asgi import Hub
 from sse_asgi._hub.delivery import Delivery
 from sse_asgi._hub.run_feed import RunFeed
+from sse_asgi._log.event import Entry
+from sse_asgi._log.run import end_event
 from sse_asgi._loop.wakeup import new_wakeup
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +86,40 @@ async def test_live_events_are_joined_up_to_the_end(take: str) -> None:
             assert feed.ended is None
             assert ids_removed(getattr(feed, take)()) == b"data: 2\n\n" + END
             assert feed.ended == "finished"
+
+
+@pytest.mark.parametrize("take", ["take", "take_plain"])
+async def test_nothing_follows_the_end(take: str) -> None:
+    """Another run with the same key may have written by the time at which a slow follower takes the end."""
+    go_on = anyio.Event()
+    async with Hub() as hub:
+        run = await hub.start_run("a", paused(go_on), ttl=0.01)
+        await anyio.sleep(0.01)
+        async with following(hub) as feed:
+            feed.take()
+            go_on.set()
+            await run.wait()
+            await anyio.sleep(0.02)
+            another = await hub.start_run("a", ["x" * 1000])
+            await another.wait()
+            assert another.started
+            assert ids_removed(getattr(feed, take)()) == b"data: 2\n\n" + END
+            assert (feed.ended, feed.take()) == ("finished", b"")
+
+
+async def test_nothing_follows_an_end_that_the_log_lacks() -> None:
+    """A follower that caught up was told that its run is lost; it gets none of the next run with this key."""
+    go_on = anyio.Event()
+    async with Hub() as hub:
+        run = await hub.start_run("a", paused(go_on))
+        await anyio.sleep(0.01)
+        async with following(hub) as feed:
+            feed.take()
+            feed._gate.give([Entry(end_event("lost", "log"))])
+            go_on.set()
+            await run.wait()
+            assert feed.take() == b'event: sse.end\ndata: {"state":"lost","reason":"log"}\n\n'
+            assert (feed.ended, feed.take()) == ("finished", b"")
 
 
 @pytest.mark.parametrize("rests", [True, False])

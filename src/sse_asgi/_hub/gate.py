@@ -214,7 +214,9 @@ class Gate:
         return len(ready) + len(buffer.entries), sum(len(entry.frame) for entry in ready) + buffer.size
 
     def take_joined(self) -> bytes:
-        """Take the frames of `ready` and the buffer as one body, if they fit and are the same for all.
+        """Take the frames of `ready` and the buffer as one body, if they are the same for all and fit.
+
+        A single frame of the buffer always fits.
 
         Returns:
             The body; no bytes, and nothing is taken, if the entries must be taken one by one or there is none.
@@ -240,10 +242,11 @@ class Gate:
     def _take_all(self) -> bytes:
         buffer = self.buffer
         live = buffer.entries if self.state is OPEN else ()
+        if not self._same_for_all or (live and buffer.dropped):
+            return b""
         entries = [*self.ready, *live]
         frames = [entry.frame for entry in entries]
-        body = b"".join(frames) if self._same_for_all and all(frames) and not (live and buffer.dropped) else b""
-        if not body or len(body) > BODY_LIMIT:
+        if not all(frames) or sum(map(len, frames)) > BODY_LIMIT:
             return b""
         for entry in entries:
             self.count(entry, len(entry.frame))
@@ -252,7 +255,7 @@ class Gate:
         if live:
             self.position = entries[-1].position
             buffer.entries, buffer.size = (), 0
-        return body
+        return b"".join(frames)
 
     def take(self) -> Entry | None:
         """Take the next entry; None if there is none now."""

@@ -48,7 +48,8 @@ local function list(event, meta, index, name)
         if gone.err then return end
         attempt(event, 'HSET', meta, event.kind.forgotten, gone[2])
         if event.kind == EVENTS then
-            uncount(meta, gone[1])
+            local all = uncount(meta, gone[1])
+            event.all = event.all and all
             redis.pcall('ZREM', counted(meta), gone[1])
         end
     end

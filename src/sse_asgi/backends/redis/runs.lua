@@ -55,7 +55,7 @@ end
 local function begin(run, owner, fingerprint, lease, ttl)
     local event = number(run.meta, run.index, EVENTS, run.fresh, run.before)
     redis.call('DEL', run.stream)
-    notice(event, run.meta, run.index)
+    place(event, run.meta, run.index, run.name, run.stream) -- fails before the run is there if the index is not ours
     list(event, run.meta, run.index, run.name)
     redis.call('HSET', run.hash, 's', 'running', 'o', owner, 'f', fingerprint, 'b', event.sequence, 'l', event.sequence,
         'n', 0, 'r', '', 't', ttl)
