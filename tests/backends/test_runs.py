@@ -146,13 +146,16 @@ def test_an_old_run_is_not_there_even_before_it_is_forgotten() -> None:
 
 
 def test_the_oldest_ended_runs_make_room() -> None:
-    log = Log(bound=4 * SIZE)
+    """No more of them than it takes; and all of them before an append is refused."""
+    log = Log(bound=5 * SIZE)
     for key in "abc":
         log.start(key)
         log.append(0, key=key)
     log.end(key="b")
     log.end(key="a")
+    assert log.append(1, key="c") is not None
+    assert [log.state(key) for key in "abc"] == ["finished", None, "running"]
     with pytest.raises(BackendError, match="total_bytes"):
-        log.append(1, 4, key="c")
+        log.append(2, 4, key="c")
     assert [log.state(key) for key in "abc"] == [None, None, "running"]
-    assert log.append(1, 3, key="c") is not None
+    assert log.append(2, 3, key="c") is not None
