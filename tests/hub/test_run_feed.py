@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_asgi import Hub
+from sse_asgi import Hub, Run
 from sse_asgi._hub.delivery import Delivery
 from sse_asgi._hub.run_feed import RunFeed
 from sse_asgi._log.event import Entry
@@ -56,6 +56,13 @@ async def paused(events: Any) -> AsyncIterator[str]:
     yield "2"
 
 
+async def begun(run: Run) -> None:
+    """Wait for the first event of a run."""
+    with anyio.fail_after(5):
+        while (record := await run.look_up()) and not record.appended:
+            await anyio.sleep(0)
+
+
 def ids_removed(body: bytes) -> bytes:
     return b"".join(line + b"\n" for line in body.split(b"\n")[:-1] if not line.startswith(b"id: "))
 
@@ -78,7 +85,7 @@ async def test_live_events_are_joined_up_to_the_end(take: str) -> None:
     go_on = anyio.Event()
     async with Hub() as hub:
         run = await hub.start_run("a", paused(go_on))
-        await anyio.sleep(0.01)
+        await begun(run)
         async with following(hub) as feed:
             assert ids_removed(feed.take()) == b"data: 1\n\n"
             go_on.set()
@@ -94,12 +101,13 @@ async def test_nothing_follows_the_end(take: str) -> None:
     go_on = anyio.Event()
     async with Hub() as hub:
         run = await hub.start_run("a", paused(go_on), ttl=0.01)
-        await anyio.sleep(0.01)
+        await begun(run)
         async with following(hub) as feed:
             feed.take()
             go_on.set()
             await run.wait()
-            await anyio.sleep(0.02)
+            while await hub.get_run("a"):
+                await anyio.sleep(0.001)
             another = await hub.start_run("a", ["x" * 1000])
             await another.wait()
             assert another.started
@@ -112,7 +120,7 @@ async def test_nothing_follows_an_end_that_the_log_lacks() -> None:
     go_on = anyio.Event()
     async with Hub() as hub:
         run = await hub.start_run("a", paused(go_on))
-        await anyio.sleep(0.01)
+        await begun(run)
         async with following(hub) as feed:
             feed.take()
             feed._gate.give([Entry(end_event("lost", "log"))])
@@ -128,8 +136,7 @@ async def test_the_end_may_be_sent_by_the_producer(rests: bool) -> None:  # noqa
     go_on = anyio.Event()
     carrier = Carrier(rests=rests)
     async with Hub() as hub:
-        await hub.start_run("a", paused(go_on))
-        await anyio.sleep(0.01)
+        await begun(await hub.start_run("a", paused(go_on)))
         async with following(hub, carrier=carrier) as feed:
             feed.take()
             await anyio.sleep(0.01)
@@ -148,8 +155,7 @@ async def test_an_event_that_says_the_end_in_its_data_is_none() -> None:
             yield "\nevent: sse.end\n"
             await go_on.wait()
 
-        await hub.start_run("a", source)
-        await anyio.sleep(0.01)
+        await begun(await hub.start_run("a", source))
         async with following(hub) as feed:
             assert feed.take()
             assert feed.ended is None

@@ -216,46 +216,35 @@ class Gate:
     def take_joined(self) -> bytes:
         """Take the frames of `ready` and the buffer as one body, if they are the same for all and fit.
 
-        A single frame of the buffer always fits.
+        A single frame always fits.
 
         Returns:
             The body; no bytes, and nothing is taken, if the entries must be taken one by one or there is none.
         """
-        if self.ready:
-            return self._take_all()
-        buffer = self.buffer
-        entries = buffer.entries
-        if not entries or self.state is not OPEN or not self._same_for_all or buffer.dropped:
-            return b""
-        body, count = entries[0].frame, len(entries)
-        if count > 1:
-            frames = [entry.frame for entry in entries]
-            body = b"".join(frames) if all(frames) and buffer.size <= BODY_LIMIT else b""
-        if body:
-            tally = self._tally
-            tally.delivered += count
-            tally.size += len(body)
-            self.position = self.written = entries[-1].position
-            buffer.entries, buffer.size = (), 0
-        return body
-
-    def _take_all(self) -> bytes:
-        buffer = self.buffer
+        ready, buffer = self.ready, self.buffer
         live = buffer.entries if self.state is OPEN else ()
-        if not self._same_for_all or (live and buffer.dropped):
+        if not (ready or live) or not self._same_for_all or (live and buffer.dropped):
             return b""
-        entries = [*self.ready, *live]
-        frames = [entry.frame for entry in entries]
-        if not all(frames) or sum(map(len, frames)) > BODY_LIMIT:
+        entries = [*ready, *live] if ready else live
+        if len(entries) == 1:
+            body = entries[0].frame
+        else:
+            frames = [entry.frame for entry in entries]
+            body = b"".join(frames) if all(frames) and sum(map(len, frames)) <= BODY_LIMIT else b""
+        if not body:
             return b""
-        for entry in entries:
+        size = len(body)
+        for entry in ready:
             self.count(entry, len(entry.frame))
             self.written = entry.position or self.written
+            size -= len(entry.frame)
         self.ready = ()
         if live:
-            self.position = entries[-1].position
+            self._tally.delivered += len(live)
+            self._tally.size += size
+            self.position = self.written = live[-1].position
             buffer.entries, buffer.size = (), 0
-        return b"".join(frames)
+        return body
 
     def take(self) -> Entry | None:
         """Take the next entry; None if there is none now."""

@@ -43,18 +43,7 @@ class Producer:
         terms: The options of the run.
     """
 
-    __slots__ = (
-        "_appender",
-        "_backend",
-        "_bytes",
-        "_count",
-        "_done",
-        "_patience",
-        "_stopped",
-        "_task",
-        "record",
-        "terms",
-    )
+    __slots__ = ("_appender", "_backend", "_bytes", "_done", "_patience", "_stopped", "_task", "record", "terms")
 
     def __init__(self, backend: Backend, record: RunRecord, terms: RunTerms) -> None:
         """Prepare to produce a run that was started in the log."""
@@ -62,7 +51,7 @@ class Producer:
         self._backend = backend
         self.terms: RunTerms = terms
         self._appender = Appender(backend, record)
-        self._bytes = self._count = 0
+        self._bytes = 0
         self._stopped = False
         self._task: Child | None = None
         self._patience = Alarm()
@@ -152,16 +141,14 @@ class Producer:
         if not isinstance(event, ServerSentEvent):
             msg = f"the source of a run must yield events or data (got the function {item!r}): yield what it returns"
             raise TypeError(msg)
-        if event.event is not None:
-            check_type(event.event)
+        check_type(event.event)
         self._bytes += len(event.encode())
-        if self._count >= self.terms.max_events:
+        if self._appender.appended >= self.terms.max_events:
             bound = "max_events"
             raise _BoundError(bound)
         if self._bytes > self.terms.max_bytes:
             bound = "max_bytes"
             raise _BoundError(bound)
-        self._count += 1
         await self._appender.put(event)
 
     async def _end(self, state: RunState, reason: str) -> None:

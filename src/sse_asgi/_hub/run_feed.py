@@ -20,7 +20,7 @@ class RunFeed(SubscriptionFeed):
 
     def offer(self, delivery: Delivery) -> None:
         """Send or hold one live event; finish if it was the end and was sent."""
-        SubscriptionFeed.offer(self, delivery)  # super() would look it up for each event
+        super().offer(delivery)
         if END_LINE in delivery.entry.frame and self._gate.written is delivery.position:  # it was sent at once
             self._finish_after(delivery.entry.frame)
 

@@ -324,9 +324,7 @@ class Entry:
         self.channels: tuple[str, ...] = channels
         self.key: str | None = key
         body = _POSITION_BODY if event is None else event.encode()
-        if body and position is not None:
-            body = b"id: %b-%d\n%b" % (position[0].encode(), position[1], body)  # as Position.__str__ writes it
-        self.frame: bytes = body
+        self.frame: bytes = b"id: %b\n%b" % (str(position).encode(), body) if body and position is not None else body
         self._seen: ServerSentEvent | None = None
 
     def seen_as(self, frame: bytes) -> "Entry":

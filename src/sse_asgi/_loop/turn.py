@@ -1,4 +1,4 @@
-"""Turn: tells whether the event loop has turned since code of the same loop looked last, for one callback."""
+"""Turn: tells whether the event loop has turned since the last look, at the cost of one callback for each turn."""
 
 import asyncio
 

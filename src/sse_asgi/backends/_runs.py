@@ -80,11 +80,7 @@ class RunTable:
         kept = self._running.get(key)
         if kept is None or kept.record.owner != owner or kept.record.appended != after:
             return self.get(key, now)
-        needed = RECORD_BYTES * len(events)
-        for event in events:
-            needed += len(event.encode())
-        if self.shelf.total + needed > self._bound:
-            self._make_room(needed)
+        self._make_room(events)
         last = self._keep(kept, events)
         # What _replace does, in a third of its time.
         begin, fingerprint = kept.record.begin, kept.record.fingerprint
@@ -151,7 +147,10 @@ class RunTable:
         self.shelf.remove(run_channel(key))
         self._others.reserve(self.shelf.total - before)
 
-    def _make_room(self, needed: int) -> None:
+    def _make_room(self, events: Sequence[ServerSentEvent]) -> None:
+        needed = RECORD_BYTES * len(events)
+        for event in events:
+            needed += len(event.encode())
         while self.shelf.total + needed > self._bound:
             if not self._ended:
                 raise BackendError(NO_ROOM.format(bound=self._bound))

@@ -134,9 +134,10 @@ class ChannelLog:
 
     def between(self, start: int, end: int) -> Sequence[Record]:
         """Return the records after one sequence and up to another."""
-        if self.newest[0] <= start or self.first[0] > end:
+        items = self.items
+        if items[-1][0] <= start or items[self.start][0] > end:  # type: ignore[index] # the same as newest and first
             return ()
-        return self.items[self._index(start) : self._index(end)]  # type: ignore[return-value]
+        return items[self._index(start) : self._index(end)]  # type: ignore[return-value]
 
     def back_from(self, sequence: int) -> Iterator[Record]:
         """Iterate over the records up to a sequence, the newest first."""
@@ -166,7 +167,7 @@ class Shelf:
 
     def keep(self, sequence: int, now: float, content: Content, channels: tuple[str, ...], key: str | None) -> None:
         """Keep an event for its channels, and drop older ones beyond the bounds. An event beyond them is not kept."""
-        size = len(content) if key is None and isinstance(content, bytes) else content_size(content, key)
+        size = content_size(content, key)
         cost = size + RECORD_BYTES * len(channels)
         if size > self._channel_bytes or cost > self._total_bytes:
             self._refuse(sequence, channels)

@@ -54,8 +54,8 @@ end
 
 local function begin(run, owner, fingerprint, lease, ttl)
     local event = number(run.meta, run.index, EVENTS, run.fresh, run.before)
+    place(event, run.meta, run.index, run.name, run.stream) -- fails, before the run is there, if the index is not ours
     redis.call('DEL', run.stream)
-    place(event, run.meta, run.index, run.name, run.stream) -- fails before the run is there if the index is not ours
     list(event, run.meta, run.index, run.name)
     redis.call('HSET', run.hash, 's', 'running', 'o', owner, 'f', fingerprint, 'b', event.sequence, 'l', event.sequence,
         'n', 0, 'r', '', 't', ttl)
